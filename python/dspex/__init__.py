@@ -1,0 +1,43 @@
+"""Serve DSPy programs: the same prompts from a Rust core, and real DSPy in supervised workers.
+
+Names load on first use, so that `import dspex` costs next to nothing and pulls in neither DSPy, pyarrow
+nor pydantic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dspex._core import __version__
+
+if TYPE_CHECKING:
+    from dspex.errors import DspexError
+    from dspex.prediction import Completions, Prediction
+
+__all__ = [
+    "Completions",
+    "DspexError",
+    "Prediction",
+    "__version__",
+]
+
+_HOME = {
+    "Completions": "dspex.prediction",
+    "DspexError": "dspex.errors",
+    "Prediction": "dspex.prediction",
+}
+"""Where each lazily loaded public name lives; the imports above say the same to type checkers."""
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'dspex' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,108 @@
+"""`Prediction`: what a module returns, the same whichever side answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
+
+__all__ = ["Completions", "Prediction"]
+
+
+class Completions(Sequence[Mapping[str, Any]]):
+    """The generations of one call, in the order the LM gave them.
+
+    `completions[i]` is the i-th generation as a mapping; `completions.answer` is the list of that
+    field's values over all generations, as in DSPy.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._rows = tuple(dict(row) for row in rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Mapping[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getattr__(self, name: str) -> list[Any]:
+        if name.startswith("_") or not any(name in row for row in self._rows):
+            raise AttributeError(f"no completion has a field {name!r}")
+        return [row.get(name) for row in self._rows]
+
+    def __eq__(self, other: object) -> bool:
+        return self._rows == other._rows if isinstance(other, Completions) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # values may be lists
+
+    def __repr__(self) -> str:
+        return f"Completions({list(self._rows)!r})"
+
+
+class Prediction(Mapping[str, Any]):
+    """The output fields of one call, by attribute (`p.answer`) and by key (`p["answer"]`).
+
+    Two predictions are equal when their fields are; how they were made (route, timings, usage) is not
+    compared. A field whose name is one of the attributes below is reached by key.
+
+    Attributes:
+        completions: All generations; the prediction's own fields are the first one's.
+        route: Which target answered: `"native"` or `"pool:<name>"`.
+        usage: Tokens as the server counted them, by its own names, empty where it gave none.
+        timings: Seconds spent, by stage: `render`, `lm`, `parse`, `total` on the native side; `worker`,
+            `lm`, `total` where a worker answered.
+    """
+
+    __slots__ = ("_fields", "completions", "route", "timings", "usage")
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        route: str = "",
+        usage: Mapping[str, Any] | None = None,
+        timings: Mapping[str, float] | None = None,
+    ) -> None:
+        if not rows:
+            raise ValueError("a prediction needs at least one completion")
+        self._fields = dict(rows[0])
+        self.completions = Completions(rows)
+        self.route = route
+        self.usage = dict(usage or {})
+        self.timings = dict(timings or {})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Prediction.__slots__:  # only while unpickling, before the slots are filled
+            raise AttributeError(name)
+        try:
+            return self._fields[name]
+        except KeyError:
+            known = ", ".join(self._fields)
+            raise AttributeError(f"the prediction has no field {name!r}; it has: {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return self._fields == other._fields if isinstance(other, Prediction) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # values may be lists
+
+    def to_dict(self) -> dict[str, Any]:
+        """The output fields as a plain dict."""
+        return dict(self._fields)
+
+    def __repr__(self) -> str:
+        fields = ",\n    ".join(f"{name}={value!r}" for name, value in self._fields.items())
+        return f"Prediction(\n    {fields}\n)"

@@ -1,0 +1,14 @@
+//! `dspex._core`: the core crate bound to Python. One file per area; this one is the table of contents.
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    use super::*;
+
+    #[pymodule_init]
+    fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        m.add("_debug_build", cfg!(debug_assertions))
+    }
+}
