@@ -6,3 +6,5 @@
 //! adds nothing of its own.
 
 #![forbid(unsafe_code)]
+
+pub mod router;

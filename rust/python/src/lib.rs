@@ -1,10 +1,16 @@
 //! `dspex._core`: the core crate bound to Python. One file per area; this one is the table of contents.
 
+mod errors;
+mod router;
+
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
     use super::*;
+
+    #[pymodule_export]
+    use super::router::Router;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

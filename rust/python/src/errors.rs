@@ -1,0 +1,31 @@
+//! The one place that knows the names of the exception classes in `dspex.errors`.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// The exception `dspex.errors.<class>(message, code=, hint=)`, ready to raise.
+pub(crate) fn raise(py: Python<'_>, class: &str, message: &str, code: &str, hint: &str) -> PyErr {
+    raise_with(py, class, message, code, hint, &PyDict::new(py))
+}
+
+/// Like [`raise`], with details: each item of `details` becomes a keyword argument.
+pub(crate) fn raise_with(
+    py: Python<'_>,
+    class: &str,
+    message: &str,
+    code: &str,
+    hint: &str,
+    details: &Bound<'_, PyDict>,
+) -> PyErr {
+    let build = || -> PyResult<PyErr> {
+        details.set_item("code", code)?;
+        details.set_item("hint", hint)?;
+        let error = py
+            .import("dspex.errors")?
+            .getattr(class)?
+            .call((message,), Some(details))?;
+        Ok(PyErr::from_value(error))
+    };
+    // A failure to build the error is a bug of ours, and is itself the best report of it.
+    build().unwrap_or_else(|bug| bug)
+}
