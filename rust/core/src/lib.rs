@@ -8,3 +8,5 @@
 #![forbid(unsafe_code)]
 
 pub mod router;
+pub mod signature;
+pub mod types;

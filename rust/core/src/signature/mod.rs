@@ -1,0 +1,89 @@
+//! Signatures: named, typed inputs and outputs, and the instructions between them.
+//!
+//! A [`Signature`] is an immutable value. Operations make new ones.
+
+mod field;
+mod prefix;
+
+pub use field::{Default, Field, FieldKind};
+pub use prefix::infer_prefix;
+
+/// What goes in, what comes out, and what is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Signature {
+    /// Inputs first, then outputs, each in the order they were declared.
+    fields: Box<[Field]>,
+    input_count: usize,
+    instructions: Box<str>,
+}
+
+impl Signature {
+    /// A signature of these fields; without instructions, the text that DSPy makes of the names.
+    ///
+    /// Names are taken as distinct: whoever has text or other people's fields to check does so first.
+    #[must_use]
+    pub fn new(fields: Vec<Field>, instructions: Option<&str>) -> Self {
+        let mut fields = fields;
+        // Stable, and nothing to do in the common case, where inputs already come first.
+        fields.sort_by_key(|field| field.kind);
+        let input_count = fields.partition_point(|field| field.kind == FieldKind::Input);
+        let instructions =
+            instructions.map_or_else(|| default_instructions(&fields, input_count), str::to_owned);
+        Self {
+            fields: fields.into(),
+            input_count,
+            instructions: instructions.into(),
+        }
+    }
+
+    /// All fields: inputs, then outputs.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The input fields, in order.
+    #[must_use]
+    pub fn inputs(&self) -> &[Field] {
+        &self.fields[..self.input_count]
+    }
+
+    /// The output fields, in order.
+    #[must_use]
+    pub fn outputs(&self) -> &[Field] {
+        &self.fields[self.input_count..]
+    }
+
+    /// The field of this name.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| &*field.name == name)
+    }
+
+    /// What the program is asked to do.
+    #[must_use]
+    pub fn instructions(&self) -> &str {
+        &self.instructions
+    }
+}
+
+fn default_instructions(fields: &[Field], input_count: usize) -> String {
+    let mut out = String::with_capacity(48 + 20 * fields.len());
+    out.push_str("Given the fields ");
+    write_names(&mut out, &fields[..input_count]);
+    out.push_str(", produce the fields ");
+    write_names(&mut out, &fields[input_count..]);
+    out.push('.');
+    out
+}
+
+fn write_names(out: &mut String, fields: &[Field]) {
+    for (i, field) in fields.iter().enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        out.push('`');
+        out.push_str(&field.name);
+        out.push('`');
+    }
+}

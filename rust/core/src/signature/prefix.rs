@@ -1,0 +1,123 @@
+//! The label that DSPy infers from a field's name.
+
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+/// Words for people out of an identifier: `camelCaseText` is `Camel Case Text`, `HTMLParser` is `HTML Parser`.
+///
+/// Four rewriting passes and a capitalisation, in DSPy's order. They work on the characters of an
+/// identifier, where a "letter" is ASCII and a "digit" is any decimal digit of Unicode.
+///
+/// ```
+/// use dspex_core::signature::infer_prefix;
+///
+/// assert_eq!(infer_prefix("text2number"), "Text 2 Number");
+/// assert_eq!(infer_prefix("b__c"), "B  C");
+/// ```
+#[must_use]
+pub fn infer_prefix(name: &str) -> String {
+    let mut chars: Vec<char> = name.chars().collect();
+    chars = split_before_words(&chars);
+    chars = split_pairs(
+        &chars,
+        |a| a.is_ascii_lowercase() || a.is_ascii_digit(),
+        |b| b.is_ascii_uppercase(),
+    );
+    chars = split_pairs(&chars, |a| a.is_ascii_alphabetic(), is_decimal_digit);
+    chars = split_pairs(&chars, is_decimal_digit, |b| b.is_ascii_alphabetic());
+
+    let mut out = String::with_capacity(name.len() + 8);
+    for (i, word) in chars.split(|&c| c == '_').enumerate() {
+        if i > 0 {
+            out.push(' ');
+        }
+        write_capitalized(&mut out, word);
+    }
+    out
+}
+
+/// `(.)([A-Z][a-z]+)` with an underscore between: the first character before each capitalised word.
+fn split_before_words(chars: &[char]) -> Vec<char> {
+    let mut out = Vec::with_capacity(chars.len() + 4);
+    let mut i = 0;
+    while i < chars.len() {
+        let capital = chars.get(i + 1).is_some_and(char::is_ascii_uppercase);
+        let lower = chars[i + 1..]
+            .iter()
+            .skip(1)
+            .take_while(|c| c.is_ascii_lowercase())
+            .count();
+        if capital && lower > 0 && chars[i] != '\n' {
+            out.push(chars[i]);
+            out.push('_');
+            out.extend(&chars[i + 1..i + 2 + lower]);
+            i += 2 + lower;
+        } else {
+            out.push(chars[i]);
+            i += 1;
+        }
+    }
+    out
+}
+
+/// `(first)(second)` with an underscore between, left to right, no character used twice.
+fn split_pairs(
+    chars: &[char],
+    first: impl Fn(char) -> bool,
+    second: impl Fn(char) -> bool,
+) -> Vec<char> {
+    let mut out = Vec::with_capacity(chars.len() + 4);
+    let mut i = 0;
+    while i < chars.len() {
+        out.push(chars[i]);
+        if first(chars[i]) && chars.get(i + 1).is_some_and(|&c| second(c)) {
+            out.push('_');
+            out.push(chars[i + 1]);
+            i += 1;
+        }
+        i += 1;
+    }
+    out
+}
+
+/// Python's `\d`.
+fn is_decimal_digit(c: char) -> bool {
+    c.is_ascii_digit() || (!c.is_ascii() && c.general_category() == GeneralCategory::DecimalNumber)
+}
+
+/// Appends the word as it is if it is an acronym, else with `str.capitalize`.
+fn write_capitalized(out: &mut String, word: &[char]) {
+    let cased = |c: &char| c.is_uppercase() || c.is_lowercase() || is_titlecase(*c);
+    let acronym = word.iter().any(|c| c.is_uppercase())
+        && word.iter().filter(|c| cased(c)).all(|c| c.is_uppercase());
+    if acronym {
+        out.extend(word);
+        return;
+    }
+    let Some((&first, _)) = word.split_first() else {
+        return;
+    };
+    // Lowercase the whole word, so that a final sigma sees its neighbours, then replace the head.
+    let lower = word.iter().collect::<String>().to_lowercase();
+    let head: usize = first.to_lowercase().map(char::len_utf8).sum();
+    write_titlecase(out, first);
+    out.push_str(&lower[head..]);
+}
+
+fn is_titlecase(c: char) -> bool {
+    c.general_category() == GeneralCategory::TitlecaseLetter
+}
+
+fn write_titlecase(out: &mut String, c: char) {
+    if c.is_ascii() {
+        out.push(c.to_ascii_uppercase());
+        return;
+    }
+    let mapped = unicode_case_mapping::to_titlecase(c)
+        .into_iter()
+        .filter(|&code| code != 0);
+    let start = out.len();
+    out.extend(mapped.filter_map(char::from_u32));
+    if out.len() == start {
+        out.push(c);
+    }
+}

@@ -1,0 +1,166 @@
+//! The types of fields: what Rust knows about them, and what a prompt says of them.
+//!
+//! A [`Type`] is the value of a Python annotation. The types of everyday signatures are spelled out;
+//! everything else (pydantic models, enums, `datetime`) is [`Type::Python`], an object that only the
+//! bindings hold and that carries here its name alone.
+
+mod constant;
+mod name;
+mod note;
+mod schema;
+
+pub use constant::{Constant, Real};
+pub use note::Note;
+
+/// The value of an annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Type {
+    /// `str`
+    Str,
+    /// `int`
+    Int,
+    /// `float`
+    Float,
+    /// `bool`
+    Bool,
+    /// `complex`
+    Complex,
+    /// `bytes`
+    Bytes,
+    /// `None`, or `NoneType`
+    None,
+    /// `typing.Any`
+    Any,
+    /// `list`, `tuple`, `dict`, `set` or `frozenset`, with or without arguments.
+    Generic {
+        /// Which of the five.
+        container: Container,
+        /// `list` or `typing.List`: equal in meaning, different in `repr`.
+        spelling: Spelling,
+        /// What stands between the brackets.
+        args: Args,
+    },
+    /// `Union[A, B]`, `Optional[A]`, `A | B`: at least two members, flat, none twice.
+    Union {
+        /// The members, in the order they were written.
+        members: Box<[Type]>,
+        /// `typing.Union` or `types.UnionType`.
+        spelling: UnionSpelling,
+    },
+    /// `Literal['a', 1]`: flat, no value of the same type twice.
+    Literal(Box<[Constant]>),
+    /// Any other object that can stand in an annotation.
+    Python(Opaque),
+}
+
+/// The containers whose arguments Rust looks into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Container {
+    /// `list[T]`
+    List,
+    /// `tuple[A, B]`, `tuple[T, ...]`, `tuple[()]`
+    Tuple,
+    /// `dict[K, V]`
+    Dict,
+    /// `set[T]`
+    Set,
+    /// `frozenset[T]`
+    FrozenSet,
+}
+
+impl Container {
+    /// Python's name of the class.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Tuple => "tuple",
+            Self::Dict => "dict",
+            Self::Set => "set",
+            Self::FrozenSet => "frozenset",
+        }
+    }
+
+    /// The name of its alias in `typing`.
+    #[must_use]
+    pub fn typing_name(self) -> &'static str {
+        match self {
+            Self::List => "List",
+            Self::Tuple => "Tuple",
+            Self::Dict => "Dict",
+            Self::Set => "Set",
+            Self::FrozenSet => "FrozenSet",
+        }
+    }
+}
+
+/// How a container was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spelling {
+    /// `list`
+    Builtin,
+    /// `typing.List`
+    Typing,
+}
+
+/// How a union was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnionSpelling {
+    /// `Union[A, B]` and `Optional[A]`; in a string signature `A | B` too.
+    Typing,
+    /// `A | B` in a class body.
+    Pipe,
+}
+
+/// The arguments of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Args {
+    /// No brackets at all: `list`.
+    Bare,
+    /// One type per place: `dict[str, int]`, `tuple[()]`.
+    Of(Box<[Type]>),
+    /// `tuple[T, ...]`
+    Variadic(Box<Type>),
+}
+
+/// A type that only Python knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Opaque {
+    /// Where its object is in the table of Python objects kept beside the signature.
+    pub index: u32,
+    /// Its name as a prompt shows it.
+    pub name: Box<str>,
+}
+
+impl Type {
+    /// Whether Rust knows all of the type: no part of it is [`Type::Python`], nor a constant only Python has.
+    #[must_use]
+    pub fn is_native(&self) -> bool {
+        match self {
+            Self::Python(_) => false,
+            Self::Generic { args, .. } => match args {
+                Args::Bare => true,
+                Args::Of(types) => types.iter().all(Self::is_native),
+                Args::Variadic(item) => item.is_native(),
+            },
+            Self::Union { members, .. } => members.iter().all(Self::is_native),
+            Self::Literal(values) => !values
+                .iter()
+                .any(|value| matches!(value, Constant::Python(_))),
+            _ => true,
+        }
+    }
+
+    /// Whether `None` is a value of the type, as DSPy decides it: `None` itself or a union with it.
+    ///
+    /// `Any` and `Literal[None]` do not count.
+    #[must_use]
+    pub fn allows_none(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Union { members, .. } => members.iter().any(Self::allows_none),
+            _ => false,
+        }
+    }
+}

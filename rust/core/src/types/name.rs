@@ -1,0 +1,95 @@
+//! The name of a type as DSPy's prompts show it.
+
+use super::{Args, Constant, Spelling, Type};
+
+impl Type {
+    /// The name a prompt shows: `list[str]`, `Union[int, NoneType]`, `Literal['a', 1]`.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        let mut out = String::new();
+        self.write_display_name(&mut out);
+        out
+    }
+
+    /// Appends [`Type::display_name`] to `out`.
+    pub fn write_display_name(&self, out: &mut String) {
+        match self {
+            Self::Str => out.push_str("str"),
+            Self::Int => out.push_str("int"),
+            Self::Float => out.push_str("float"),
+            Self::Bool => out.push_str("bool"),
+            Self::Complex => out.push_str("complex"),
+            Self::Bytes => out.push_str("bytes"),
+            Self::None => out.push_str("NoneType"),
+            Self::Any => out.push_str("Any"),
+            Self::Generic {
+                container,
+                spelling,
+                args,
+            } => {
+                out.push_str(container.name());
+                match args {
+                    Args::Bare if *spelling == Spelling::Builtin => {}
+                    // `typing.List` has an origin but no arguments, and DSPy writes both.
+                    Args::Bare => out.push_str("[]"),
+                    Args::Of(types) => write_names(out, types),
+                    Args::Variadic(item) => {
+                        out.push('[');
+                        item.write_display_name(out);
+                        out.push_str(", Ellipsis]");
+                    }
+                }
+            }
+            Self::Union { members, .. } => {
+                out.push_str("Union");
+                write_names(out, members);
+            }
+            Self::Literal(values) => {
+                out.push_str("Literal[");
+                for (i, value) in values.iter().enumerate() {
+                    if i > 0 {
+                        out.push_str(", ");
+                    }
+                    match value {
+                        Constant::Str(text) => write_quoted(out, text),
+                        other => other.write_str(out),
+                    }
+                }
+                out.push(']');
+            }
+            Self::Python(opaque) => out.push_str(&opaque.name),
+        }
+    }
+}
+
+fn write_names(out: &mut String, types: &[Type]) {
+    out.push('[');
+    for (i, ty) in types.iter().enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        ty.write_display_name(out);
+    }
+    out.push(']');
+}
+
+/// DSPy's quotes: the kind that the text does not hold; nothing but `'` is ever escaped.
+fn write_quoted(out: &mut String, text: &str) {
+    match (text.contains('\''), text.contains('"')) {
+        (true, false) => {
+            out.push('"');
+            out.push_str(text);
+            out.push('"');
+        }
+        (true, true) => {
+            out.push('\'');
+            out.push_str(&text.replace('\'', "\\'"));
+            out.push('\'');
+        }
+        (false, _) => {
+            out.push('\'');
+            out.push_str(text);
+            out.push('\'');
+        }
+    }
+}
