@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from dspex import Completions, Prediction
+
+
+def test_fields_are_read_by_attribute_and_by_key() -> None:
+    prediction = Prediction([{"answer": "Ada", "items": [1]}], route="native")
+
+    assert prediction.answer == prediction["answer"] == "Ada"
+    assert prediction["items"] == [1], "a field named like a mapping's method is reached by key"
+    assert dict(prediction) == prediction.to_dict() == {"answer": "Ada", "items": [1]}
+    assert prediction.route == "native"
+
+
+def test_the_first_completion_is_the_prediction_and_all_are_kept() -> None:
+    prediction = Prediction([{"answer": "a"}, {"answer": "b"}])
+
+    assert prediction.answer == "a"
+    assert prediction.completions.answer == ["a", "b"]
+    assert [row["answer"] for row in prediction.completions] == ["a", "b"]
+    assert prediction.completions[0:1] == ({"answer": "a"},)
+
+
+def test_equality_compares_fields_not_how_they_were_made() -> None:
+    one = Prediction([{"answer": "a"}], route="native", timings={"total": 1.0})
+    other = Prediction([{"answer": "a"}], route="pool:general")
+
+    assert one == other
+    assert one != Prediction([{"answer": "b"}])
+
+
+def test_a_missing_field_says_which_there_are() -> None:
+    with pytest.raises(AttributeError, match="has no field 'anser'; it has: answer, score"):
+        Prediction([{"answer": "a", "score": 1}]).anser  # noqa: B018
+    with pytest.raises(AttributeError, match="no completion has a field 'nope'"):
+        Completions([{"answer": "a"}]).nope  # noqa: B018
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_a_prediction_survives_copying_and_pickling(again) -> None:
+    prediction = Prediction([{"answer": "a"}], route="native", usage={"total_tokens": 3}, timings={"lm": 0.5})
+
+    twin = again(prediction)
+
+    assert twin == prediction
+    assert (twin.route, twin.usage, twin.timings) == ("native", {"total_tokens": 3}, {"lm": 0.5})
+    assert twin.completions == prediction.completions
+
+
+def test_a_prediction_without_completions_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one completion"):
+        Prediction([])
