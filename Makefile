@@ -36,3 +36,59 @@ $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES) pyproject.toml
 
 .PHONY: build
 build: $(VENV)/.built ## create .venv and build the release extension
+
+# --- the two that matter first -------------------------------------------------------------------------
+
+.PHONY: demo
+demo: build ## answer real questions on both routes and compare them (ARGS="--limit 5")
+	@$(BIN)/python docs/examples/demo.py $(ARGS)
+
+.PHONY: test
+test: test-rust test-python ## build and run every test: Rust, Python with coverage, documentation blocks
+
+.PHONY: test-rust
+test-rust: ## run the Rust tests
+	@if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run --workspace --locked; \
+	else cargo test --workspace --locked --lib --tests; fi
+	cargo test --workspace --locked --doc
+
+.PHONY: test-python
+test-python: build ## run the Python tests with coverage (ARGS="-k router")
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
+
+# --- quality -------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: build ## formatting, clippy, ruff, mypy --strict, stubtest
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest dspex._core
+
+.PHONY: format
+format: build ## format all code in place
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# --- packages ------------------------------------------------------------------------------------------
+
+.PHONY: wheel
+wheel: build ## build the wheel into dist/
+	$(BIN)/maturin build --release --locked --out dist
+
+.PHONY: sdist
+sdist: build ## build the source distribution into dist/
+	$(BIN)/maturin sdist --out dist
+
+.PHONY: package-check
+package-check: ## build wheel and sdist, install each into an empty environment, run the demo's program there
+	PYTHON=$(PYTHON) ./.ci/package-check
+
+.PHONY: clean
+clean: ## remove everything the other targets made
+	rm -rf $(VENV) target dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find python -name '*.so' -delete
