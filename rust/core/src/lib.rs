@@ -9,4 +9,5 @@
 
 pub mod router;
 pub mod signature;
+pub mod text;
 pub mod types;

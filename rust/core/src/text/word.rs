@@ -1,0 +1,38 @@
+//! `\w` of Python's `re`.
+
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
+
+/// Whether `c` matches `\w`: a letter, a number or `_`; unlike Rust's `is_alphanumeric`, no combining mark.
+#[must_use]
+pub fn is_word(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_alphanumeric() || c == '_';
+    }
+    matches!(
+        c.general_category_group(),
+        GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number
+    )
+}
+
+/// The length in bytes of the longest match of `\w*` at the start of `text`.
+#[must_use]
+pub fn word_len(text: &str) -> usize {
+    text.find(|c| !is_word(c)).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_letters_numbers_and_underscores() {
+        for c in ['a', 'Z', '0', '_', 'é', 'ſ', '中', '٣', '½', 'Ⅷ', '²'] {
+            assert!(is_word(c), "{c}");
+        }
+        for c in [' ', '-', '.', '\u{301}', '\u{93e}', 'Ⓐ', '“', '‿', '😀'] {
+            assert!(!is_word(c), "{c}");
+        }
+        assert_eq!(word_len("naïve_1 x"), "naïve_1".len());
+        assert_eq!(word_len(""), 0);
+    }
+}
