@@ -31,7 +31,7 @@ $(VENV)/.deps: $(VENV)/.created pyproject.toml
 
 $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES) pyproject.toml
 	@command -v cargo >/dev/null || { echo 'dspex builds its core with Rust: install a stable toolchain (cargo)'; exit 1; }
-	$(BIN)/maturin develop --release --quiet
+	PIP_QUIET=1 $(BIN)/maturin develop --release --quiet
 	@touch $@
 
 .PHONY: build
