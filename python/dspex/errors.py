@@ -97,7 +97,11 @@ class DspexError(Exception):
         return f"{self.message} [{self.code}]" + (f"\n  hint: {self.hint}" if self.hint else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.to_dict()), {"__cause__": self.__cause__, "__notes__": _notes(self)}
+        return (
+            _rebuild,
+            (type(self), self.to_dict()),
+            {"__cause__": self.__cause__, "__notes__": _notes(self)},
+        )
 
     def __setstate__(self, state: dict[str, Any] | None) -> None:
         if not state:
