@@ -2,6 +2,7 @@
 
 mod errors;
 mod router;
+mod signature;
 
 #[pyo3::pymodule]
 mod _core {
@@ -9,6 +10,8 @@ mod _core {
 
     #[pymodule_export]
     use super::router::Router;
+    #[pymodule_export]
+    use super::signature::{Field, Signature};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,11 +1,24 @@
 //! Signatures: named, typed inputs and outputs, and the instructions between them.
 //!
-//! A [`Signature`] is an immutable value. Operations make new ones.
+//! Text becomes a value in three steps: [`parse`] makes a tree of it, [`lower`] gives every name in the tree
+//! its meaning, and the [`Signature`] that comes out is immutable. Operations make new ones.
 
+pub mod ast;
+mod cursor;
+mod error;
 mod field;
+mod lexer;
+mod limits;
+mod literal;
+mod lower;
+mod parser;
 mod prefix;
 
+pub use error::{Code, SignatureError, Span};
 pub use field::{Default, Field, FieldKind};
+pub use limits::Limits;
+pub use lower::{NativeOnly, Resolver, lower, plain, union, unknown};
+pub use parser::{Ast, parse};
 pub use prefix::infer_prefix;
 
 /// What goes in, what comes out, and what is to be done.
@@ -58,6 +71,19 @@ impl Signature {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| &*field.name == name)
+    }
+
+    /// The names alone, as in `question, context -> answer`.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let join = |fields: &[Field]| {
+            fields
+                .iter()
+                .map(|field| &*field.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        format!("{} -> {}", join(self.inputs()), join(self.outputs()))
     }
 
     /// What the program is asked to do.

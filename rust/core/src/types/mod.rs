@@ -163,4 +163,44 @@ impl Type {
             _ => false,
         }
     }
+
+    /// Python's `==` between annotations: a literal's values and a union's members have no order.
+    #[must_use]
+    pub fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(a), Self::Literal(b)) => {
+                a.len() == b.len() && a.iter().all(|value| b.contains(value))
+            }
+            (Self::Union { members: a, .. }, Self::Union { members: b, .. }) => {
+                a.len() == b.len()
+                    && a.iter()
+                        .all(|member| b.iter().any(|candidate| member.equals(candidate)))
+            }
+            (
+                Self::Generic {
+                    container: a,
+                    spelling: a_spelling,
+                    args: a_args,
+                },
+                Self::Generic {
+                    container: b,
+                    spelling: b_spelling,
+                    args: b_args,
+                },
+            ) => a == b && a_spelling == b_spelling && a_args.equals(b_args),
+            _ => self == other,
+        }
+    }
+}
+
+impl Args {
+    fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Of(a), Self::Of(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
+            }
+            (Self::Variadic(a), Self::Variadic(b)) => a.equals(b),
+            _ => self == other,
+        }
+    }
 }

@@ -1,0 +1,84 @@
+"""Names in a signature's text that the core does not know, and the names of types in prompts.
+
+A name is looked up among the names of `typing`, in the caller's frame, and then among a short list of
+modules. No other module is ever imported because a text says so.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from importlib import import_module
+from typing import Any, Literal, Union, get_args, get_origin
+
+__all__ = ["MODULES", "display_name", "find"]
+
+MODULES = frozenset(
+    {
+        "collections",
+        "datetime",
+        "decimal",
+        "dspy",
+        "enum",
+        "fractions",
+        "pathlib",
+        "pydantic",
+        "typing",
+        "uuid",
+    }
+)
+"""Modules whose types a text may name, as in `datetime.date`."""
+
+_TYPES = (type, typing._GenericAlias, types.GenericAlias, typing._SpecialForm, types.UnionType)  # type: ignore[attr-defined]
+"""What DSPy takes for the type of a field."""
+
+
+def find(name: str) -> Any:
+    """What a name stands for where the signature is made; `...` if nobody knows it."""
+    if name in typing.__all__:
+        return getattr(typing, name)
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "dspex":
+        frame = frame.f_back
+    for namespace in (frame.f_locals, frame.f_globals):
+        if name in namespace:
+            return namespace[name]
+    return import_module(name) if name in MODULES else ...
+
+
+def problem(annotation: Any) -> tuple[bool, str] | None:
+    """Why an annotation cannot be a field's type, and whether it is a type at all; None where it can."""
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    if not isinstance(annotation, _TYPES):
+        return False, f"a {type(annotation).__name__} is not a type"
+    try:
+        TypeAdapter(annotation)
+    except (PydanticUserError, TypeError, ValueError) as error:
+        return True, f"pydantic cannot validate it: {str(error).splitlines()[0]}"
+    return None
+
+
+def display_name(annotation: Any) -> str:
+    """The name of a type as DSPy's prompts show it."""
+    origin = get_origin(annotation)
+    if origin is None:
+        name = getattr(annotation, "__name__", None)
+        return str(annotation) if name is None else str(name)
+    if origin is types.UnionType:
+        origin = Union
+    quote = origin is Literal
+    args = (
+        _quoted(arg) if quote and isinstance(arg, str) else display_name(arg) for arg in get_args(annotation)
+    )
+    return f"{display_name(origin)}[{', '.join(args)}]"
+
+
+def _quoted(text: str) -> str:
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    return "'" + text.replace("'", "\\'") + "'"

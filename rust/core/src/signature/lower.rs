@@ -1,0 +1,511 @@
+//! A tree to types: every name gets its meaning, and what makes no sense is refused.
+
+use super::Signature;
+use super::ast::{Expr, ExprKind, Parameter};
+use super::error::{Code, SignatureError, Span};
+use super::field::{Field, FieldKind};
+use super::limits::Limits;
+use super::parser::{Ast, parse_type};
+use crate::types::{Args, Constant, Container, Spelling, Type, UnionSpelling};
+
+type Result<T> = std::result::Result<T, SignatureError>;
+
+/// Gives meaning to what only the host language knows.
+pub trait Resolver {
+    /// Whether a name that Rust knows means something else here.
+    fn shadows(&self, name: &str) -> bool;
+
+    /// The type that an expression stands for, when Rust does not know the name at its head.
+    fn resolve(&mut self, expr: &Expr<'_>) -> Result<Type>;
+
+    /// Refuses the type of a field that is not all Rust's, and that the host cannot validate.
+    fn check(&mut self, expr: &Expr<'_>, ty: &Type) -> Result<()>;
+}
+
+/// Knows nothing but what Rust knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NativeOnly;
+
+impl Resolver for NativeOnly {
+    fn shadows(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn resolve(&mut self, expr: &Expr<'_>) -> Result<Type> {
+        Err(unknown(expr))
+    }
+
+    fn check(&mut self, _expr: &Expr<'_>, _ty: &Type) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The error for an expression whose head nobody knows.
+#[must_use]
+pub fn unknown(expr: &Expr<'_>) -> SignatureError {
+    match &expr.kind {
+        ExprKind::Name(name) => SignatureError::new(
+            Code::UnknownName,
+            expr.span,
+            format!("the name '{name}' is not known"),
+        ),
+        ExprKind::Attribute(base, _) | ExprKind::Subscript(base, _) => unknown(base),
+        _ => SignatureError::new(Code::NotAType, expr.span, "this is not a type"),
+    }
+}
+
+/// Names that DSPy's metaclass reads while it makes the class, and pydantic's own.
+const RESERVED: &[&str] = &[
+    "fields",
+    "input_fields",
+    "instructions",
+    "model_config",
+    "output_fields",
+    "signature",
+];
+
+/// Gives every name its meaning; `instructions` replace the default text unless they are empty.
+pub fn lower(
+    source: &str,
+    ast: &Ast<'_>,
+    instructions: Option<&str>,
+    limits: &Limits,
+    resolver: &mut dyn Resolver,
+) -> Result<Signature> {
+    let mut fields: Vec<Field> = Vec::with_capacity(ast.inputs.len() + ast.outputs.len());
+    let mut lowering = Lowering {
+        source,
+        limits,
+        resolver,
+        quoted: 0,
+    };
+    for parameter in &ast.inputs {
+        lowering.field(&mut fields, 0, parameter, FieldKind::Input)?;
+    }
+    let inputs = fields.len();
+    for parameter in &ast.outputs {
+        if fields[..inputs]
+            .iter()
+            .any(|field| *field.name == *parameter.name)
+        {
+            let message = format!("'{}' names an input and an output", parameter.name);
+            return Err(SignatureError::new(
+                Code::DuplicateField,
+                parameter.span,
+                message,
+            ));
+        }
+        lowering.field(&mut fields, inputs, parameter, FieldKind::Output)?;
+    }
+    Ok(Signature::new(fields, instructions))
+}
+
+struct Lowering<'s, 'r> {
+    source: &'s str,
+    limits: &'s Limits,
+    resolver: &'r mut dyn Resolver,
+    /// How many quotes the type at hand is inside of.
+    quoted: usize,
+}
+
+impl Lowering<'_, '_> {
+    /// A name given twice on one side keeps its first place and its last type, as in a Python dict.
+    fn field(
+        &mut self,
+        fields: &mut Vec<Field>,
+        side_start: usize,
+        parameter: &Parameter<'_>,
+        kind: FieldKind,
+    ) -> Result<()> {
+        let name: &str = &parameter.name;
+        if name.starts_with('_') {
+            let message = format!("'{name}' starts with an underscore");
+            return Err(SignatureError::new(
+                Code::UnderscoreName,
+                parameter.span,
+                message,
+            ));
+        }
+        if RESERVED.contains(&name) {
+            let message = format!("'{name}' cannot name a field");
+            return Err(SignatureError::new(
+                Code::ReservedName,
+                parameter.span,
+                message,
+            ));
+        }
+        let ty = parameter
+            .annotation
+            .as_ref()
+            .map(|expr| self.annotation(expr))
+            .transpose()?;
+        if let (Some(expr), Some(ty)) = (&parameter.annotation, &ty)
+            && !ty.is_native()
+        {
+            self.resolver.check(expr, ty)?;
+        }
+        let field = Field::new(name, kind, ty);
+        match fields[side_start..]
+            .iter_mut()
+            .find(|known| *known.name == *name)
+        {
+            Some(known) => *known = field,
+            None => fields.push(field),
+        }
+        Ok(())
+    }
+
+    /// The type of a field. DSPy reads a bare `None` as `str`, and a bare alias of typing as no type.
+    fn annotation(&mut self, expr: &Expr<'_>) -> Result<Type> {
+        match &expr.kind {
+            ExprKind::Constant(Constant::None) => Ok(Type::Str),
+            ExprKind::Constant(_)
+            | ExprKind::Ellipsis
+            | ExprKind::Tuple(_)
+            | ExprKind::Field(_) => Err(not_a_type(expr.span)),
+            ExprKind::Subscript(base, args) if self.is_name(base, "Annotated") => {
+                self.annotated(expr, args)
+            }
+            _ => match self.ty(expr)? {
+                Type::Generic {
+                    container,
+                    spelling: Spelling::Typing,
+                    args: Args::Bare,
+                } => {
+                    let message = format!("'{}' needs its arguments here", container.typing_name());
+                    Err(SignatureError::new(Code::TypeArguments, expr.span, message))
+                }
+                ty => Ok(ty),
+            },
+        }
+    }
+
+    /// `Annotated[T, notes]`: pydantic keeps the type and drops notes that are plain values.
+    fn annotated(&mut self, expr: &Expr<'_>, args: &[Expr<'_>]) -> Result<Type> {
+        match args {
+            [ty, notes @ ..] if !notes.is_empty() => {
+                if let Some(note) = notes
+                    .iter()
+                    .find(|note| !matches!(note.kind, ExprKind::Constant(_)))
+                {
+                    let message = "an annotation with meaning cannot be written in a string";
+                    return Err(SignatureError::new(Code::Expression, note.span, message));
+                }
+                match &ty.kind {
+                    ExprKind::Subscript(base, args) if self.is_name(base, "Annotated") => {
+                        self.annotated(ty, args)
+                    }
+                    _ => self.ty(ty),
+                }
+            }
+            _ => Err(wrong_arguments(
+                expr.span,
+                "Annotated takes a type and at least one note",
+            )),
+        }
+    }
+
+    fn is_name(&self, expr: &Expr<'_>, wanted: &str) -> bool {
+        match &expr.kind {
+            ExprKind::Name(name) => name == wanted && !self.resolver.shadows(name),
+            ExprKind::Attribute(base, name) => name == wanted && self.is_typing(base),
+            _ => false,
+        }
+    }
+
+    fn is_typing(&self, expr: &Expr<'_>) -> bool {
+        matches!(&expr.kind, ExprKind::Name(name) if name == "typing" && !self.resolver.shadows(name))
+    }
+
+    /// A type inside another, where `None` is itself.
+    fn ty(&mut self, expr: &Expr<'_>) -> Result<Type> {
+        match &expr.kind {
+            ExprKind::Name(name) if !self.resolver.shadows(name) => match plain(name) {
+                Some(ty) => Ok(ty),
+                None => self.special_or_unknown(name, expr),
+            },
+            ExprKind::Attribute(base, name) if self.is_typing(base) && is_typing_name(name) => {
+                match plain(name) {
+                    Some(ty) => Ok(ty),
+                    None => self.special_or_unknown(name, expr),
+                }
+            }
+            ExprKind::Name(_) | ExprKind::Attribute(..) => self.resolver.resolve(expr),
+            ExprKind::Subscript(base, args) => self.subscript(expr, base, args),
+            ExprKind::Union(members) => {
+                let members = members
+                    .iter()
+                    .map(|member| self.ty(member))
+                    .collect::<Result<_>>()?;
+                Ok(union(members))
+            }
+            ExprKind::Constant(Constant::None) => Ok(Type::None),
+            ExprKind::Constant(Constant::Str(text)) => self.forward_reference(expr, text),
+            ExprKind::Constant(_)
+            | ExprKind::Ellipsis
+            | ExprKind::Tuple(_)
+            | ExprKind::Field(_) => Err(not_a_type(expr.span)),
+        }
+    }
+
+    fn special_or_unknown(&mut self, name: &str, expr: &Expr<'_>) -> Result<Type> {
+        match name {
+            "Optional" | "Union" | "Literal" | "Annotated" => Err(wrong_arguments(
+                expr.span,
+                &format!("'{name}' needs its arguments"),
+            )),
+            "bytearray" => Err(SignatureError::new(
+                Code::UnsupportedType,
+                expr.span,
+                "pydantic, and so DSPy, cannot validate a bytearray",
+            )),
+            _ => self.resolver.resolve(expr),
+        }
+    }
+
+    fn subscript(&mut self, expr: &Expr<'_>, base: &Expr<'_>, args: &[Expr<'_>]) -> Result<Type> {
+        let name = match &base.kind {
+            ExprKind::Name(name) if !self.resolver.shadows(name) => name,
+            ExprKind::Attribute(module, name) if self.is_typing(module) && is_typing_name(name) => {
+                name
+            }
+            _ => return self.resolver.resolve(expr),
+        };
+        match &**name {
+            "Literal" => self.literal(expr, args),
+            "Optional" => match args {
+                [only] => Ok(union(vec![self.ty(only)?, Type::None])),
+                _ => Err(wrong_arguments(
+                    expr.span,
+                    "Optional takes exactly one type",
+                )),
+            },
+            "Union" if args.is_empty() => {
+                Err(wrong_arguments(expr.span, "Union takes at least one type"))
+            }
+            "Union" => Ok(union(
+                args.iter().map(|arg| self.ty(arg)).collect::<Result<_>>()?,
+            )),
+            _ => match plain(name) {
+                Some(Type::Generic {
+                    container,
+                    spelling,
+                    ..
+                }) => self.generic(expr, container, spelling, args),
+                Some(_) => Err(wrong_arguments(
+                    expr.span,
+                    &format!("'{name}' takes no arguments"),
+                )),
+                // `Sequence[int]`, `Type[P]`, `Annotated` inside another type: Python puts them together.
+                None => self.resolver.resolve(expr),
+            },
+        }
+    }
+
+    fn generic(
+        &mut self,
+        expr: &Expr<'_>,
+        container: Container,
+        spelling: Spelling,
+        args: &[Expr<'_>],
+    ) -> Result<Type> {
+        let args = match (container, args) {
+            (
+                Container::Tuple,
+                [
+                    item,
+                    Expr {
+                        kind: ExprKind::Ellipsis,
+                        ..
+                    },
+                ],
+            ) => Args::Variadic(Box::new(self.ty(item)?)),
+            (Container::Tuple, args)
+            | (Container::Dict, args @ [_, _])
+            | (Container::List | Container::Set | Container::FrozenSet, args @ [_]) => {
+                self.types(args)?
+            }
+            _ => {
+                let wanted = if container == Container::Dict {
+                    "two types"
+                } else {
+                    "one type"
+                };
+                let message = format!("'{}' takes {wanted}, not {}", container.name(), args.len());
+                return Err(wrong_arguments(expr.span, &message));
+            }
+        };
+        Ok(Type::Generic {
+            container,
+            spelling,
+            args,
+        })
+    }
+
+    fn types(&mut self, args: &[Expr<'_>]) -> Result<Args> {
+        Ok(Args::Of(
+            args.iter().map(|arg| self.ty(arg)).collect::<Result<_>>()?,
+        ))
+    }
+
+    fn literal(&mut self, expr: &Expr<'_>, args: &[Expr<'_>]) -> Result<Type> {
+        let mut values: Vec<Constant> = Vec::with_capacity(args.len());
+        let mut add = |value: Constant| {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        };
+        for arg in args {
+            match &arg.kind {
+                ExprKind::Constant(value) => add(value.clone()),
+                ExprKind::Subscript(base, _) if self.is_name(base, "Literal") => {
+                    if let Type::Literal(inner) = self.ty(arg)? {
+                        inner.into_iter().for_each(&mut add);
+                    }
+                }
+                // Literal[Color.RED]: Python knows the object, and typing checks it.
+                ExprKind::Attribute(..) => return self.resolver.resolve(expr),
+                _ => {
+                    return Err(SignatureError::new(
+                        Code::LiteralValue,
+                        arg.span,
+                        "this is not a literal value",
+                    ));
+                }
+            }
+        }
+        if values.is_empty() {
+            return Err(wrong_arguments(
+                expr.span,
+                "Literal takes at least one value",
+            ));
+        }
+        Ok(Type::Literal(values.into()))
+    }
+
+    /// A type in quotes, read by the same rules as one without.
+    fn forward_reference(&mut self, expr: &Expr<'_>, text: &str) -> Result<Type> {
+        if self.quoted >= self.limits.depth {
+            let message = "the type is quoted deeper than the levels allowed";
+            return Err(SignatureError::new(Code::TooDeep, expr.span, message));
+        }
+        // A mistake inside is shown where it is when the quotes hold their text as it stands.
+        let inside = self
+            .source
+            .get(expr.span.start + 1..expr.span.end.saturating_sub(1));
+        let exact = self.quoted == 0 && inside == Some(text);
+        let (source, part) = if exact {
+            (
+                self.source,
+                Span {
+                    start: expr.span.start + 1,
+                    end: expr.span.end - 1,
+                },
+            )
+        } else {
+            (
+                text,
+                Span {
+                    start: 0,
+                    end: text.len(),
+                },
+            )
+        };
+        self.quoted += 1;
+        let ty = parse_type(source, part, self.limits).and_then(|inner| self.ty(&inner));
+        self.quoted -= 1;
+        ty.map_err(|mut error| {
+            if !exact {
+                error.span = expr.span;
+            }
+            error
+        })
+    }
+}
+
+/// The type that a name alone stands for, if Rust knows it.
+#[must_use]
+pub fn plain(name: &str) -> Option<Type> {
+    let (container, spelling) = match name {
+        "str" | "Text" => return Some(Type::Str),
+        "int" => return Some(Type::Int),
+        "float" => return Some(Type::Float),
+        "bool" => return Some(Type::Bool),
+        "complex" => return Some(Type::Complex),
+        "bytes" => return Some(Type::Bytes),
+        "NoneType" => return Some(Type::None),
+        "Any" => return Some(Type::Any),
+        "list" => (Container::List, Spelling::Builtin),
+        "tuple" => (Container::Tuple, Spelling::Builtin),
+        "dict" => (Container::Dict, Spelling::Builtin),
+        "set" => (Container::Set, Spelling::Builtin),
+        "frozenset" => (Container::FrozenSet, Spelling::Builtin),
+        "List" => (Container::List, Spelling::Typing),
+        "Tuple" => (Container::Tuple, Spelling::Typing),
+        "Dict" => (Container::Dict, Spelling::Typing),
+        "Set" => (Container::Set, Spelling::Typing),
+        "FrozenSet" => (Container::FrozenSet, Spelling::Typing),
+        _ => return None,
+    };
+    Some(Type::Generic {
+        container,
+        spelling,
+        args: Args::Bare,
+    })
+}
+
+/// Names behind `typing.` that Rust knows; `typing.int` is none.
+fn is_typing_name(name: &str) -> bool {
+    matches!(
+        name,
+        "Text"
+            | "Any"
+            | "List"
+            | "Tuple"
+            | "Dict"
+            | "Set"
+            | "FrozenSet"
+            | "Optional"
+            | "Union"
+            | "Literal"
+            | "Annotated"
+    )
+}
+
+/// `typing.Union` of these: flat, nothing twice, and a union of one is that one.
+#[must_use]
+pub fn union(members: Vec<Type>) -> Type {
+    let mut flat: Vec<Type> = Vec::with_capacity(members.len());
+    for member in members {
+        match member {
+            Type::Union { members, .. } => {
+                members.into_iter().for_each(|inner| add(&mut flat, inner));
+            }
+            other => add(&mut flat, other),
+        }
+    }
+    match flat.pop() {
+        Some(only) if flat.is_empty() => only,
+        last => {
+            flat.extend(last);
+            Type::Union {
+                members: flat.into(),
+                spelling: UnionSpelling::Typing,
+            }
+        }
+    }
+}
+
+fn add(flat: &mut Vec<Type>, member: Type) {
+    if !flat.iter().any(|known| known.equals(&member)) {
+        flat.push(member);
+    }
+}
+
+fn not_a_type(span: Span) -> SignatureError {
+    SignatureError::new(Code::NotAType, span, "this is not a type")
+}
+
+fn wrong_arguments(span: Span, message: &str) -> SignatureError {
+    SignatureError::new(Code::TypeArguments, span, message)
+}

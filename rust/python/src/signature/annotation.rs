@@ -1,0 +1,315 @@
+//! Types to annotations and back.
+
+use dspex_core::types::{Args, Constant, Container, Opaque, Real, Spelling, Type, UnionSpelling};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{
+    PyBool, PyBytes, PyComplex, PyDict, PyEllipsis, PyFloat, PyFrozenSet, PyInt, PyList, PySet,
+    PyString, PyTuple,
+};
+
+/// Names of `typing`, and what else tells annotations apart, looked up once.
+struct Typing {
+    any: Py<PyAny>,
+    union: Py<PyAny>,
+    literal: Py<PyAny>,
+    list: Py<PyAny>,
+    tuple: Py<PyAny>,
+    dict: Py<PyAny>,
+    set: Py<PyAny>,
+    frozenset: Py<PyAny>,
+    union_type: Py<PyAny>,
+    get_origin: Py<PyAny>,
+    get_args: Py<PyAny>,
+}
+
+fn typing(py: Python<'_>) -> PyResult<&Typing> {
+    static TYPING: PyOnceLock<Typing> = PyOnceLock::new();
+    TYPING.get_or_try_init(py, || {
+        let typing = py.import("typing")?;
+        let name = |name: &str| typing.getattr(name).map(Bound::unbind);
+        Ok(Typing {
+            any: name("Any")?,
+            union: name("Union")?,
+            literal: name("Literal")?,
+            list: name("List")?,
+            tuple: name("Tuple")?,
+            dict: name("Dict")?,
+            set: name("Set")?,
+            frozenset: name("FrozenSet")?,
+            union_type: py.import("types")?.getattr("UnionType")?.unbind(),
+            get_origin: name("get_origin")?,
+            get_args: name("get_args")?,
+        })
+    })
+}
+
+fn container_type(
+    py: Python<'_>,
+    container: Container,
+    spelling: Spelling,
+) -> PyResult<Bound<'_, PyAny>> {
+    let typing = typing(py)?;
+    let alias = match (container, spelling) {
+        (Container::List, Spelling::Builtin) => return Ok(py.get_type::<PyList>().into_any()),
+        (Container::Tuple, Spelling::Builtin) => return Ok(py.get_type::<PyTuple>().into_any()),
+        (Container::Dict, Spelling::Builtin) => return Ok(py.get_type::<PyDict>().into_any()),
+        (Container::Set, Spelling::Builtin) => return Ok(py.get_type::<PySet>().into_any()),
+        (Container::FrozenSet, Spelling::Builtin) => {
+            return Ok(py.get_type::<PyFrozenSet>().into_any());
+        }
+        (Container::List, Spelling::Typing) => &typing.list,
+        (Container::Tuple, Spelling::Typing) => &typing.tuple,
+        (Container::Dict, Spelling::Typing) => &typing.dict,
+        (Container::Set, Spelling::Typing) => &typing.set,
+        (Container::FrozenSet, Spelling::Typing) => &typing.frozenset,
+    };
+    Ok(alias.bind(py).clone())
+}
+
+/// The annotation that a type stands for.
+pub(super) fn to_python<'py>(
+    py: Python<'py>,
+    ty: &Type,
+    objects: &[Py<PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let all = |types: &[Type]| -> PyResult<Vec<Bound<'py, PyAny>>> {
+        types.iter().map(|ty| to_python(py, ty, objects)).collect()
+    };
+    Ok(match ty {
+        Type::Str => py.get_type::<PyString>().into_any(),
+        Type::Int => py.get_type::<PyInt>().into_any(),
+        Type::Float => py.get_type::<PyFloat>().into_any(),
+        Type::Bool => py.get_type::<PyBool>().into_any(),
+        Type::Complex => py.get_type::<PyComplex>().into_any(),
+        Type::Bytes => py.get_type::<PyBytes>().into_any(),
+        Type::None => py.None().bind(py).get_type().into_any(),
+        Type::Any => typing(py)?.any.bind(py).clone(),
+        Type::Generic {
+            container,
+            spelling,
+            args,
+        } => {
+            let base = container_type(py, *container, *spelling)?;
+            match args {
+                Args::Bare => base,
+                Args::Of(types) => base.get_item(PyTuple::new(py, all(types)?)?)?,
+                Args::Variadic(item) => {
+                    base.get_item((to_python(py, item, objects)?, PyEllipsis::get(py)))?
+                }
+            }
+        }
+        Type::Union {
+            members,
+            spelling: UnionSpelling::Typing,
+        } => typing(py)?
+            .union
+            .bind(py)
+            .get_item(PyTuple::new(py, all(members)?)?)?,
+        Type::Union {
+            members,
+            spelling: UnionSpelling::Pipe,
+        } => {
+            let mut members = all(members)?.into_iter();
+            let first = members.next().unwrap_or_else(|| py.None().into_bound(py));
+            members.try_fold(first, |left, right| left.bitor(right))?
+        }
+        Type::Literal(values) => {
+            let values = values
+                .iter()
+                .map(|value| constant_to_python(py, value, objects))
+                .collect::<PyResult<Vec<_>>>()?;
+            typing(py)?
+                .literal
+                .bind(py)
+                .get_item(PyTuple::new(py, values)?)?
+        }
+        Type::Python(opaque) => objects[opaque.index as usize].bind(py).clone(),
+        // The core may learn types that this binding has not met.
+        other => unreachable!("no annotation for {other:?}"),
+    })
+}
+
+pub(super) fn constant_to_python<'py>(
+    py: Python<'py>,
+    value: &Constant,
+    objects: &[Py<PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Constant::None => py.None().into_bound(py),
+        Constant::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
+        Constant::Int(digits) => py.get_type::<PyInt>().call1((&**digits,))?,
+        Constant::Float(value) => PyFloat::new(py, value.0).into_any(),
+        Constant::Imaginary(value) => PyComplex::from_doubles(py, 0.0, value.0).into_any(),
+        Constant::Str(text) => PyString::new(py, text).into_any(),
+        Constant::Bytes(bytes) => PyBytes::new(py, bytes).into_any(),
+        Constant::Python(opaque) => objects[opaque.index as usize].bind(py).clone(),
+        other => unreachable!("no object for {other:?}"),
+    })
+}
+
+/// The type that an annotation stands for; what Rust does not know joins `objects`.
+pub(super) fn from_python(
+    annotation: &Bound<'_, PyAny>,
+    objects: &mut Vec<Py<PyAny>>,
+) -> PyResult<Type> {
+    let py = annotation.py();
+    if annotation.is_none() {
+        return Ok(Type::None);
+    }
+    if let Some(ty) = scalar(annotation) {
+        return Ok(ty);
+    }
+    let typing = typing(py)?;
+    if annotation.is(&typing.any) {
+        return Ok(Type::Any);
+    }
+    for container in [
+        Container::List,
+        Container::Tuple,
+        Container::Dict,
+        Container::Set,
+        Container::FrozenSet,
+    ] {
+        for spelling in [Spelling::Builtin, Spelling::Typing] {
+            if annotation.is(&container_type(py, container, spelling)?) {
+                return Ok(Type::Generic {
+                    container,
+                    spelling,
+                    args: Args::Bare,
+                });
+            }
+        }
+    }
+    let origin = typing.get_origin.bind(py).call1((annotation,))?;
+    let args: Vec<Bound<'_, PyAny>> = typing.get_args.bind(py).call1((annotation,))?.extract()?;
+    if origin.is(&typing.union) || origin.is(&typing.union_type) {
+        let members = args
+            .iter()
+            .map(|arg| from_python(arg, objects))
+            .collect::<PyResult<_>>()?;
+        let spelling = if origin.is(&typing.union) {
+            UnionSpelling::Typing
+        } else {
+            UnionSpelling::Pipe
+        };
+        return Ok(Type::Union { members, spelling });
+    }
+    if origin.is(&typing.literal) {
+        let values = args
+            .iter()
+            .map(|arg| constant_from_python(arg, objects))
+            .collect::<PyResult<_>>()?;
+        return Ok(Type::Literal(values));
+    }
+    for container in [
+        Container::List,
+        Container::Tuple,
+        Container::Dict,
+        Container::Set,
+        Container::FrozenSet,
+    ] {
+        if origin.is(&container_type(py, container, Spelling::Builtin)?)
+            && let Some(ty) = generic(annotation, container, &args, objects)?
+        {
+            return Ok(ty);
+        }
+    }
+    opaque(annotation, objects).map(Type::Python)
+}
+
+fn scalar(annotation: &Bound<'_, PyAny>) -> Option<Type> {
+    let py = annotation.py();
+    let known = [
+        (py.get_type::<PyString>(), Type::Str),
+        (py.get_type::<PyInt>(), Type::Int),
+        (py.get_type::<PyFloat>(), Type::Float),
+        (py.get_type::<PyBool>(), Type::Bool),
+        (py.get_type::<PyComplex>(), Type::Complex),
+        (py.get_type::<PyBytes>(), Type::Bytes),
+        (py.None().bind(py).get_type(), Type::None),
+    ];
+    known
+        .into_iter()
+        .find_map(|(class, ty)| annotation.is(&class).then_some(ty))
+}
+
+/// A container with arguments, or None where their number is none that Rust knows.
+fn generic(
+    annotation: &Bound<'_, PyAny>,
+    container: Container,
+    args: &[Bound<'_, PyAny>],
+    objects: &mut Vec<Py<PyAny>>,
+) -> PyResult<Option<Type>> {
+    let py = annotation.py();
+    let builtin = annotation
+        .get_type()
+        .is(&py.import("types")?.getattr("GenericAlias")?);
+    let spelling = if builtin {
+        Spelling::Builtin
+    } else {
+        Spelling::Typing
+    };
+    let args = match (container, args) {
+        (Container::Tuple, [item, rest]) if rest.is(PyEllipsis::get(py)) => {
+            Args::Variadic(Box::new(from_python(item, objects)?))
+        }
+        (Container::Tuple, args)
+        | (Container::Dict, args @ [_, _])
+        | (Container::List | Container::Set | Container::FrozenSet, args @ [_]) => Args::Of(
+            args.iter()
+                .map(|arg| from_python(arg, objects))
+                .collect::<PyResult<_>>()?,
+        ),
+        _ => return Ok(None),
+    };
+    Ok(Some(Type::Generic {
+        container,
+        spelling,
+        args,
+    }))
+}
+
+fn constant_from_python(
+    value: &Bound<'_, PyAny>,
+    objects: &mut Vec<Py<PyAny>>,
+) -> PyResult<Constant> {
+    // Exact types only: a member of an IntEnum is an int, but not one that Rust knows.
+    Ok(if value.is_none() {
+        Constant::None
+    } else if let Ok(value) = value.cast_exact::<PyBool>() {
+        Constant::Bool(value.is_true())
+    } else if value.cast_exact::<PyInt>().is_ok() {
+        Constant::Int(value.str()?.to_str()?.into())
+    } else if let Ok(text) = value.cast_exact::<PyString>() {
+        match text.to_str() {
+            Ok(text) => Constant::Str(text.into()),
+            Err(_) => Constant::Python(opaque(value, objects)?),
+        }
+    } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        Constant::Bytes(bytes.as_bytes().into())
+    } else if let Ok(value) = value.cast_exact::<PyFloat>() {
+        Constant::Float(Real(value.value()))
+    } else {
+        Constant::Python(opaque(value, objects)?)
+    })
+}
+
+/// Keeps the object, so that its identity means something as long as the signature lives.
+fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<Opaque> {
+    let known = objects.iter().position(|known| known.is(object));
+    let index = known.unwrap_or_else(|| {
+        objects.push(object.clone().unbind());
+        objects.len() - 1
+    });
+    let name = object
+        .py()
+        .import("dspex.signature.names")?
+        .getattr("display_name")?
+        .call1((object,))?;
+    let index = u32::try_from(index)?;
+    Ok(Opaque {
+        index,
+        name: name.extract::<String>()?.into(),
+    })
+}

@@ -1,0 +1,166 @@
+//! Names that Rust does not know, given their meaning by Python.
+
+use dspex_core::signature::ast::{Expr, ExprKind};
+use dspex_core::signature::{Code, Resolver, SignatureError, plain, unknown};
+use dspex_core::types::Type;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyEllipsis, PyTuple};
+
+use super::annotation;
+
+/// Looks names up in `types`, then through the one callback `dspex.signature.names.find`.
+pub(super) struct NameResolver<'py> {
+    py: Python<'py>,
+    types: Option<Bound<'py, PyDict>>,
+    objects: Vec<Py<PyAny>>,
+    error: Option<PyErr>,
+}
+
+impl<'py> NameResolver<'py> {
+    pub(super) fn new(py: Python<'py>, types: Option<&Bound<'py, PyDict>>) -> Self {
+        Self {
+            py,
+            types: types.cloned(),
+            objects: Vec::new(),
+            error: None,
+        }
+    }
+
+    pub(super) fn into_objects(self) -> Vec<Py<PyAny>> {
+        self.objects
+    }
+
+    /// An exception that is not about the text and must reach the caller as it is.
+    pub(super) fn take_error(&mut self) -> Option<PyErr> {
+        self.error.take()
+    }
+
+    fn find(&self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(types) = &self.types
+            && let Some(found) = types.get_item(name)?
+        {
+            return Ok(Some(found));
+        }
+        if let Some(ty) = plain(name) {
+            return annotation::to_python(self.py, &ty, &[]).map(Some);
+        }
+        let found = self
+            .py
+            .import("dspex.signature.names")?
+            .getattr("find")?
+            .call1((name,))?;
+        Ok((!found.is(PyEllipsis::get(self.py))).then_some(found))
+    }
+
+    /// The object that an expression stands for, by the rules of DSPy's own evaluation.
+    fn evaluate(&mut self, expr: &Expr<'_>) -> Result<Bound<'py, PyAny>, SignatureError> {
+        match &expr.kind {
+            ExprKind::Name(name) => match self.find(name) {
+                Ok(Some(found)) => Ok(found),
+                Ok(None) => Err(unknown(expr)),
+                Err(error) => Err(self.fail(expr, error)),
+            },
+            ExprKind::Attribute(base, name) => {
+                let object = self.evaluate(base)?;
+                object.getattr(&**name).map_err(|_| {
+                    let message = format!("there is no '{name}' here");
+                    SignatureError::new(Code::UnknownAttribute, expr.span, message)
+                })
+            }
+            ExprKind::Subscript(base, args) => {
+                let object = self.evaluate(base)?;
+                let args = self.all(args)?;
+                self.subscript(expr, &object, args)
+            }
+            ExprKind::Union(members) => {
+                let members = self.all(members)?;
+                let union = self
+                    .py
+                    .import("typing")
+                    .and_then(|typing| typing.getattr("Union"));
+                let union = union.map_err(|error| self.fail(expr, error))?;
+                self.subscript(expr, &union, members)
+            }
+            ExprKind::Constant(constant) => {
+                let value = annotation::constant_to_python(self.py, constant, &[]);
+                value.map_err(|error| self.fail(expr, error))
+            }
+            ExprKind::Ellipsis => Ok(PyEllipsis::get(self.py).to_owned().into_any()),
+            ExprKind::Tuple(items) => {
+                let items = self.all(items)?;
+                let tuple = PyTuple::new(self.py, items).map(Bound::into_any);
+                tuple.map_err(|error| self.fail(expr, error))
+            }
+            ExprKind::Field(_) => Err(unknown(expr)),
+        }
+    }
+
+    fn all(&mut self, exprs: &[Expr<'_>]) -> Result<Vec<Bound<'py, PyAny>>, SignatureError> {
+        exprs.iter().map(|expr| self.evaluate(expr)).collect()
+    }
+
+    fn subscript(
+        &mut self,
+        expr: &Expr<'_>,
+        object: &Bound<'py, PyAny>,
+        args: Vec<Bound<'py, PyAny>>,
+    ) -> Result<Bound<'py, PyAny>, SignatureError> {
+        let item = PyTuple::new(self.py, args).and_then(|args| {
+            // `Optional` alone among the aliases does not take its argument in a tuple.
+            let optional = object.is(&self.py.import("typing")?.getattr("Optional")?);
+            if optional && args.len() == 1 {
+                object.get_item(args.get_item(0)?)
+            } else {
+                object.get_item(args)
+            }
+        });
+        item.map_err(|error| {
+            SignatureError::new(
+                Code::TypeArguments,
+                expr.span,
+                error.value(self.py).to_string(),
+            )
+        })
+    }
+
+    fn fail(&mut self, expr: &Expr<'_>, error: PyErr) -> SignatureError {
+        self.error = Some(error);
+        unknown(expr)
+    }
+}
+
+impl Resolver for NameResolver<'_> {
+    fn shadows(&self, name: &str) -> bool {
+        self.types
+            .as_ref()
+            .is_some_and(|types| types.contains(name).unwrap_or(false))
+    }
+
+    fn resolve(&mut self, expr: &Expr<'_>) -> Result<Type, SignatureError> {
+        let object = self.evaluate(expr)?;
+        let converted = annotation::from_python(&object, &mut self.objects);
+        converted.map_err(|error| self.fail(expr, error))
+    }
+
+    fn check(&mut self, expr: &Expr<'_>, ty: &Type) -> Result<(), SignatureError> {
+        let problem = annotation::to_python(self.py, ty, &self.objects).and_then(|annotation| {
+            let names = self.py.import("dspex.signature.names")?;
+            names
+                .getattr("problem")?
+                .call1((annotation,))?
+                .extract::<Option<(bool, String)>>()
+        });
+        match problem {
+            Ok(None) => Ok(()),
+            Ok(Some((is_type, message))) => {
+                let code = if is_type {
+                    Code::UnsupportedType
+                } else {
+                    Code::NotAType
+                };
+                Err(SignatureError::new(code, expr.span, message))
+            }
+            Err(error) => Err(self.fail(expr, error)),
+        }
+    }
+}
