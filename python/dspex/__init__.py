@@ -14,11 +14,13 @@ from dspex._core import __version__
 if TYPE_CHECKING:
     from dspex.errors import DspexError
     from dspex.prediction import Completions, Prediction
+    from dspex.signature import Signature
 
 __all__ = [
     "Completions",
     "DspexError",
     "Prediction",
+    "Signature",
     "__version__",
 ]
 
@@ -26,6 +28,7 @@ _HOME = {
     "Completions": "dspex.prediction",
     "DspexError": "dspex.errors",
     "Prediction": "dspex.prediction",
+    "Signature": "dspex.signature",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 
