@@ -1,0 +1,13 @@
+"""The parent side of worker pools: start, supervise, and call processes that run real DSPy.
+
+`docs/pools.md` draws the whole. In short: a `Pool` has a queue and some slots; each slot keeps one
+`Worker` alive; a worker is a process, a socket, and the calls in flight on it.
+"""
+
+from __future__ import annotations
+
+from dspex.pool.lifecycle import State
+from dspex.pool.pool import Pool, PoolStatus, WorkerStatus
+from dspex.pool.spec import PoolSpec
+
+__all__ = ["Pool", "PoolSpec", "PoolStatus", "State", "WorkerStatus"]

@@ -1,0 +1,94 @@
+"""One call on its way: waiting in the queue, on a worker, or answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dspex.pool.worker import Worker
+
+__all__ = ["Call", "FairQueue"]
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call and where it stands.
+
+    Attributes:
+        op: The operation.
+        payload: Its argument, plain values.
+        answer: What the caller waits for.
+        deadline: When its time is over, on the loop's clock.
+        session: Whose call it is, for fairness.
+        idempotent: Whether it may be run again after its worker was ended for another call's fault.
+        waiting: Whether it is in the queue.
+        worker: The worker that has it.
+        id: Its id on the wire while a worker has it.
+        timer: What fires at the deadline; after that, or after a cancellation, at the end of the grace.
+    """
+
+    op: str
+    payload: Any
+    answer: asyncio.Future[Any]
+    deadline: float
+    session: str
+    idempotent: bool
+    waiting: bool = False
+    worker: Worker | None = None
+    id: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class FairQueue:
+    """Calls that wait: first come first served within a session, by turns between sessions."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, deque[Call]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Call]:
+        return (call for waiting in self._sessions.values() for call in waiting if call.waiting)
+
+    def push(self, call: Call, *, first: bool = False) -> None:
+        """Let `call` wait; `first` puts one that has waited before in front of its session's others."""
+        waiting = self._sessions.setdefault(call.session, deque())
+        if first:
+            waiting.appendleft(call)
+        else:
+            waiting.append(call)
+        call.waiting = True
+        self._count += 1
+
+    def pop(self) -> Call:
+        """Take the call whose turn it is.
+
+        Raises:
+            IndexError: If none waits.
+        """
+        while self._sessions:
+            session, waiting = next(iter(self._sessions.items()))
+            call = waiting.popleft()
+            if not waiting:
+                del self._sessions[session]
+            if call.waiting:
+                if waiting:
+                    self._sessions.move_to_end(session)
+                call.waiting = False
+                self._count -= 1
+                return call
+        raise IndexError("no call waits")
+
+    def discard(self, call: Call) -> None:
+        """Let `call` wait no longer. It is only marked, and taken out when its turn comes."""
+        if call.waiting:
+            call.waiting = False
+            self._count -= 1
+            if not self._count:
+                self._sessions.clear()

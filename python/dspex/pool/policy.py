@@ -1,0 +1,60 @@
+"""What follows a worker's death. Pure: no clock, no process, so that every corner is a row in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["GiveUp", "Respawn", "RestartPolicy", "after_death"]
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How many deaths are made good, and how fast.
+
+    Attributes:
+        max_restarts: Deaths made good within `window`.
+        window: Seconds for which a death is remembered.
+        first_delay: Seconds before a restart after a worker that never answered anything; doubles each time.
+        max_delay: Seconds no restart waits longer than.
+    """
+
+    max_restarts: int
+    window: float
+    first_delay: float = 0.05
+    max_delay: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Respawn:
+    """Start another worker, `after` seconds from now."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Start none until `until`, when the oldest death counted is forgotten."""
+
+    deaths: int
+    until: float
+
+
+def after_death(deaths: Sequence[float], barren: int, now: float, policy: RestartPolicy) -> Respawn | GiveUp:
+    """Say what follows a death.
+
+    Args:
+        deaths: When workers died, this death included, in seconds on the clock of `now`.
+        barren: How many of the last workers, in a row, died before they had answered anything. Only these
+            slow the restarts down: a worker that was killed at work is replaced at once.
+        now: The time.
+        policy: The settings.
+    """
+    recent = sorted(died for died in deaths if now - died < policy.window)
+    if len(recent) > policy.max_restarts:
+        # Enough of the oldest must be forgotten for the count to be within the budget again.
+        return GiveUp(len(recent), recent[len(recent) - policy.max_restarts - 1] + policy.window)
+    if barren == 0:
+        return Respawn(0.0)
+    # The exponent is bounded because a float has no room for 2**1100, not because the delay would matter.
+    return Respawn(min(policy.max_delay, policy.first_delay * 2.0 ** min(barren - 1, 64)))

@@ -1,0 +1,132 @@
+"""`PoolSpec`: all settings of a pool, checked when it is made."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dspex.errors import ConfigError
+
+__all__ = ["PoolSpec"]
+
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PoolSpec(BaseModel):
+    """What a pool is made of. Immutable; `spec.model_copy(update=...)` makes another.
+
+    Attributes:
+        name: The pool's name: `prediction.route` says `pool:<name>`. Letters, digits, `-` and `_`.
+        workers: Processes kept.
+        max_inflight: Calls one worker serves at once; each waits for its LM most of the time.
+        queue: Calls that may wait for a free place; the next one gets `PoolSaturated`.
+        start_timeout: Seconds a worker has to say READY, DSPy's import included.
+        stop_timeout: Seconds each rung of the ladder (ask, TERM, KILL) waits before the next.
+        call_timeout: Seconds a call has when it names no timeout of its own.
+        cancel_grace: Seconds a cancelled or overdue call has to stop, before its worker is ended.
+        max_restarts: Deaths of workers the pool makes good within `restart_window` before it gives up.
+        restart_window: Seconds for which a death is remembered.
+        heartbeat_timeout: Seconds without a heartbeat after which a worker counts as hung and is ended.
+        python: The interpreter of the workers; None for this one. It needs dspex installed.
+        env: Environment variables set in the workers, over the service's own.
+        preload: Modules imported by a worker before it is READY.
+
+    Raises:
+        ConfigError: If a setting is unknown or wrong; it names the setting and what is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = "general"
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    max_inflight: Annotated[int, Field(ge=1, le=10_000)] = 100
+    queue: Annotated[int, Field(ge=0)] = 10_000
+    start_timeout: _Seconds = 30.0
+    stop_timeout: _Seconds = 5.0
+    call_timeout: _Seconds = 120.0
+    cancel_grace: _Seconds = 2.0
+    max_restarts: Annotated[int, Field(ge=0)] = 10
+    restart_window: _Seconds = 60.0
+    heartbeat_timeout: _Seconds = 15.0
+    python: str | None = None
+    env: dict[str, str] = Field(default_factory=dict)
+    preload: tuple[str, ...] = ()
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as err:
+            raise _config_error(settings.get("name"), err) from None
+
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _preload_may_be_a_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("python")
+    @classmethod
+    def _python_is_there(cls, value: str | None) -> str | None:
+        if value is not None and not os.access(value, os.X_OK):
+            raise ValueError(f"no executable file at {value}")
+        return value
+
+    @classmethod
+    def allowed(cls, setting: str) -> str:
+        """What `setting` may be, as a sentence."""
+        schema = cls.model_json_schema()["properties"][setting]
+        options = [option for option in schema.get("anyOf", [schema]) if option["type"] != "null"]
+        return f"{setting} is " + " or ".join(map(_describe, options))
+
+    def __repr_args__(self) -> Any:
+        # The environment often holds secrets: its names are enough.
+        for name, value in super().__repr_args__():
+            yield name, (dict.fromkeys(value, "***") if name == "env" else value)
+
+
+_NOUNS: Final = {
+    "integer": "a whole number",
+    "number": "a number of seconds",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list of texts",
+    "object": "a table of texts",
+}
+
+
+def _describe(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(map(repr, schema["enum"]))
+    limits = [
+        f"{words} {schema[key]}"
+        for key, words in (
+            ("minimum", "from"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "to"),
+            ("pattern", "that matches"),
+        )
+        if key in schema
+    ]
+    return " ".join([_NOUNS[schema["type"]], *limits])
+
+
+_KNOWN: Final = tuple(PoolSpec.model_fields)
+
+
+def _config_error(name: Any, err: ValidationError) -> ConfigError:
+    problems = err.errors(include_url=False, include_context=False)
+    first = problems[0]
+    path = ".".join(["pool", str(name or "general"), *map(str, first["loc"])])
+    if first["type"] == "extra_forbidden":
+        message, hint = f"{path}: there is no such setting", f"the settings are: {', '.join(_KNOWN)}"
+    elif first["loc"] == ("env",) or first["loc"][:1] == ("env",):
+        # The value may be a secret.
+        message, hint = f"{path}: {first['msg'].lower()}", "environment variables are text"
+    else:
+        message = f"{path}: {first['input']!r} is refused: {first['msg'].removeprefix('Value error, ')}"
+        hint = PoolSpec.allowed(str(first["loc"][0]))
+    others = [".".join(map(str, problem["loc"])) for problem in problems[1:]]
+    if others:
+        hint += f" (also wrong: {', '.join(others)})"
+    return ConfigError(message, code="bad-pool-setting", hint=hint, path=path)

@@ -1,0 +1,331 @@
+"""One worker from the service's side: its process, its socket and the calls on it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dspex import __version__
+from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError, from_dict
+from dspex.pool.lifecycle import Lifecycle, State
+from dspex.pool.process import Process, spawn
+from dspex.wire import MSGPACK, PROTOCOL, Frame, FrameReader, Kind, MessagePack, encode_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dspex.pool.call import Call
+    from dspex.pool.spec import PoolSpec
+
+__all__ = ["Worker"]
+
+_KILL_WAIT = 10.0
+"""Seconds to wait for a killed process to be gone; only one stuck in the kernel needs longer."""
+
+
+class Worker(asyncio.Protocol):
+    """A process that serves calls.
+
+    The pool makes one, awaits `start`, hands it calls, and hears of its end by `dead`. Everything that can
+    end a worker (its own death, garbage on the wire, a missing heartbeat, the pool's wish) goes through
+    `end`, once.
+
+    Args:
+        spec: The pool's settings.
+        lm: Settings of the LM, with the key; they go to the process in the hand-shake and nowhere else.
+        on_free: Called when a call has left the worker.
+    """
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        lm: Mapping[str, Any] | None,
+        *,
+        on_free: Callable[[Call], None],
+    ) -> None:
+        self.life = Lifecycle()
+        self.calls: dict[int, Call] = {}
+        self.served = 0
+        self.process: Process | None = None
+        self.versions: dict[str, Any] = {}
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.started = loop.time()
+        self.leaving = asyncio.Event()
+        """Set as soon as the worker takes no more calls."""
+        self.dead: asyncio.Future[WorkerDiedError] = loop.create_future()
+        """Says why, once the process is gone and reaped."""
+        self.condemned = False
+        """Whether it was ended for the fault of one call, which the others on it did not share."""
+        self._spec = spec
+        self._lm = lm
+        self._on_free = on_free
+        self._codec = MessagePack()
+        self._reader = FrameReader()
+        self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self._next_id = 1  # odd: the worker's own calls are even
+        self._out: list[bytes] = []
+        self._transport: Any = None
+        self._ending: asyncio.Task[None] | None = None
+        self._pulse_check: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Worker pid={self.pid} {self.life.state.value} calls={len(self.calls)}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, once there is one."""
+        return self.process.pid if self.process else None
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Start the process and shake hands.
+
+        Raises:
+            WorkerStartError: If it exits, refuses, or does not say READY in time; the process is gone then.
+        """
+        try:
+            async with asyncio.timeout(self._spec.start_timeout):
+                self.process = await spawn(self._spec.python, self._spec.env)
+                self.process.exited.add_done_callback(lambda _: self._exited())
+                await self._loop.create_connection(lambda: self, sock=self.process.socket)
+                self._send(Kind.HELLO, 0, self._hello())
+                self.versions = await asyncio.shield(self._ready)
+        except TimeoutError:
+            error = self._start_error(
+                "start-timeout", f"it did not say READY within {self._spec.start_timeout:g} s"
+            )
+        except OSError as err:
+            error = self._start_error("start-failed", f"the interpreter cannot be started: {err}")
+        except WorkerDiedError as err:
+            error = self._start_error("start-exit", f"{err.message.partition(chr(10))[0]}")
+        except WorkerStartError as err:
+            error = err
+        except asyncio.CancelledError:
+            await self.end("the pool is closing", force=True)
+            raise
+        else:
+            self.life.become(State.READY)
+            self._watch_pulse()
+            return
+        await self.end("it did not start", force=True)
+        error.details.setdefault("output", self.output())
+        raise error
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "protocol": PROTOCOL,
+            "dspex": __version__,
+            "max_inflight": self._spec.max_inflight,
+            "preload": self._spec.preload,
+            "lm": dict(self._lm) if self._lm else None,
+            # As multiprocessing does: what the service can import, its workers can. Another interpreter
+            # has its own packages.
+            "path": [entry for entry in sys.path if entry] if self._spec.python is None else [],
+        }
+
+    def _start_error(self, code: str, what: str) -> WorkerStartError:
+        output = self.output()
+        return WorkerStartError(
+            f"a worker of pool {self._spec.name!r} did not start: {what}"
+            + (f"\nits last output:\n{output}" if output else ""),
+            code=code,
+            hint="run the worker's interpreter by hand: python -c 'import dspy, dspex'",
+            output=output,
+        )
+
+    def drain(self) -> None:
+        """Take no new calls; leave when those in flight are done."""
+        if self.life.state is State.READY:
+            self.life.become(State.DRAINING)
+            self.leaving.set()
+            if not self.calls:
+                self._begin_end("it was drained", force=False)
+
+    async def end(self, reason: str, *, force: bool = False) -> None:
+        """Bring the process to its end, by the ladder ask, TERM, KILL, and wait until it is reaped.
+
+        Args:
+            reason: Why, for the errors of calls that are still on it.
+            force: Begin with KILL, for a process that does not listen.
+        """
+        self._begin_end(reason, force=force)
+        assert self._ending is not None  # noqa: S101 - the line above has set it
+        await asyncio.shield(self._ending)
+
+    def condemn(self, reason: str) -> None:
+        """End the worker for the fault of one call."""
+        if self._ending is None:
+            self.condemned = True
+            self._begin_end(reason, force=True)
+
+    def _begin_end(self, reason: str, *, force: bool) -> None:
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._end(reason, force))
+
+    async def _end(self, reason: str, force: bool) -> None:
+        if self.life.state is not State.DEAD:
+            self.life.become(State.STOPPING)
+        self.leaving.set()
+        if self._pulse_check is not None:
+            self._pulse_check.cancel()
+        process = self.process
+        if process is None:
+            self._bury(WorkerDiedError(f"the worker never ran: {reason}", reason=reason))
+            return
+        if not force:
+            self._send(Kind.STOP, 0, None)
+            self._flush()
+            await self._wait_exit(process)
+        if not force and not process.exited.done():
+            process.send_signal(signal.SIGTERM)
+            await self._wait_exit(process)
+        process.send_signal(signal.SIGKILL)
+        if not process.exited.done():
+            await asyncio.wait([process.exited], timeout=_KILL_WAIT)
+        if not process.output.closed.done():
+            # The last words are in the pipe; a grandchild may hold it open, so there is an end to waiting.
+            await asyncio.wait([process.output.closed], timeout=0.2)
+        self._bury(self._death(reason))
+        if self._transport is not None:
+            self._transport.abort()
+        process.release()
+
+    async def _wait_exit(self, process: Process) -> None:
+        if not process.exited.done():
+            await asyncio.wait([process.exited], timeout=self._spec.stop_timeout)
+
+    def _death(self, reason: str) -> WorkerDiedError:
+        code = self.process.exited.result() if self.process and self.process.exited.done() else None
+        name = signal.Signals(-code).name if code is not None and code < 0 else None
+        output = self.output()
+        how = f"was ended by {name}" if name else f"exited with status {code}"
+        return WorkerDiedError(
+            f"the worker (pid {self.pid}) {how}: {reason}"
+            + (f"\nits last output:\n{output}" if output else ""),
+            hint="the call may or may not have had its effect",
+            pid=self.pid,
+            exit_status=code,
+            signal=name,
+            reason=reason,
+            output=output,
+        )
+
+    def _bury(self, death: WorkerDiedError) -> None:
+        self.life.become(State.DEAD)
+        if not self._ready.done():
+            self._ready.set_exception(death)
+            self._ready.exception()  # `start` may have given up waiting
+        self.dead.set_result(death)
+
+    def _exited(self) -> None:
+        self._begin_end("it exited by itself", force=True)
+
+    def output(self) -> str:
+        """The last lines the process wrote, without the LM's key."""
+        text = self.process.output.tail() if self.process else ""
+        key = (self._lm or {}).get("api_key")
+        return text.replace(key, "***") if key else text
+
+    def _watch_pulse(self) -> None:
+        process = self.process
+        if process is None or self._ending is not None:
+            return
+        left = process.last_beat + self._spec.heartbeat_timeout - self._loop.time()
+        if left <= 0:
+            # Beats that arrived while this loop was busy were read before this timer ran (a loop looks at
+            # its descriptors first), so what is missing was not sent.
+            self._begin_end(f"no heartbeat for {self._spec.heartbeat_timeout:g} s", force=True)
+            return
+        self._pulse_check = self._loop.call_later(left, self._watch_pulse)
+
+    # --- calls ---
+
+    def send(self, call: Call, timeout: float) -> None:
+        """Put a call on the worker.
+
+        Raises:
+            WireError: If its payload cannot be sent.
+        """
+        call_id = self._next_id
+        self._send(Kind.CALL, call_id, [call.op, call.payload, timeout])
+        self._next_id += 2
+        call.id, call.worker = call_id, self
+        self.calls[call_id] = call
+
+    def cancel(self, call: Call) -> None:
+        """Tell the worker to stop a call; it answers when it has."""
+        self._send(Kind.CANCEL, call.id, None)
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ours."""
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The process has closed its end: it is dead or dying. Its exit says more, so give that a moment."""
+        process = self.process
+        if process is not None and not process.exited.done():
+            self._loop.call_later(0.5, self._begin_end_if_alive)
+
+    def _begin_end_if_alive(self) -> None:
+        self._begin_end("it closed its connection", force=True)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived, frame by frame."""
+        try:
+            for frame in self._reader.feed(data):
+                self._take(frame)
+        except (WireError, KeyError, TypeError) as err:
+            self._begin_end(f"it sent what is not a frame: {err}", force=True)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind in (Kind.RESULT, Kind.ERROR) and frame.id:
+            call = self.calls[frame.id]
+            value = self._codec.decode(frame.body)
+            error = None if frame.kind == Kind.RESULT else from_dict(value)
+            del self.calls[frame.id]
+            call.worker = None
+            self.served += 1
+            self._on_free(call)  # first, so that the caller's next call finds the place free
+            if not call.answer.done():
+                if error is None:
+                    call.answer.set_result(value)
+                else:
+                    call.answer.set_exception(error)
+            if not self.calls and self.life.state is State.DRAINING:
+                self._begin_end("it was drained", force=False)
+        elif frame.kind == Kind.READY:
+            ready = self._codec.decode(frame.body)
+            if ready["protocol"] != PROTOCOL:
+                raise WireError(f"the worker speaks protocol {ready['protocol']}, not {PROTOCOL}")
+            if not self._ready.done():
+                self._ready.set_result(ready)
+        elif frame.kind == Kind.ERROR:
+            refusal = from_dict(self._codec.decode(frame.body))
+            if not self._ready.done():
+                self._ready.set_exception(_as_start_error(refusal))
+                self._ready.exception()
+        else:
+            raise WireError(f"a service does not take {Kind(frame.kind).name} frames", code="bad-frame")
+
+    def _send(self, kind: Kind, call_id: int, value: Any) -> None:
+        self._out.append(encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK))
+        if len(self._out) == 1:  # the frames of one turn of the loop leave in one write
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+
+def _as_start_error(error: DspexError) -> WorkerStartError:
+    if isinstance(error, WorkerStartError):
+        return error
+    return WorkerStartError(error.message, code=error.code, hint=error.hint, **error.details)

@@ -1,0 +1,32 @@
+"""What crosses between a service and its workers: frames, and how their bodies are coded.
+
+Both sides import this package and nothing of each other. It knows bytes and plain values; it opens no
+socket and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from dspex.wire.codec import CODECS, MSGPACK, Codec, MessagePack
+from dspex.wire.frame import (
+    HEADER_SIZE,
+    MAX_FRAME,
+    PROTOCOL,
+    Frame,
+    FrameReader,
+    Kind,
+    encode_frame,
+)
+
+__all__ = [
+    "CODECS",
+    "HEADER_SIZE",
+    "MAX_FRAME",
+    "MSGPACK",
+    "PROTOCOL",
+    "Codec",
+    "Frame",
+    "FrameReader",
+    "Kind",
+    "MessagePack",
+    "encode_frame",
+]

@@ -1,0 +1,87 @@
+"""What goes wrong in a worker, as the tree of `dspex.errors`. DSPy's errors are converted by one table."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final
+
+import dspy
+from dspy.utils import exceptions as foreign
+
+from dspex import errors
+
+__all__ = ["LM_ERRORS", "to_dspex_error"]
+
+LM_ERRORS: Final[Mapping[type[foreign.LMError], type[errors.LMError]]] = {
+    foreign.LMError: errors.LMError,
+    foreign.LMTransportError: errors.LMConnectionError,
+    foreign.LMLockTimeoutError: errors.LMTimeoutError,
+    foreign.LMCollectionLimitError: errors.LMResponseError,
+    foreign.LMConfigurationError: errors.LMRequestError,
+    foreign.LMNotConfiguredError: errors.LMAuthError,
+    foreign.LMUnsupportedFeatureError: errors.LMRequestError,
+    foreign.LMProviderError: errors.LMResponseError,
+    foreign.LMUnexpectedError: errors.LMError,
+    foreign.LMStreamAssemblyError: errors.LMResponseError,
+    foreign.LMAuthError: errors.LMAuthError,
+    foreign.LMBillingError: errors.LMRequestError,
+    foreign.LMRateLimitError: errors.LMRateLimitError,
+    foreign.LMInvalidRequestError: errors.LMRequestError,
+    foreign.ContextWindowExceededError: errors.LMRequestError,
+    foreign.LMUnsupportedModelError: errors.LMRequestError,
+    foreign.LMTimeoutError: errors.LMTimeoutError,
+    foreign.LMServerError: errors.LMServerError,
+}
+"""Every LM error of DSPy and what it is here; a class that is not listed is what its parent is."""
+
+
+def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> errors.DspexError:
+    """The error of the tree that says what `error` says.
+
+    Args:
+        error: What the work raised.
+        secrets: Texts that must not be in a message that leaves the worker.
+    """
+    converted = _convert(error)
+    if any(secret in repr(converted.to_dict()) for secret in secrets):
+        converted = errors.from_dict(_redact(converted.to_dict(), secrets))
+    return converted
+
+
+def _convert(error: BaseException) -> errors.DspexError:
+    if isinstance(error, errors.DspexError):
+        return error
+    if isinstance(error, dspy.AdapterParseError):
+        return errors.ReplyError(
+            "the reply could not be read as the output fields",
+            hint="the reply is in `reply`; a clearer field description or a stronger model helps most",
+            reply=error.lm_response,
+            fields=list(error.parsed_result or ()),
+        )
+    if isinstance(error, foreign.LMError):
+        cls = next(LM_ERRORS[base] for base in type(error).__mro__ if base in LM_ERRORS)
+        return cls(
+            error.message or type(error).__name__,
+            status=error.status,
+            retry_after=error.retry_after,
+            model=error.model,
+            type=type(error).__name__,
+        )
+    return errors.RemoteError(
+        f"{type(error).__name__}: {error}",
+        type=type(error).__qualname__,
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _redact(value: Any, secrets: tuple[str, ...]) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
+        return value
+    if isinstance(value, dict):
+        return {key: _redact(item, secrets) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redact(item, secrets) for item in value]
+    return value

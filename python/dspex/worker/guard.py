@@ -1,0 +1,95 @@
+"""What ties a worker's life to the service's, from its first instant.
+
+Three ropes, because each has a hole:
+
+- the kernel's parent-death signal (Linux): instant, but it follows the *thread* that started the worker,
+  and a forked worker's parent is not the service;
+- a signal on hang-up of the lifeline pipe (Linux): instant, whoever the parent is, even while C code
+  holds the interpreter;
+- a thread that waits for the lifeline's end: everywhere, but it needs the interpreter lock.
+
+The same thread writes the heartbeats, so a beat says that the process can still run Python, whatever the
+work is doing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+from typing import Final, NamedTuple
+
+__all__ = ["BEAT", "BEAT_INTERVAL", "Descriptors", "stand_guard"]
+
+BEAT: Final = struct.Struct("!IQ")
+"""One heartbeat: its number, from 0, and the process's resident memory in bytes."""
+
+BEAT_INTERVAL: Final = 0.5
+"""Seconds between heartbeats. Two a second cost nothing and show a stall before a person notices it."""
+
+_PR_SET_PDEATHSIG: Final = 1
+_F_SETSIG: Final = 10
+
+
+class Descriptors(NamedTuple):
+    """What a worker is given by number."""
+
+    socket: int
+    lifeline: int
+    pulse: int
+
+
+def stand_guard(descriptors: Descriptors, *, parent: int | None) -> None:
+    """Tie this process to the service and start its pulse.
+
+    Args:
+        descriptors: The worker's descriptors.
+        parent: The service's process id when it started this process itself; None when a zygote forked it.
+    """
+    if sys.platform == "linux":
+        if parent is not None:
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it died before the signal was armed
+                os._exit(1)
+        _kill_on_hangup(descriptors.lifeline)
+    threading.Thread(target=_pulse, args=descriptors[1:], name="dspex-pulse", daemon=True).start()
+
+
+def _kill_on_hangup(lifeline: int) -> None:
+    # Nobody writes to the lifeline, so the only event that can ever signal is its end.
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:  # it ended before the signal was armed
+        os._exit(1)
+
+
+def _pulse(lifeline: int, pulse: int) -> None:
+    os.set_blocking(pulse, False)
+    number = 0
+    while True:
+        try:
+            os.write(pulse, BEAT.pack(number & 0xFFFFFFFF, _resident()))
+        except BlockingIOError:
+            pass  # the service is not reading; the beat is lost, and it knows why
+        except OSError:
+            os._exit(1)
+        number += 1
+        if select.select([lifeline], [], [], BEAT_INTERVAL)[0]:
+            # Not sys.exit: the work may hold any lock, and there is nobody left to answer.
+            os._exit(1)
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no /proc here
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,50 @@
+"""What a worker can be asked for, by name.
+
+An operation is an async function of the bench and the call's payload. It answers with plain values and
+raises what it likes; `failures` makes an error of the tree of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import dspy
+
+from dspex.worker.lm import Models
+from dspex.worker.predict import Predictors
+
+__all__ = ["OPERATIONS", "Bench", "Operation"]
+
+
+class Bench:
+    """What the operations of one worker share.
+
+    Args:
+        lm: Settings of the pool's LM, or None.
+    """
+
+    def __init__(self, lm: Mapping[str, Any] | None) -> None:
+        self.models = Models(lm)
+        self.predictors = Predictors(self.models)
+        # A worker lives long and nobody reads its history: keep none. The disk cache would open dozens of
+        # descriptors in every worker and has locks that cross processes.
+        dspy.configure(disable_history=True)
+        dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+
+
+Operation = Callable[[Bench, Any], Awaitable[Any]]
+
+
+async def _echo(_bench: Bench, payload: Any) -> Any:
+    return payload
+
+
+async def _predict(bench: Bench, payload: Any) -> Any:
+    return await bench.predictors.answer(payload)
+
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "echo": _echo,
+    "predict": _predict,
+}
