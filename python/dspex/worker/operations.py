@@ -7,10 +7,12 @@ raises what it likes; `failures` makes an error of the tree of it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import dspy
 
+from dspex.worker.functions import call_function
 from dspex.worker.lm import Models
 from dspex.worker.predict import Predictors
 
@@ -22,9 +24,11 @@ class Bench:
 
     Args:
         lm: Settings of the pool's LM, or None.
+        threads: Where work that is not async runs.
     """
 
-    def __init__(self, lm: Mapping[str, Any] | None) -> None:
+    def __init__(self, lm: Mapping[str, Any] | None, threads: ThreadPoolExecutor) -> None:
+        self.threads = threads
         self.models = Models(lm)
         self.predictors = Predictors(self.models)
         # A worker lives long and nobody reads its history: keep none. The disk cache would open dozens of
@@ -40,11 +44,16 @@ async def _echo(_bench: Bench, payload: Any) -> Any:
     return payload
 
 
+async def _function(bench: Bench, payload: Any) -> Any:
+    return await call_function(bench.threads, payload)
+
+
 async def _predict(bench: Bench, payload: Any) -> Any:
     return await bench.predictors.answer(payload)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "echo": _echo,
+    "function": _function,
     "predict": _predict,
 }

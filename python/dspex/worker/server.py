@@ -161,14 +161,13 @@ class Server(asyncio.Protocol):
         sys.path.extend(entry for entry in hello["path"] if entry not in sys.path)
         # DSPy's async path goes through the default executor for parts of every call, and its size of
         # cores + 4 would be the number of calls that make progress.
-        self._loop.set_default_executor(
-            ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-work")
-        )
+        threads = ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-work")
+        self._loop.set_default_executor(threads)
         from dspex.worker.operations import Bench
 
         for module in hello["preload"]:
             importlib.import_module(module)
-        self._bench = Bench(hello["lm"])
+        self._bench = Bench(hello["lm"], threads)
 
     # --- calls ---
 

@@ -1,0 +1,71 @@
+"""The operation `function`: a plain function of the service's own code, by import path.
+
+The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``. The path is written
+by the service's programmer, as in a setting; it never comes from an LM or from a request. An async function
+runs on the worker's loop, any other in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from dspex.errors import ConfigError
+
+__all__ = ["call_function", "find", "in_thread"]
+
+
+@functools.cache
+def find(path: str) -> Any:
+    """What `package.module:name` names; `name` may have dots.
+
+    Raises:
+        ConfigError: If it is not such a path, or nothing is there.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise ConfigError(f"{path!r} is not a path such as 'package.module:name'", code="bad-import-path")
+    try:
+        return functools.reduce(getattr, name.split("."), importlib.import_module(module_name))
+    except (ImportError, AttributeError) as err:
+        raise ConfigError(
+            f"the worker cannot import {path!r}: {err}",
+            code="bad-import-path",
+            hint="a worker imports what the service can; what is defined in a script's __main__ it cannot",
+        ) from err
+
+
+async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any]) -> Any:
+    """Serve one `function` call."""
+    function = find(payload["function"])
+    call = functools.partial(function, *payload.get("args", ()), **payload.get("kwargs", {}))
+    if inspect.iscoroutinefunction(function):
+        return await call()
+    return await in_thread(threads, call)
+
+
+async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any:
+    """Run `call` in a thread and wait for it, whatever happens.
+
+    A thread cannot be stopped. To say "cancelled" while it runs on would give its place away and let
+    threads pile up; so the wait goes on, and the pool, whose patience has an end, ends the worker.
+    """
+    running = threads.submit(contextvars.copy_context().run, call)
+    done = asyncio.wrap_future(running)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        while not running.cancel() and not running.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError:
+                continue  # told again: it changes nothing
+        if done.done() and not done.cancelled():
+            done.exception()  # nobody asks for it any more
+        raise

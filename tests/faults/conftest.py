@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.support.pools import chat, open_pool
+
+__all__ = ["chat", "open_pool"]

@@ -1,0 +1,98 @@
+"""What the tests have a worker do: every way to answer, to wait and to die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def give(value: Any) -> Any:
+    return value
+
+
+def give_unencodable() -> object:
+    return {"rows": [1, object()]}
+
+
+def die_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+    threading.Event().wait()
+
+
+def crash_in_c() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def leave(status: int) -> None:
+    os._exit(status)
+
+
+def ask_to_exit() -> None:
+    sys.exit(3)
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def block() -> None:
+    threading.Event().wait()
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def block_the_loop() -> None:
+    threading.Event().wait()
+
+
+async def refuse_to_stop() -> None:
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue
+
+
+def stop_the_process() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def say(text: str) -> None:
+    print(text)
+    print(text, file=sys.stderr)
+
+
+def write_garbage_on_every_socket() -> None:
+    import stat
+
+    for number in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.write(number, b"\x00garbage" * 8)
+        except OSError:
+            continue
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def command_line_and_environment() -> str:
+    with open("/proc/self/cmdline") as line, open("/proc/self/environ") as environ:
+        return line.read() + environ.read()

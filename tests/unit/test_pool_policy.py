@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from dspex.pool.call import Call, FairQueue
+from dspex.pool.lifecycle import Lifecycle, State
+from dspex.pool.policy import GiveUp, Respawn, RestartPolicy, after_death
+
+POLICY = RestartPolicy(max_restarts=3, window=60, first_delay=0.1, max_delay=5)
+
+
+@pytest.mark.parametrize(
+    ("deaths", "barren", "now", "verdict"),
+    [
+        ([100], 0, 100, Respawn(0.0)),
+        ([98, 99, 100], 0, 100, Respawn(0.0)),
+        ([100], 1, 100, Respawn(0.1)),
+        ([99, 100], 2, 100, Respawn(0.2)),
+        ([98, 99, 100], 3, 100, Respawn(0.4)),
+        ([100], 10_000, 100, Respawn(5)),
+        ([97, 98, 99, 100], 0, 100, GiveUp(4, 157)),
+        ([96, 97, 98, 99, 100], 5, 100, GiveUp(5, 157)),
+        ([40, 98, 99, 100], 0, 100, Respawn(0.0)),
+        ([100, 97, 98, 99], 0, 100, GiveUp(4, 157)),
+    ],
+    ids=[
+        "first", "within-budget", "barren-once", "barren-doubles", "doubles-again", "barren-has-a-ceiling",
+        "beyond-budget", "waits-until-the-budget-fits", "old-deaths-are-forgotten", "order-does-not-matter",
+    ],
+)  # fmt: skip
+def test_what_follows_a_death(
+    deaths: list[float], barren: int, now: float, verdict: Respawn | GiveUp
+) -> None:
+    assert after_death(deaths, barren, now, POLICY) == verdict
+
+
+def test_after_giving_up_the_budget_fits_when_it_says() -> None:
+    deaths = [91.0, 94.0, 97.0, 98.0, 99.0]
+    verdict = after_death(deaths, 0, 99.0, POLICY)
+    assert isinstance(verdict, GiveUp)
+    assert isinstance(after_death(deaths, 0, verdict.until - 0.01, POLICY), GiveUp)
+    assert after_death(deaths, 0, verdict.until, POLICY) == Respawn(0.0)
+
+
+STATES = [State.STARTING, State.READY, State.DRAINING, State.STOPPING, State.DEAD]
+
+
+def test_a_life_goes_through_its_states_in_order_and_tells_each_step() -> None:
+    steps: list[tuple[State, State]] = []
+    life = Lifecycle(lambda old, new: steps.append((old, new)))
+    for state in STATES[1:]:
+        life.become(state)
+    assert steps == list(pairwise(STATES))
+
+
+@pytest.mark.parametrize("before", STATES)
+@pytest.mark.parametrize("after", STATES)
+def test_no_life_goes_backwards(before: State, after: State) -> None:
+    life = Lifecycle()
+    life.state = before
+    if STATES.index(after) <= STATES.index(before) or (before, after) == (State.STARTING, State.DRAINING):
+        with pytest.raises(AssertionError, match=f"from {before.name} to {after.name}"):
+            life.become(after)
+        assert life.state is before
+    else:
+        life.become(after)
+        assert life.state is after
+
+
+@pytest.fixture
+def queue() -> FairQueue:
+    return FairQueue()
+
+
+def drain(queue: FairQueue) -> list[str]:
+    return [queue.pop().op for _ in range(len(queue))]
+
+
+async def call(name: str, session: str = "") -> Call:
+    return Call(name, None, asyncio.get_running_loop().create_future(), 0.0, session, idempotent=False)
+
+
+async def test_sessions_take_turns_and_each_is_served_in_order(queue: FairQueue) -> None:
+    for name in ("a1", "a2", "a3", "b1", "c1", "c2"):
+        queue.push(await call(name, session=name[0]))
+    assert drain(queue) == ["a1", "b1", "c1", "a2", "c2", "a3"]
+
+
+async def test_a_call_put_back_comes_first_in_its_session(queue: FairQueue) -> None:
+    queue.push(await call("late"))
+    queue.push(await call("again"), first=True)
+    assert drain(queue) == ["again", "late"]
+
+
+async def test_a_discarded_call_is_neither_counted_nor_served(queue: FairQueue) -> None:
+    gone, stays, last = await call("gone", "a"), await call("stays", "b"), await call("last", "a")
+    for each in (gone, stays, last):
+        queue.push(each)
+    queue.discard(gone)
+    queue.discard(gone)
+    assert [each.op for each in queue] == ["last", "stays"]
+    assert len(queue) == 2
+    assert drain(queue) == ["last", "stays"]
+    with pytest.raises(IndexError):
+        queue.pop()

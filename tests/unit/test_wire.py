@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import enum
+import itertools
+import subprocess
+import sys
+from collections import OrderedDict, defaultdict
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspex.errors import WireError
+from dspex.wire import HEADER_SIZE, MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+
+BODY = b"\x93\x01\x02\x03"
+GOOD = encode_frame(Kind.CALL, 7, BODY, codec=MSGPACK)
+
+
+@given(
+    frames=st.lists(
+        st.tuples(st.sampled_from(Kind), st.integers(0, 2**64 - 1), st.binary(max_size=200)), max_size=8
+    ),
+    cuts=st.lists(st.integers(0, 2000), max_size=12),
+)
+def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: Any, cuts: list[int]) -> None:
+    stream = b"".join(encode_frame(kind, number, body, codec=MSGPACK) for kind, number, body in frames)
+    places = sorted({0, *(cut for cut in cuts if cut < len(stream)), len(stream)})
+    reader = FrameReader()
+
+    out = [frame for a, b in itertools.pairwise(places) for frame in reader.feed(stream[a:b])]
+
+    assert out == [Frame(kind, number, MSGPACK, 0, body) for kind, number, body in frames]
+    reader.finish()
+
+
+@pytest.mark.parametrize(
+    ("stream", "code"),
+    [
+        (b"\x00" + GOOD[1:], "bad-frame"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "bad-frame"),
+        (GOOD[:1] + b"\xff" + GOOD[2:], "bad-frame"),
+        (GOOD[:1] + b"\x00" + GOOD[2:], "bad-frame"),
+        (GOOD[:4] + b"\xff\xff\xff\xff" + GOOD[8:], "frame-too-large"),
+        (GOOD + b"\x00" * HEADER_SIZE, "bad-frame"),
+    ],
+    ids=["magic", "http", "kind-255", "kind-0", "length", "second-frame"],
+)
+def test_a_hostile_stream_is_refused_from_its_header(stream: bytes, code: str) -> None:
+    reader = FrameReader(limit=1000)
+
+    with pytest.raises(WireError) as refused:
+        reader.feed(stream)
+
+    assert refused.value.code == code
+    with pytest.raises(WireError):
+        reader.feed(GOOD)
+
+
+def test_a_frame_at_the_limit_passes_and_one_byte_more_does_not() -> None:
+    assert (
+        FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 10, codec=MSGPACK))[0].body == b"x" * 10
+    )
+    with pytest.raises(WireError, match="the limit is 10"):
+        FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 11, codec=MSGPACK))
+
+
+@pytest.mark.parametrize("length", range(1, len(GOOD)))
+def test_a_stream_that_ends_inside_a_frame_is_truncated(length: int) -> None:
+    reader = FrameReader()
+    assert reader.feed(GOOD[:length]) == []
+
+    with pytest.raises(WireError) as refused:
+        reader.finish()
+
+    assert refused.value.code == "truncated-frame"
+
+
+class Colour(enum.IntEnum):
+    RED = 3
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        2**64,
+        -(2**200),
+        1.5,
+        float("inf"),
+        "half a pair: \ud83d",
+        b"\x00\xff",
+        (1, (2, [3, (4,)])),
+        {1, 2},
+        frozenset({"a"}),
+        {"k": {1: "int key", (1, 2): "tuple key", b"b": 0}},
+        dt.datetime(2026, 10, 25, 2, 30, tzinfo=dt.timezone(dt.timedelta(hours=2)), fold=1),
+        dt.datetime(2026, 10, 25, 2, 30),
+        dt.date(2026, 2, 28),
+        dt.time(23, 59, 59, 999999),
+        dt.timedelta(days=-1, microseconds=1),
+        Decimal("1.10"),
+        Decimal("-Infinity"),
+        UUID(int=5),
+        [(Decimal(1), {2**70})],
+    ],
+    ids=repr,
+)
+def test_a_value_keeps_its_type(value: Any) -> None:
+    codec = MessagePack()
+
+    back = codec.decode(codec.encode(value))
+
+    assert (type(back), back) == (type(value), value)
+    assert getattr(back, "fold", 0) == getattr(value, "fold", 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Colour.RED, 3),
+        (Word.YES, "yes"),
+        (OrderedDict(a=1), {"a": 1}),
+        (defaultdict(list, a=[1]), {"a": [1]}),
+    ],
+    ids=["int-enum", "str-enum", "ordered-dict", "defaultdict"],
+)
+def test_a_subclass_travels_as_what_it_is_a_kind_of(value: Any, plain: Any) -> None:
+    codec = MessagePack()
+    back = codec.decode(codec.encode(value))
+    assert (type(back), back) == (type(plain), plain)
+
+
+def test_what_cannot_be_sent_is_named_with_its_place_and_the_codec_still_works() -> None:
+    codec = MessagePack()
+
+    with pytest.raises(WireError) as refused:
+        codec.encode({"rows": [{"ok": 1}, {"bad": ({3}, object())}]})
+
+    assert refused.value.code == "not-encodable"
+    assert refused.value.place == "$.rows[1].bad[1]"
+    assert codec.decode(codec.encode([1])) == [1]
+
+
+def test_a_value_nested_too_deeply_is_refused() -> None:
+    value: list[Any] = []
+    for _ in range(5000):
+        value = [value]
+    with pytest.raises(WireError):
+        MessagePack().encode(value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        b"\x93\x01",
+        b"\x01\x02",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff\x01",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xffabc",
+        b"\x91" * 100_000,
+        b"\xd4\x63\x00",
+        b"\xd4\x01\xa1",
+        b"\xc7\x05\x01\xa4nine",
+        b"\xc7\x03\x0a\xc4\x01x",
+        b"\xa2\xff\xfe",
+        b"\x81\x90\x01",
+    ],
+    ids=[
+        "empty", "reserved", "short-array", "two-values", "array-bomb", "map-bomb", "bytes-bomb", "text-bomb",
+        "deep", "unknown-extension", "broken-extension", "int-of-words", "short-uuid", "not-utf8", "list-key",
+    ],
+)  # fmt: skip
+def test_a_hostile_body_is_refused(body: bytes) -> None:
+    with pytest.raises(WireError) as refused:
+        MessagePack().decode(body)
+    assert refused.value.code == "bad-body"
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_decode_to_a_value_or_are_refused(body: bytes) -> None:
+    with contextlib.suppress(WireError):  # and nothing else, however hostile
+        MessagePack().decode(body)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_frames_or_refused(stream: bytes) -> None:
+    reader = FrameReader(limit=1000)
+    with contextlib.suppress(WireError):
+        reader.feed(stream)
+        reader.finish()
+
+
+def test_the_wire_imports_nothing_heavy() -> None:
+    heavy = {"asyncio", "pydantic", "dspy", "pyarrow", "aiohttp", "socket"}
+    code = f"import sys, dspex.wire; print(sorted({heavy!r} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert out.stdout.strip() == "[]"
