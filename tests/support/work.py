@@ -96,3 +96,17 @@ def environment(name: str) -> str | None:
 def command_line_and_environment() -> str:
     with open("/proc/self/cmdline") as line, open("/proc/self/environ") as environ:
         return line.read() + environ.read()
+
+
+def hold_the_interpreter() -> None:
+    """Block in C without letting go of the interpreter lock: no other thread of the process runs."""
+    import ctypes
+
+    ctypes.PyDLL(None).pause()
+
+
+async def survivor_of(pid: int) -> str:
+    """Wait for ever in the process `pid`; answer at once anywhere else."""
+    if os.getpid() == pid:
+        await asyncio.Event().wait()
+    return "ran elsewhere"

@@ -25,8 +25,8 @@ from dspex.worker.guard import BEAT
 
 __all__ = ["Output", "Process", "spawn"]
 
-_LAST_LINES: Final = 20
-"""Lines of a worker's output kept for its errors: a traceback's end, not a log."""
+_LAST_LINES: Final = 60
+"""Lines of a worker's output kept for its errors: room for two tracebacks, not a log."""
 
 _MAX_LINE: Final = 2000
 """Characters kept of one line."""

@@ -40,7 +40,7 @@ _DEFAULT_ENV: Final = {
 
 def serve(descriptors: Descriptors) -> None:
     """Serve calls on the socket until the service says STOP or closes it."""
-    faulthandler.enable()  # a crash in C leaves its stack in the captured standard error
+    faulthandler.enable(all_threads=False)  # a crash in C leaves its stack in the captured standard error
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a print before a crash is not lost
     asyncio.run(_serve(descriptors))
 

@@ -1,0 +1,288 @@
+"""The table of disasters: what the caller gets, and that the pool works afterwards.
+
+That no process is left is asserted by the fixture that opens the pools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+from tests.support.pools import OpenPool
+from tests.support.processes import until
+
+from dspex import errors
+from dspex.pool import Pool, State
+
+WORK = "tests.support.work:"
+
+
+async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
+    return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
+
+
+# name, the work, its arguments, what the caller gets, what the error says
+DISASTERS: list[tuple[str, str, tuple[Any, ...], type[errors.DspexError], str]] = [
+    *(
+        (
+            f"killed by {number.name}",
+            "die_by",
+            (int(number),),
+            errors.WorkerDiedError,
+            f"ended by {number.name}",
+        )
+        for number in (
+            signal.SIGKILL,
+            signal.SIGTERM,
+            signal.SIGSEGV,
+            signal.SIGABRT,
+            signal.SIGBUS,
+            signal.SIGFPE,
+        )
+    ),
+    ("crash in C", "crash_in_c", (), errors.WorkerDiedError, "Segmentation fault"),
+    ("exit with a status", "leave", (7,), errors.WorkerDiedError, "exited with status 7"),
+    ("exit with status 0", "leave", (0,), errors.WorkerDiedError, "exited with status 0"),
+    ("sys.exit in the program", "ask_to_exit", (), errors.RemoteError, "SystemExit: 3"),
+    ("an exception", "fail", ("no such row",), errors.RemoteError, "ValueError: no such row"),
+    ("a result that cannot be sent", "give_unencodable", (), errors.WireError, r"object at \$\.rows\[1\]"),
+    ("garbage on the wire", "write_garbage_on_every_socket", (), errors.WorkerDiedError, "not a frame"),
+    ("an unknown function", "nothing_here", (), errors.ConfigError, "nothing_here"),
+]
+
+
+@pytest.mark.parametrize(
+    ("work", "args", "error", "says"), [row[1:] for row in DISASTERS], ids=[row[0] for row in DISASTERS]
+)
+async def test_a_disaster_fails_only_its_own_call_and_the_pool_carries_on(
+    open_pool: OpenPool, work: str, args: tuple[Any, ...], error: type[errors.DspexError], says: str
+) -> None:
+    pool = await open_pool(workers=1)
+
+    with pytest.raises(error, match=says):
+        await run(pool, work, *args, timeout=20)
+
+    assert await run(pool, "add", 2, 3, timeout=20) == 5
+
+
+# name, the work, whether the worker can be told to stop
+HANGS = [
+    ("async work", "wait_for_ever", True),
+    ("a thread", "block", False),
+    ("the worker's loop", "block_the_loop", False),
+    ("work that catches its cancellation", "refuse_to_stop", False),
+    ("a stopped process", "stop_the_process", False),
+]
+
+
+@pytest.mark.parametrize(("work", "stops"), [row[1:] for row in HANGS], ids=[row[0] for row in HANGS])
+async def test_what_hangs_is_ended_at_the_deadline_and_its_place_is_free_again(
+    open_pool: OpenPool, work: str, stops: bool
+) -> None:
+    pool = await open_pool(workers=1, max_inflight=1, cancel_grace=0.2)
+    before = await run(pool, "pid")
+
+    with pytest.raises(errors.DeadlineExceeded):
+        await run(pool, work, timeout=0.3)
+
+    assert await run(pool, "add", 2, 3, timeout=20) == 5
+    assert (await run(pool, "pid") == before) is stops
+
+
+@pytest.mark.parametrize(("work", "stops"), [row[1:] for row in HANGS], ids=[row[0] for row in HANGS])
+async def test_a_cancelled_call_frees_its_place(open_pool: OpenPool, work: str, stops: bool) -> None:
+    pool = await open_pool(workers=1, max_inflight=1, cancel_grace=0.2)
+    before = await run(pool, "pid")
+    call = asyncio.ensure_future(run(pool, work))
+    await until(lambda: pool.status().workers[0].inflight == 1)
+
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    assert await run(pool, "add", 2, 3, timeout=20) == 5
+    assert (await run(pool, "pid") == before) is stops
+
+
+async def test_a_worker_killed_from_outside_fails_its_calls_and_no_other(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=2)
+    await until(lambda: [w.state for w in pool.status().workers] == [State.READY, State.READY])
+    calls = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(6)]
+    await until(lambda: [w.inflight for w in pool.status().workers] == [3, 3])
+    victim = pool.status().workers[0].pid
+    assert victim is not None
+
+    os.kill(victim, signal.SIGKILL)
+    await until(lambda: sum(call.done() for call in calls) == 3)
+
+    failures = [call.exception() for call in calls if call.done()]
+    assert [type(failure) for failure in failures] == [errors.WorkerDiedError] * 3
+    assert len({id(failure) for failure in failures}) == 3
+    for failure in failures:
+        assert isinstance(failure, errors.WorkerDiedError)
+        assert (failure.signal, failure.pid) == ("SIGKILL", victim)
+    assert await run(pool, "add", 1, 1) == 2
+    for call in calls:
+        call.cancel()
+
+
+async def test_all_workers_may_die_at_once(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=2)
+    await until(lambda: [w.state for w in pool.status().workers] == [State.READY, State.READY])
+    for worker in pool.status().workers:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+
+    assert await asyncio.gather(*(retried(pool) for _ in range(20))) == [5] * 20
+
+
+async def retried(pool: Pool) -> int:
+    """A call may still be put on a worker whose death is not known yet: that one says so."""
+    while True:
+        try:
+            return int(await run(pool, "add", 2, 3))
+        except errors.WorkerDiedError:
+            continue
+
+
+async def test_the_innocent_on_a_worker_ended_for_anothers_fault_are_run_again(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_inflight=8, cancel_grace=0.2)
+    guilty = asyncio.ensure_future(run(pool, "block", timeout=0.3))
+    innocent = asyncio.ensure_future(run(pool, "survivor_of", await run(pool, "pid"), idempotent=True))
+    touchy = asyncio.ensure_future(run(pool, "wait_for_ever", idempotent=False))
+
+    with pytest.raises(errors.DeadlineExceeded):
+        await guilty
+    with pytest.raises(errors.WorkerDiedError, match="did not stop"):
+        await touchy
+    assert await innocent == "ran elsewhere"
+
+
+async def test_the_last_words_of_a_worker_are_in_the_error(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1)
+    await run(pool, "say", "the tensor has the wrong shape")
+
+    with pytest.raises(errors.WorkerDiedError, match="the tensor has the wrong shape"):
+        await run(pool, "leave", 1)
+
+
+async def test_what_the_work_prints_does_not_touch_the_wire(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1)
+    await asyncio.gather(*(run(pool, "say", "x" * 100_000) for _ in range(20)))
+    assert await run(pool, "add", 2, 3) == 5
+
+
+# name, the module preloaded, more settings, the code of the error, what it says
+STARTS: list[tuple[str, str, dict[str, Any], str, str]] = [
+    ("hangs", "tests.support.slow_start", {"start_timeout": 2.0}, "start-timeout", "about to hang"),
+    ("fails", "tests.support.broken_start", {}, "worker-start", "the model file is missing"),
+    ("dies", "tests.support.dying_start", {}, "start-exit", "SIGSEGV"),
+    ("preloads what is not there", "no_such_module_here", {}, "worker-start", "no_such_module_here"),
+    ("is no python", "tests.support.work", {"python": "/bin/false"}, "start-exit", "exited with status 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "code", "says"), [row[1:] for row in STARTS], ids=[row[0] for row in STARTS]
+)
+async def test_a_start_that_fails_says_why(
+    open_pool: OpenPool, module: str, settings: dict[str, Any], code: str, says: str
+) -> None:
+    with pytest.raises(errors.WorkerStartError, match=says) as raised:
+        await open_pool(preload=[module], **settings)
+    assert raised.value.code == code
+
+
+async def test_the_queue_is_bounded_and_a_cancelled_caller_leaves_it(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_inflight=1, queue=2)
+    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    waiting = [asyncio.ensure_future(run(pool, "add", i, 0)) for i in range(2)]
+    await until(lambda: pool.status().waiting == 2)
+
+    with pytest.raises(errors.PoolSaturated, match="2 calls wait already"):
+        await run(pool, "add", 0, 0)
+    waiting[0].cancel()
+    await until(lambda: pool.status().waiting == 1)
+    another = asyncio.ensure_future(run(pool, "add", 7, 0))
+    await until(lambda: pool.status().waiting == 2)
+    running.cancel()
+
+    assert await waiting[1] == 1
+    assert await another == 7
+
+
+async def test_a_deadline_counts_the_time_in_the_queue(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_inflight=1)
+    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    await until(lambda: pool.status().workers[0].inflight == 1)
+
+    with pytest.raises(errors.DeadlineExceeded, match="in the queue"):
+        await run(pool, "add", 2, 3, timeout=0.2)
+
+    assert pool.status().waiting == 0
+    running.cancel()
+
+
+async def test_closing_fails_what_does_not_finish_and_refuses_what_comes_after(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_inflight=1)
+    running = asyncio.ensure_future(run(pool, "block"))
+    await until(lambda: pool.status().workers[0].inflight == 1)
+    waiting = asyncio.ensure_future(run(pool, "add", 1, 1))
+    await until(lambda: pool.status().waiting == 1)
+
+    await pool.aclose(timeout=0)
+    await pool.aclose()
+
+    for call in (running, waiting):
+        with pytest.raises(errors.PoolClosedError):
+            await call
+    with pytest.raises(errors.PoolClosedError, match="not open"):
+        await run(pool, "add", 1, 1)
+    assert pool.state is State.DEAD
+
+
+async def test_closing_lets_calls_finish_within_its_time(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_inflight=1)
+    calls = [asyncio.ensure_future(run(pool, "add", i, 0)) for i in range(50)]
+    await until(lambda: pool.status().waiting > 0)
+
+    await pool.aclose()
+
+    assert await asyncio.gather(*calls) == list(range(50))
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(open_pool: OpenPool) -> None:
+    opening = asyncio.ensure_future(open_pool(preload=["tests.support.slow_start"]))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "soon"])
+async def test_a_timeout_that_is_none_is_refused(open_pool: OpenPool, timeout: Any) -> None:
+    pool = await open_pool(workers=1)
+    with pytest.raises(errors.ConfigError):
+        await pool.call("echo", None, timeout=timeout)
+
+
+async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1)
+
+    with pytest.raises(errors.PoolClosedError, match="another event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(pool.call("echo", None)))
+
+    pool._owner += 1  # what a fork would see
+    with pytest.raises(errors.PoolClosedError, match="a fork of it"):
+        await pool.call("echo", None)
+    pool._owner -= 1
+    assert await pool.call("echo", 1) == 1
+
+
+async def test_a_pool_starts_once(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1)
+    with pytest.raises(errors.PoolClosedError, match="before"):
+        await pool.start()

@@ -1,0 +1,30 @@
+"""A service to be killed: opens a pool, puts calls on it, prints its workers' ids, and waits."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from dspex.pool import Pool, PoolSpec, State
+
+
+async def main(kind: str) -> None:
+    function = {
+        "idle": None,
+        "busy": "tests.support.work:block",
+        "greedy": "tests.support.work:hold_the_interpreter",
+    }[kind]
+    pool = Pool(PoolSpec(workers=2))
+    await pool.start()
+    while [worker.state for worker in pool.status().workers] != [State.READY, State.READY]:
+        await asyncio.sleep(0.01)
+    calls = [
+        asyncio.ensure_future(pool.call("function", {"function": function})) for _ in range(4) if function
+    ]
+    await asyncio.gather(*(pool.call("echo", None) for _ in range(4) if kind != "greedy"))
+    print(*(worker.pid for worker in pool.status().workers), flush=True)
+    await asyncio.gather(asyncio.Event().wait(), *calls)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
