@@ -13,10 +13,12 @@ from dspex._core import __version__
 
 if TYPE_CHECKING:
     from dspex.errors import DspexError
+    from dspex.lm import LM
     from dspex.prediction import Completions, Prediction
     from dspex.signature import Signature
 
 __all__ = [
+    "LM",
     "Completions",
     "DspexError",
     "Prediction",
@@ -27,6 +29,7 @@ __all__ = [
 _HOME = {
     "Completions": "dspex.prediction",
     "DspexError": "dspex.errors",
+    "LM": "dspex.lm",
     "Prediction": "dspex.prediction",
     "Signature": "dspex.signature",
 }

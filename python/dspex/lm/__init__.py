@@ -1,0 +1,10 @@
+"""Language models: what a call to one looks like, and the client for OpenAI-compatible servers.
+
+`LM` is the client. Anything with the methods of `LanguageModel` can stand in its place, such as
+`dspex.testing.ScriptedLM`.
+"""
+
+from dspex.lm.client import LM
+from dspex.lm.protocol import LanguageModel, LMChoice, LMDelta, LMRequest, LMResponse
+
+__all__ = ["LM", "LMChoice", "LMDelta", "LMRequest", "LMResponse", "LanguageModel"]

@@ -1,0 +1,509 @@
+"""`LM`: the client for servers that speak OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, NoReturn, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from dspex.errors import ConfigError, DeadlineExceeded, LMAuthError, LMConnectionError, LMResponseError
+from dspex.lm import failures, wire
+from dspex.lm.protocol import LMDelta, LMRequest, LMResponse
+
+__all__ = ["LM"]
+
+PUBLIC_BASE = "https://api.openai.com/v1"
+
+COMPATIBLE_PREFIXES = frozenset(
+    {"deepseek", "groq", "hosted_vllm", "lm_studio", "mistral", "ollama", "openrouter", "together_ai"}
+)
+"""Prefixes besides `openai` under which DSPy, given an address, speaks chat completions as we do."""
+
+NOT_FOR_THE_SERVER = frozenset(
+    {
+        "api_version", "async_engine", "base_url", "cache", "callbacks", "engine", "extra_headers",
+        "finetuning_model", "headers", "launch_kwargs", "messages", "model_type", "num_retries",
+        "prompt_cache", "provider", "stream", "stream_options", "train_kwargs", "use_developer_role",
+    }
+)  # fmt: skip
+"""Keywords of `dspy.LM` and of the API that are no settings of a request; sent on, they would only puzzle."""
+
+TIMEOUT = 120.0
+"""Seconds for a whole answer; a long generation takes a minute, a hung server must not take ten."""
+CONNECT_TIMEOUT = 10.0
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024
+"""Far beyond any real completion, and still harmless to hold."""
+CLOSE_WAIT = 5.0
+"""Seconds that `aclose` gives another thread's loop to close its connections."""
+
+
+class LM:
+    """A model behind an OpenAI-compatible server.
+
+    A value: it never changes, compares by what it was made of, and may be shared by threads and event
+    loops. Connections are kept open and reused, one set for each event loop, until `aclose`. The key is
+    read when it is needed, shown nowhere, and not part of a pickle: an unpickled LM reads it from the
+    environment.
+
+    Args:
+        model: `"openai/<name>"`, as in DSPy. Another provider's prefix needs `api_base` and must be one under
+            which DSPy speaks the same protocol (`hosted_vllm`, `ollama`, `openrouter`, ...).
+        api_base: The server's address up to and including `/v1`. Else `OPENAI_API_BASE` or
+            `OPENAI_BASE_URL`, else OpenAI's.
+        api_key: The key. Else `<PREFIX>_API_KEY`, so `OPENAI_API_KEY`. A server on this machine needs none.
+        timeout: Seconds for a whole answer, or in a stream for each piece of it. A caller's shorter
+            `LMRequest.timeout` wins.
+        connect_timeout: Seconds of it to get a connection.
+        max_response_bytes: The largest answer to read.
+        **settings: What goes into each request (`temperature`, `max_tokens`, `seed`, ...) unless the
+            request says otherwise. `extra_body` is merged into the request as it is.
+
+    Raises:
+        ConfigError: If an argument cannot be right.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_base: str | None = None,
+        api_key: str | None = None,
+        timeout: float = TIMEOUT,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+        **settings: Any,
+    ) -> None:
+        prefix, name = _split_model(model, api_base)
+        _check_settings(settings)
+        for label, value in (
+            ("timeout", timeout),
+            ("connect_timeout", connect_timeout),
+            ("max_response_bytes", max_response_bytes),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ConfigError(f"{label} must be a number above 0, not {value!r}", code="lm-setting")
+        self._model = model
+        self._name = name
+        self._prefix = prefix
+        self._api_base = _base(prefix, api_base)
+        self._api_key = api_key
+        self._timeout = float(timeout)
+        self._connect_timeout = float(connect_timeout)
+        self._max_response_bytes = int(max_response_bytes)
+        self._settings = dict(settings)
+        self._sessions = _Sessions(local=_is_loopback(self._api_base))
+
+    @property
+    def model(self) -> str:
+        """The model with its prefix, as given."""
+        return self._model
+
+    @property
+    def api_base(self) -> str:
+        """The server's address."""
+        return self._api_base
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of each request; a copy."""
+        return dict(self._settings)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for a whole answer."""
+        return self._timeout
+
+    def with_settings(self, **settings: Any) -> LM:
+        """The same model with these settings on top of its own; a value of None takes one away."""
+        kept = {key: value for key, value in self._arguments().items() if key not in settings}
+        added = {key: value for key, value in settings.items() if value is not None}
+        return LM(**kept, **added, api_key=self._api_key)
+
+    def settings_for_worker(self) -> dict[str, Any]:
+        """Keyword arguments with which a worker builds the equivalent `dspy.LM`.
+
+        Neither side caches or retries on its own: that is the business of whoever calls.
+
+        The dict **holds the key in clear**; it is meant for the private socket to a worker and for nothing
+        else.
+
+        Raises:
+            LMAuthError: If there is no key for a server that needs one.
+        """
+        return {
+            **self._settings,
+            "model": self._model,
+            "api_base": self._api_base,
+            # DSPy insists on a key where the server does not.
+            "api_key": self._key() or "none",
+            "timeout": self._timeout,
+            "cache": False,
+            "num_retries": 0,
+        }
+
+    async def complete(self, request: LMRequest) -> LMResponse:
+        """Ask the server and wait for the whole answer.
+
+        Raises:
+            LMError: The subclass says what went wrong; see `dspex.errors`.
+            DeadlineExceeded: If `request.timeout` ran out.
+            ConfigError: If a message or a setting is nothing JSON can carry.
+        """
+        body, wanted = wire.encode(self._name, self._prefix, request.messages, self._merged(request))
+        limits = self._limits(request)
+        started = time.perf_counter()
+        async with self._watch(limits), await self._post(body) as answer:
+            raw = await self._read(answer)
+        if answer.status != 200:
+            raise self._refused(answer, raw)
+        choices, model, usage = wire.decode(raw, wanted, self._reject)
+        return LMResponse(choices, model or self._name, usage, time.perf_counter() - started)
+
+    async def stream(self, request: LMRequest) -> AsyncGenerator[LMDelta]:
+        """Ask the server and yield the answer as it comes.
+
+        Each wait for a next piece is bounded by the LM's `timeout`, the whole by `request.timeout`. To give
+        up early close the generator (`contextlib.aclosing`); its connection is closed with it.
+
+        Raises:
+            LMError: Before the first piece or between two; a stream that just stops is `LMConnectionError`.
+            DeadlineExceeded: If `request.timeout` ran out.
+        """
+        body, wanted = wire.encode(
+            self._name, self._prefix, request.messages, self._merged(request), stream=True
+        )
+        limits = self._limits(request)
+        async with self._watch(limits):
+            answer = await self._post(body)
+        async with answer:
+            if answer.status != 200:
+                async with self._watch(limits):
+                    raw = await self._read(answer)
+                raise self._refused(answer, raw)
+            if answer.content_type != "text/event-stream":
+                self._reject(f"the stream came as {answer.content_type!r}, not as text/event-stream")
+            events = wire.EventReader(self._max_response_bytes, self._reject)
+            unfinished = set(range(wanted))
+            empty = True
+            while True:
+                # A limit that spanned the yield below would interrupt the consumer's code, not ours.
+                async with self._watch(limits):
+                    chunk = await answer.content.readany()
+                if not chunk:
+                    break
+                for event in events.feed(chunk):
+                    if event == "[DONE]":
+                        if empty:
+                            self._reject("the stream ended without a choice", code="lm-no-choices")
+                        return
+                    for delta in wire.decode_chunk(event, self._reject, self._failed_midway):
+                        if delta.finish_reason is not None:
+                            unfinished.discard(delta.index)
+                        empty = empty and bool(delta.usage)
+                        yield delta
+            # Some servers leave the [DONE] out; a generation without its reason to end was cut off.
+            if unfinished:
+                raise LMConnectionError(
+                    f"the LM server {self._api_base} broke off in the middle of its stream",
+                    code="lm-cut",
+                    model=self._model,
+                    api_base=self._api_base,
+                )
+
+    async def aclose(self) -> None:
+        """Close the connections of every event loop. The LM stays usable: a later call opens new ones."""
+        await self._sessions.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LM):
+            return NotImplemented
+        return self._api_key == other._api_key and self._arguments() == other._arguments()
+
+    def __hash__(self) -> int:
+        return hash((self._model, self._api_base))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._arguments(),)
+
+    def __repr__(self) -> str:
+        shown = {key: value for key, value in self._arguments().items() if key != "model"}
+        if self._api_key is not None:
+            shown["api_key"] = "***"
+        return f"LM({self._model!r}, {', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+
+    # --- inner workings -------------------------------------------------------------------------------
+
+    def _arguments(self) -> dict[str, Any]:
+        """Everything the LM was made of but the key."""
+        return {
+            "model": self._model,
+            "api_base": self._api_base,
+            "timeout": self._timeout,
+            "connect_timeout": self._connect_timeout,
+            "max_response_bytes": self._max_response_bytes,
+            **self._settings,
+        }
+
+    def _merged(self, request: LMRequest) -> dict[str, Any]:
+        if not request.settings:
+            return self._settings
+        _check_settings(request.settings)
+        return {**self._settings, **request.settings}
+
+    @property
+    def _variable(self) -> str:
+        return f"{self._prefix.upper()}_API_KEY"
+
+    def _key(self) -> str | None:
+        key = self._api_key or os.environ.get(self._variable)
+        if key is None and not _is_loopback(self._api_base):
+            raise LMAuthError(
+                f"no key for {self._api_base}: neither api_key= nor {self._variable} is set",
+                code="lm-no-key",
+                hint=f"set {self._variable}, or pass api_key=; a server that needs none takes any text",
+                variable=self._variable,
+                api_base=self._api_base,
+            )
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise LMAuthError(
+                f"the key for {self._api_base} holds a line break or another character no key has",
+                code="lm-bad-key",
+                hint=f"look at {self._variable} or api_key=; a file's last line break is often the reason",
+                variable=self._variable,
+                api_base=self._api_base,
+            )
+        return key
+
+    def _limits(self, request: LMRequest) -> _Limits:
+        left = request.timeout
+        if left is None:
+            return _Limits(None, None)
+        if left <= 0:
+            self._out_of_time(left)
+        return _Limits(left, asyncio.get_running_loop().time() + left)
+
+    @asynccontextmanager
+    async def _watch(self, limits: _Limits) -> AsyncGenerator[None]:
+        """Bound what is awaited inside, and turn every failure of it into one of our errors.
+
+        The caller's limit and the LM's are two scopes, so that whose time ran out is known, not guessed.
+        """
+        budget, own = asyncio.timeout_at(limits.deadline), asyncio.timeout(self._timeout)
+        try:
+            async with budget, own:
+                yield
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            cause = _plain(error)
+            if budget.expired():
+                self._out_of_time(limits.left, cause)
+            ours = failures.from_exception(error, base=self._api_base, model=self._model)
+            if isinstance(error, TimeoutError):
+                ours.details["timeout"] = self._timeout
+            raise ours from cause
+
+    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+        headers = {"Content-Type": "application/json"}
+        if key := self._key():
+            headers["Authorization"] = f"Bearer {key}"
+        return await self._sessions.get().post(
+            f"{self._api_base}/chat/completions",
+            data=body,
+            headers=headers,
+            # The whole is bounded by `_watch`; the HTTP client only knows what a connection costs.
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
+            allow_redirects=False,
+        )
+
+    def _out_of_time(self, left: float | None, cause: BaseException | None = None) -> NoReturn:
+        raise DeadlineExceeded(
+            f"the caller's {left:g} s ran out while waiting for {self._model}",
+            hint="give the call more time, or ask for fewer tokens",
+            stage="lm",
+            model=self._model,
+            timeout=left,
+        ) from cause
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        """The whole body. The limit counts what was unpacked, so that no small body grows without end."""
+        parts: list[bytes] = []
+        size = 0
+        async for part in answer.content.iter_any():
+            size += len(part)
+            if size > self._max_response_bytes:
+                self._reject(
+                    f"it is longer than {self._max_response_bytes} bytes", code="lm-response-too-large"
+                )
+            parts.append(part)
+        return b"".join(parts)
+
+    def _refused(self, answer: aiohttp.ClientResponse, raw: bytes) -> Exception:
+        return failures.from_status(
+            answer.status,
+            raw,
+            answer.headers,
+            base=self._api_base,
+            model=self._model,
+            variable=self._variable,
+            secret=self._key(),
+        )
+
+    def _failed_midway(self, event: Mapping[str, Any]) -> NoReturn:
+        """A server that fails after it began to stream can only say so in an event."""
+        error = event["error"]
+        status = error.get("code") if isinstance(error, dict) else None
+        raise failures.from_status(
+            status if isinstance(status, int) and 400 <= status < 600 else 500,
+            json.dumps(event).encode(),
+            {},
+            base=self._api_base,
+            model=self._model,
+            variable=self._variable,
+            secret=self._key(),
+        )
+
+    def _reject(self, what: str, *, code: str | None = None, hint: str = "") -> NoReturn:
+        raise LMResponseError(
+            f"the answer of {self._api_base} is not a chat completion: {what}",
+            code=code,
+            hint=hint,
+            model=self._model,
+            api_base=self._api_base,
+        )
+
+
+class _Limits(NamedTuple):
+    """The caller's limit: the seconds given, and the loop's time at which they end; None without one."""
+
+    left: float | None
+    deadline: float | None
+
+
+class _Sessions:
+    """One HTTP session for each event loop, since a connection belongs to the loop that opened it."""
+
+    def __init__(self, *, local: bool) -> None:
+        self._local = local
+        self._by_loop: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._lock = threading.Lock()
+
+    def get(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        session = self._by_loop.get(loop)
+        if session is not None and not session.closed:
+            return session
+        with self._lock:
+            # A closed loop took its connections with it; forget it, or loops would pile up here.
+            for other in [other for other in self._by_loop if other.is_closed()]:
+                del self._by_loop[other]
+            session = aiohttp.ClientSession(
+                # How many calls run at once is decided by who makes them, not by a hidden queue here.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # A proxy from the environment is for the world outside this machine.
+                trust_env=not self._local,
+            )
+            self._by_loop[loop] = session
+        return session
+
+    async def aclose(self) -> None:
+        with self._lock:
+            sessions, self._by_loop = self._by_loop, {}
+        here = asyncio.get_running_loop()
+        for loop, session in sessions.items():
+            if loop is here:
+                await session.close()
+            elif loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
+                await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_WAIT)
+
+
+def _rebuild(arguments: dict[str, Any]) -> LM:
+    return LM(**arguments)
+
+
+def _plain(error: BaseException) -> OSError:
+    """The cause to keep: its name and words without the request it holds, which has the key in a header.
+
+    What aiohttp raises does not survive pickling either, and our errors must.
+    """
+    return OSError(f"{type(error).__name__}: {error}")
+
+
+def _split_model(model: str, api_base: str | None) -> tuple[str, str]:
+    prefix, slash, name = model.partition("/")
+    if not slash or not prefix or not name:
+        raise ConfigError(
+            f"{model!r} is not a model: a provider and a name are needed",
+            code="lm-model",
+            hint=f"write 'openai/{name or model.strip('/') or '<name>'}'",
+        )
+    if prefix == "openai":
+        return prefix, name
+    if prefix not in COMPATIBLE_PREFIXES:
+        raise ConfigError(
+            f"{model!r}: dspex does not speak to {prefix!r} itself",
+            code="lm-model",
+            hint=f"if the server speaks OpenAI's chat completions, use 'openai/{name}' with api_base=; "
+            "else call it through a pool, with DSPy's own LM",
+        )
+    if api_base is None:
+        raise ConfigError(
+            f"{model!r} needs the address of its server",
+            code="lm-model",
+            hint="pass api_base=, the address up to and including /v1",
+        )
+    return prefix, name
+
+
+def _base(prefix: str, given: str | None) -> str:
+    environment = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
+    base = given or (environment if prefix == "openai" else None) or PUBLIC_BASE
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"{base!r} is not the address of a server",
+            code="lm-api-base",
+            hint="write it as http(s)://host[:port]/v1",
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        # Addresses are shown in errors and records, where a password has no place.
+        raise ConfigError(
+            f"the address of {parts.hostname} carries more than host and path",
+            code="lm-api-base",
+            hint="give the key by api_key=, not inside the address",
+        )
+    return base.rstrip("/")
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    for name in NOT_FOR_THE_SERVER & settings.keys():
+        raise ConfigError(
+            f"{name!r} is not a setting of a request",
+            code="lm-setting",
+            hint="write api_base=" if name == "base_url" else "leave it out; see dspex.LM for what there is",
+        )
+
+
+def _is_loopback(base: str) -> bool:
+    host = urlsplit(base).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

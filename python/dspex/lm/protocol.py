@@ -1,0 +1,99 @@
+"""What a call to a language model takes and gives, whoever serves it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["LMChoice", "LMDelta", "LMRequest", "LMResponse", "LanguageModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class LMRequest:
+    """One call.
+
+    Attributes:
+        messages: Chat messages as the API takes them: mappings with `role` and `content`.
+        settings: Settings of this call alone (`temperature`, `n`, `max_tokens`, ...); they win over the
+            LM's own. A value of None takes the LM's setting away.
+        timeout: Seconds the caller has left, or None for as long as the LM's own limits allow.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LMChoice:
+    """One generation: its text, and why it ended (`"stop"`, `"length"`, ...; None if not said)."""
+
+    text: str
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LMResponse:
+    """The answer to one call.
+
+    Attributes:
+        choices: The generations in the server's order; there is always at least one.
+        model: The model that answered, as the server names it.
+        usage: Tokens as the server counted them, empty where it did not.
+        seconds: Wall time from sending the request to having read the answer.
+    """
+
+    choices: tuple[LMChoice, ...]
+    model: str = ""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each generation."""
+        return tuple(choice.text for choice in self.choices)
+
+    @property
+    def finish_reasons(self) -> tuple[str | None, ...]:
+        """Why each generation ended."""
+        return tuple(choice.finish_reason for choice in self.choices)
+
+
+@dataclass(frozen=True, slots=True)
+class LMDelta:
+    """A piece of a streamed answer.
+
+    Attributes:
+        text: What was added, maybe nothing.
+        index: Which generation it belongs to.
+        finish_reason: Set on a generation's last piece.
+        usage: The server's token counts, on the one piece that carries them.
+    """
+
+    text: str
+    index: int = 0
+    finish_reason: str | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """What dspex asks of a language model."""
+
+    async def complete(self, request: LMRequest) -> LMResponse:
+        """Answer the request as a whole.
+
+        Raises:
+            LMError: If the model gave no usable answer; the class says why.
+            DeadlineExceeded: If the caller's own `request.timeout` ran out.
+        """
+        ...
+
+    def stream(self, request: LMRequest) -> AsyncGenerator[LMDelta]:
+        """Answer piece by piece; close the generator to give up early."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what is held for calls. The model stays usable and takes it up again when called."""
+        ...

@@ -1,0 +1,44 @@
+"""Test doubles for programs that call a language model.
+
+`ScriptedLM` answers inside the process. `ModelServer` is a local OpenAI-compatible server, with faults on
+demand, for whatever speaks HTTP; ``python -m dspex.testing.server`` runs one by itself. Both answer by a
+function, a table, a list or, when given nothing, by reading the prompt: `read_prompt_and_answer`.
+"""
+
+from dspex.testing.answers import Answer, ChatRequest
+from dspex.testing.faults import (
+    Cut,
+    Delay,
+    EmptyChoices,
+    Fault,
+    FaultSchedule,
+    HttpError,
+    MalformedJSON,
+    NullContent,
+    SlowDrip,
+    Stall,
+    WrongContentType,
+)
+from dspex.testing.model_server import ModelServer, ReceivedRequest
+from dspex.testing.reader import read_prompt_and_answer
+from dspex.testing.scripted import ScriptedLM
+
+__all__ = [
+    "Answer",
+    "ChatRequest",
+    "Cut",
+    "Delay",
+    "EmptyChoices",
+    "Fault",
+    "FaultSchedule",
+    "HttpError",
+    "MalformedJSON",
+    "ModelServer",
+    "NullContent",
+    "ReceivedRequest",
+    "ScriptedLM",
+    "SlowDrip",
+    "Stall",
+    "WrongContentType",
+    "read_prompt_and_answer",
+]

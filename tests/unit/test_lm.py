@@ -1,0 +1,522 @@
+"""The LM client against a server that answers, fails and breaks in every way we know."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from dspex import LM, errors
+from dspex.lm import LanguageModel, LMRequest
+from dspex.lm.failures import from_status, retry_after, server_message
+from dspex.lm.wire import EventReader
+from dspex.testing import (
+    Cut,
+    Delay,
+    EmptyChoices,
+    Fault,
+    HttpError,
+    MalformedJSON,
+    ModelServer,
+    NullContent,
+    ScriptedLM,
+    SlowDrip,
+    Stall,
+    WrongContentType,
+)
+
+KEY = "sk-very-secret"
+MESSAGES = [{"role": "user", "content": "say it"}]
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with ModelServer(answer="it is said") as server:
+        yield server
+
+
+@pytest.fixture
+async def lm(server: ModelServer) -> AsyncIterator[LM]:
+    async with LM("openai/m", api_base=server.url, api_key=KEY) as lm:
+        yield lm
+
+
+async def streamed(lm: LanguageModel, request: LMRequest) -> str:
+    async with aclosing(lm.stream(request)) as deltas:
+        return "".join([delta.text async for delta in deltas])
+
+
+async def whole(lm: LanguageModel, request: LMRequest) -> str:
+    return (await lm.complete(request)).texts[0]
+
+
+WAYS = pytest.mark.parametrize("ask", [whole, streamed])
+
+DISASTERS: list[tuple[Fault, type[errors.DspexError], str, str]] = [
+    (Stall(), errors.LMTimeoutError, "lm-timeout", "did not answer in time"),
+    (Stall("middle"), errors.LMTimeoutError, "lm-timeout", "did not answer in time"),
+    (Cut(), errors.LMConnectionError, "lm-cut", "closed the connection"),
+    (Cut("middle"), errors.LMConnectionError, "lm-cut", "broke off in the middle"),
+    (HttpError(400, "no such setting"), errors.LMRequestError, "lm-request", "no such setting"),
+    (HttpError(401), errors.LMAuthError, "lm-auth", "check OPENAI_API_KEY"),
+    (HttpError(403), errors.LMAuthError, "lm-auth", "may lack the right"),
+    (HttpError(404), errors.LMRequestError, "lm-request", "check the model's name"),
+    (HttpError(408), errors.LMTimeoutError, "lm-timeout", "HTTP 408"),
+    (HttpError(413), errors.LMRequestError, "lm-request", "too large"),
+    (HttpError(422), errors.LMRequestError, "lm-request", "HTTP 422"),
+    (
+        HttpError(400, code="context_length_exceeded"),
+        errors.LMRequestError,
+        "lm-context-length",
+        "too long for the model",
+    ),
+    (HttpError(429, retry_after=2), errors.LMRateLimitError, "lm-rate-limit", "asks to slow down"),
+    (HttpError(500), errors.LMServerError, "lm-server", "HTTP 500"),
+    (HttpError(529), errors.LMServerError, "lm-server", "HTTP 529"),
+    (HttpError(307), errors.LMResponseError, "lm-response", "redirect"),
+    (MalformedJSON(), errors.LMResponseError, "lm-not-json", "not JSON"),
+    (MalformedJSON("[1]"), errors.LMResponseError, "lm-not-json", "no object"),
+    (EmptyChoices(), errors.LMResponseError, "lm-no-choices", "choice"),
+    (WrongContentType(), errors.LMResponseError, "lm-", "text/html|not JSON"),
+]
+
+
+@WAYS
+@pytest.mark.parametrize(("fault", "error", "code", "mentions"), DISASTERS, ids=lambda x: str(x)[:40])
+async def test_a_failure_becomes_one_clear_error_and_the_next_call_works(
+    server: ModelServer,
+    ask: Any,
+    fault: Fault,
+    error: type[errors.DspexError],
+    code: str,
+    mentions: str,
+) -> None:
+    async with LM("openai/m", api_base=server.url, api_key=KEY, timeout=0.3) as lm:
+        server.faults.push(fault)
+        with pytest.raises(error, match=mentions) as caught:
+            await ask(lm, LMRequest(MESSAGES))
+
+        assert caught.type is error
+        assert caught.value.code.startswith(code)
+        assert caught.value.details["model"] == "openai/m"
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again)) == (error, str(caught.value))
+        for shown in (str(caught.value), repr(caught.value.__cause__), repr(caught.value.to_dict())):
+            assert KEY not in shown
+        assert await ask(lm, LMRequest(MESSAGES)) == "it is said"
+
+
+@WAYS
+@pytest.mark.parametrize("fault", [Delay(0.01), SlowDrip(64, 0.001)], ids=str)
+async def test_a_slow_answer_is_read_to_its_end(server: ModelServer, lm: LM, ask: Any, fault: Fault) -> None:
+    server.faults.push(fault)
+    assert await ask(lm, LMRequest(MESSAGES)) == "it is said"
+
+
+@WAYS
+@pytest.mark.parametrize("fault", [Stall(), Stall("middle")], ids=str)
+async def test_the_callers_shorter_limit_wins_and_is_named(
+    server: ModelServer, lm: LM, ask: Any, fault: Fault
+) -> None:
+    server.faults.push(fault)
+    with pytest.raises(errors.DeadlineExceeded, match=r"the caller's 0.1 s"):
+        await ask(lm, LMRequest(MESSAGES, timeout=0.1))
+    assert await ask(lm, LMRequest(MESSAGES)) == "it is said"
+
+
+@WAYS
+async def test_a_limit_that_has_passed_sends_nothing(server: ModelServer, lm: LM, ask: Any) -> None:
+    with pytest.raises(errors.DeadlineExceeded):
+        await ask(lm, LMRequest(MESSAGES, timeout=0.0))
+    assert server.requests == []
+
+
+@WAYS
+async def test_a_closed_port_is_a_connection_error(ask: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        async with LM("openai/m", api_base=base) as lm:
+            with pytest.raises(errors.LMConnectionError, match="cannot be reached") as caught:
+                await ask(lm, LMRequest(MESSAGES))
+    assert caught.value.code == "lm-unreachable"
+    assert caught.value.retryable
+
+
+async def test_null_content_says_why_there_is_no_text(server: ModelServer, lm: LM) -> None:
+    server.faults.push(NullContent(), NullContent(refusal="I will not"))
+    with pytest.raises(errors.LMResponseError, match="no text") as caught:
+        await lm.complete(LMRequest(MESSAGES))
+    assert caught.value.code == "lm-no-content"
+    with pytest.raises(errors.LMResponseError, match="I will not") as caught:
+        await lm.complete(LMRequest(MESSAGES))
+    assert caught.value.code == "lm-refusal"
+
+
+@WAYS
+async def test_an_answer_beyond_the_limit_is_refused(server: ModelServer, ask: Any) -> None:
+    with ModelServer(answer="x" * 5000) as big:
+        async with LM("openai/m", api_base=big.url, max_response_bytes=1000) as lm:
+            with pytest.raises(errors.LMResponseError, match="longer than 1000 bytes"):
+                await ask(lm, LMRequest(MESSAGES))
+
+
+async def test_a_cancelled_call_leaves_the_client_usable(server: ModelServer, lm: LM) -> None:
+    server.faults.push(Stall())
+    call = asyncio.create_task(lm.complete(LMRequest(MESSAGES)))
+    while not server.requests:
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await lm.complete(LMRequest(MESSAGES))).texts == ("it is said",)
+
+
+async def test_the_answer_carries_what_the_server_said(lm: LM) -> None:
+    answer = await lm.complete(LMRequest(MESSAGES))
+    assert answer.texts == ("it is said",)
+    assert answer.finish_reasons == ("stop",)
+    assert answer.model == "m"
+    assert answer.usage == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+    assert answer.seconds > 0
+
+
+async def test_n_gives_as_many_choices(server: ModelServer, lm: LM) -> None:
+    answer = await lm.complete(LMRequest(MESSAGES, {"n": 3}))
+    assert answer.texts == ("it is said",) * 3
+    deltas = [delta async for delta in lm.stream(LMRequest(MESSAGES, {"n": 2}))]
+    for index in range(2):
+        assert "".join(d.text for d in deltas if d.index == index) == "it is said"
+    assert deltas[-1].usage["completion_tokens"] == 6
+    assert [request.body["n"] for request in server.requests] == [3, 2]
+
+
+async def test_a_server_that_ignores_n_is_found_out() -> None:
+    async def chat(_: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": "one"}}]})
+
+    async with serving(chat) as base, LM("openai/m", api_base=base) as lm:
+        with pytest.raises(errors.LMResponseError, match="2 generations were asked for, 1 came"):
+            await lm.complete(LMRequest(MESSAGES, {"n": 2}))
+        assert (await lm.complete(LMRequest(MESSAGES))).texts == ("one",)
+
+
+class serving:  # noqa: N801 - reads as the context manager it is
+    """A server with one handler of the test's own."""
+
+    def __init__(self, chat: Any) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", chat)
+        self.runner = web.AppRunner(app, access_log=None)
+
+    async def __aenter__(self) -> str:
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{self.runner.addresses[0][1]}/v1"
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.runner.cleanup()
+
+
+ODD_BODIES: list[tuple[Any, str | None]] = [
+    ({"choices": [{"message": {"content": [{"type": "text", "text": "a"}, "b"]}}]}, "ab"),
+    ({"choices": [{"message": {"content": ""}}], "usage": None, "model": 7}, ""),
+    ({"choices": [{"text": "old"}]}, None),
+    ({"choices": [None]}, None),
+    ({"choices": "x"}, None),
+    ({"choices": [{"message": {"content": {"a": 1}}}]}, None),
+    ({"error": {"message": "overloaded"}}, None),
+]
+
+
+@pytest.mark.parametrize(("body", "text"), ODD_BODIES, ids=lambda x: json.dumps(x)[:40])
+async def test_an_odd_answer_is_read_or_refused(body: Any, text: str | None) -> None:
+    async def chat(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    async with serving(chat) as base, LM("openai/m", api_base=base) as lm:
+        if text is None:
+            with pytest.raises(errors.LMResponseError):
+                await lm.complete(LMRequest(MESSAGES))
+        else:
+            assert (await lm.complete(LMRequest(MESSAGES))).texts == (text,)
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        ({"error": {"message": "slow down", "code": 429}}, errors.LMRateLimitError),
+        ({"error": {"message": "broken", "code": "internal"}}, errors.LMServerError),
+        ({"choices": [7]}, errors.LMResponseError),
+    ],
+)
+async def test_a_failure_inside_a_stream_is_the_same_error(event: Any, error: type[Exception]) -> None:
+    async def chat(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(f"data: {json.dumps(event)}\n\n".encode())
+        return response
+
+    async with serving(chat) as base, LM("openai/m", api_base=base) as lm:
+        with pytest.raises(error):
+            await streamed(lm, LMRequest(MESSAGES))
+
+
+@pytest.mark.parametrize("reason", ["stop", None])
+async def test_a_stream_without_done_is_whole_only_if_it_said_why_it_ended(reason: str | None) -> None:
+    async def chat(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        choice = {"index": 0, "delta": {"content": "hi"}, "finish_reason": reason}
+        await response.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+        return response
+
+    async with serving(chat) as base, LM("openai/m", api_base=base) as lm:
+        if reason:
+            assert await streamed(lm, LMRequest(MESSAGES)) == "hi"
+        else:
+            with pytest.raises(errors.LMConnectionError, match="broke off"):
+                await streamed(lm, LMRequest(MESSAGES))
+
+
+def test_events_are_the_same_however_the_stream_is_cut() -> None:
+    text = ": hello\r\nevent: x\r\ndata: é1\r\n\r\ndata:2\ndata: 3\n\nid: 4\n\ndata: [DONE]\n\n".encode()
+    expected = ["é1", "2\n3", "[DONE]"]
+
+    def no(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError(args)
+
+    for size in range(1, len(text) + 1):
+        reader = EventReader(1000, no)
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        assert [event for piece in pieces for event in reader.feed(piece)] == expected
+
+
+# --- what is sent ------------------------------------------------------------------------------------
+
+
+async def test_settings_of_the_call_win_and_none_takes_one_away(server: ModelServer) -> None:
+    async with LM("openai/m", api_base=server.url, temperature=0.5, seed=1, max_tokens=9) as lm:
+        await lm.complete(LMRequest(MESSAGES, {"temperature": 0.9, "seed": None, "rollout_id": 3}))
+    body = server.requests[0].body
+    assert body == {"model": "m", "messages": MESSAGES, "max_completion_tokens": 9, "temperature": 0.9}
+
+
+async def test_what_json_cannot_carry_is_refused_before_sending(server: ModelServer, lm: LM) -> None:
+    for settings in (
+        {"logit_bias": object()},
+        {"temperature": float("nan")},
+        {"n": 0},
+        {"n": True},
+        {"n": "2"},
+    ):
+        with pytest.raises(errors.ConfigError):
+            await lm.complete(LMRequest(MESSAGES, settings))
+    assert server.requests == []
+
+
+async def test_a_lone_surrogate_reaches_the_server(server: ModelServer, lm: LM) -> None:
+    await lm.complete(LMRequest([{"role": "user", "content": "\ud800 é"}]))
+    assert server.requests[0].messages[0]["content"] == "\ud800 é"
+
+
+async def test_the_key_goes_into_the_header_and_is_masked_in_the_record(server: ModelServer, lm: LM) -> None:
+    await lm.complete(LMRequest(MESSAGES))
+    assert server.requests[0].headers["authorization"] == "Bearer ***"
+
+
+async def test_connections_are_reused(lm: LM) -> None:
+    for _ in range(3):
+        await lm.complete(LMRequest(MESSAGES))
+    assert len(lm._sessions._by_loop) == 1
+
+
+def test_each_event_loop_has_its_own_connections(server: ModelServer) -> None:
+    lm = LM("openai/m", api_base=server.url)
+
+    async def once() -> str:
+        async with lm:
+            return (await lm.complete(LMRequest(MESSAGES))).texts[0]
+
+    assert [asyncio.run(once()) for _ in range(2)] == ["it is said"] * 2
+
+
+# --- keys, addresses, names -----------------------------------------------------------------------------
+
+
+async def test_a_missing_key_names_the_variable_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_API_BASE", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    async with LM("openai/gpt-4o-mini") as lm:
+        with pytest.raises(errors.LMAuthError, match="OPENAI_API_KEY"):
+            await lm.complete(LMRequest(MESSAGES))
+        with pytest.raises(errors.LMAuthError, match="OPENAI_API_KEY"):
+            lm.settings_for_worker()
+        assert lm._sessions._by_loop == {}
+
+
+async def test_a_key_with_a_line_break_is_refused_without_showing_it(server: ModelServer) -> None:
+    async with LM("openai/m", api_base=server.url, api_key=KEY + "\n") as lm:
+        with pytest.raises(errors.LMAuthError, match="line break") as caught:
+            await lm.complete(LMRequest(MESSAGES))
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        (None, {}, "https://api.openai.com/v1"),
+        (None, {"OPENAI_BASE_URL": "http://b/v1"}, "http://b/v1"),
+        (None, {"OPENAI_BASE_URL": "http://b/v1", "OPENAI_API_BASE": "http://a/v1/"}, "http://a/v1"),
+        ("http://c/v1/", {"OPENAI_API_BASE": "http://a/v1"}, "http://c/v1"),
+    ],
+)
+def test_the_address_comes_from_the_argument_the_environment_or_the_default(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, environment: dict[str, str], expected: str
+) -> None:
+    for name in ("OPENAI_API_BASE", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert LM("openai/m", api_base=given).api_base == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        ({"model": "gpt-4o"}, "write 'openai/gpt-4o'"),
+        ({"model": "openai/"}, "is not a model"),
+        ({"model": "/x"}, "is not a model"),
+        ({"model": ""}, "is not a model"),
+        ({"model": "ollama/llama3"}, "needs the address"),
+        ({"model": "anthropic/claude", "api_base": "http://x/v1"}, "does not speak to 'anthropic'"),
+        ({"api_base": "localhost:80"}, "not the address of a server"),
+        ({"api_base": "ftp://x"}, "not the address of a server"),
+        ({"api_base": f"http://me:{KEY}@x/v1"}, "more than host and path"),
+        ({"timeout": 0}, "timeout must be a number above 0"),
+        ({"timeout": float("inf")}, "timeout must be"),
+        ({"connect_timeout": "3"}, "connect_timeout must be"),
+        ({"max_response_bytes": True}, "max_response_bytes must be"),
+        ({"base_url": "http://x"}, "write api_base="),
+        ({"cache": False}, "'cache' is not a setting"),
+    ],
+)
+def test_a_wrong_argument_is_a_config_error(arguments: dict[str, Any], mentions: str) -> None:
+    with pytest.raises(errors.ConfigError, match=mentions) as caught:
+        LM(**{"model": "openai/m", **arguments})
+    assert KEY not in str(caught.value)
+
+
+def test_the_key_is_in_no_repr_and_no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    lm = LM("openai/m", api_base="http://127.0.0.1:1/v1", api_key=KEY, temperature=0.1)
+    assert KEY not in repr(lm)
+    assert "***" in repr(lm)
+    assert KEY.encode() not in pickle.dumps(lm)
+    again = pickle.loads(pickle.dumps(lm))
+    assert again == LM("openai/m", api_base="http://127.0.0.1:1/v1", temperature=0.1)
+    assert again != lm
+
+
+def test_an_lm_is_a_value() -> None:
+    lm = LM("openai/m", api_base="http://x/v1", api_key=KEY, temperature=0.1)
+    same = LM("openai/m", api_base="http://x/v1", api_key=KEY, temperature=0.1)
+    assert lm == same
+    assert hash(lm) == hash(same)
+    assert copy.copy(lm) is copy.deepcopy(lm) is lm
+    warmer = lm.with_settings(temperature=None, seed=3)
+    assert warmer.settings == {"seed": 3}
+    assert warmer.settings_for_worker()["api_key"] == KEY
+    assert lm.settings == {"temperature": 0.1}
+    lm.settings["temperature"] = 2
+    assert lm.settings == {"temperature": 0.1}
+
+
+def test_a_worker_gets_what_dspy_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    lm = LM("openai/m", api_base="http://127.0.0.1:1/v1", timeout=7, max_tokens=5)
+    assert lm.settings_for_worker() == {
+        "model": "openai/m",
+        "api_base": "http://127.0.0.1:1/v1",
+        "api_key": "none",
+        "timeout": 7.0,
+        "max_tokens": 5,
+        "cache": False,
+        "num_retries": 0,
+    }
+
+
+def test_both_models_have_the_protocol() -> None:
+    assert isinstance(LM("openai/m"), LanguageModel)
+    assert isinstance(ScriptedLM(), LanguageModel)
+
+
+# --- the table of failures -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("3", 3.0),
+        (" 0.5 ", 0.5),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        ("Thu, 01 Jan 1970 00:16:50 GMT", 10.0),
+        ("Thu, 01 Jan 1970 00:16:50 -0000", 10.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_reads_seconds_and_dates(value: str | None, seconds: float | None) -> None:
+    assert retry_after(value, now=1000.0) == seconds
+
+
+async def test_retry_after_reaches_the_error(server: ModelServer, lm: LM) -> None:
+    server.faults.push(HttpError(429, retry_after=7), HttpError(429))
+    for expected in (7.0, None):
+        with pytest.raises(errors.LMRateLimitError) as caught:
+            await lm.complete(LMRequest(MESSAGES))
+        assert caught.value.retry_after == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": {"message": "bad", "code": "x"}}', ("bad", "x")),
+        (b'{"error": "bad"}', ("bad", "")),
+        (b'{"detail": "bad"}', ("bad", "")),
+        (b'{"message": "bad"}', ("bad", "")),
+        (b'{"other": 1}', ('{"other": 1}', "")),
+        (b"<html>\n  bad </html>", ("<html> bad </html>", "")),
+        (b"key sk-very-secret is wrong", ("key *** is wrong", "")),
+        (b"\xff", ("\ufffd", "")),
+        (b"", ("", "")),
+    ],
+)
+def test_the_servers_words_are_found_and_cleaned(body: bytes, said: tuple[str, str]) -> None:
+    assert server_message(body, KEY) == said
+
+
+def test_a_long_error_page_is_cut() -> None:
+    said, _ = server_message(b"x" * 10_000, None)
+    assert len(said) < 600
+
+
+@pytest.mark.parametrize("status", range(300, 600))
+def test_every_status_has_its_error(status: int) -> None:
+    error = from_status(status, b"", {}, base="http://x", model="m", variable="V", secret=None)
+    assert isinstance(error, errors.LMError)
+    assert type(error) is not errors.LMError
+    assert str(status) in str(error)
