@@ -238,7 +238,7 @@ class LMError(DspexError):
     """A call to the language model failed."""
 
     code = "lm"
-    category = "remote"
+    category: ClassVar[Category] = "remote"
 
 
 class LMAuthError(LMError):
@@ -298,7 +298,7 @@ class PoolError(DspexError):
     """A pool of workers could not do its part."""
 
     code = "pool"
-    category = "resource"
+    category: ClassVar[Category] = "resource"
 
 
 class PoolClosedError(PoolError):

@@ -121,8 +121,11 @@ KINDS: list[tuple[Any, Any]] = [
 @pytest.mark.parametrize(
     ("form", "kind", "check"),
     # DSPy's XML prompt does not say what stands inside a dict or a model, so nobody could fill it.
-    [(form, *case) for form in range(3) for case in (KINDS if form == 2 else KINDS + NESTED)],
-    ids=str,
+    [
+        pytest.param(form, kind, check, id=f"{form}-{kind}")
+        for form in range(3)
+        for kind, check in (KINDS if form == 2 else KINDS + NESTED)
+    ],
 )
 def test_every_type_of_output_gets_a_value_that_dspy_accepts(form: int, kind: Any, check: Any) -> None:
     import dspy
