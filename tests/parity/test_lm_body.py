@@ -48,7 +48,7 @@ async def test_the_body_is_dspys(model: str, settings: dict[str, Any]) -> None:
     import dspy
 
     with ModelServer(answer="yes") as server:
-        async with LM(model, api_base=server.url, api_key="k", **settings) as lm:
+        async with LM(model, api_base=server.api_base, api_key="k", **settings) as lm:
             await lm.complete(LMRequest(MESSAGES))
             given = lm.settings_for_worker()
         await dspy.LM(**given).acall(messages=MESSAGES)

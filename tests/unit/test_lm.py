@@ -45,7 +45,7 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 async def lm(server: ModelServer) -> AsyncIterator[LM]:
-    async with LM("openai/m", api_base=server.url, api_key=KEY) as lm:
+    async with LM("openai/m", api_base=server.api_base, api_key=KEY) as lm:
         yield lm
 
 
@@ -99,7 +99,7 @@ async def test_a_failure_becomes_one_clear_error_and_the_next_call_works(
     code: str,
     mentions: str,
 ) -> None:
-    async with LM("openai/m", api_base=server.url, api_key=KEY, timeout=0.3) as lm:
+    async with LM("openai/m", api_base=server.api_base, api_key=KEY, timeout=0.3) as lm:
         server.faults.push(fault)
         with pytest.raises(error, match=mentions) as caught:
             await ask(lm, LMRequest(MESSAGES))
@@ -164,7 +164,7 @@ async def test_null_content_says_why_there_is_no_text(server: ModelServer, lm: L
 @WAYS
 async def test_an_answer_beyond_the_limit_is_refused(server: ModelServer, ask: Any) -> None:
     with ModelServer(answer="x" * 5000) as big:
-        async with LM("openai/m", api_base=big.url, max_response_bytes=1000) as lm:
+        async with LM("openai/m", api_base=big.api_base, max_response_bytes=1000) as lm:
             with pytest.raises(errors.LMResponseError, match="longer than 1000 bytes"):
                 await ask(lm, LMRequest(MESSAGES))
 
@@ -304,7 +304,7 @@ def test_events_are_the_same_however_the_stream_is_cut() -> None:
 
 
 async def test_settings_of_the_call_win_and_none_takes_one_away(server: ModelServer) -> None:
-    async with LM("openai/m", api_base=server.url, temperature=0.5, seed=1, max_tokens=9) as lm:
+    async with LM("openai/m", api_base=server.api_base, temperature=0.5, seed=1, max_tokens=9) as lm:
         await lm.complete(LMRequest(MESSAGES, {"temperature": 0.9, "seed": None, "rollout_id": 3}))
     body = server.requests[0].body
     assert body == {"model": "m", "messages": MESSAGES, "max_completion_tokens": 9, "temperature": 0.9}
@@ -340,7 +340,7 @@ async def test_connections_are_reused(lm: LM) -> None:
 
 
 def test_each_event_loop_has_its_own_connections(server: ModelServer) -> None:
-    lm = LM("openai/m", api_base=server.url)
+    lm = LM("openai/m", api_base=server.api_base)
 
     async def once() -> str:
         async with lm:
@@ -365,7 +365,7 @@ async def test_a_missing_key_names_the_variable_and_sends_nothing(monkeypatch: p
 
 
 async def test_a_key_with_a_line_break_is_refused_without_showing_it(server: ModelServer) -> None:
-    async with LM("openai/m", api_base=server.url, api_key=KEY + "\n") as lm:
+    async with LM("openai/m", api_base=server.api_base, api_key=KEY + "\n") as lm:
         with pytest.raises(errors.LMAuthError, match="line break") as caught:
             await lm.complete(LMRequest(MESSAGES))
     assert KEY not in str(caught.value)

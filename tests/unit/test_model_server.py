@@ -45,7 +45,7 @@ async def slowly(request: ChatRequest) -> str:
 )
 async def test_it_answers_by_whatever_it_is_given(answer: Any, expected: str) -> None:
     with ModelServer(answer) as server:
-        assert await ask(server.url, seed=1) == expected
+        assert await ask(server.api_base, seed=1) == expected
     lm = ScriptedLM(answer, model="m")
     assert (await lm.complete(LMRequest(MESSAGES, {"seed": 1}))).texts == (expected,)
 
@@ -58,18 +58,18 @@ async def test_inside_async_with_it_runs_in_the_callers_loop() -> None:
         return "four"
 
     async with ModelServer(answer) as server:
-        assert await ask(server.url) == "four"
+        assert await ask(server.api_base) == "four"
     assert threads == [threading.get_ident()]
 
 
 async def test_a_table_without_the_key_and_a_list_that_ran_out_say_so() -> None:
     no_key = pytest.raises(errors.LMRequestError, match="no key of the answer table")
     with ModelServer({"x": "y"}) as server, no_key:
-        await ask(server.url)
+        await ask(server.api_base)
     with ModelServer(["only one"]) as server:
-        await ask(server.url)
+        await ask(server.api_base)
         with pytest.raises(errors.LMRequestError, match="all 1 answers of the list are used up"):
-            await ask(server.url)
+            await ask(server.api_base)
 
 
 async def test_what_the_answering_function_raises_is_the_answer() -> None:
@@ -80,19 +80,19 @@ async def test_what_the_answering_function_raises_is_the_answer() -> None:
 
     with ModelServer(fail) as server:
         with pytest.raises(errors.LMServerError, match=r"KeyError: 'oops'"):
-            await ask(server.url)
+            await ask(server.api_base)
         with pytest.raises(errors.LMRateLimitError, match="slow down") as caught:
-            await ask(server.url, seed=1)
+            await ask(server.api_base, seed=1)
     assert caught.value.retry_after == 4.0
 
 
 async def test_every_request_is_on_record_with_its_time_and_fault() -> None:
     with ModelServer("four", delay=0.02, faults=[None, Delay(0.05), HttpError(500), Cut()]) as server:
-        await ask(server.url)
-        await ask(server.url)
+        await ask(server.api_base)
+        await ask(server.api_base)
         for error in (errors.LMServerError, errors.LMConnectionError):
             with pytest.raises(error):
-                await ask(server.url)
+                await ask(server.api_base)
         plain, late, failed, cut = server.requests
     assert json.loads(plain.raw) == plain.body == {"model": "m", "messages": MESSAGES}
     assert plain.messages == MESSAGES
@@ -110,7 +110,7 @@ async def test_the_time_of_an_answer_is_in_its_header() -> None:
     with ModelServer("four", delay=0.01) as server:
         async with aiohttp.ClientSession() as session:
             body = {"model": "m", "messages": MESSAGES}
-            async with session.post(f"{server.url}/chat/completions", json=body) as answer:
+            async with session.post(f"{server.api_base}/chat/completions", json=body) as answer:
                 name, _, duration = answer.headers["Server-Timing"].partition(";dur=")
     assert name == "dspex"
     assert float(duration) >= 10.0
@@ -118,7 +118,7 @@ async def test_the_time_of_an_answer_is_in_its_header() -> None:
 
 async def test_models_are_listed() -> None:
     with ModelServer(models=["a", "b"]) as server:
-        async with aiohttp.ClientSession() as session, session.get(f"{server.url}/models") as answer:
+        async with aiohttp.ClientSession() as session, session.get(f"{server.api_base}/models") as answer:
             assert [model["id"] for model in (await answer.json())["data"]] == ["a", "b"]
 
 
@@ -127,7 +127,7 @@ async def test_models_are_listed() -> None:
 )
 async def test_a_wrong_request_is_a_400(body: bytes) -> None:
     with ModelServer("four") as server:
-        post = aiohttp.request("POST", f"{server.url}/chat/completions", data=body)
+        post = aiohttp.request("POST", f"{server.api_base}/chat/completions", data=body)
         async with post as answer:
             assert answer.status == 400
             assert (await answer.json())["error"]["message"]
@@ -138,7 +138,7 @@ async def test_usage_of_a_stream_comes_only_when_asked_for() -> None:
         async with aiohttp.ClientSession() as session:
             for options in ({}, {"stream_options": {"include_usage": True}}):
                 body = {"model": "m", "messages": MESSAGES, "stream": True, **options}
-                async with session.post(f"{server.url}/chat/completions", json=body) as answer:
+                async with session.post(f"{server.api_base}/chat/completions", json=body) as answer:
                     events = (await answer.text()).split("\n\n")
                 assert events[-2:] == ["data: [DONE]", ""]
                 usage = [json.loads(event[6:]).get("usage") for event in events[:-2]]
@@ -150,15 +150,15 @@ def test_it_leaves_no_thread_and_can_start_again() -> None:
     server = ModelServer("four", faults=[Stall()])
     for _ in range(2):
         with server:
-            assert server.url.startswith("http://127.0.0.1:")
+            assert server.api_base.startswith("http://127.0.0.1:")
         assert threading.active_count() == before
         with pytest.raises(RuntimeError, match="not running"):
-            _ = server.url
+            _ = server.api_base
 
 
 async def test_it_stops_while_a_client_is_kept_waiting() -> None:
     with ModelServer("four", faults=[Stall()]) as server:
-        call = asyncio.create_task(ask(server.url))
+        call = asyncio.create_task(ask(server.api_base))
         while not server.requests:
             await asyncio.sleep(0)
     with pytest.raises(errors.LMConnectionError):
@@ -168,7 +168,7 @@ async def test_it_stops_while_a_client_is_kept_waiting() -> None:
 def test_a_taken_port_is_an_os_error_and_leaves_no_thread() -> None:
     before = threading.active_count()
     with ModelServer() as server:
-        port = int(server.url.split(":")[2].split("/")[0])
+        port = int(server.api_base.split(":")[2].split("/")[0])
         with pytest.raises(OSError, match="address already in use"), ModelServer(port=port):
             pass
     assert threading.active_count() == before

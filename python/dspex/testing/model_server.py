@@ -109,21 +109,21 @@ class ModelServer:
         self._delay = delay
         self._host = host
         self._port = port
-        self._url: str | None = None
+        self._api_base: str | None = None
         self._runner: web.AppRunner | None = None
         self._stopped: asyncio.Event | None = None
         self._thread: _LoopThread | None = None
 
     @property
-    def url(self) -> str:
-        """The address to give as `api_base`, up to and including `/v1`.
+    def api_base(self) -> str:
+        """The address for an LM, up to and including `/v1`.
 
         Raises:
             RuntimeError: If the server is not running.
         """
-        if self._url is None:
+        if self._api_base is None:
             raise RuntimeError("the server is not running: use it in a with block")
-        return self._url
+        return self._api_base
 
     async def __aenter__(self) -> Self:
         if self._runner is not None:
@@ -144,12 +144,12 @@ class ModelServer:
         self._stopped = asyncio.Event()
         port = runner.addresses[0][1]
         host = f"[{self._host}]" if ":" in self._host else self._host
-        self._url = f"http://{host}:{port}/v1"
+        self._api_base = f"http://{host}:{port}/v1"
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         runner, self._runner = self._runner, None
-        self._url = None
+        self._api_base = None
         if self._stopped is not None:
             self._stopped.set()
         if runner is not None:
@@ -174,7 +174,7 @@ class ModelServer:
                 thread.stop()
 
     def __repr__(self) -> str:
-        return f"ModelServer({self._url or 'not running'}, requests={len(self.requests)})"
+        return f"ModelServer({self._api_base or 'not running'}, requests={len(self.requests)})"
 
     # --- handlers -------------------------------------------------------------------------------------
 

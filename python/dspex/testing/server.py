@@ -78,7 +78,7 @@ async def _serve(server: ModelServer) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with server:
-        print(server.url, flush=True)
+        print(server.api_base, flush=True)
         await stop.wait()
 
 
