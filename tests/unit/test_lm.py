@@ -196,7 +196,9 @@ async def test_n_gives_as_many_choices(server: ModelServer, lm: LM) -> None:
     for index in range(2):
         assert "".join(d.text for d in deltas if d.index == index) == "it is said"
     assert deltas[-1].usage["completion_tokens"] == 6
-    assert [request.body["n"] for request in server.requests] == [3, 2]
+    await lm.complete(LMRequest(MESSAGES, {"num_generations": 4}))
+    assert [request.body["n"] for request in server.requests] == [3, 2, 4]
+    assert "num_generations" not in server.requests[-1].body
 
 
 async def test_a_server_that_ignores_n_is_found_out() -> None:

@@ -41,8 +41,7 @@ def encode(
     body: dict[str, Any] = {"model": name, "messages": list(messages)}
     wishes = {key: value for key, value in settings.items() if value is not None}
     wishes.pop("rollout_id", None)  # DSPy's name for "not from the cache"; no server knows it
-    several = wishes.pop("num_generations", None)  # DSPy's other name for n
-    wanted = wishes.pop("n", None) or several or 1
+    wanted = wishes.pop("n", wishes.pop("num_generations", 1))  # DSPy has both names
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= MAX_GENERATIONS:
         raise ConfigError(f"n must be a count from 1 to {MAX_GENERATIONS}, not {wanted!r}", code="lm-setting")
     limits = [wishes.pop(key, None) for key in ("max_completion_tokens", "max_tokens")]
