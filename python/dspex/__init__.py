@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dspex._core import __version__
 
 if TYPE_CHECKING:
+    from dspex.adapters import ChatAdapter, JSONAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
     from dspex.prediction import Completions, Prediction
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LM",
+    "ChatAdapter",
     "Completions",
     "DspexError",
+    "JSONAdapter",
     "Prediction",
     "Signature",
     "__version__",
 ]
 
 _HOME = {
+    "ChatAdapter": "dspex.adapters",
     "Completions": "dspex.prediction",
     "DspexError": "dspex.errors",
+    "JSONAdapter": "dspex.adapters",
     "LM": "dspex.lm",
     "Prediction": "dspex.prediction",
     "Signature": "dspex.signature",

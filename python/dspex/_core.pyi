@@ -1,6 +1,6 @@
 """The Rust core. Private: users meet the modules of `dspex` instead."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, final
 
 __version__: str
@@ -46,3 +46,14 @@ class Field:
     def constraints(self) -> str | None: ...
     @property
     def typed(self) -> bool: ...
+
+@final
+class Plan:
+    def __new__(cls, signature: Signature, layout: str) -> Plan: ...
+    def render(
+        self,
+        inputs: Mapping[str, Any],
+        demos: Iterable[Mapping[str, Any]] | None = None,
+        history: Iterable[Mapping[str, Any]] | None = None,
+    ) -> list[dict[str, Any]]: ...
+    def parse(self, reply: str) -> dict[str, Any]: ...

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod prompt;
+pub mod response;
 pub mod router;
 pub mod signature;
 pub mod text;

@@ -1,13 +1,18 @@
 //! `dspex._core`: the core crate bound to Python. One file per area; this one is the table of contents.
 
 mod errors;
+mod prompt;
+mod response;
 mod router;
 mod signature;
+mod value;
 
 #[pyo3::pymodule]
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::prompt::Plan;
     #[pymodule_export]
     use super::router::Router;
     #[pymodule_export]

@@ -21,6 +21,8 @@ pub use lower::{NativeOnly, Resolver, lower, plain, union, unknown};
 pub use parser::{Ast, parse};
 pub use prefix::infer_prefix;
 
+use crate::text::cleandoc;
+
 /// What goes in, what comes out, and what is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signature {
@@ -33,6 +35,8 @@ pub struct Signature {
 impl Signature {
     /// A signature of these fields; without instructions, the text that DSPy makes of the names.
     ///
+    /// Instructions lose the margin they had as a docstring, as DSPy's do whenever they are read.
+    ///
     /// Names are taken as distinct: whoever has text or other people's fields to check does so first.
     #[must_use]
     pub fn new(fields: Vec<Field>, instructions: Option<&str>) -> Self {
@@ -41,7 +45,7 @@ impl Signature {
         fields.sort_by_key(|field| field.kind);
         let input_count = fields.partition_point(|field| field.kind == FieldKind::Input);
         let instructions =
-            instructions.map_or_else(|| default_instructions(&fields, input_count), str::to_owned);
+            instructions.map_or_else(|| default_instructions(&fields, input_count), cleandoc);
         Self {
             fields: fields.into(),
             input_count,

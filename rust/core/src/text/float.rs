@@ -1,7 +1,5 @@
 //! `repr` of a float.
 
-use std::fmt::Write as _;
-
 /// Append `repr(value)`: the shortest digits that read back the same, with an exponent below `1e-4` and
 /// from `1e16` on.
 pub fn push_float(out: &mut String, value: f64) {
@@ -13,24 +11,47 @@ pub fn push_float(out: &mut String, value: f64) {
         out.push_str(if value < 0.0 { "-inf" } else { "inf" });
         return;
     }
+    // Not `{:?}` of the standard library: of two shortest candidates that are equally near it takes the
+    // other one than Python.
+    let mut buffer = ryu::Buffer::new();
+    let text = buffer.format_finite(value);
     let size = value.abs();
     if size == 0.0 || (1e-4..1e16).contains(&size) {
-        // `{:?}` keeps the `.0` of whole numbers, as Python does, and has no exponent in this range.
-        _ = write!(out, "{value:?}");
+        out.push_str(text);
         return;
     }
-    let start = out.len();
-    _ = write!(out, "{value:e}");
-    // Rust writes `1e-7` and `1e20`; Python signs the exponent and gives it two digits at least.
-    let Some(e) = out[start..].find('e') else {
-        return;
+    let text = match text.strip_prefix('-') {
+        Some(text) => {
+            out.push('-');
+            text
+        }
+        None => text,
     };
-    let exponent = out.split_off(start + e + 1);
-    let (sign, digits) = match exponent.strip_prefix('-') {
-        Some(digits) => ('-', digits),
-        None => ('+', exponent.as_str()),
-    };
-    _ = write!(out, "{sign}{digits:0>2}");
+    if let Some((digits, exponent)) = text.split_once('e') {
+        let (sign, exponent) = exponent
+            .strip_prefix('-')
+            .map_or(('+', exponent), |e| ('-', e));
+        out.push_str(digits);
+        push_exponent(out, sign, exponent);
+    } else {
+        // The one magnitude where ryu has no exponent yet, and Python has: `0.0000ddd`.
+        let digits = text.trim_start_matches(['0', '.']);
+        out.push_str(&digits[..1]);
+        if digits.len() > 1 {
+            out.push('.');
+            out.push_str(&digits[1..]);
+        }
+        push_exponent(out, '-', "5");
+    }
+}
+
+fn push_exponent(out: &mut String, sign: char, digits: &str) {
+    out.push('e');
+    out.push(sign);
+    if digits.len() < 2 {
+        out.push('0');
+    }
+    out.push_str(digits);
 }
 
 #[cfg(test)]
@@ -47,6 +68,9 @@ mod tests {
             (-1234.5, "-1234.5"),
             (0.0001, "0.0001"),
             (0.00001, "1e-05"),
+            (-0.000_012_5, "-1.25e-05"),
+            (f64::from_bits(0x4300_0000_0000_0004), "562949953421312.5"),
+            (f64::from_bits(0x4300_0000_0000_0002), "562949953421312.2"),
             (1e-7, "1e-07"),
             (1.5e-300, "1.5e-300"),
             (9_999_999_999_999_998.0, "9999999999999998.0"),

@@ -1,0 +1,14 @@
+"""Adapters: from a signature and values to messages, and from a reply to the output fields.
+
+The text is DSPy's, byte for byte; the work is done in Rust, from a plan that is compiled once for each
+signature.
+
+>>> from dspex.adapters import ChatAdapter
+>>> messages = ChatAdapter().format("question -> answer", [], {"question": "Why?"})
+>>> [message["role"] for message in messages]
+['system', 'user']
+"""
+
+from dspex.adapters.adapter import ChatAdapter, JSONAdapter
+
+__all__ = ["ChatAdapter", "JSONAdapter"]

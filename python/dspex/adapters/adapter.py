@@ -1,0 +1,98 @@
+"""The adapters: one class per layout of messages, all over the same compiled plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+from dspex._core import Plan
+from dspex.errors import ConfigError, InputError
+from dspex.signature import Signature
+
+__all__ = ["ChatAdapter", "JSONAdapter", "Parsing"]
+
+Parsing = Literal["dspy"]
+"""How replies are read: `"dspy"` accepts what DSPy accepts, and nothing else."""
+
+
+@lru_cache(maxsize=1024)
+def _plan(layout: str, signature: Signature) -> Plan:
+    return Plan(signature, layout)
+
+
+class _Adapter:
+    """What all adapters share."""
+
+    _layout: ClassVar[str]
+
+    def __init__(self, *, parsing: Parsing = "dspy") -> None:
+        if parsing != "dspy":
+            raise ConfigError(f"parsing={parsing!r} is not known", code="parsing", hint='use parsing="dspy"')
+        self.parsing = parsing
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(parsing={self.parsing!r})"
+
+    def compile(self, signature: Any) -> Plan:
+        """The plan for a signature, compiled once and kept.
+
+        Args:
+            signature: A `dspex.Signature`, or the text of one.
+
+        Returns:
+            A plan with `render(inputs, demos=(), history=None)` and `parse(reply)`, for the hot path.
+
+        Raises:
+            SignatureError: If it is no signature.
+        """
+        return _plan(self._layout, signature if isinstance(signature, Signature) else Signature(signature))
+
+    def format(
+        self, signature: Any, demos: Iterable[Mapping[str, Any]], inputs: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The messages of a call, as DSPy's adapter of the same name formats them.
+
+        Args:
+            signature: A `dspex.Signature`, or the text of one.
+            demos: Examples, each a mapping from field names to values. Those that lack a field come first;
+                those that have no input or no output are left out.
+            inputs: The inputs by field name. Names that the signature lacks are ignored, fields without a
+                value left out.
+
+        Returns:
+            Messages with `role` and `content`. The content is text, or a list of blocks if a value is one.
+
+        Raises:
+            SignatureError: If it is no signature.
+            InputError: If a value cannot be written.
+        """
+        return self.compile(signature).render(inputs, demos)
+
+    def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+        """The output fields of a reply, in the signature's order.
+
+        Args:
+            signature: A `dspex.Signature`, or the text of one.
+            completion: The model's reply.
+
+        Raises:
+            SignatureError: If it is no signature.
+            ReplyError: If the reply lacks a field (`reply-missing-fields`) or a value is not of its field's
+                type (`reply-field-value`); the attributes `reply`, `fields` and `field` say more.
+        """
+        if not isinstance(completion, str):
+            raise InputError(f"a reply is a str, not {type(completion).__name__}", code="reply-type")
+        return self.compile(signature).parse(completion)
+
+
+class ChatAdapter(_Adapter):
+    """Fields under headers of the form `[[ ## name ## ]]`: DSPy's default."""
+
+    _layout = "chat"
+
+
+class JSONAdapter(_Adapter):
+    """Inputs under headers, outputs as one JSON object."""
+
+    _layout = "json"

@@ -1,0 +1,91 @@
+"""Values of replies that Rust does not read itself: broken JSON, coercions, classes of the user's.
+
+Each function here gives what DSPy gives. The core calls them; importing this module imports pydantic and
+json_repair.
+"""
+
+from __future__ import annotations
+
+import ast
+import enum
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+import json_repair
+import regex
+from pydantic import ValidationError
+
+from dspex.adapters.foreign import is_dspy_type
+from dspex.adapters.validation import adapter_of
+
+__all__ = ["json_object", "parse_value"]
+
+_OBJECT = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
+
+
+def json_object(reply: str) -> Any:
+    """The JSON object in a reply; anything else than a dict if there is none."""
+    found = json_repair.loads(reply)
+    if not isinstance(found, dict) and (match := _OBJECT.search(reply)):
+        found = json_repair.loads(match[0])
+    return found
+
+
+def parse_value(value: Any, annotation: Any) -> Any:
+    """The value of a field as its type.
+
+    Raises:
+        ValueError: If it is none; pydantic's `ValidationError` is one.
+    """
+    if annotation is str:
+        return str(value)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return _member(annotation, value)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        if value in args:
+            return value
+        if isinstance(value, str):
+            value = _bare(value)
+            if value in args:
+                return value
+    if not isinstance(value, str):
+        return adapter_of(annotation).validate_python(value)
+    if origin in (Union, types.UnionType) and type(None) in args and str in args:
+        return adapter_of(annotation).validate_python(value)
+    candidate = json_repair.loads(value)
+    if candidate == "" and value != "":
+        # What json_repair gives up may still be a Python constant.
+        try:
+            candidate = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            candidate = value
+    try:
+        return adapter_of(annotation).validate_python(candidate)
+    except ValidationError:
+        if not is_dspy_type(annotation):
+            raise
+        try:
+            return adapter_of(annotation).validate_python(value)
+        except ValidationError:
+            pass
+        raise
+
+
+def _member(cls: type[enum.Enum], name_or_value: Any) -> Any:
+    for member in cls:
+        if member.value == name_or_value:
+            return member
+    if name_or_value in cls.__members__:
+        return cls.__members__[name_or_value]
+    raise ValueError(f"{name_or_value} is not a valid name or value for the enum {cls.__name__}")
+
+
+def _bare(text: str) -> str:
+    """A choice without the type's name or the quotes around it."""
+    text = text.strip()
+    if text.startswith(("Literal[", "str[")) and text.endswith("]"):
+        text = text[text.find("[") + 1 : -1]
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    return text

@@ -1,0 +1,256 @@
+//! Messages from a plan and values.
+
+use super::plan::{Layout, Plan, Slot};
+use crate::text::{is_space, strip};
+
+const INCOMPLETE: &str =
+    "This is an example of the task, though some input or output fields are not supplied.";
+const NOT_SUPPLIED: &str = "Not supplied for this particular example. ";
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The user.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// Whether a record has a value for a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The field is not there.
+    Absent,
+    /// The field is there, and is `None`.
+    None,
+    /// The field has a value.
+    Value,
+}
+
+/// Values by field: the inputs of a call, an example, a turn of a conversation.
+///
+/// Fields go by `Slot::index`, their place among all fields of the signature.
+pub trait Record {
+    /// What can go wrong with a value.
+    type Error;
+
+    /// Whether there is a value.
+    fn presence(&self, slot: &Slot) -> Result<Presence, Self::Error>;
+
+    /// Append the value, which is there, as `slot.style` says.
+    fn write(&self, slot: &Slot, out: &mut String) -> Result<(), Self::Error>;
+
+    /// Append all `slots` as one indented JSON object; where a value is absent, `missing` stands for it, or
+    /// `null`.
+    fn write_json(
+        &self,
+        slots: &[Slot],
+        missing: Option<&str>,
+        out: &mut String,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Takes the messages, one by one, in order. The system message, `Plan::system`, comes before the first.
+pub trait Sink {
+    /// What can go wrong with a message.
+    type Error;
+
+    /// One message.
+    fn message(&mut self, role: Role, text: &str) -> Result<(), Self::Error>;
+}
+
+/// One turn of a conversation.
+#[derive(Debug)]
+pub struct Turn<R> {
+    /// The values of the turn, inputs and outputs.
+    pub values: R,
+    /// What the tools that were called gave back, as text.
+    pub tool_results: Option<String>,
+}
+
+impl Plan {
+    /// Render the messages that follow the system message.
+    ///
+    /// `turns` are the conversation so far; the field that holds it, if the signature has one, is left out of
+    /// the turns and of the request. Examples come first: those that lack a field before those that lack none.
+    pub fn render<R, S>(
+        &self,
+        inputs: &R,
+        demos: &[R],
+        turns: &[Turn<R>],
+        sink: &mut S,
+    ) -> Result<(), R::Error>
+    where
+        R: Record,
+        S: Sink<Error = R::Error>,
+    {
+        let mut page = Page {
+            plan: self,
+            out: String::with_capacity(512),
+            sink,
+        };
+        if !demos.is_empty() {
+            let ranks = demos
+                .iter()
+                .map(|demo| self.rank(demo))
+                .collect::<Result<Vec<_>, _>>()?;
+            let of = |rank| {
+                demos
+                    .iter()
+                    .zip(&ranks)
+                    .filter(move |(_, r)| **r == rank)
+                    .map(|(demo, _)| demo)
+            };
+            for demo in of(Rank::Incomplete) {
+                page.user(demo, None, INCOMPLETE, false)?;
+                page.send(Role::User)?;
+                page.assistant(demo, Some(NOT_SUPPLIED))?;
+                page.send(Role::Assistant)?;
+            }
+            for demo in of(Rank::Complete) {
+                page.user(demo, None, "", false)?;
+                page.send(Role::User)?;
+                page.assistant(demo, None)?;
+                page.send(Role::Assistant)?;
+            }
+        }
+        for turn in turns {
+            page.turn(turn)?;
+        }
+        page.user(inputs, self.history, "", true)?;
+        page.send_unless_empty(Role::User)
+    }
+
+    fn rank<R: Record>(&self, demo: &R) -> Result<Rank, R::Error> {
+        let (mut complete, mut has_input, mut has_output) = (true, false, false);
+        for (slots, found) in [
+            (&self.inputs, &mut has_input),
+            (&self.outputs, &mut has_output),
+        ] {
+            for slot in slots {
+                let presence = demo.presence(slot)?;
+                complete &= presence == Presence::Value;
+                *found |= presence != Presence::Absent;
+            }
+        }
+        Ok(match (complete, has_input && has_output) {
+            (true, _) => Rank::Complete,
+            (false, true) => Rank::Incomplete,
+            (false, false) => Rank::Useless,
+        })
+    }
+}
+
+/// How much of an example is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    /// Every field has a value.
+    Complete,
+    /// At least one input and one output are there.
+    Incomplete,
+    /// It shows nothing, and is left out.
+    Useless,
+}
+
+/// One message in the making; its buffer serves them all.
+struct Page<'a, S> {
+    plan: &'a Plan,
+    out: String,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Page<'_, S> {
+    /// The text of a user message: the inputs that are there, but for the one at `skip`.
+    fn user<R>(
+        &mut self,
+        record: &R,
+        skip: Option<usize>,
+        prefix: &str,
+        request: bool,
+    ) -> Result<(), R::Error>
+    where
+        R: Record,
+    {
+        self.out.clear();
+        self.out.push_str(prefix);
+        for (at, slot) in self.plan.inputs.iter().enumerate() {
+            if Some(at) != skip && record.presence(slot)? != Presence::Absent {
+                self.section(&slot.open);
+                record.write(slot, &mut self.out)?;
+            }
+        }
+        if request {
+            self.section(&self.plan.requirements);
+        }
+        Ok(())
+    }
+
+    /// The text of an assistant message. An output that is absent reads `missing`, or `None`.
+    fn assistant<R: Record>(&mut self, record: &R, missing: Option<&str>) -> Result<(), R::Error> {
+        self.out.clear();
+        match self.plan.layout {
+            Layout::Chat => {
+                for slot in &self.plan.outputs {
+                    self.section(&slot.open);
+                    if record.presence(slot)? == Presence::Absent {
+                        self.out.push_str(missing.unwrap_or("None"));
+                    } else {
+                        record.write(slot, &mut self.out)?;
+                    }
+                }
+                // A header begins the text, so there is white space to take away at its end only.
+                self.out.truncate(self.out.trim_end_matches(is_space).len());
+                self.out.push_str("\n\n[[ ## completed ## ]]\n");
+            }
+            Layout::Json => record.write_json(&self.plan.outputs, missing, &mut self.out)?,
+        }
+        Ok(())
+    }
+
+    fn turn<R>(&mut self, turn: &Turn<R>) -> Result<(), R::Error>
+    where
+        R: Record,
+        S: Sink<Error = R::Error>,
+    {
+        let mut any_input = false;
+        for (at, slot) in self.plan.inputs.iter().enumerate() {
+            any_input |=
+                Some(at) != self.plan.history && turn.values.presence(slot)? != Presence::Absent;
+        }
+        self.user(&turn.values, self.plan.history, "", any_input)?;
+        self.send_unless_empty(Role::User)?;
+        self.assistant(&turn.values, None)?;
+        self.send_unless_empty(Role::Assistant)?;
+        if let Some(results) = &turn.tool_results {
+            self.out.clear();
+            self.out.push_str("[[ ## tool_call_results ## ]]\n");
+            self.out.push_str(results);
+            self.send(Role::User)?;
+        }
+        Ok(())
+    }
+
+    /// Begin a part of the message, two lines below the one before it.
+    fn section(&mut self, start: &str) {
+        if !self.out.is_empty() {
+            self.out.push_str("\n\n");
+        }
+        self.out.push_str(start);
+    }
+
+    fn send(&mut self, role: Role) -> Result<(), S::Error> {
+        match role {
+            Role::User => self.sink.message(role, strip(&self.out)),
+            // It ends with a marker and a line break that stay.
+            Role::Assistant => self.sink.message(role, &self.out),
+        }
+    }
+
+    fn send_unless_empty(&mut self, role: Role) -> Result<(), S::Error> {
+        if strip(&self.out).is_empty() {
+            Ok(())
+        } else {
+            self.send(role)
+        }
+    }
+}

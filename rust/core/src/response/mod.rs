@@ -1,0 +1,11 @@
+//! Replies: from the model's text to the values of the output fields.
+//!
+//! Two steps. A reply is cut into the raw text of each field ([`sections`]), then each text is read as the
+//! field's type ([`read_text`]). What is plain is read here; what needs a repair, a coercion or a class of
+//! Python's is [`Reading::Python`], and the bindings do with it what DSPy does.
+
+mod chat;
+mod value;
+
+pub use chat::{Section, sections};
+pub use value::{Reading, Value, read_json, read_text};

@@ -1,0 +1,291 @@
+//! `_core.Plan`: a signature compiled for one adapter, which renders messages and reads replies.
+
+use std::sync::Arc;
+
+use dspex_core::prompt::{self, Foreign, Layout, Presence, Record, Role, Sink, Slot, Turn};
+use dspex_core::signature::FieldKind;
+use dspex_core::text::{JsonStyle, JsonWriter};
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use crate::response;
+use crate::signature::{Compiled, Signature};
+use crate::value::{text_of, values, write, write_json};
+
+/// What begins a block of a custom type inside a text.
+const BLOCK_START: &str = "<<CUSTOM-TYPE-START-IDENTIFIER>>";
+
+/// A signature compiled for one adapter; immutable.
+#[pyclass(frozen, module = "dspex._core")]
+pub(crate) struct Plan {
+    pub(crate) compiled: prompt::Plan,
+    pub(crate) signature: Arc<Compiled>,
+    /// The names of all fields as Python strings, inputs first.
+    pub(crate) names: Vec<Py<PyString>>,
+    system: Py<PyString>,
+}
+
+#[pymethods]
+impl Plan {
+    /// Compile `signature` for the adapter of this name.
+    #[new]
+    fn new(py: Python<'_>, signature: &Bound<'_, Signature>, layout: &str) -> PyResult<Self> {
+        let layout = match layout {
+            "chat" => Layout::Chat,
+            "json" => Layout::Json,
+            _ => return Err(PyValueError::new_err(format!("no such layout: {layout}"))),
+        };
+        let signature = Arc::clone(&signature.get().0);
+        let fields = signature.core.fields();
+        let foreign = (0..fields.len())
+            .map(|index| {
+                if fields[index].ty.is_native() {
+                    Ok(Foreign::default())
+                } else {
+                    describe(py, &signature, index)
+                }
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let compiled = prompt::Plan::compile(&signature.core, layout, &foreign);
+        let system = PyString::new(py, compiled.system()).unbind();
+        let names = fields
+            .iter()
+            .map(|field| PyString::intern(py, &field.name).unbind())
+            .collect();
+        Ok(Self {
+            compiled,
+            signature,
+            names,
+            system,
+        })
+    }
+
+    /// The messages of a call.
+    #[pyo3(signature = (inputs, demos = None, history = None))]
+    fn render<'py>(
+        &self,
+        inputs: &Bound<'py, PyAny>,
+        demos: Option<&Bound<'py, PyAny>>,
+        history: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = inputs.py();
+        let demos = match demos {
+            None => Vec::new(),
+            Some(demos) => demos
+                .try_iter()?
+                .map(|demo| Ok(self.record(demo?)))
+                .collect::<PyResult<_>>()?,
+        };
+        let inputs = self.record(inputs.clone());
+        let turns = self.turns(&inputs, history)?;
+        let mut messages = Messages {
+            list: PyList::empty(py),
+        };
+        messages.push(intern!(py, "system"), self.system.bind(py))?;
+        self.compiled
+            .render(&inputs, &demos, &turns, &mut messages)?;
+        Ok(messages.list)
+    }
+
+    /// The output fields of a reply.
+    fn parse<'py>(&self, reply: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyDict>> {
+        response::parse(self, reply)
+    }
+}
+
+impl Plan {
+    fn record<'a, 'py>(&'a self, values: Bound<'py, PyAny>) -> Values<'a, 'py> {
+        Values {
+            names: &self.names,
+            values,
+        }
+    }
+
+    /// The turns of the conversation: given, or in the field that the signature has for them.
+    fn turns<'a, 'py>(
+        &'a self,
+        inputs: &Values<'a, 'py>,
+        history: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Turn<Values<'a, 'py>>>> {
+        let py = inputs.values.py();
+        let messages = match (history, self.compiled.history()) {
+            (Some(history), _) => history.clone(),
+            (None, None) => return Ok(Vec::new()),
+            (None, Some(at)) => match inputs.get(&self.compiled.inputs()[at])? {
+                None => return Ok(Vec::new()),
+                Some(history) => values(py)?.call_method1(intern!(py, "turns_of"), (history,))?,
+            },
+        };
+        let turn = |message: PyResult<Bound<'py, PyAny>>| {
+            let message = message?;
+            if !may_hold_tool_calls(&message)? {
+                return Ok(Turn {
+                    values: self.record(message),
+                    tool_results: None,
+                });
+            }
+            let turn = values(py)?.call_method1(intern!(py, "tool_turn"), (message,))?;
+            let (values, tool_results) = turn.extract()?;
+            Ok(Turn {
+                values: self.record(values),
+                tool_results,
+            })
+        };
+        messages.try_iter()?.map(turn).collect()
+    }
+}
+
+/// Whether a turn may hold calls of tools, whose results are a message of their own.
+fn may_hold_tool_calls(message: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = message.py();
+    let values = message.call_method0(intern!(py, "values"))?;
+    for value in values.try_iter()? {
+        let value = value?;
+        if value.is_exact_instance_of::<PyString>() {
+            continue;
+        }
+        if let Ok(dict) = value.cast::<PyDict>() {
+            if dict.contains(intern!(py, "tool_calls"))? {
+                return Ok(true);
+            }
+        } else if value.hasattr(intern!(py, "tool_calls"))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What Python says about a field whose type is not Rust's.
+fn describe(py: Python<'_>, signature: &Compiled, index: usize) -> PyResult<Foreign> {
+    let field = &signature.core.fields()[index];
+    let said = py
+        .import(intern!(py, "dspex.adapters.foreign"))?
+        .call_method1(
+            intern!(py, "describe"),
+            (
+                &*field.name,
+                field.kind == FieldKind::Output,
+                signature.annotation(py, index)?,
+            ),
+        )?;
+    let (note, types, history, tool_calls) = said.extract()?;
+    Ok(Foreign {
+        note,
+        types,
+        history,
+        tool_calls,
+    })
+}
+
+/// Values by name, in a dict or in anything that is like one.
+struct Values<'a, 'py> {
+    names: &'a [Py<PyString>],
+    values: Bound<'py, PyAny>,
+}
+
+impl<'py> Values<'_, 'py> {
+    fn get(&self, slot: &Slot) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let name = self.names[slot.index].bind(self.values.py());
+        if let Ok(dict) = self.values.cast_exact::<PyDict>() {
+            dict.get_item(name)
+        } else if self.values.contains(name)? {
+            self.values.get_item(name).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+impl Record for Values<'_, '_> {
+    type Error = PyErr;
+
+    fn presence(&self, slot: &Slot) -> PyResult<Presence> {
+        Ok(match self.get(slot)? {
+            None => Presence::Absent,
+            Some(value) if value.is_none() => Presence::None,
+            Some(_) => Presence::Value,
+        })
+    }
+
+    fn write(&self, slot: &Slot, out: &mut String) -> PyResult<()> {
+        match self.get(slot)? {
+            Some(value) => write(&value, slot.style, out),
+            None => Ok(()),
+        }
+    }
+
+    fn write_json(&self, slots: &[Slot], missing: Option<&str>, out: &mut String) -> PyResult<()> {
+        let start = out.len();
+        let mut json = JsonWriter::new(out, JsonStyle::Indented);
+        json.open('{');
+        for slot in slots {
+            json.key(&slot.name);
+            match (self.get(slot)?, missing) {
+                (Some(value), _) => {
+                    if !write_json(&value, &mut json)? {
+                        out.truncate(start);
+                        return self.write_json_in_python(slots, missing, out);
+                    }
+                }
+                (None, Some(missing)) => json.string(missing),
+                (None, None) => json.null(),
+            }
+        }
+        json.close('}');
+        Ok(())
+    }
+}
+
+impl Values<'_, '_> {
+    fn write_json_in_python(
+        &self,
+        slots: &[Slot],
+        missing: Option<&str>,
+        out: &mut String,
+    ) -> PyResult<()> {
+        let py = self.values.py();
+        let outputs = PyDict::new(py);
+        for slot in slots {
+            let name = &self.names[slot.index];
+            match self.get(slot)? {
+                Some(value) => outputs.set_item(name, value)?,
+                None => outputs.set_item(name, missing)?,
+            }
+        }
+        let text = values(py)?.call_method1(intern!(py, "json_of"), (outputs,))?;
+        out.push_str(text_of(text.cast()?)?);
+        Ok(())
+    }
+}
+
+/// The list of messages in the making.
+struct Messages<'py> {
+    list: Bound<'py, PyList>,
+}
+
+impl<'py> Messages<'py> {
+    fn push(&self, role: &Bound<'py, PyString>, content: &Bound<'py, impl Sized>) -> PyResult<()> {
+        let message = PyDict::new(self.list.py());
+        message.set_item(intern!(self.list.py(), "role"), role)?;
+        message.set_item(intern!(self.list.py(), "content"), content.as_any())?;
+        self.list.append(message)
+    }
+}
+
+impl Sink for Messages<'_> {
+    type Error = PyErr;
+
+    fn message(&mut self, role: Role, text: &str) -> PyResult<()> {
+        let py = self.list.py();
+        match role {
+            Role::Assistant => self.push(intern!(py, "assistant"), &PyString::new(py, text)),
+            Role::User if text.contains(BLOCK_START) => {
+                let blocks = values(py)?.call_method1(intern!(py, "blocks_of"), (text,))?;
+                self.push(intern!(py, "user"), &blocks)
+            }
+            Role::User => self.push(intern!(py, "user"), &PyString::new(py, text)),
+        }
+    }
+}

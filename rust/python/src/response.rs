@@ -1,0 +1,194 @@
+//! Replies: what `Plan.parse` does.
+
+use dspex_core::prompt::Layout;
+use dspex_core::response::{Reading, read_json, read_text, sections};
+use jiter::JsonValue;
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyModule, PyString};
+
+use crate::errors;
+use crate::prompt::Plan;
+use crate::value::{text_of, to_python};
+
+/// The output fields of `reply`, in the signature's order.
+pub(crate) fn parse<'py>(
+    plan: &Plan,
+    reply: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let mut reader = Reader::new(plan, reply);
+    match plan.compiled.layout() {
+        Layout::Chat => reader.chat()?,
+        Layout::Json => reader.json()?,
+    }
+    reader.finish()
+}
+
+/// The module that reads what Rust does not.
+fn replies(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import(intern!(py, "dspex.adapters.replies"))
+}
+
+/// One reply being read.
+struct Reader<'a, 'py> {
+    plan: &'a Plan,
+    reply: &'a Bound<'py, PyString>,
+    /// The value of each output, as far as there is one.
+    values: Vec<Option<Bound<'py, PyAny>>>,
+}
+
+impl<'a, 'py> Reader<'a, 'py> {
+    fn new(plan: &'a Plan, reply: &'a Bound<'py, PyString>) -> Self {
+        let values = plan.compiled.outputs().iter().map(|_| None).collect();
+        Self {
+            plan,
+            reply,
+            values,
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.plan
+            .compiled
+            .outputs()
+            .iter()
+            .position(|slot| &*slot.name == name)
+    }
+
+    fn chat(&mut self) -> PyResult<()> {
+        let py = self.reply.py();
+        let found = sections(text_of(self.reply)?, |name| self.place(name));
+        for section in found {
+            let value = match read_text(
+                &section.text,
+                &self.plan.signature.core.outputs()[section.field].ty,
+            ) {
+                Reading::Value(value) => to_python(py, &value)?,
+                Reading::Python => {
+                    self.in_python(section.field, PyString::new(py, &section.text).as_any())?
+                }
+            };
+            self.values[section.field] = Some(value);
+        }
+        Ok(())
+    }
+
+    fn json(&mut self) -> PyResult<()> {
+        let reply = text_of(self.reply)?;
+        let Ok(JsonValue::Object(entries)) = JsonValue::parse(reply.as_bytes(), true) else {
+            return self.json_in_python();
+        };
+        let py = self.reply.py();
+        for (name, _) in entries.iter() {
+            let Some(place) = self
+                .place(name)
+                .filter(|place| self.values[*place].is_none())
+            else {
+                continue;
+            };
+            // Of a name that comes twice the last value counts, at the place of the first.
+            let Some((_, json)) = entries.iter().rev().find(|(other, _)| other == name) else {
+                continue;
+            };
+            let value = match read_json(json, &self.plan.signature.core.outputs()[place].ty) {
+                Reading::Value(value) => to_python(py, &value)?,
+                Reading::Python => self.in_python(place, &to_python(py, &json.into())?)?,
+            };
+            self.values[place] = Some(value);
+        }
+        Ok(())
+    }
+
+    /// A reply that is not one JSON object: repaired, or searched for one.
+    fn json_in_python(&mut self) -> PyResult<()> {
+        let py = self.reply.py();
+        let object = replies(py)?.call_method1(intern!(py, "json_object"), (self.reply,))?;
+        let Ok(object) = object.cast_into::<PyDict>() else {
+            return Err(self.error(
+                "the reply holds no JSON object",
+                "reply-not-json",
+                "ask for JSON more plainly, or let the adapter retry",
+                None,
+            ));
+        };
+        for (name, value) in object {
+            let Some(place) = name
+                .cast::<PyString>()
+                .ok()
+                .and_then(|name| self.place(name.to_str().ok()?))
+            else {
+                continue;
+            };
+            self.values[place] = Some(self.in_python(place, &value)?);
+        }
+        Ok(())
+    }
+
+    /// The value as DSPy reads it.
+    fn in_python(&self, place: usize, raw: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = raw.py();
+        let slot = &self.plan.compiled.outputs()[place];
+        let annotation = self.plan.signature.annotation(py, slot.index)?;
+        replies(py)?.call_method1(intern!(py, "parse_value"), (raw, annotation)).map_err(|error| {
+            if !error.is_instance_of::<PyValueError>(py) {
+                return error;
+            }
+            let mut type_name = String::new();
+            self.plan.signature.core.outputs()[place].ty.write_display_name(&mut type_name);
+            let message = format!("the reply's value for `{}` is no {type_name}", slot.name);
+            let wrapped = self.error(
+                &message,
+                "reply-field-value",
+                "a wider type, such as `str`, takes any reply; a description can say what is wanted",
+                Some(&slot.name),
+            );
+            wrapped.set_cause(py, Some(error));
+            wrapped
+        })
+    }
+
+    /// All values, with what stands in for those the reply may leave out.
+    fn finish(self) -> PyResult<Bound<'py, PyDict>> {
+        let py = self.reply.py();
+        let outputs = PyDict::new(py);
+        let mut missing = Vec::new();
+        for (place, field) in self.plan.signature.core.outputs().iter().enumerate() {
+            let slot = &self.plan.compiled.outputs()[place];
+            let name = &self.plan.names[slot.index];
+            match &self.values[place] {
+                Some(value) => outputs.set_item(name, value)?,
+                None if field.ty.allows_none() => outputs.set_item(name, py.None())?,
+                None => missing.push(format!("`{}`", field.name)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(outputs);
+        }
+        let message = format!("the reply has no {}", missing.join(", "));
+        Err(self.error(
+            &message,
+            "reply-missing-fields",
+            "the model did not keep to the layout it was asked for",
+            None,
+        ))
+    }
+
+    fn error(&self, message: &str, code: &str, hint: &str, field: Option<&str>) -> PyErr {
+        let py = self.reply.py();
+        let names = self.plan.compiled.outputs().iter().zip(&self.values);
+        let read = names
+            .filter(|(_, value)| value.is_some())
+            .map(|(slot, _)| &*slot.name);
+        let details = PyDict::new(py);
+        let filled = (|| {
+            details.set_item("reply", self.reply)?;
+            details.set_item("fields", PyList::new(py, read)?)?;
+            details.set_item("field", field)
+        })();
+        match filled {
+            Ok(()) => errors::raise_with(py, "ReplyError", message, code, hint, &details),
+            Err(bug) => bug,
+        }
+    }
+}

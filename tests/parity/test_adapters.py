@@ -1,0 +1,85 @@
+"""Messages and replies are DSPy's, over generated signatures, values and replies."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import dspy
+import pytest
+from dspy.utils.exceptions import AdapterParseError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.parity import adapter_cases as cases
+
+import dspex
+import dspex.errors
+
+ADAPTERS = [
+    pytest.param(dspy.ChatAdapter(), dspex.ChatAdapter(), id="chat"),
+    pytest.param(dspy.JSONAdapter(), dspex.JSONAdapter(), id="json"),
+]
+
+thorough = settings(
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+def outcome(call: Any, *refusals: type[Exception]) -> tuple[str, Any]:
+    """What a call gives, in a form that tells True from 1 and lets nan equal itself."""
+    try:
+        return "value", repr(call())
+    except refusals:
+        return "refused", None
+
+
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+@thorough
+@given(data=st.data())
+def test_messages_are_dspys(theirs: Any, ours: Any, data: st.DataObject) -> None:
+    their_signature, our_signature = data.draw(cases.signatures())
+    names = list(their_signature.fields)
+    inputs = data.draw(cases.records(names))
+    demos = data.draw(st.lists(cases.records(names), max_size=3))
+
+    # A list whose items are no texts, in a field of type str: DSPy lets the TypeError through.
+    expected = outcome(lambda: theirs.format(their_signature, demos, inputs), TypeError, AttributeError)
+    assert outcome(lambda: ours.format(our_signature, demos, inputs), dspex.errors.InputError) == expected
+
+
+@thorough
+@given(data=st.data())
+def test_chat_replies_are_read_as_dspy_reads_them(data: st.DataObject) -> None:
+    their_signature, our_signature = data.draw(cases.signatures())
+    reply = data.draw(cases.chat_replies(list(their_signature.output_fields)))
+
+    expected = outcome(lambda: dspy.ChatAdapter().parse(their_signature, reply), AdapterParseError)
+    assert (
+        outcome(lambda: dspex.ChatAdapter().parse(our_signature, reply), dspex.errors.ReplyError) == expected
+    )
+
+
+@thorough
+@given(data=st.data())
+def test_json_replies_are_read_as_dspy_reads_them(data: st.DataObject) -> None:
+    their_signature, our_signature = data.draw(cases.signatures())
+    reply = data.draw(cases.json_replies(list(their_signature.output_fields)))
+
+    expected = outcome(lambda: dspy.JSONAdapter().parse(their_signature, reply), AdapterParseError)
+    assert (
+        outcome(lambda: dspex.JSONAdapter().parse(our_signature, reply), dspex.errors.ReplyError) == expected
+    )
+
+
+@pytest.mark.parametrize("type_text", cases.TYPES)
+def test_every_type_reads_every_known_text_as_dspy_does(type_text: str) -> None:
+    source = f"q -> a: {type_text}"
+    their_signature, our_signature = dspy.Signature(source), dspex.Signature(source)
+    theirs, ours = dspy.ChatAdapter(), dspex.ChatAdapter()
+    replies = [f"[[ ## a ## ]]\n{text}\n\n[[ ## completed ## ]]" for text in cases.TEXTS]
+
+    expected = [
+        outcome(partial(theirs.parse, their_signature, reply), AdapterParseError) for reply in replies
+    ]
+    got = [outcome(partial(ours.parse, our_signature, reply), dspex.errors.ReplyError) for reply in replies]
+    assert dict(zip(cases.TEXTS, got, strict=True)) == dict(zip(cases.TEXTS, expected, strict=True))
