@@ -16,6 +16,7 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, State
+from dspex.pool.zygote import ZygoteLauncher
 
 WORK = "tests.support.work:"
 
@@ -179,9 +180,31 @@ async def test_what_the_work_prints_does_not_touch_the_wire(open_pool: OpenPool)
 STARTS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("hangs", "tests.support.slow_start", {"start_timeout": 2.0}, "start-timeout", "about to hang"),
     ("fails", "tests.support.broken_start", {}, "worker-start", "the model file is missing"),
-    ("dies", "tests.support.dying_start", {}, "start-exit", "SIGSEGV"),
+    ("dies", "tests.support.dying_start", {}, "zygote-died", "SIGSEGV"),
     ("preloads what is not there", "no_such_module_here", {}, "worker-start", "no_such_module_here"),
     ("is no python", "tests.support.work", {"python": "/bin/false"}, "start-exit", "exited with status 1"),
+    (
+        "starts a thread",
+        "tests.support.threaded_start",
+        {},
+        "zygote-not-single-threaded",
+        "threaded_start left 1 thread",
+    ),
+    (
+        "hangs, spawned",
+        "tests.support.slow_start",
+        {"start_timeout": 2.0, "start": "spawn"},
+        "start-timeout",
+        "about to hang",
+    ),
+    (
+        "fails, spawned",
+        "tests.support.broken_start",
+        {"start": "spawn"},
+        "worker-start",
+        "the model file is missing",
+    ),
+    ("dies, spawned", "tests.support.dying_start", {"start": "spawn"}, "start-exit", "SIGSEGV"),
 ]
 
 
@@ -286,3 +309,30 @@ async def test_a_pool_starts_once(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
     with pytest.raises(errors.PoolClosedError, match="before"):
         await pool.start()
+
+
+async def test_a_worker_may_be_spawned_where_a_zygote_cannot_be(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, start="spawn", preload=["tests.support.threaded_start"])
+    with pytest.raises(errors.WorkerDiedError, match="SIGKILL"):
+        await run(pool, "die_by", int(signal.SIGKILL))
+    assert await run(pool, "add", 2, 3) == 5
+
+
+async def test_workers_outlive_their_zygote_and_the_next_one_is_made(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1)
+    launcher = pool._launcher
+    assert isinstance(launcher, ZygoteLauncher)
+    assert launcher.pid is not None
+    first = await run(pool, "pid")
+    call = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    os.kill(launcher.pid, signal.SIGKILL)
+    await until(lambda: launcher.pid is None)
+
+    assert await run(pool, "pid") == first
+    assert not call.done()
+    with pytest.raises(errors.WorkerDiedError, match="nobody could say how"):
+        await run(pool, "leave", 1)
+    with pytest.raises(errors.WorkerDiedError):
+        await call
+    assert await run(pool, "pid") != first
+    assert launcher.pid is not None

@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("kind", ["idle", "busy", "greedy"])
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV])
-async def test_no_worker_outlives_its_service(kind: str, number: signal.Signals) -> None:
+async def test_no_worker_outlives_its_service(kind: str, start: str, number: signal.Signals) -> None:
     service = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.service", kind),
+        *(sys.executable, "-m", "tests.support.service", kind, start),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         cwd=ROOT,

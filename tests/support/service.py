@@ -8,13 +8,13 @@ import sys
 from dspex.pool import Pool, PoolSpec, State
 
 
-async def main(kind: str) -> None:
+async def main(kind: str, start: str) -> None:
     function = {
         "idle": None,
         "busy": "tests.support.work:block",
         "greedy": "tests.support.work:hold_the_interpreter",
     }[kind]
-    pool = Pool(PoolSpec(workers=2))
+    pool = Pool(PoolSpec(workers=2, start=start))
     await pool.start()
     while [worker.state for worker in pool.status().workers] != [State.READY, State.READY]:
         await asyncio.sleep(0.01)
@@ -27,4 +27,4 @@ async def main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

@@ -34,8 +34,10 @@ from dspex.errors import (
     from_dict,
 )
 from dspex.pool.call import Call, FairQueue
+from dspex.pool.launch import make_hello, make_launcher
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.policy import Respawn, RestartPolicy, after_death
+from dspex.pool.process import Launcher
 from dspex.pool.spec import PoolSpec
 from dspex.pool.worker import Worker
 
@@ -90,7 +92,8 @@ class Pool:
 
     def __init__(self, spec: PoolSpec | None = None, *, lm: Mapping[str, Any] | None = None) -> None:
         self.spec = spec or PoolSpec()
-        self._lm = dict(lm) if lm else None
+        self._hello = {**make_hello(self.spec), "lm": dict(lm) if lm else None}
+        self._launcher: Launcher
         self._life = Lifecycle()
         self._queue = FairQueue()
         self._workers: list[Worker] = []  # every one that is not dead
@@ -138,6 +141,7 @@ class Pool:
                 f"pool {self.name!r} has been started or closed before", code="pool-restarted"
             )
         self._loop = asyncio.get_running_loop()
+        self._launcher = make_launcher(self.spec)
         self._slots = [self._loop.create_task(self._keep()) for _ in range(self.spec.workers)]
         try:
             await self._ready.wait()
@@ -178,6 +182,8 @@ class Pool:
             *(worker.end("the pool was closed", force=False) for worker in list(self._workers))
         )
         self._refuse_waiting(self._closed_error())
+        if self._loop is not None:
+            await self._launcher.aclose()
         self._life.become(State.DEAD)
 
     async def __aenter__(self) -> Self:
@@ -369,7 +375,7 @@ class Pool:
         """Keep one worker alive, for as long as the pool is."""
         loop = asyncio.get_running_loop()
         while True:
-            worker = Worker(self.spec, self._lm, on_free=self._freed)
+            worker = Worker(self.spec, self._hello, self._launcher, on_free=self._freed)
             self._workers.append(worker)
             worker.dead.add_done_callback(partial(self._buried, worker))
             cause: WorkerStartError | WorkerDiedError

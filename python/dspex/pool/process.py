@@ -17,13 +17,23 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol
 
 from dspex.worker.guard import BEAT
 
-__all__ = ["Output", "Process", "spawn"]
+__all__ = [
+    "Ends",
+    "Launcher",
+    "Output",
+    "Process",
+    "SpawnLauncher",
+    "how_it_ended",
+    "on_exit_of",
+    "start_interpreter",
+    "watch_exit",
+]
 
 _LAST_LINES: Final = 60
 """Lines of a worker's output kept for its errors: room for two tracebacks, not a log."""
@@ -80,7 +90,7 @@ class _Pulse(asyncio.Protocol):
 
 
 @dataclass(slots=True)
-class _Ends:
+class Ends:
     """The service's ends of what a worker is given, and the worker's, which close once it has them."""
 
     sock: socket.socket
@@ -93,7 +103,8 @@ class _Ends:
     given_output: int
 
     @classmethod
-    def open(cls) -> _Ends:
+    def open(cls) -> Ends:
+        """A fresh set."""
         mine, given = socket.socketpair()
         mine.setblocking(False)
         given_lifeline, lifeline = os.pipe()
@@ -102,43 +113,47 @@ class _Ends:
         return cls(mine, lifeline, pulse, output, given, given_lifeline, given_pulse, given_output)
 
     def close_given(self) -> None:
+        """Close the worker's ends here."""
         self.given_sock.close()
         for number in (self.given_lifeline, self.given_pulse, self.given_output):
             os.close(number)
 
     def close_mine(self) -> None:
+        """Close the service's ends: a worker that has the others ends with them."""
         self.sock.close()
         for number in (self.lifeline, self.pulse, self.output):
             os.close(number)
 
 
 class Process:
-    """One worker process. Made by `spawn`."""
+    """One worker process, and what it says beside its socket.
 
-    def __init__(self, popen: subprocess.Popen[bytes], ends: _Ends) -> None:
-        self.pid = popen.pid
+    Attributes:
+        pid: Its process id, which is its process group's too.
+        socket: The service's end of the socket.
+        exited: Its exit status when it has ended: negative for a signal, None when nobody could tell.
+        output: The last lines it wrote.
+    """
+
+    def __init__(self, pid: int, ends: Ends) -> None:
+        self.pid = pid
         self.socket = ends.sock
-        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._popen = popen
-        self._lifeline = ends.lifeline
+        self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._ends = ends
         self._pipes: list[asyncio.BaseTransport] = []
         self._pulse: _Pulse
         self.output: Output
 
-    async def _listen(self, ends: _Ends, on_line: Callable[[str], None] | None) -> None:
+    async def listen(self, on_line: Callable[[str], None] | None) -> None:
+        """Begin to read heartbeats and output."""
         loop = asyncio.get_running_loop()
         pulse, self._pulse = await loop.connect_read_pipe(
-            lambda: _Pulse(loop), os.fdopen(ends.pulse, "rb", 0)
+            lambda: _Pulse(loop), os.fdopen(self._ends.pulse, "rb", 0)
         )
         output, self.output = await loop.connect_read_pipe(
-            lambda: Output(on_line), os.fdopen(ends.output, "rb", 0)
+            lambda: Output(on_line), os.fdopen(self._ends.output, "rb", 0)
         )
         self._pipes = [pulse, output]
-        if hasattr(os, "pidfd_open"):
-            pidfd = os.pidfd_open(self.pid)
-            loop.add_reader(pidfd, self._reap, pidfd)
-        else:
-            threading.Thread(target=self._await_exit, args=(loop,), name="dspex-reaper", daemon=True).start()
 
     @property
     def last_beat(self) -> float:
@@ -150,20 +165,8 @@ class Process:
         """Bytes of memory the process said it has, at its last heartbeat."""
         return self._pulse.resident
 
-    def _reap(self, pidfd: int) -> None:
-        code = self._popen.poll()
-        if code is None:
-            return
-        asyncio.get_running_loop().remove_reader(pidfd)
-        os.close(pidfd)
-        self._set_exited(code)
-
-    def _await_exit(self, loop: asyncio.AbstractEventLoop) -> None:
-        code = self._popen.wait()
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody asks any more
-            loop.call_soon_threadsafe(self._set_exited, code)
-
-    def _set_exited(self, code: int) -> None:
+    def set_exited(self, code: int | None) -> None:
+        """Note that it has ended."""
         if not self.exited.done():
             self.exited.set_result(code)
 
@@ -174,66 +177,167 @@ class Process:
                 os.killpg(self.pid, number)
 
     def release(self) -> None:
-        """Close the service's ends. Call it when the process has exited."""
+        """Close the service's ends. Call it once, when the process has ended."""
         for pipe in self._pipes:
             pipe.close()
         self.socket.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        os.close(self._ends.lifeline)
 
 
-async def spawn(
-    python: str | None, env: Mapping[str, str], on_line: Callable[[str], None] | None = None
-) -> Process:
-    """Start a worker with a fresh interpreter.
+def how_it_ended(code: int | None) -> tuple[str, str | None]:
+    """An exit status in words, and the name of the signal if it was one."""
+    if code is None:
+        return "ended, and nobody could say how", None
+    if code >= 0:
+        return f"exited with status {code}", None
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal between the named ones
+        name = f"signal {-code}"
+    return f"was ended by {name}", name
+
+
+class Launcher(Protocol):
+    """How the workers of a pool come into being."""
+
+    async def launch(self) -> Process:
+        """Start a process that waits for HELLO.
+
+        Raises:
+            OSError: If the system refuses.
+            WorkerStartError: If it cannot be started for another reason.
+        """
+        ...
+
+    def output(self) -> str:
+        """The last lines of what launches, for the error of a launch that failed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what launching needed. The processes go on."""
+        ...
+
+
+class SpawnLauncher:
+    """Starts each worker with a fresh interpreter.
 
     Args:
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
-        on_line: Called with every line the worker writes.
+        on_line: Called with every line a worker writes.
+    """
+
+    def __init__(
+        self, python: str | None, env: Mapping[str, str], on_line: Callable[[str], None] | None = None
+    ) -> None:
+        self._python = python
+        self._env = dict(env)
+        self._on_line = on_line
+
+    async def launch(self) -> Process:
+        """See `Launcher.launch`."""
+        ends = Ends.open()
+        given = (ends.given_sock.fileno(), ends.given_lifeline, ends.given_pulse)
+        try:
+            popen = await start_interpreter(self._python, self._env, "worker", given, ends.given_output)
+        except BaseException:
+            ends.close_mine()  # the lifeline: a process that came into being all the same ends with it
+            raise
+        finally:
+            ends.close_given()
+        process = Process(popen.pid, ends)
+        watch_exit(popen, process.set_exited)
+        await process.listen(self._on_line)
+        return process
+
+    def output(self) -> str:
+        """Nothing but the worker itself says anything."""
+        return ""
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+async def start_interpreter(
+    python: str | None, env: Mapping[str, str], role: str, given: tuple[int, ...], output: int
+) -> subprocess.Popen[bytes]:
+    """Start `python -m dspex.worker` from the thread that lives as long as this process.
+
+    Args:
+        python: The interpreter, or None for this one.
+        env: Variables set over this process's environment.
+        role: What it is to be.
+        given: Descriptors it inherits and is told by number.
+        output: The descriptor that becomes its standard output and error.
 
     Raises:
         OSError: If the interpreter cannot be started.
     """
-    loop = asyncio.get_running_loop()
-    ends = _Ends.open()
-    start = loop.run_in_executor(_starter(), _start, python or sys.executable, dict(env), ends)
+    # Copies: the caller may be cancelled and close its own before the thread comes to it.
+    copies = [os.dup(number) for number in (*given, output)]
+    start = _starter().submit(_start, python or sys.executable, {**os.environ, **env}, role, copies)
+    start.add_done_callback(lambda _: _close(copies))
     try:
-        # Shielded: a start that was given up still gives back a process, which must not be lost.
-        popen = await asyncio.shield(start)
+        return await asyncio.wrap_future(start)
     except asyncio.CancelledError:
-        start.add_done_callback(lambda done: _abandon(done, ends))
+        start.add_done_callback(_reap_unwanted)
         raise
-    except BaseException:
-        ends.close_given()
-        ends.close_mine()
-        raise
-    ends.close_given()
-    process = Process(popen, ends)
-    await process._listen(ends, on_line)
-    return process
 
 
-def _start(python: str, env: Mapping[str, str], ends: _Ends) -> subprocess.Popen[bytes]:
-    numbers = (ends.given_sock.fileno(), ends.given_lifeline, ends.given_pulse)
-    return subprocess.Popen(  # noqa: S603 - the interpreter is the caller's own setting
+def _close(numbers: list[int]) -> None:
+    for number in numbers:
+        os.close(number)
+
+
+def _start(python: str, env: dict[str, str], role: str, copies: list[int]) -> subprocess.Popen[bytes]:
+    *given, output = copies
+    return subprocess.Popen(  # noqa: S603 - the interpreter is the user's own setting
         # -P keeps the working directory off sys.path: a file of the user's must not shadow a module of ours.
-        [python, "-P", "-m", "dspex.worker", str(os.getpid()), *map(str, numbers)],
+        [python, "-P", "-m", "dspex.worker", role, str(os.getpid()), *map(str, given)],
         stdin=subprocess.DEVNULL,
-        stdout=ends.given_output,
-        stderr=ends.given_output,
-        env={**os.environ, **env},
-        pass_fds=numbers,
+        stdout=output,
+        stderr=output,
+        env=env,
+        pass_fds=given,
         process_group=0,
     )
 
 
-def _abandon(done: asyncio.Future[Any], ends: _Ends) -> None:
-    ends.close_given()
-    ends.close_mine()  # the lifeline ends, and the worker with it
-    if not done.cancelled() and done.exception() is None:
-        threading.Thread(target=done.result().wait, name="dspex-reaper", daemon=True).start()
+def _reap_unwanted(start: Future[subprocess.Popen[bytes]]) -> None:
+    if not start.cancelled() and start.exception() is None:
+        threading.Thread(target=start.result().wait, name="dspex-reaper", daemon=True).start()
+
+
+def watch_exit(popen: subprocess.Popen[bytes], exited: Callable[[int], None]) -> None:
+    """Call `exited` on the running loop with the status of a child of this process, when it has ended."""
+    loop = asyncio.get_running_loop()
+    if hasattr(os, "pidfd_open"):
+        on_exit_of(popen.pid, lambda: exited(popen.wait()))
+        return
+
+    def wait() -> None:
+        code = popen.wait()
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody asks any more
+            loop.call_soon_threadsafe(exited, code)
+
+    threading.Thread(target=wait, name="dspex-reaper", daemon=True).start()
+
+
+def on_exit_of(pid: int, ended: Callable[[], None]) -> None:
+    """Call `ended` on the running loop when a process, a child or not, has ended (Linux).
+
+    Raises:
+        ProcessLookupError: If there is no such process.
+    """
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(pid)
+
+    def readable() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        ended()
+
+    loop.add_reader(pidfd, readable)
 
 
 _executor: ThreadPoolExecutor | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -29,6 +29,9 @@ class PoolSpec(BaseModel):
         max_restarts: Deaths of workers the pool makes good within `restart_window` before it gives up.
         restart_window: Seconds for which a death is remembered.
         heartbeat_timeout: Seconds without a heartbeat after which a worker counts as hung and is ended.
+        start: How a worker comes into being: `zygote` forks it in milliseconds from a process that has DSPy
+            imported, `spawn` starts an interpreter for each; `auto` is `zygote` on Linux unless `python` is
+            set.
         python: The interpreter of the workers; None for this one. It needs dspex installed.
         env: Environment variables set in the workers, over the service's own.
         preload: Modules imported by a worker before it is READY.
@@ -50,6 +53,7 @@ class PoolSpec(BaseModel):
     max_restarts: Annotated[int, Field(ge=0)] = 10
     restart_window: _Seconds = 60.0
     heartbeat_timeout: _Seconds = 15.0
+    start: Literal["auto", "zygote", "spawn"] = "auto"
     python: str | None = None
     env: dict[str, str] = Field(default_factory=dict)
     preload: tuple[str, ...] = ()

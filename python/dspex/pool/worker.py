@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dspex import __version__
 from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError, from_dict
 from dspex.pool.lifecycle import Lifecycle, State
-from dspex.pool.process import Process, spawn
+from dspex.pool.process import how_it_ended
 from dspex.wire import MSGPACK, PROTOCOL, Frame, FrameReader, Kind, MessagePack, encode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dspex.pool.call import Call
+    from dspex.pool.process import Launcher, Process
     from dspex.pool.spec import PoolSpec
 
 __all__ = ["Worker"]
@@ -35,14 +34,16 @@ class Worker(asyncio.Protocol):
 
     Args:
         spec: The pool's settings.
-        lm: Settings of the LM, with the key; they go to the process in the hand-shake and nowhere else.
+        hello: What the hand-shake tells the process. It holds the LM's key, and goes nowhere else.
+        launcher: What starts the process.
         on_free: Called when a call has left the worker.
     """
 
     def __init__(
         self,
         spec: PoolSpec,
-        lm: Mapping[str, Any] | None,
+        hello: Mapping[str, Any],
+        launcher: Launcher,
         *,
         on_free: Callable[[Call], None],
     ) -> None:
@@ -61,7 +62,8 @@ class Worker(asyncio.Protocol):
         self.condemned = False
         """Whether it was ended for the fault of one call, which the others on it did not share."""
         self._spec = spec
-        self._lm = lm
+        self._hello = hello
+        self._launcher = launcher
         self._on_free = on_free
         self._codec = MessagePack()
         self._reader = FrameReader()
@@ -90,10 +92,10 @@ class Worker(asyncio.Protocol):
         """
         try:
             async with asyncio.timeout(self._spec.start_timeout):
-                self.process = await spawn(self._spec.python, self._spec.env)
+                self.process = await self._launcher.launch()
                 self.process.exited.add_done_callback(lambda _: self._exited())
                 await self._loop.create_connection(lambda: self, sock=self.process.socket)
-                self._send(Kind.HELLO, 0, self._hello())
+                self._send(Kind.HELLO, 0, self._hello)
                 self.versions = await asyncio.shield(self._ready)
         except TimeoutError:
             error = self._start_error(
@@ -104,7 +106,7 @@ class Worker(asyncio.Protocol):
         except WorkerDiedError as err:
             error = self._start_error("start-exit", f"{err.message.partition(chr(10))[0]}")
         except WorkerStartError as err:
-            error = err
+            error = err if self.process is not None else self._start_error(err.code, err.message)
         except asyncio.CancelledError:
             await self.end("the pool is closing", force=True)
             raise
@@ -113,23 +115,10 @@ class Worker(asyncio.Protocol):
             self._watch_pulse()
             return
         await self.end("it did not start", force=True)
-        error.details.setdefault("output", self.output())
         raise error
 
-    def _hello(self) -> dict[str, Any]:
-        return {
-            "protocol": PROTOCOL,
-            "dspex": __version__,
-            "max_inflight": self._spec.max_inflight,
-            "preload": self._spec.preload,
-            "lm": dict(self._lm) if self._lm else None,
-            # As multiprocessing does: what the service can import, its workers can. Another interpreter
-            # has its own packages.
-            "path": [entry for entry in sys.path if entry] if self._spec.python is None else [],
-        }
-
     def _start_error(self, code: str, what: str) -> WorkerStartError:
-        output = self.output()
+        output = self.output() or self._launcher.output()
         return WorkerStartError(
             f"a worker of pool {self._spec.name!r} did not start: {what}"
             + (f"\nits last output:\n{output}" if output else ""),
@@ -201,9 +190,8 @@ class Worker(asyncio.Protocol):
 
     def _death(self, reason: str) -> WorkerDiedError:
         code = self.process.exited.result() if self.process and self.process.exited.done() else None
-        name = signal.Signals(-code).name if code is not None and code < 0 else None
+        how, name = how_it_ended(code)
         output = self.output()
-        how = f"was ended by {name}" if name else f"exited with status {code}"
         return WorkerDiedError(
             f"the worker (pid {self.pid}) {how}: {reason}"
             + (f"\nits last output:\n{output}" if output else ""),
@@ -228,7 +216,7 @@ class Worker(asyncio.Protocol):
     def output(self) -> str:
         """The last lines the process wrote, without the LM's key."""
         text = self.process.output.tail() if self.process else ""
-        key = (self._lm or {}).get("api_key")
+        key = (self._hello["lm"] or {}).get("api_key")
         return text.replace(key, "***") if key else text
 
     def _watch_pulse(self) -> None:

@@ -43,6 +43,9 @@ class Kind(IntEnum):
     ERROR = 5  # the call's error, as `DspexError.to_dict`; the id is free again
     CANCEL = 6  # the caller has gone; stop the call and answer ERROR
     STOP = 7  # service -> worker: finish nothing more and exit
+    FORK = 8  # service -> zygote, with the descriptors of the worker to be
+    FORKED = 9  # zygote -> service: the new worker's process id
+    EXITED = 10  # zygote -> service: a worker's process id and exit status
 
 
 _KINDS: Final = frozenset(int(kind) for kind in Kind)

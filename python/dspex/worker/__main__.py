@@ -1,24 +1,30 @@
-"""Entry of a worker process. The guard comes first: from here on the worker cannot outlive the service."""
+"""Entry of a worker process. The guard comes first: from here on it cannot outlive the service."""
 
 from __future__ import annotations
 
 import sys
 
-from dspex.worker.guard import Descriptors, stand_guard
+from dspex.worker.guard import Descriptors, die_with_parent, stand_guard
 
 
 def main() -> None:
     """Read the descriptors from the command line and serve until the service says stop or goes away."""
-    numbers = sys.argv[1:]
-    if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
-        sys.exit("dspex.worker is started by a pool: python -m dspex.worker PARENT SOCKET LIFELINE PULSE")
-    parent, socket, lifeline, pulse = map(int, numbers)
-    descriptors = Descriptors(socket, lifeline, pulse)
-    stand_guard(descriptors, parent=parent)
+    match sys.argv[1:]:
+        case ["worker", parent, *numbers] if len(numbers) == 3:
+            descriptors = Descriptors(*map(int, numbers))
+            stand_guard(descriptors, parent=int(parent))
 
-    from dspex.worker.server import serve
+            from dspex.worker.server import serve
 
-    serve(descriptors)
+            serve(descriptors)
+        case ["zygote", parent, control, lifeline]:
+            die_with_parent(int(parent))
+
+            from dspex.worker.zygote import run
+
+            run(int(control), int(lifeline))
+        case _:
+            sys.exit("a pool starts this: python -m dspex.worker worker|zygote PARENT DESCRIPTOR...")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import sys
 import threading
 from typing import Final, NamedTuple
 
-__all__ = ["BEAT", "BEAT_INTERVAL", "Descriptors", "stand_guard"]
+__all__ = ["BEAT", "BEAT_INTERVAL", "Descriptors", "die_with_parent", "kill_on_hangup", "stand_guard"]
 
 BEAT: Final = struct.Struct("!IQ")
 """One heartbeat: its number, from 0, and the process's resident memory in bytes."""
@@ -51,16 +51,28 @@ def stand_guard(descriptors: Descriptors, *, parent: int | None) -> None:
         descriptors: The worker's descriptors.
         parent: The service's process id when it started this process itself; None when a zygote forked it.
     """
-    if sys.platform == "linux":
-        if parent is not None:
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before the signal was armed
-                os._exit(1)
-        _kill_on_hangup(descriptors.lifeline)
+    if parent is not None:
+        die_with_parent(parent)
+    kill_on_hangup(descriptors.lifeline)
     threading.Thread(target=_pulse, args=descriptors[1:], name="dspex-pulse", daemon=True).start()
 
 
-def _kill_on_hangup(lifeline: int) -> None:
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends (Linux; nothing elsewhere).
+
+    Args:
+        parent: The process id of the process that did.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the signal was armed
+        os._exit(1)
+
+
+def kill_on_hangup(lifeline: int) -> None:
+    """Have the kernel kill this process when the other end of a pipe closes (Linux; nothing elsewhere)."""
+    if sys.platform != "linux":
+        return
     # Nobody writes to the lifeline, so the only event that can ever signal is its end.
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)

@@ -9,33 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
-import importlib
 import os
 import socket
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from dspex import __version__
-from dspex.errors import DeadlineExceeded, DspexError, WireError, WorkerStartError
-from dspex.wire import MSGPACK, PROTOCOL, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.errors import DeadlineExceeded, DspexError, WireError
+from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
 
 if TYPE_CHECKING:
     from dspex.worker.guard import Descriptors
     from dspex.worker.operations import Bench
 
 __all__ = ["serve"]
-
-_DEFAULT_ENV: Final = {
-    # One thread each unless the user says otherwise: N workers with N BLAS threads fight over the cores.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # LiteLLM otherwise fetches its price list over the network while it is imported, in a thread.
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-}
 
 
 def serve(descriptors: Descriptors) -> None:
@@ -127,47 +116,22 @@ class Server(asyncio.Protocol):
     # --- hand-shake ---
 
     def _greet(self, hello: dict[str, Any]) -> None:
-        started = time.perf_counter()
         try:
-            mine = {"protocol": PROTOCOL, "dspex": __version__}
-            theirs = {name: hello[name] for name in mine}
-            if theirs != mine:
-                raise WorkerStartError(
-                    f"the service has {theirs}, the worker's interpreter has {mine}",
-                    code="version-mismatch",
-                    hint="install the same dspex in the interpreter of the pool",
-                )
-            self._prepare(hello)
+            check_versions(hello)
+            prepare_interpreter(hello)
+            # DSPy's async path goes through the default executor for parts of every call, and its size of
+            # cores + 4 would be the number of calls that make progress.
+            threads = ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-work")
+            self._loop.set_default_executor(threads)
+            from dspex.worker.operations import Bench
+
+            for module in hello["preload"]:
+                import_preload(module)
+            self._bench = Bench(hello["lm"], threads)
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
-            self._send(Kind.ERROR, 0, _start_error(err).to_dict())
+            self._send(Kind.ERROR, 0, start_error(err).to_dict())
             self._leave()
-        import dspy
-
-        self._send(
-            Kind.READY,
-            0,
-            {
-                **mine,
-                "dspy": dspy.__version__,
-                "python": ".".join(map(str, sys.version_info[:3])),
-                "pid": os.getpid(),
-                "seconds": time.perf_counter() - started,
-            },
-        )
-
-    def _prepare(self, hello: dict[str, Any]) -> None:
-        for name, value in _DEFAULT_ENV.items():
-            os.environ.setdefault(name, value)
-        sys.path.extend(entry for entry in hello["path"] if entry not in sys.path)
-        # DSPy's async path goes through the default executor for parts of every call, and its size of
-        # cores + 4 would be the number of calls that make progress.
-        threads = ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-work")
-        self._loop.set_default_executor(threads)
-        from dspex.worker.operations import Bench
-
-        for module in hello["preload"]:
-            importlib.import_module(module)
-        self._bench = Bench(hello["lm"], threads)
+        self._send(Kind.READY, 0, versions())
 
     # --- calls ---
 
@@ -196,9 +160,3 @@ class Server(asyncio.Protocol):
         # Here and not in `_run`: a task that is cancelled before its first step never enters it.
         if task.cancelled():
             self._send(Kind.ERROR, call_id, DspexError("the call was cancelled", code="cancelled").to_dict())
-
-
-def _start_error(err: Exception) -> WorkerStartError:
-    if isinstance(err, WorkerStartError):
-        return err
-    return WorkerStartError(f"{type(err).__name__}: {err}", code="worker-start")

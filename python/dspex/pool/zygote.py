@@ -1,0 +1,233 @@
+"""The service's side of a zygote: a process that forks workers. See `dspex.worker.zygote`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from dspex.errors import WireError, WorkerStartError, from_dict
+from dspex.pool.process import Ends, Output, Process, how_it_ended, on_exit_of, start_interpreter, watch_exit
+from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+
+__all__ = ["ZygoteLauncher"]
+
+
+_LAST_WORDS: Final = 0.05
+"""Seconds for which the output of a zygote that has ended is still read."""
+
+
+class ZygoteLauncher:
+    """Forks each worker from a process that has DSPy imported and warmed.
+
+    The zygote is started when the first worker is wanted, and again when it has died; workers it forked
+    before live on.
+
+    Args:
+        python: The interpreter, or None for this one.
+        env: Variables set over this process's environment.
+        hello: The settings the zygote needs, without any secret: it outlives no request but serves all.
+        on_line: Called with every line a worker writes.
+    """
+
+    def __init__(
+        self,
+        python: str | None,
+        env: Mapping[str, str],
+        hello: Mapping[str, Any],
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        self._python = python
+        self._env = dict(env)
+        self._hello = dict(hello)
+        self._on_line = on_line
+        self._link: _Link | None = None
+        self._turn = asyncio.Lock()  # one request at a time: see `dspex.worker.zygote`
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's process id, while there is one."""
+        return self._link.popen.pid if self._link is not None and self._link.alive else None
+
+    async def launch(self) -> Process:
+        """See `Launcher.launch`."""
+        async with self._turn:
+            if self._link is None or not self._link.alive:
+                await self._start()
+            ends = Ends.open()
+            try:
+                assert self._link is not None  # noqa: S101 - the lines above have seen to it
+                return await self._link.fork(ends, self._on_line)
+            except BaseException:
+                ends.close_mine()
+                raise
+            finally:
+                ends.close_given()
+
+    def output(self) -> str:
+        """See `Launcher.output`."""
+        return self._link.output.tail() if self._link is not None else ""
+
+    async def aclose(self) -> None:
+        """End the zygote."""
+        async with self._turn:
+            if self._link is not None:
+                await self._link.end()
+
+    async def _start(self) -> None:
+        mine, given = socket.socketpair()
+        given_lifeline, lifeline = os.pipe()
+        output, given_output = os.pipe()
+        try:
+            numbers = (given.fileno(), given_lifeline)
+            popen = await start_interpreter(self._python, self._env, "zygote", numbers, given_output)
+        except BaseException:
+            mine.close()
+            os.close(lifeline)
+            os.close(output)
+            raise
+        finally:
+            given.close()
+            os.close(given_lifeline)
+            os.close(given_output)
+        self._link = link = _Link(popen, mine, lifeline)
+        try:
+            await link.open(output)
+            await link.ask(Kind.HELLO, self._hello)
+        except BaseException:
+            await asyncio.shield(link.end())
+            raise
+
+
+class _Link(asyncio.Protocol):
+    """One running zygote."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], sock: socket.socket, lifeline: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.popen = popen
+        self.output: Output
+        self.exited: asyncio.Future[int] = loop.create_future()
+        self._loop = loop
+        self._sock = sock
+        self._lifeline = lifeline
+        self._codec = MessagePack()
+        self._reader = FrameReader()
+        self._asked = 0
+        self._answer: asyncio.Future[Any] | None = None
+        self._children: dict[int, Process] = {}
+        self._early: dict[int, int] = {}  # exits that overtook the answer to their fork
+        self._transport: Any = None
+        self._pipe: Any = None
+        watch_exit(popen, self._set_exited)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return not self.exited.done() and not self._transport.is_closing()
+
+    async def open(self, output: int) -> None:
+        """Begin to read what it says."""
+        self._sock.setblocking(False)
+        self._pipe, self.output = await self._loop.connect_read_pipe(Output, os.fdopen(output, "rb", 0))
+        await self._loop.create_connection(lambda: self, sock=self._sock)
+
+    async def fork(self, ends: Ends, on_line: Callable[[str], None] | None) -> Process:
+        """Have it fork a worker."""
+        given = [ends.given_sock.fileno(), ends.given_lifeline, ends.given_pulse, ends.given_output]
+        pid = await self.ask(Kind.FORK, None, given)
+        process = Process(pid, ends)
+        if pid in self._early:
+            process.set_exited(self._early.pop(pid))
+        else:
+            self._children[pid] = process
+        await process.listen(on_line)
+        return process
+
+    async def ask(self, kind: Kind, value: Any, numbers: list[int] | None = None) -> Any:
+        """Send a request, with descriptors, and wait for its answer.
+
+        Raises:
+            WorkerStartError: If it refuses or is gone.
+        """
+        self._answer = self._loop.create_future()
+        self._asked += 1
+        frame = encode_frame(kind, self._asked, self._codec.encode(value), codec=MSGPACK)
+        try:
+            socket.send_fds(self._sock, [frame], numbers or [])
+        except OSError as err:
+            raise self._gone() from err
+        return await self._answer
+
+    async def end(self) -> None:
+        """End the process and let go of it. Its children are reaped by init from then on."""
+        self._hand_over_children()
+        if self._transport is not None:
+            self._transport.abort()
+        with contextlib.suppress(ProcessLookupError):
+            self.popen.kill()
+        await self.exited
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def _set_exited(self, code: int) -> None:
+        self.exited.set_result(code)
+        self._hand_over_children()
+        if self._answer is not None and not self._answer.done():
+            # Its last words are in the pipe still; the error should have them.
+            self._loop.call_later(_LAST_WORDS, self._fail, self._gone())
+
+    def _hand_over_children(self) -> None:
+        """Nobody will tell how they end any more; that they end can be seen all the same."""
+        for pid, process in self._children.items():
+            try:
+                on_exit_of(pid, lambda process=process: process.set_exited(None))  # type: ignore[misc]
+            except ProcessLookupError:
+                process.set_exited(None)
+        self._children.clear()
+
+    def _gone(self) -> WorkerStartError:
+        how, _ = how_it_ended(self.exited.result() if self.exited.done() else None)
+        return WorkerStartError(f"the zygote {how}", code="zygote-died")
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ours."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived."""
+        try:
+            for frame in self._reader.feed(data):
+                self._take(frame)
+        except WireError as err:
+            self._fail(err)
+            self.popen.kill()
+
+    def _take(self, frame: Frame) -> None:
+        value = self._codec.decode(frame.body)
+        if frame.kind == Kind.EXITED:
+            pid, code = value
+            process = self._children.pop(pid, None)
+            if process is not None:
+                process.set_exited(code)
+            else:
+                self._early[pid] = code
+        elif frame.id == self._asked and self._answer is not None and not self._answer.done():
+            # The answer to an earlier question, whose asker was cancelled, has another id and is dropped:
+            # the lifeline of that worker is closed already.
+            if frame.kind == Kind.ERROR:
+                self._answer.set_exception(from_dict(value))
+            else:
+                self._answer.set_result(value)

@@ -1,0 +1,183 @@
+"""A process that has DSPy imported and warmed, and forks workers in milliseconds.
+
+It is single-threaded and runs no event loop: a fork copies one thread only, and a lock that another one
+held stays locked for ever. Whatever would start a thread is refused before the first fork, by name. It
+serves one pool, over one socket::
+
+    service -> zygote   HELLO settings          FORK + the worker's four descriptors
+    zygote -> service   READY | ERROR           FORKED pid | ERROR        EXITED [pid, status]
+
+A forked worker does not depend on it: the lifeline is tied to the service, and a worker whose zygote has
+died works on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from dspex.errors import WorkerStartError
+from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.worker.guard import Descriptors, kill_on_hangup, stand_guard
+from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
+
+__all__ = ["run"]
+
+
+def run(control: int, lifeline: int) -> NoReturn:
+    """Serve FORK requests until the service says STOP or goes away.
+
+    Args:
+        control: The socket's number.
+        lifeline: The pipe whose end of file says that the service is gone.
+    """
+    kill_on_hangup(lifeline)
+    Zygote(socket.socket(fileno=control)).serve()
+    os._exit(0)
+
+
+class Zygote:
+    """The loop of the zygote: one descriptor for requests, one for children that end."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._reader = FrameReader()
+        self._codec = MessagePack()
+        self._wakeup, self._wakeup_in = os.pipe()
+        os.set_blocking(self._wakeup_in, False)
+
+    def serve(self) -> None:
+        """Run until STOP or the end of the socket."""
+        signal.signal(
+            signal.SIGCHLD, lambda *_: None
+        )  # a handler there must be, for the wake-up to be written
+        signal.set_wakeup_fd(self._wakeup_in)
+        while True:
+            readable, _, _ = select.select([self._control.fileno(), self._wakeup], [], [])
+            if self._wakeup in readable:
+                os.read(self._wakeup, 4096)
+                self._reap()
+            if self._control.fileno() in readable:
+                # The service waits for the answer to one request before it sends the next, so the
+                # descriptors that arrive belong to the one frame that arrives.
+                data, numbers, _, _ = socket.recv_fds(self._control, 65536, 8)
+                if not data:
+                    return
+                for frame in self._reader.feed(data):
+                    if frame.kind == Kind.STOP:
+                        return
+                    self._take(frame, numbers)
+
+    def _take(self, frame: Frame, numbers: list[int]) -> None:
+        try:
+            if frame.kind == Kind.HELLO:
+                self._warm(self._codec.decode(frame.body))
+                self._send(Kind.READY, frame.id, versions())
+            elif frame.kind == Kind.FORK:
+                self._send(Kind.FORKED, frame.id, self._fork(numbers))
+        except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
+            self._send(Kind.ERROR, frame.id, start_error(err).to_dict())
+
+    def _send(self, kind: Kind, call_id: int, value: Any) -> None:
+        self._control.sendall(encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK))
+
+    # --- warming ---
+
+    def _warm(self, hello: dict[str, Any]) -> None:
+        check_versions(hello)
+        prepare_interpreter(hello)
+        import dspex.worker.server
+
+        _check_threads("dspex.worker")
+        import dspex.worker.operations  # noqa: F401 - imports DSPy, for the workers
+
+        _check_threads("dspy")
+        for module in hello["preload"]:
+            import_preload(module)
+            _check_threads(module)
+        _run_once()
+        _check_threads("a first dspy.Predict")
+        # What is alive now stays alive in every worker: a collector that visited it would copy its pages.
+        gc.collect()
+        gc.freeze()
+
+    # --- forking ---
+
+    def _fork(self, numbers: list[int]) -> int:
+        sock, lifeline, pulse, output = numbers
+        sys.stdout.flush()
+        sys.stderr.flush()  # or every worker would say again what is still in the buffers
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become_worker(Descriptors(sock, lifeline, pulse), output)
+            finally:
+                os._exit(1)  # never return into the zygote's loop
+        for number in numbers:
+            os.close(number)
+        return pid
+
+    def _become_worker(self, descriptors: Descriptors, output: int) -> None:
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._control.close()
+        for number in (self._wakeup, self._wakeup_in):
+            os.close(number)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        stand_guard(descriptors, parent=None)
+        from dspex.worker.server import serve
+
+        try:
+            serve(descriptors)
+        except BaseException:  # noqa: BLE001 - the last word of a process that ends
+            sys.excepthook(*sys.exc_info())
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                self._send(Kind.EXITED, 0, [pid, os.waitstatus_to_exitcode(status)])
+
+
+def _run_once() -> None:
+    """One prediction from end to end, on an LM that is not there, so that no worker pays for the first."""
+    import dspy
+    from dspy.utils.dummies import DummyLM
+
+    adapter = dspy.ChatAdapter(use_json_adapter_fallback=False)
+    with dspy.context(lm=DummyLM([{"answer": "yes", "score": "0.5"}]), adapter=adapter, disable_history=True):
+        predict = dspy.Predict("question, context: list[str] -> answer: str, score: float")
+        predict(question="is it warm?", context=["yes"])
+
+
+def _check_threads(cause: str) -> None:
+    """Refuse to go on with more than one thread.
+
+    Raises:
+        WorkerStartError: If there are others; `cause` is to blame.
+    """
+    try:
+        count = len(os.listdir("/proc/self/task"))
+    except OSError:
+        import threading
+
+        count = threading.active_count()
+    if count > 1:
+        raise WorkerStartError(
+            f"importing {cause} left {count - 1} thread(s) running: a process that has them cannot be forked",
+            code="zygote-not-single-threaded",
+            hint="set start='spawn', or find the setting that keeps the module from starting threads",
+            module=cause,
+            threads=count - 1,
+        )
