@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dspex.adapters import ChatAdapter, JSONAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
+    from dspex.pool import Pool, PoolSpec
     from dspex.prediction import Completions, Prediction
     from dspex.signature import Signature
 
@@ -24,6 +25,8 @@ __all__ = [
     "Completions",
     "DspexError",
     "JSONAdapter",
+    "Pool",
+    "PoolSpec",
     "Prediction",
     "Signature",
     "__version__",
@@ -35,6 +38,8 @@ _HOME = {
     "DspexError": "dspex.errors",
     "JSONAdapter": "dspex.adapters",
     "LM": "dspex.lm",
+    "Pool": "dspex.pool",
+    "PoolSpec": "dspex.pool",
     "Prediction": "dspex.prediction",
     "Signature": "dspex.signature",
 }

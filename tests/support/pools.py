@@ -6,20 +6,39 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.support.chat import ChatServer
 from tests.support.processes import children, until
 
 from dspex.pool import Pool, PoolSpec
+from dspex.testing import ChatRequest, ModelServer
 
 OpenPool = Callable[..., Awaitable[Pool]]
 
 
+KEY = "sk-test-not-a-real-key"
+
+
+class Chat:
+    """The project's model server, with an answer that a test may change as it goes."""
+
+    def __init__(self) -> None:
+        self.reply: Callable[[ChatRequest], Any] = lambda _: (
+            "[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]"
+        )
+        self.server = ModelServer(lambda request: self.reply(request))
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [request.body for request in self.server.requests]
+
+    def lm(self, **settings: Any) -> dict[str, Any]:
+        return {"model": "openai/test", "api_base": self.server.api_base, "api_key": KEY, **settings}
+
+
 @pytest.fixture
-async def chat() -> AsyncIterator[ChatServer]:
-    server = ChatServer()
-    await server.start()
-    yield server
-    await server.stop()
+async def chat() -> AsyncIterator[Chat]:
+    chat = Chat()
+    async with chat.server:
+        yield chat
 
 
 @pytest.fixture
