@@ -95,10 +95,6 @@ def _twice_encoded(text: str) -> Any:
     return json.loads(json.loads(f'"{text}"'))
 
 
-def _twice_encoded(text: str) -> Any:
-    return json.loads(json.loads(f'"{text}"'))
-
-
 def _repaired(text: str) -> Any:
     import json_repair
 
