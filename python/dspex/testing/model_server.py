@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from dspex._portal import Portal
 from dspex.errors import DspexError, LMError
 from dspex.testing.answers import Answer, Answerer, ChatRequest
 from dspex.testing.faults import (
@@ -112,7 +112,7 @@ class ModelServer:
         self._api_base: str | None = None
         self._runner: web.AppRunner | None = None
         self._stopped: asyncio.Event | None = None
-        self._thread: _LoopThread | None = None
+        self._thread: Portal | None = None
 
     @property
     def api_base(self) -> str:
@@ -156,11 +156,11 @@ class ModelServer:
             await runner.cleanup()
 
     def __enter__(self) -> Self:
-        thread = _LoopThread()
+        thread = Portal("dspex-model-server")
         try:
             thread.run(self.__aenter__(), START_WAIT)
         except BaseException:
-            thread.stop()
+            thread.close()
             raise
         self._thread = thread
         return self
@@ -171,7 +171,7 @@ class ModelServer:
             try:
                 thread.run(self.__aexit__(), STOP_WAIT)
             finally:
-                thread.stop()
+                thread.close()
 
     def __repr__(self) -> str:
         return f"ModelServer({self._api_base or 'not running'}, requests={len(self.requests)})"
@@ -300,26 +300,6 @@ class ModelServer:
     async def _stall(self) -> None:
         assert self._stopped is not None  # noqa: S101 - a handler runs only while the server does
         await self._stopped.wait()
-
-
-class _LoopThread:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="dspex-model-server", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.get_loop().run_forever()
-
-    def run(self, coroutine: Any, timeout: float) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_WAIT)
 
 
 def _json(raw: bytes) -> Any:
