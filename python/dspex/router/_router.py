@@ -1,0 +1,78 @@
+"""`Router`: the Rust router with the targets it chooses between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dspex._core import Router as _CoreRouter
+from dspex.errors import DeadlineExceeded
+from dspex.prediction import Prediction
+from dspex.router._operation import Operation
+from dspex.router._target import Target
+
+__all__ = ["Router", "TargetCounts"]
+
+BACKSTOP_SECONDS = 0.5
+"""How much longer than its own limit a target may take before the router ends it. A target's error says
+where the time went, so it gets the chance to fire first."""
+
+
+class TargetCounts(NamedTuple):
+    """What one target has done since the router was made."""
+
+    name: str
+    in_flight: int
+    served: int
+    failed: int
+    cancelled: int
+
+
+class Router:
+    """Sends each operation to one of the targets and keeps count.
+
+    Args:
+        targets: In order of preference among those of one side; native is preferred to python.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = tuple(targets)
+        self._core = _CoreRouter([(target.name, target.side) for target in targets])
+
+    async def dispatch(self, operation: Operation, timeout: float) -> Prediction:
+        """Run the operation on the target that fits it, within `timeout` seconds.
+
+        Raises:
+            RouteError: If no target can serve the call as it was asked for.
+            DeadlineExceeded: If the time ran out.
+            DspexError: Whatever the target raised.
+        """
+        index = self._core.decide(operation.route, operation.native_able)
+        target = self._targets[index]
+        outcome = "failed"
+        try:
+            try:
+                async with asyncio.timeout(timeout + BACKSTOP_SECONDS) as scope:
+                    prediction = await target.run(operation, timeout)
+            except TimeoutError as error:
+                if not scope.expired():
+                    raise
+                raise DeadlineExceeded(
+                    f"{target.name} gave no answer within {timeout:g} s and did not end by itself",
+                    hint="allow more time with `timeout=`, or look at what the target is doing",
+                    timeout=timeout,
+                    stage=target.name,
+                ) from error
+            outcome = "served"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._core.record(index, outcome)
+        prediction.route = target.name
+        return prediction
+
+    def counts(self) -> list[TargetCounts]:
+        """What each target has done, in order of registration."""
+        return [TargetCounts(*row) for row in self._core.counts()]

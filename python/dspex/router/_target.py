@@ -1,0 +1,32 @@
+"""`Target`: what can run an operation."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from dspex.prediction import Prediction
+from dspex.router._operation import Operation
+
+__all__ = ["Target"]
+
+
+class Target(Protocol):
+    """One way to run operations: the Rust core in this process, or a pool of workers."""
+
+    @property
+    def name(self) -> str:
+        """What `prediction.route` says: `native`, `pool:general`."""
+        ...
+
+    @property
+    def side(self) -> Literal["native", "python"]:
+        """Which of the two sides this is."""
+        ...
+
+    async def run(self, operation: Operation, timeout: float) -> Prediction:
+        """Run the operation within `timeout` seconds.
+
+        Raises:
+            DspexError: Whatever went wrong, typed; `DeadlineExceeded` when the time ran out.
+        """
+        ...
