@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from dspex.adapters import ChatAdapter, JSONAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
+    from dspex.modules import Predict
     from dspex.pool import Pool, PoolSpec
     from dspex.prediction import Completions, Prediction
+    from dspex.runtime import Runtime, configure
     from dspex.signature import Signature
 
 __all__ = [
@@ -27,9 +29,12 @@ __all__ = [
     "JSONAdapter",
     "Pool",
     "PoolSpec",
+    "Predict",
     "Prediction",
+    "Runtime",
     "Signature",
     "__version__",
+    "configure",
 ]
 
 _HOME = {
@@ -40,8 +45,11 @@ _HOME = {
     "LM": "dspex.lm",
     "Pool": "dspex.pool",
     "PoolSpec": "dspex.pool",
+    "Predict": "dspex.modules",
     "Prediction": "dspex.prediction",
+    "Runtime": "dspex.runtime",
     "Signature": "dspex.signature",
+    "configure": "dspex.runtime",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 

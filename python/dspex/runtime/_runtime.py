@@ -1,0 +1,375 @@
+"""The runtime: it joins an LM, pools and the router, and owns all of them.
+
+States::
+
+    NEW --open--> OPEN --close--> CLOSED          each step once; a runtime is not reopened
+
+Everything a runtime owns lives on one event loop, its *home*: the caller's under `async with`, that of a
+background thread (a portal) under `with` and `open`. A call from the home loop is awaited in place; one
+from another loop or thread crosses over and back. A blocking call from the home loop's own thread would
+wait for itself, so it is refused.
+
+Failures while opening close what was already open. Closing cancels the calls in flight, stops the pools
+(which end their workers), closes the LM's connections and then the portal; each step has its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import enum
+import os
+import threading
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from dspex._portal import Portal
+from dspex.errors import ConfigError, DeadlineExceeded
+from dspex.lm import LM
+from dspex.pool import PoolSpec
+from dspex.prediction import Prediction
+from dspex.router import Operation, Router, TargetCounts, use
+from dspex.runtime._targets import NativeTarget, PoolTarget
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dspex.lm import LanguageModel
+    from dspex.pool import PoolStatus
+    from dspex.router import Target
+
+__all__ = ["Runtime"]
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+WARMUP_SECONDS = 60.0
+CLOSE_SECONDS = 30.0
+CROSSING_SECONDS = 5.0
+"""What a caller on another thread grants beyond the call's own limits before it stops waiting."""
+
+
+class _State(enum.Enum):
+    NEW = "new"  # nothing runs yet; settings are checked
+    OPEN = "open"  # calls are accepted
+    CLOSED = "closed"  # nothing runs any more; calls are refused
+
+
+class Runtime:
+    """Runs calls: it owns the LM's connections, the pools of workers and the router between them.
+
+    Use it as a context manager, `async with` in asynchronous code and `with` elsewhere; modules called
+    inside find it by themselves.
+
+    Args:
+        lm: The language model: `"openai/<name>"`, a `dspex.LM`, or any object with its protocol.
+        pools: The pools of DSPy workers: a number of workers, one `PoolSpec` or several. By default one
+            pool `general`. A pool starts with the first call it gets, or with `warmup`.
+        timeout: Seconds a call may take unless it says otherwise.
+
+    Raises:
+        ConfigError: If a setting is wrong.
+
+    Example:
+        ```python
+        with dspex.Runtime(lm="openai/gpt-4o-mini") as runtime:
+            dspex.Predict("question -> answer")(question="What is a zygote?")
+        ```
+    """
+
+    def __init__(
+        self,
+        lm: str | LanguageModel | None = None,
+        *,
+        pools: int | PoolSpec | Sequence[PoolSpec] | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        if lm is None:
+            raise ConfigError(
+                "a runtime needs a language model",
+                code="no-lm",
+                hint='give it lm="openai/<name>" or a dspex.LM',
+            )
+        if not timeout > 0:
+            raise ConfigError(
+                f"timeout must be a positive number of seconds, got {timeout!r}", code="config-timeout"
+            )
+        self.lm: LanguageModel = LM(lm) if isinstance(lm, str) else lm
+        self.timeout = timeout
+        self._pools = _pool_targets(self.lm, pools)
+        targets: list[Target] = [NativeTarget(self.lm), *self._pools]
+        self._router = Router(targets)
+        self._state = _State.NEW
+        self._state_lock = threading.Lock()
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._home_thread = 0
+        self._pid = os.getpid()
+        self._portal: Portal | None = None
+        self._scope = ExitStack()
+        self._calls: set[asyncio.Task[Prediction]] = set()
+
+    # -- opening and closing ----------------------------------------------------------------------
+
+    def open(self) -> Self:
+        """Open the runtime on a background thread's event loop; `with` does this and closes again."""
+        self._enter_state(_State.NEW, _State.OPEN)
+        self._portal = Portal("dspex-runtime")
+        self._home = self._portal.loop
+        self._home_thread = self._portal.thread_id
+        return self
+
+    def close(self) -> None:
+        """Close a runtime that `open` or `with` opened. Closing twice is harmless.
+
+        Raises:
+            ConfigError: If the runtime was opened by `async with`: use `aclose` there.
+        """
+        if self._state is _State.OPEN and self._portal is None:
+            raise ConfigError(
+                "this runtime lives on an event loop",
+                code="runtime-async",
+                hint="close it with `await aclose()`",
+            )
+        if not self._leave() or self._portal is None:
+            return
+        try:
+            self._portal.run(self._shut(), CLOSE_SECONDS)
+        finally:
+            self._portal.close()
+
+    async def aopen(self) -> Self:
+        """Open the runtime on the running event loop; `async with` does this and closes again."""
+        self._enter_state(_State.NEW, _State.OPEN)
+        self._home = asyncio.get_running_loop()
+        self._home_thread = threading.get_ident()
+        return self
+
+    async def aclose(self) -> None:
+        """Close the runtime, however it was opened. Closing twice is harmless."""
+        if self._portal is not None:
+            await asyncio.to_thread(self.close)
+        elif self._leave():
+            await self._shut()
+
+    def __enter__(self) -> Self:
+        self.open()
+        self._scope.enter_context(use(self))
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._scope.close()
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self.aopen()
+        self._scope.enter_context(use(self))
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._scope.close()
+        await self.aclose()
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    def run(self, operation: Operation) -> Prediction:
+        """Run an operation and wait for its prediction; modules call this for you.
+
+        Raises:
+            ConfigError: If the runtime is not open, or this thread runs its event loop.
+            DspexError: Whatever the call raised.
+        """
+        home = self._open_home()
+        self._refuse_home_thread("acall")
+        timeout = self._timeout(operation)
+        return _wait(_cross(self._call(operation, timeout), home), timeout + CROSSING_SECONDS)
+
+    async def arun(self, operation: Operation) -> Prediction:
+        """The awaitable twin of `run`, from any event loop."""
+        home = self._open_home()
+        call = self._call(operation, self._timeout(operation))
+        if asyncio.get_running_loop() is home:
+            return await call
+        return await asyncio.wrap_future(_cross(call, home))
+
+    def warmup(self, timeout: float = WARMUP_SECONDS) -> None:
+        """Start what a first call would start: every pool with its workers.
+
+        Args:
+            timeout: Seconds to wait for all of them.
+
+        Raises:
+            WorkerStartError: If a worker does not become ready.
+            DeadlineExceeded: If they are not all ready in time; those that are stay so.
+        """
+        home = self._open_home()
+        self._refuse_home_thread("awarmup")
+        _wait(_cross(self._warm(timeout), home), timeout + CROSSING_SECONDS)
+
+    async def awarmup(self, timeout: float = WARMUP_SECONDS) -> None:
+        """The awaitable twin of `warmup`."""
+        home = self._open_home()
+        if asyncio.get_running_loop() is home:
+            await self._warm(timeout)
+        else:
+            await asyncio.wrap_future(_cross(self._warm(timeout), home))
+
+    def counts(self) -> list[TargetCounts]:
+        """What each target has served so far, and what it has in flight."""
+        return self._router.counts()
+
+    def pools(self) -> dict[str, PoolStatus]:
+        """The state of every pool that has started, by name; see `dspex.pool.PoolStatus`."""
+        running = ((target.spec.name, target.pool) for target in self._pools)
+        return {name: pool.status() for name, pool in running if pool is not None}
+
+    def __repr__(self) -> str:
+        pools = ", ".join(pool.spec.name for pool in self._pools)
+        return f"<Runtime {self._state.value} lm={self.lm!r} pools=[{pools}]>"
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    async def _call(self, operation: Operation, timeout: float) -> Prediction:
+        # A task of its own, so that closing can end the call without cancelling the caller's task.
+        task = asyncio.create_task(self._router.dispatch(operation, timeout))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._state is _State.OPEN or (caller is not None and caller.cancelling()):
+                raise
+            raise _closed() from None
+
+    async def _warm(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(pool.warm() for pool in self._pools))
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"the pools were not ready within {timeout:g} s",
+                hint="allow more time, or look at `pool.status()`",
+                timeout=timeout,
+                stage="warmup",
+            ) from error
+
+    async def _shut(self) -> None:
+        ending = list(self._calls)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        results = await asyncio.gather(
+            *(pool.aclose() for pool in self._pools), self.lm.aclose(), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _timeout(self, operation: Operation) -> float:
+        return self.timeout if operation.timeout is None else operation.timeout
+
+    def _open_home(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            raise ConfigError(
+                "this runtime belongs to the process that opened it",
+                code="runtime-forked",
+                hint="open a runtime in the child after the fork",
+            )
+        if self._state is not _State.OPEN or self._home is None or self._home.is_closed():
+            raise _closed()
+        return self._home
+
+    def _refuse_home_thread(self, twin: str) -> None:
+        if threading.get_ident() == self._home_thread:
+            raise ConfigError(
+                "a blocking call here would wait for its own event loop",
+                code="blocking-in-loop",
+                hint=f"await `{twin}(...)` instead",
+            )
+
+    def _enter_state(self, before: _State, after: _State) -> None:
+        with self._state_lock:
+            if self._state is not before:
+                raise ConfigError(
+                    f"this runtime is {self._state.value} and opens only once",
+                    code="runtime-reopened",
+                    hint="make a new Runtime",
+                )
+            self._state = after
+
+    def _leave(self) -> bool:
+        """Take the step to CLOSED; False if there is nothing to close."""
+        with self._state_lock:
+            was_open = self._state is _State.OPEN
+            self._state = _State.CLOSED
+        return was_open
+
+
+def _cross(
+    coroutine: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop
+) -> concurrent.futures.Future[T]:
+    """Schedule the coroutine on the home loop from elsewhere."""
+    try:
+        return asyncio.run_coroutine_threadsafe(coroutine, home)
+    except RuntimeError:  # the loop closed since the caller looked
+        coroutine.close()
+        raise _closed() from None
+
+
+def _wait(future: concurrent.futures.Future[T], seconds: float) -> T:
+    """Wait for what runs on the home loop, at most `seconds`."""
+    try:
+        return future.result(seconds)
+    except concurrent.futures.CancelledError:
+        raise _closed() from None
+    except TimeoutError:
+        if future.done():
+            raise
+        raise DeadlineExceeded(
+            f"the runtime's event loop gave no answer within {seconds:g} s",
+            hint="something blocks the loop that this runtime lives on",
+            timeout=seconds,
+            stage="runtime",
+        ) from None
+    finally:
+        future.cancel()  # nothing when it is done; on Ctrl-C it ends the call with its caller
+
+
+def _closed() -> ConfigError:
+    return ConfigError(
+        "this runtime is not open", code="runtime-closed", hint="use it inside `with` or `async with`"
+    )
+
+
+def _pool_targets(lm: LanguageModel, pools: int | PoolSpec | Sequence[PoolSpec] | None) -> list[PoolTarget]:
+    lm_settings = getattr(lm, "settings_for_worker", None)
+    if lm_settings is None:
+        # An object of this process, such as a scripted model: there is nothing to send to a worker.
+        if not pools:
+            return []
+        raise ConfigError(
+            f"{type(lm).__name__} lives in this process and cannot serve workers",
+            code="lm-not-for-workers",
+            hint="leave out `pools=`, or use a dspex.LM",
+        )
+    return [PoolTarget(spec, lm_settings) for spec in _specs(pools)]
+
+
+def _specs(pools: int | PoolSpec | Sequence[PoolSpec] | None) -> list[PoolSpec]:
+    if pools is None:
+        return [PoolSpec()]
+    if isinstance(pools, int):
+        return [PoolSpec(workers=pools)] if pools else []
+    specs = [pools] if isinstance(pools, PoolSpec) else list(pools)
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two pools have the name {name!r}", code="pool-name", hint="rename one of them"
+            )
+    return specs

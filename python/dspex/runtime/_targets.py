@@ -1,0 +1,175 @@
+"""The two kinds of target: this process, and a pool of DSPy workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from dspex.adapters import ChatAdapter
+from dspex.errors import DeadlineExceeded, DspexError
+from dspex.lm import LMRequest
+from dspex.pool import Pool
+from dspex.prediction import Prediction
+
+if TYPE_CHECKING:
+    from dspex.lm import LanguageModel
+    from dspex.pool import PoolSpec
+    from dspex.router import Operation
+
+__all__ = ["NativeTarget", "PoolTarget"]
+
+LOW_TEMPERATURE = 0.15
+SAMPLING_TEMPERATURE = 0.7
+SHORTEST_SECONDS = 0.001
+"""What a call is given whose time ran out on the way: enough for the pool to say so in its own words."""
+
+
+class NativeTarget:
+    """Renders the prompt and reads the reply in Rust, and asks the LM from this process."""
+
+    name = "native"
+    side: Literal["native", "python"] = "native"
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self._lm = lm
+        self._adapter = ChatAdapter()
+
+    async def run(self, operation: Operation, timeout: float) -> Prediction:
+        """Run the operation here; see `dspex.router.Target.run`."""
+        begun = time.perf_counter()
+        plan = self._adapter.compile(operation.signature)
+        messages = plan.render(operation.inputs, operation.demos)
+        rendered = time.perf_counter()
+        settings = sampling(operation.config, getattr(self._lm, "settings", {}))
+        left = timeout - (rendered - begun)
+        response = await self._lm.complete(LMRequest(messages, settings, left))
+        answered = time.perf_counter()
+        rows = [plan.parse(text) for text in response.texts]
+        parsed = time.perf_counter()
+        return Prediction(
+            rows,
+            usage=response.usage,
+            timings={
+                "render": rendered - begun,
+                "lm": answered - rendered,
+                "parse": parsed - answered,
+                "total": parsed - begun,
+            },
+        )
+
+
+class PoolTarget:
+    """Runs the real `dspy.Predict` in a worker of a pool, which starts with the first call.
+
+    Args:
+        spec: The pool's settings.
+        lm_settings: Gives the settings of the workers' LM, key included, when the pool starts.
+    """
+
+    side: Literal["native", "python"] = "python"
+
+    def __init__(self, spec: PoolSpec, lm_settings: Callable[[], Mapping[str, Any]]) -> None:
+        self.spec = spec
+        self.name = f"pool:{spec.name}"
+        self._lm_settings = lm_settings
+        self._opening: asyncio.Task[Pool] | None = None
+
+    async def run(self, operation: Operation, timeout: float) -> Prediction:
+        """Run the operation in a worker; see `dspex.router.Target.run`."""
+        begun = time.perf_counter()
+        pool = await self._open(timeout)
+        left = timeout - (time.perf_counter() - begun)
+        answer = await pool.call("predict", _payload(operation), timeout=max(left, SHORTEST_SECONDS))
+        timings = {**answer["timings"], "total": time.perf_counter() - begun}
+        return Prediction(answer["completions"], usage=answer["usage"], timings=timings)
+
+    @property
+    def pool(self) -> Pool | None:
+        """The pool, once it has started."""
+        opening = self._opening
+        return opening.result() if opening is not None and opening.done() and not _failed(opening) else None
+
+    async def warm(self) -> None:
+        """Start the pool now; the wait is bounded by its own `start_timeout`."""
+        await asyncio.shield(self._start())
+
+    async def aclose(self) -> None:
+        """End the pool, also one that is still starting."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        if not opening.done():
+            opening.cancel()
+        with suppress(asyncio.CancelledError, DspexError):
+            await (await opening).aclose()
+
+    async def _open(self, timeout: float) -> Pool:
+        opening = self._start()
+        if opening.done():
+            return opening.result()
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                # Others may be waiting for the same start, so a caller that goes away does not end it.
+                return await asyncio.shield(opening)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise DeadlineExceeded(
+                f"the call's {timeout:g} s ran out while {self.name} was starting",
+                hint="call `runtime.warmup()` before there is traffic",
+                timeout=timeout,
+                stage="pool-start",
+            ) from error
+
+    def _start(self) -> asyncio.Task[Pool]:
+        # A start that failed is forgotten, so that the next call tries again.
+        if self._opening is None or (self._opening.done() and _failed(self._opening)):
+            self._opening = asyncio.create_task(self._started())
+        return self._opening
+
+    async def _started(self) -> Pool:
+        pool = Pool(self.spec, lm=self._lm_settings())
+        await pool.start()
+        return pool
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def sampling(config: Mapping[str, Any], lm_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one LM call, by the rule of `dspy.Predict`.
+
+    Several generations at a temperature of nearly nothing would all be the same, so DSPy raises an unset
+    temperature, or one of 0.15 and below, to 0.7 when more than one is asked for.
+
+    Args:
+        config: The call's settings.
+        lm_settings: The LM's own, which the call's override.
+    """
+    settings = dict(config)
+    temperature = config.get("temperature") or lm_settings.get("temperature")
+    generations = config.get("n") or lm_settings.get("n") or lm_settings.get("num_generations") or 1
+    if generations > 1 and (temperature is None or temperature <= LOW_TEMPERATURE):
+        settings["temperature"] = SAMPLING_TEMPERATURE
+    return settings
+
+
+def _payload(operation: Operation) -> dict[str, Any]:
+    signature = operation.signature
+    return {
+        "signature": signature.text,
+        "instructions": signature.instructions,
+        "fields": {
+            name: {"desc": field.desc}
+            for name, field in signature.fields.items()
+            if field.desc != f"${{{name}}}"
+        },
+        "inputs": dict(operation.inputs),
+        "demos": [dict(demo) for demo in operation.demos],
+        "config": dict(operation.config),
+        "adapter": "chat",
+    }

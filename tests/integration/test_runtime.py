@@ -1,0 +1,218 @@
+"""Both routes end to end: a real server, real DSPy in a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from tests.support.processes import children, until
+
+import dspex
+from dspex.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    DspexError,
+    InputError,
+    LMAuthError,
+    LMConnectionError,
+    LMRateLimitError,
+    LMResponseError,
+    LMServerError,
+    ReplyError,
+    WorkerDiedError,
+)
+from dspex.testing import Cut, Fault, HttpError, MalformedJSON, ModelServer, Stall
+
+SIGNATURE = "question, context: list[str] -> answer: str, confidence: float"
+INPUTS = {
+    "question": "Where does the Danube rise?",
+    "context": ["The Danube rises in the Black Forest.", "Ulm «lies» on the Danube."],
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def runtime(server: ModelServer) -> Iterator[dspex.Runtime]:
+    lm = dspex.LM("openai/local", api_base=server.api_base, temperature=0.0)
+    before = children()
+    with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
+        yield runtime
+    assert children() == before
+
+
+@pytest.fixture
+def qa(runtime: dspex.Runtime) -> dspex.Predict:
+    return dspex.Predict(SIGNATURE, runtime=runtime)
+
+
+def both(server: ModelServer, module: dspex.Predict, **inputs: object):
+    """The two predictions and the two request bodies of one call made both ways."""
+    server.requests.clear()
+    predictions = [module(**inputs, route=route) for route in ("native", "python")]
+    return predictions, [request.body for request in server.requests]
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs"),
+    [
+        (SIGNATURE, INPUTS),
+        ("text -> label: Literal['good', 'bad'], sure: bool", {"text": "A bad day, is it?"}),
+        ("n: int, words: dict[str, int] -> total: int, rest: list[str]", {"n": 3, "words": {"a": 1, "é": 2}}),
+        ("note: Optional[str] -> summary: Optional[str]", {"note": None}),
+    ],
+)
+def test_both_routes_send_the_same_request_and_return_the_same_fields(
+    runtime, server, signature, inputs
+) -> None:
+    module = dspex.Predict(signature, runtime=runtime)
+
+    (native, python), (ours, theirs) = both(server, module, **inputs)
+
+    assert ours == theirs
+    assert native == python
+    assert (native.route, python.route) == ("native", "pool:general")
+    assert native.usage == python.usage
+
+
+def test_demos_and_settings_reach_both_routes_alike(server, qa) -> None:
+    demos = [
+        {**INPUTS, "answer": "in the Black Forest", "confidence": 0.9},
+        {"question": "half a demo", "answer": "yes"},
+    ]
+
+    (native, python), (ours, theirs) = both(server, qa, **INPUTS, demos=demos, config={"seed": 7})
+
+    assert ours == theirs
+    assert ours["seed"] == 7
+    assert len(ours["messages"]) == 6
+    assert native == python
+
+
+def test_several_generations_are_one_request_natively_and_one_each_from_dspy(server, qa) -> None:
+    """A deliberate difference; see docs/dspy_differences.md."""
+    (native, python), (ours, *theirs) = both(server, qa, **INPUTS, config={"n": 2})
+
+    assert ours.pop("n") == 2
+    assert ours["temperature"] == 0.7
+    assert theirs == [ours, ours]
+    assert native.completions == python.completions
+    assert len(native.completions) == 2
+
+
+def test_a_worker_says_how_long_the_lm_took_and_how_long_itself(qa) -> None:
+    timings = qa(**INPUTS, route="python").timings
+
+    assert set(timings) == {"lm", "worker", "total"}
+    assert 0 < timings["lm"] <= timings["worker"] <= timings["total"]
+
+
+FAULTS: list[tuple[Fault, type[DspexError]]] = [
+    (HttpError(401, "bad key"), LMAuthError),
+    (HttpError(429, "slow down"), LMRateLimitError),
+    (HttpError(500, "oops"), LMServerError),
+    (MalformedJSON(), LMResponseError),
+    (Cut(), LMConnectionError),
+]
+
+
+@pytest.mark.parametrize("route", ["native", "python"])
+@pytest.mark.parametrize(("fault", "error"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_fault_of_the_server_is_the_same_error_on_both_routes_and_the_next_call_works(
+    server, qa, fault, error, route
+) -> None:
+    server.requests.clear()
+    server.faults.push(fault)
+
+    with pytest.raises(DspexError) as caught:
+        qa(**INPUTS, route=route)
+
+    assert type(caught.value) is error
+    assert len(server.requests) == 1, "a call is not repeated behind its caller's back"
+    assert qa(**INPUTS, route=route).answer
+
+
+@pytest.mark.parametrize("route", ["native", "python"])
+def test_a_stalled_server_ends_in_the_call_s_deadline(server, qa, route) -> None:
+    qa(**INPUTS, route=route)
+    server.faults.push(Stall())
+
+    with pytest.raises(DeadlineExceeded):
+        qa(**INPUTS, route=route, timeout=0.5)
+
+    assert qa(**INPUTS, route=route).answer
+
+
+@pytest.mark.parametrize("route", ["native", "python"])
+def test_a_reply_that_cannot_be_read_is_one_error_with_the_reply_and_no_second_call(route) -> None:
+    with ModelServer(answer="[[ ## answer ## ]]\nAda\n\n[[ ## confidence ## ]]\nvery") as server:
+        lm = dspex.LM("openai/local", api_base=server.api_base)
+        with dspex.Runtime(lm, pools=1), pytest.raises(ReplyError) as caught:
+            dspex.Predict(SIGNATURE)(**INPUTS, route=route)
+
+    assert caught.value.reply.startswith("[[ ## answer ## ]]\nAda")
+    assert len(server.requests) == 1
+
+
+def test_no_worker_starts_before_it_is_needed(server) -> None:
+    before = children()
+    with dspex.Runtime(dspex.LM("openai/local", api_base=server.api_base)) as runtime:
+        dspex.Predict(SIGNATURE)(**INPUTS)
+        assert children() == before
+        assert runtime.pools() == {}
+        runtime.warmup()
+        assert len(children()) > len(before)
+        assert set(runtime.pools()) == {"general"}
+    assert children() == before
+
+
+async def test_a_worker_s_death_fails_its_call_by_name_and_the_next_call_works() -> None:
+    before = children()
+    async with ModelServer(faults=[Stall()]) as server:
+        lm = dspex.LM("openai/local", api_base=server.api_base)
+        async with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
+            qa = dspex.Predict(SIGNATURE)
+            call = asyncio.create_task(qa.acall(**INPUTS, route="python"))
+            await until(lambda: server.requests)
+            (worker,) = runtime.pools()["general"].workers
+            os.kill(worker.pid, signal.SIGKILL)
+
+            with pytest.raises(WorkerDiedError, match="SIGKILL"):
+                await call
+            assert (await qa.acall(**INPUTS, route="python")).answer
+    assert children() == before
+
+
+async def test_concurrent_calls_share_one_worker() -> None:
+    async with ModelServer(delay=0.05) as server:
+        lm = dspex.LM("openai/local", api_base=server.api_base)
+        async with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
+            qa = dspex.Predict(SIGNATURE)
+            calls = [asyncio.create_task(qa.acall(**INPUTS, route="python")) for _ in range(20)]
+            await until(lambda: runtime.counts()[1].in_flight == 20)
+            predictions = await asyncio.gather(*calls)
+
+    assert len({prediction.answer for prediction in predictions}) == 1
+
+
+@pytest.mark.parametrize("route", ["native", "python"])
+def test_a_missing_key_names_its_variable_on_both_routes(monkeypatch, route) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with dspex.Runtime("openai/gpt-4o-mini"), pytest.raises(LMAuthError, match="OPENAI_API_KEY"):
+        dspex.Predict(SIGNATURE)(**INPUTS, route=route)
+
+
+def test_wrong_input_is_refused_before_a_worker_sees_it(qa, server) -> None:
+    server.requests.clear()
+    with pytest.raises(InputError):
+        qa(question="no context", route="python")
+    with pytest.raises(ConfigError):
+        qa(**INPUTS, route="python", timeout=-1)
+    assert server.requests == []

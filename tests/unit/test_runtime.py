@@ -1,0 +1,316 @@
+"""The runtime with a scripted LM: homes, crossings, closing, and what a call may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import dspex
+from dspex.errors import ConfigError, DeadlineExceeded, InputError, LMServerError, ReplyError
+from dspex.testing import ScriptedLM
+
+ANSWER = "[[ ## answer ## ]]\nAda\n\n[[ ## completed ## ]]\n"
+
+
+@pytest.fixture
+def qa() -> dspex.Predict:
+    return dspex.Predict("question -> answer")
+
+
+class Held:
+    """An answering function that waits until it is let go, and says when it has been asked."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self, request: object) -> str:
+        self.asked.set()
+        await self.go.wait()
+        return ANSWER
+
+
+def test_a_module_finds_the_runtime_it_is_called_in(qa) -> None:
+    with dspex.Runtime(ScriptedLM(ANSWER)) as runtime:
+        prediction = qa(question="Who?")
+
+    assert (prediction.answer, prediction.route) == ("Ada", "native")
+    assert runtime.counts()[0] == ("native", 0, 1, 0, 0)
+    assert prediction.usage["total_tokens"] > 0
+
+
+async def test_the_async_twin_runs_in_the_caller_s_loop(qa) -> None:
+    async with dspex.Runtime(ScriptedLM(ANSWER)):
+        prediction = await qa.acall(question="Who?")
+
+    assert prediction.answer == "Ada"
+
+
+async def test_many_calls_share_a_runtime(qa) -> None:
+    lm = ScriptedLM(ANSWER)
+    async with dspex.Runtime(lm) as runtime:
+        answers = await asyncio.gather(*(qa.acall(question=str(i)) for i in range(50)))
+
+    assert [prediction.answer for prediction in answers] == ["Ada"] * 50
+    assert runtime.counts()[0].served == 50
+
+
+def test_timings_name_the_stages_and_add_up(qa) -> None:
+    with dspex.Runtime(ScriptedLM(ANSWER, delay=0.01)):
+        timings = qa(question="Who?").timings
+
+    assert set(timings) == {"render", "lm", "parse", "total"}
+    assert timings["lm"] >= 0.01
+    assert timings["total"] == pytest.approx(timings["render"] + timings["lm"] + timings["parse"])
+
+
+async def test_a_blocking_call_from_another_thread_reaches_an_async_runtime(qa) -> None:
+    async with dspex.Runtime(ScriptedLM(ANSWER)):
+        prediction = await asyncio.to_thread(qa, question="Who?")
+
+    assert prediction.answer == "Ada"
+
+
+def test_an_awaited_call_from_another_loop_reaches_the_runtime(qa) -> None:
+    with dspex.Runtime(ScriptedLM(ANSWER)) as runtime:
+        bound = dspex.Predict("question -> answer", runtime=runtime)
+        prediction = asyncio.run(bound.acall(question="Who?"))
+
+    assert prediction.answer == "Ada"
+
+
+async def test_a_blocking_call_in_the_runtime_s_own_loop_is_refused_not_hung(qa) -> None:
+    async with dspex.Runtime(ScriptedLM(ANSWER)) as runtime:
+        with pytest.raises(ConfigError, match="await `acall") as caught:
+            qa(question="Who?")
+        with pytest.raises(ConfigError, match="await `awarmup"):
+            runtime.warmup()
+
+    assert caught.value.code == "blocking-in-loop"
+
+
+def test_a_runtime_opens_once_and_serves_only_while_open(qa) -> None:
+    runtime = dspex.Runtime(ScriptedLM(ANSWER))
+    bound = dspex.Predict("question -> answer", runtime=runtime)
+    with pytest.raises(ConfigError, match="not open"):
+        bound(question="Who?")
+    with runtime:
+        bound(question="Who?")
+    runtime.close()
+
+    with pytest.raises(ConfigError) as closed:
+        bound(question="Who?")
+    with pytest.raises(ConfigError) as reopened:
+        runtime.open()
+    assert (closed.value.code, reopened.value.code) == ("runtime-closed", "runtime-reopened")
+
+
+def test_closing_ends_the_calls_in_flight_with_a_clear_error(qa) -> None:
+    held = Held()
+    caught: list[BaseException] = []
+
+    def call(runtime: dspex.Runtime) -> None:
+        try:
+            dspex.Predict("question -> answer", runtime=runtime)(question="Who?")
+        except ConfigError as error:
+            caught.append(error)
+
+    with dspex.Runtime(ScriptedLM(held)) as runtime:
+        thread = threading.Thread(target=call, args=(runtime,))
+        thread.start()
+        assert held.asked.wait(10)
+    thread.join(10)
+
+    assert [error.code for error in caught] == ["runtime-closed"]
+
+
+async def test_closing_under_an_awaited_call_raises_there_and_spares_its_task(qa) -> None:
+    held = Held()
+    runtime = await dspex.Runtime(ScriptedLM(held)).aopen()
+    bound = dspex.Predict("question -> answer", runtime=runtime)
+
+    async def caller() -> str:
+        try:
+            await bound.acall(question="Who?")
+        except ConfigError as error:
+            return error.code
+        return "no error"
+
+    task = asyncio.create_task(caller())
+    while not held.asked.is_set():
+        await asyncio.sleep(0)
+    await runtime.aclose()
+
+    assert await task == "runtime-closed"
+
+
+async def test_a_cancelled_caller_ends_its_call(qa) -> None:
+    held = Held()
+    async with dspex.Runtime(ScriptedLM(held)) as runtime:
+        task = asyncio.create_task(qa.acall(question="Who?"))
+        while not held.asked.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert runtime.counts()[0] == ("native", 0, 0, 0, 1)
+
+
+async def test_the_call_s_own_timeout_ends_it_and_says_where(qa) -> None:
+    async with dspex.Runtime(ScriptedLM(Held())) as runtime:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await qa.acall(question="Who?", timeout=0.01)
+        assert caught.value.stage == "lm"
+        assert runtime.counts()[0].failed == 1
+
+
+def test_errors_of_the_lm_and_of_its_reply_reach_the_caller_typed(qa) -> None:
+    def fail(request: object) -> str:
+        raise LMServerError("out of order")
+
+    with dspex.Runtime(ScriptedLM(fail)), pytest.raises(LMServerError, match="out of order"):
+        qa(question="Who?")
+    with dspex.Runtime(ScriptedLM("no markers here")) as runtime, pytest.raises(ReplyError) as caught:
+        qa(question="Who?")
+
+    assert caught.value.reply == "no markers here"
+    assert runtime.counts()[0].failed == 1, "one call, and no second one behind the caller's back"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code", "mentions"),
+    [
+        ({}, "input-missing", "question: missing"),
+        ({"question": "q", "colour": "red"}, "input-unknown", "colour: not an input field"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_all_named_before_anything_is_sent(qa, inputs, code, mentions) -> None:
+    lm = ScriptedLM(ANSWER)
+    with dspex.Runtime(lm), pytest.raises(InputError, match=mentions) as caught:
+        qa(**inputs)
+
+    assert caught.value.code == code
+    assert lm.requests == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
+def test_a_timeout_that_is_no_time_is_refused(qa, timeout) -> None:
+    with dspex.Runtime(ScriptedLM(ANSWER)), pytest.raises(ConfigError, match="positive number"):
+        qa(question="Who?", timeout=timeout)
+
+
+def test_an_input_field_named_like_an_option_is_an_input() -> None:
+    lm = ScriptedLM(ANSWER)
+    module = dspex.Predict("route, timeout -> answer")
+
+    with dspex.Runtime(lm):
+        module.with_options(route="native", timeout=5.0)(route="A81", timeout="late")
+
+    assert "[[ ## route ## ]]\nA81" in lm.requests[0].messages[-1]["content"]
+
+
+def test_options_on_a_copy_leave_the_module_as_it_was(qa) -> None:
+    lm = ScriptedLM(ANSWER)
+    warm = qa.with_options(config={"temperature": 0.9}, demos=[{"question": "q", "answer": "a"}])
+
+    with dspex.Runtime(lm):
+        warm(question="Who?")
+        qa(question="Who?")
+
+    assert [request.settings for request in lm.requests] == [{"temperature": 0.9}, {}]
+    assert [len(request.messages) for request in lm.requests] == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "sent"),
+    [
+        ({"n": 2}, {"n": 2, "temperature": 0.7}),
+        ({"n": 2, "temperature": 0.1}, {"n": 2, "temperature": 0.7}),
+        ({"n": 2, "temperature": 1.0}, {"n": 2, "temperature": 1.0}),
+        ({"temperature": 0.1}, {"temperature": 0.1}),
+    ],
+)
+def test_several_generations_are_sampled_as_dspy_samples_them(config, sent) -> None:
+    lm = ScriptedLM(ANSWER)
+    with dspex.Runtime(lm):
+        prediction = dspex.Predict("question -> answer", **config)(question="Who?")
+
+    assert lm.requests[0].settings == sent
+    assert prediction.completions.answer == ["Ada"] * config.get("n", 1)
+
+
+@pytest.fixture
+def unconfigured() -> Iterator[None]:
+    yield
+    from dspex.runtime import _default
+
+    _default._close()
+
+
+@pytest.mark.usefixtures("unconfigured")
+def test_configure_serves_every_thread_and_is_replaced_whole(qa) -> None:
+    first = dspex.configure(ScriptedLM(ANSWER.replace("Ada", "first")))
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(qa(question="Who?").answer))
+    thread.start()
+    thread.join(10)
+
+    dspex.configure(ScriptedLM(ANSWER.replace("Ada", "second")))
+
+    assert [*answers, qa(question="Who?").answer] == ["first", "second"]
+    with pytest.raises(ConfigError, match="not open"):
+        dspex.Predict("question -> answer", runtime=first)(question="Who?")
+    with pytest.raises(ConfigError, match="needs a language model"):
+        dspex.configure()
+    assert qa(question="Who?").answer == "second", "a configuration that is refused changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"lm": None}, "no-lm"),
+        ({"lm": "gpt"}, "lm-model"),
+        ({"lm": ScriptedLM(), "timeout": 0}, "config-timeout"),
+        ({"lm": ScriptedLM(), "pools": 2}, "lm-not-for-workers"),
+        ({"lm": "openai/x", "pools": [dspex.PoolSpec(), dspex.PoolSpec()]}, "pool-name"),
+        ({"lm": "openai/x", "pools": -1}, "bad-pool-setting"),
+    ],
+)
+def test_a_wrong_setting_is_refused_when_the_runtime_is_made(settings, code) -> None:
+    with pytest.raises(ConfigError) as caught:
+        dspex.Runtime(**settings)
+    assert caught.value.code == code
+
+
+async def test_an_async_runtime_is_closed_where_it_lives() -> None:
+    runtime = await dspex.Runtime(ScriptedLM(ANSWER)).aopen()
+    with pytest.raises(ConfigError, match="aclose"):
+        runtime.close()
+    await runtime.aclose()
+    await runtime.aclose()
+
+
+async def test_a_threaded_runtime_may_be_closed_from_a_loop() -> None:
+    runtime = dspex.Runtime(ScriptedLM(ANSWER)).open()
+    await runtime.aclose()
+    assert "closed" in repr(runtime)
+
+
+def test_a_forked_child_is_told_to_open_its_own(qa, monkeypatch) -> None:
+    with dspex.Runtime(ScriptedLM(ANSWER)):
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(ConfigError) as caught:
+            qa(question="Who?")
+        monkeypatch.undo()
+
+    assert caught.value.code == "runtime-forked"
+
+
+def test_no_thread_outlives_its_runtime(qa) -> None:
+    with dspex.Runtime(ScriptedLM(ANSWER)):
+        qa(question="Who?")
+    assert not [thread for thread in threading.enumerate() if thread.name == "dspex-runtime"]
