@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from dspex._core import Field
-from dspex.signature.value import Signature
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Field", "Signature"]
+from dspex._core import Field
+from dspex.signature.value import CacheInfo, Signature, SignatureMeta
+
+if TYPE_CHECKING:
+    from dspex.signature.fields import InputField, OutputField
+
+__all__ = ["CacheInfo", "Field", "InputField", "OutputField", "Signature", "SignatureMeta"]
+
+
+def __getattr__(name: str) -> Any:
+    # The two need pydantic, which a string signature does not.
+    if name in ("InputField", "OutputField"):
+        from dspex.signature import fields
+
+        return getattr(fields, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

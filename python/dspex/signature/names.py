@@ -12,7 +12,7 @@ import typing
 from importlib import import_module
 from typing import Any, Literal, Union, get_args, get_origin
 
-__all__ = ["MODULES", "display_name", "find"]
+__all__ = ["MODULES", "display_name", "find", "names_of", "problem"]
 
 MODULES = frozenset(
     {
@@ -61,10 +61,21 @@ def problem(annotation: Any) -> tuple[bool, str] | None:
     return None
 
 
+def names_of(annotation: Any) -> tuple[str, str]:
+    """The name of a type in prompts, and in the text of a signature."""
+    shown = display_name(annotation)
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        known = annotation.__module__.split(".")[0] in MODULES
+        return shown, f"{annotation.__module__}.{annotation.__qualname__}" if known else annotation.__name__
+    return shown, str(annotation)
+
+
 def display_name(annotation: Any) -> str:
     """The name of a type as DSPy's prompts show it."""
     origin = get_origin(annotation)
     if origin is None:
+        if shown_as_text(annotation):
+            return "str"
         name = getattr(annotation, "__name__", None)
         return str(annotation) if name is None else str(name)
     if origin is types.UnionType:
@@ -74,6 +85,12 @@ def display_name(annotation: Any) -> str:
         _quoted(arg) if quote and isinstance(arg, str) else display_name(arg) for arg in get_args(annotation)
     )
     return f"{display_name(origin)}[{', '.join(args)}]"
+
+
+def shown_as_text(annotation: Any) -> bool:
+    """Whether this is DSPy's `Reasoning`, which prompts call `str`."""
+    dspy = sys.modules.get("dspy")
+    return dspy is not None and annotation is getattr(dspy, "Reasoning", None)
 
 
 def _quoted(text: str) -> str:

@@ -16,7 +16,9 @@ mod _core {
     #[pymodule_export]
     use super::router::Router;
     #[pymodule_export]
-    use super::signature::{Field, Signature};
+    use super::signature::{
+        Field, Handle, Signature, build, cache_clear, cache_info, cache_resize,
+    };
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,6 +1,8 @@
 //! One field of a signature.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use super::infer_prefix;
 use crate::types::Type;
@@ -12,6 +14,15 @@ pub enum FieldKind {
     Input,
     /// Produced by the model.
     Output,
+}
+
+impl fmt::Display for FieldKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        })
+    }
 }
 
 /// What stands in when a value is missing.
@@ -27,7 +38,7 @@ pub enum Default {
 }
 
 /// A name with a type, and what the prompt says about it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Field {
     /// A Python identifier in NFKC.
     pub name: Box<str>,
@@ -37,6 +48,8 @@ pub struct Field {
     pub ty: Type,
     /// Whether a type was written at all.
     pub typed: bool,
+    /// Whether DSPy leaves a mark on the field that says if a type was written. Only `equals` looks at it.
+    pub marked: bool,
     /// The description; None stands for DSPy's `${name}`, which prompts leave out.
     pub desc: Option<Box<str>>,
     /// The prefix kept in saved state; None stands for the one inferred from the name.
@@ -45,6 +58,22 @@ pub struct Field {
     pub constraints: Option<Box<str>>,
     /// What stands in for a missing value.
     pub default: Default,
+    /// Where the host keeps what else it knows of the field, in the same table as opaque types.
+    pub host: Option<u32>,
+}
+
+impl PartialEq for Field {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Field {}
+
+impl Hash for Field {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
 }
 
 impl Field {
@@ -58,11 +87,29 @@ impl Field {
             kind,
             ty,
             typed,
+            marked: kind == FieldKind::Input,
             desc: None,
             prefix: None,
             constraints: None,
             default: Default::Required,
+            host: None,
         }
+    }
+
+    /// What makes two fields the same. Whether a type was written matters for inputs only, where DSPy checks
+    /// values against it or not; for outputs it does not even remember.
+    fn key(&self) -> impl PartialEq + Hash + '_ {
+        let typed = self.kind == FieldKind::Output || self.typed;
+        let texts = (&self.desc, &self.prefix, &self.constraints);
+        (
+            &self.name,
+            self.kind,
+            &self.ty,
+            typed,
+            texts,
+            self.default,
+            self.host,
+        )
     }
 
     /// The description, with DSPy's default spelled out.
@@ -79,6 +126,33 @@ impl Field {
         self.prefix
             .as_deref()
             .map_or_else(|| (infer_prefix(&self.name) + ":").into(), Cow::Borrowed)
+    }
+
+    /// Sets the description; the default one is kept as none at all.
+    pub fn set_desc(&mut self, desc: &str) {
+        self.desc = None;
+        if *self.desc() != *desc {
+            self.desc = Some(desc.into());
+        }
+    }
+
+    /// Sets the prefix; the inferred one is kept as none at all.
+    pub fn set_prefix(&mut self, prefix: &str) {
+        self.prefix = None;
+        if *self.prefix() != *prefix {
+            self.prefix = Some(prefix.into());
+        }
+    }
+
+    /// Whether DSPy's `equals` takes the two for the same, names aside: types do not count, the mark does.
+    #[must_use]
+    pub fn dspy_equals(&self, other: &Self) -> bool {
+        let mark = |field: &Self| field.marked.then_some(field.typed);
+        self.kind == other.kind
+            && self.desc() == other.desc()
+            && self.prefix() == other.prefix()
+            && self.constraints == other.constraints
+            && mark(self) == mark(other)
     }
 
     /// Whether a reply may leave the field out: it has a default or takes `None`.

@@ -1,11 +1,11 @@
 //! A tree to types: every name gets its meaning, and what makes no sense is refused.
 
-use super::Signature;
 use super::ast::{Expr, ExprKind, Parameter};
 use super::error::{Code, SignatureError, Span};
 use super::field::{Field, FieldKind};
 use super::limits::Limits;
 use super::parser::{Ast, parse_type};
+use super::{Instructions, Signature};
 use crate::types::{Args, Constant, Container, Spelling, Type, UnionSpelling};
 
 type Result<T> = std::result::Result<T, SignatureError>;
@@ -64,11 +64,11 @@ const RESERVED: &[&str] = &[
     "signature",
 ];
 
-/// Gives every name its meaning; `instructions` replace the default text unless they are empty.
+/// Gives every name its meaning.
 pub fn lower(
     source: &str,
     ast: &Ast<'_>,
-    instructions: Option<&str>,
+    instructions: &Instructions<'_>,
     limits: &Limits,
     resolver: &mut dyn Resolver,
 ) -> Result<Signature> {
@@ -421,6 +421,16 @@ impl Lowering<'_, '_> {
             error
         })
     }
+}
+
+/// Whether a name means something to Rust, alone or with arguments.
+#[must_use]
+pub fn is_native(name: &str) -> bool {
+    plain(name).is_some()
+        || matches!(
+            name,
+            "Optional" | "Union" | "Literal" | "Annotated" | "typing" | "bytearray"
+        )
 }
 
 /// The type that a name alone stands for, if Rust knows it.

@@ -4,7 +4,9 @@
 //! its meaning, and the [`Signature`] that comes out is immutable. Operations make new ones.
 
 pub mod ast;
+mod cache;
 mod cursor;
+mod edit;
 mod error;
 mod field;
 mod lexer;
@@ -13,13 +15,29 @@ mod literal;
 mod lower;
 mod parser;
 mod prefix;
+mod source;
+mod state;
 
+pub use cache::{Cache, CacheInfo};
+pub use edit::BadIndex;
 pub use error::{Code, SignatureError, Span};
 pub use field::{Default, Field, FieldKind};
 pub use limits::Limits;
-pub use lower::{NativeOnly, Resolver, lower, plain, union, unknown};
+pub use lower::{NativeOnly, Resolver, is_native, lower, plain, union, unknown};
 pub use parser::{Ast, parse};
 pub use prefix::infer_prefix;
+pub use state::FieldState;
+
+/// Where the instructions of a new signature come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instructions<'a> {
+    /// The sentence that DSPy makes of the names.
+    Default,
+    /// A text as somebody wrote it, to be cleaned like a docstring; the empty one stands for the default.
+    Given(&'a str),
+    /// A text that is clean already, or empty on purpose.
+    Exact(&'a str),
+}
 
 use crate::text::cleandoc;
 
@@ -33,19 +51,21 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// A signature of these fields; without instructions, the text that DSPy makes of the names.
-    ///
-    /// Instructions lose the margin they had as a docstring, as DSPy's do whenever they are read.
+    /// A signature of these fields and these instructions.
     ///
     /// Names are taken as distinct: whoever has text or other people's fields to check does so first.
     #[must_use]
-    pub fn new(fields: Vec<Field>, instructions: Option<&str>) -> Self {
-        let mut fields = fields;
+    pub fn new(mut fields: Vec<Field>, instructions: &Instructions<'_>) -> Self {
         // Stable, and nothing to do in the common case, where inputs already come first.
         fields.sort_by_key(|field| field.kind);
         let input_count = fields.partition_point(|field| field.kind == FieldKind::Input);
-        let instructions =
-            instructions.map_or_else(|| default_instructions(&fields, input_count), cleandoc);
+        let instructions = match instructions {
+            Instructions::Given("") | Instructions::Default => {
+                default_instructions(&fields, input_count)
+            }
+            Instructions::Given(text) => cleandoc(text),
+            Instructions::Exact(text) => (*text).to_owned(),
+        };
         Self {
             fields: fields.into(),
             input_count,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 
 use super::Opaque;
+use crate::text::{JsonStyle, JsonWriter, push_float};
 
 /// One value of a `Literal`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,10 +54,10 @@ impl Constant {
             Self::Bool(true) => out.push_str("True"),
             Self::Bool(false) => out.push_str("False"),
             Self::Int(digits) => out.push_str(digits),
-            Self::Float(value) => write_float(out, value.0),
+            Self::Float(value) => push_float(out, value.0),
             Self::Imaginary(value) => {
                 let start = out.len();
-                write_float(out, value.0);
+                push_float(out, value.0);
                 if out[start..].ends_with(".0") {
                     out.truncate(out.len() - 2);
                 }
@@ -65,6 +66,20 @@ impl Constant {
             Self::Str(text) => out.push_str(text),
             Self::Bytes(bytes) => write_bytes_repr(out, bytes),
             Self::Python(opaque) => out.push_str(&opaque.name),
+        }
+    }
+
+    /// Appends Python's `repr()` of the value, written so that a signature's text can hold it: without `->`.
+    pub fn write_source(&self, out: &mut String) {
+        match self {
+            Self::Str(text) => write_str_repr(out, text),
+            Self::Bytes(bytes) => {
+                let mut repr = String::new();
+                write_bytes_repr(&mut repr, bytes);
+                out.push_str(&repr.replace("->", "-\\x3e"));
+            }
+            Self::Python(opaque) => out.push_str(&opaque.source),
+            other => other.write_str(out),
         }
     }
 
@@ -83,37 +98,14 @@ impl Constant {
                 self.write_str(out);
                 out.push('"');
             }
-            Self::Str(text) => write_json_string(out, text),
+            Self::Str(text) => JsonWriter::new(out, JsonStyle::Line).string(text),
             Self::Bytes(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => write_json_string(out, text),
+                Ok(text) => JsonWriter::new(out, JsonStyle::Line).string(text),
                 Err(_) => return false,
             },
             Self::Python(_) => return false,
         }
         true
-    }
-}
-
-/// Python's `repr(float)`: the shortest digits that read back, an exponent from 1e16 and below 1e-4.
-fn write_float(out: &mut String, value: f64) {
-    if value.is_nan() {
-        out.push_str("nan");
-        return;
-    }
-    if value.is_infinite() {
-        out.push_str(if value < 0.0 { "-inf" } else { "inf" });
-        return;
-    }
-    let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, exponent) = exponent
-            .strip_prefix('-')
-            .map_or(('+', exponent), |rest| ('-', rest));
-        let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
-    } else {
-        let _ = write!(out, "{value:?}");
     }
 }
 
@@ -146,23 +138,38 @@ fn write_bytes_repr(out: &mut String, bytes: &[u8]) {
     out.push(quote);
 }
 
-/// A JSON string with only what must be escaped escaped.
-fn write_json_string(out: &mut String, text: &str) {
-    out.push('"');
+/// A string in quotes as Python could read it: printable ASCII as it is, but for `->`, and everything else
+/// that is a letter or a number.
+fn write_str_repr(out: &mut String, text: &str) {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    out.push(quote);
+    let mut last = ' ';
     for c in text.chars() {
         match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            '>' if last == '-' => out.push_str("\\x3e"),
+            c if c == quote || c == '\\' => {
+                out.push('\\');
+                out.push(c);
             }
-            c => out.push(c),
+            ' '..='~' => out.push(c),
+            c if c.is_alphanumeric() => out.push(c),
+            c => {
+                let code = u32::from(c);
+                let _ = match code {
+                    0..=0xff => write!(out, "\\x{code:02x}"),
+                    0x100..=0xffff => write!(out, "\\u{code:04x}"),
+                    _ => write!(out, "\\U{code:08x}"),
+                };
+            }
         }
+        last = c;
     }
-    out.push('"');
+    out.push(quote);
 }

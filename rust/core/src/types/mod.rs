@@ -8,6 +8,7 @@ mod constant;
 mod name;
 mod note;
 mod schema;
+mod source;
 
 pub use constant::{Constant, Real};
 pub use note::Note;
@@ -131,6 +132,8 @@ pub struct Opaque {
     pub index: u32,
     /// Its name as a prompt shows it.
     pub name: Box<str>,
+    /// Its name as the text of a signature would have it.
+    pub source: Box<str>,
 }
 
 impl Type {
@@ -149,6 +152,32 @@ impl Type {
                 .iter()
                 .any(|value| matches!(value, Constant::Python(_))),
             _ => true,
+        }
+    }
+
+    /// Gives every opaque part of the type, in the order of writing, a new index.
+    pub fn renumber(&mut self, renumber: &mut dyn FnMut(u32) -> u32) {
+        match self {
+            Self::Python(opaque) => opaque.index = renumber(opaque.index),
+            Self::Generic {
+                args: Args::Of(types),
+                ..
+            }
+            | Self::Union { members: types, .. } => {
+                types.iter_mut().for_each(|ty| ty.renumber(renumber));
+            }
+            Self::Generic {
+                args: Args::Variadic(item),
+                ..
+            } => item.renumber(renumber),
+            Self::Literal(values) => {
+                for value in values {
+                    if let Constant::Python(opaque) = value {
+                        opaque.index = renumber(opaque.index);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 

@@ -8,6 +8,8 @@ use pyo3::types::{
     PyString, PyTuple,
 };
 
+use super::compiled::intern;
+
 /// Names of `typing`, and what else tells annotations apart, looked up once.
 struct Typing {
     any: Py<PyAny>,
@@ -297,19 +299,12 @@ fn constant_from_python(
 
 /// Keeps the object, so that its identity means something as long as the signature lives.
 fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<Opaque> {
-    let known = objects.iter().position(|known| known.is(object));
-    let index = known.unwrap_or_else(|| {
-        objects.push(object.clone().unbind());
-        objects.len() - 1
-    });
-    let name = object
-        .py()
-        .import("dspex.signature.names")?
-        .getattr("display_name")?
-        .call1((object,))?;
-    let index = u32::try_from(index)?;
+    let names = object.py().import("dspex.signature.names")?;
+    let (name, source): (String, String) =
+        names.getattr("names_of")?.call1((object,))?.extract()?;
     Ok(Opaque {
-        index,
-        name: name.extract::<String>()?.into(),
+        index: intern(objects, object),
+        name: name.into(),
+        source: source.into(),
     })
 }

@@ -1,4 +1,4 @@
-//! A core signature and the Python objects that stand behind its opaque types.
+//! A core signature and the Python objects that belong to it.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use dspex_core::signature::Signature;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
 
 use super::annotation;
 
@@ -13,22 +14,33 @@ use super::annotation;
 pub(crate) struct Compiled {
     pub(crate) core: Signature,
     pub(crate) hash: u64,
-    /// What `Type::Python` points at, by index.
-    objects: Vec<Py<PyAny>>,
-    /// Made when first asked for: most signatures are never asked.
+    /// What opaque types and the host's part of fields point at, by index: in the order of the fields, no
+    /// object twice. So equal signatures have equal tables.
+    pub(crate) objects: Vec<Py<PyAny>>,
+    // What follows is made when first asked for: most signatures are never asked.
     annotations: Vec<PyOnceLock<Py<PyAny>>>,
+    names: PyOnceLock<Vec<Py<PyString>>>,
+    adapters: PyOnceLock<Vec<PyOnceLock<Py<PyAny>>>>,
 }
 
 impl Compiled {
-    pub(crate) fn new(core: Signature, objects: Vec<Py<PyAny>>) -> Self {
+    pub(crate) fn new(py: Python<'_>, core: Signature, objects: &[Py<PyAny>]) -> Self {
+        let mut used: Vec<Py<PyAny>> = Vec::new();
+        let core = if objects.is_empty() {
+            core
+        } else {
+            core.renumber(&mut |index| intern(&mut used, objects[index as usize].bind(py)))
+        };
         let mut hasher = DefaultHasher::new();
         core.hash(&mut hasher);
         let annotations = core.fields().iter().map(|_| PyOnceLock::new()).collect();
         Self {
             hash: hasher.finish(),
             core,
-            objects,
+            objects: used,
             annotations,
+            names: PyOnceLock::new(),
+            adapters: PyOnceLock::new(),
         }
     }
 
@@ -38,13 +50,46 @@ impl Compiled {
         py: Python<'py>,
         index: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let cell = &self.annotations[index];
         let build = || {
-            annotation::to_python(py, &self.core.fields()[index].ty, &self.objects)
-                .map(Bound::unbind)
+            let ty = &self.core.fields()[index].ty;
+            annotation::to_python(py, ty, &self.objects).map(Bound::unbind)
         };
+        let cell = &self.annotations[index];
         cell.get_or_try_init(py, build)
             .map(|value| value.bind(py).clone())
+    }
+
+    /// The names of the fields as Python strings.
+    pub(crate) fn names(&self, py: Python<'_>) -> &[Py<PyString>] {
+        self.names.get_or_init(py, || {
+            let fields = self.core.fields().iter();
+            fields
+                .map(|field| PyString::intern(py, &field.name).unbind())
+                .collect()
+        })
+    }
+
+    /// What pydantic checks values against: the opaque type at `slot` of the objects, or behind them the
+    /// whole field. `build` makes it the first time.
+    pub(crate) fn adapter<'py>(
+        &self,
+        py: Python<'py>,
+        slot: usize,
+        build: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<&Bound<'py, PyAny>> {
+        let slots = self.adapters.get_or_init(py, || {
+            (0..self.objects.len() + self.core.fields().len())
+                .map(|_| PyOnceLock::new())
+                .collect()
+        });
+        let adapter = slots[slot].get_or_try_init(py, || build().map(Bound::unbind))?;
+        Ok(adapter.bind(py))
+    }
+
+    /// What Python keeps of a field beyond the core's part.
+    pub(crate) fn details<'py>(&self, py: Python<'py>, index: usize) -> Option<&Bound<'py, PyAny>> {
+        let host = self.core.fields()[index].host?;
+        Some(self.objects[host as usize].bind(py))
     }
 
     pub(crate) fn equals(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
@@ -58,4 +103,14 @@ impl Compiled {
         }
         Ok(true)
     }
+}
+
+/// The index of the object in the table, which it joins if it is new.
+pub(super) fn intern(objects: &mut Vec<Py<PyAny>>, object: &Bound<'_, PyAny>) -> u32 {
+    let known = objects.iter().position(|known| known.is(object));
+    let index = known.unwrap_or_else(|| {
+        objects.push(object.clone().unbind());
+        objects.len() - 1
+    });
+    u32::try_from(index).expect("a signature within its limits has fewer objects")
 }

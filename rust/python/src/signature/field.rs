@@ -1,11 +1,11 @@
-//! One field as Python sees it.
+//! One field as Python sees it, and as Python describes it.
 
 use std::sync::Arc;
 
-use dspex_core::signature::{self as core, FieldKind};
+use dspex_core::signature::{self as core, Default, FieldKind};
 use pyo3::prelude::*;
 
-use super::Compiled;
+use super::{Compiled, annotation, compiled};
 
 /// A field of a signature.
 #[pyclass(frozen, module = "dspex._core")]
@@ -47,6 +47,20 @@ impl Field {
         self.compiled.annotation(py, self.index)
     }
 
+    /// The type's name as prompts show it.
+    #[getter]
+    fn type_name(&self) -> String {
+        self.core().ty.display_name()
+    }
+
+    /// The type as the text of a signature writes it.
+    #[getter]
+    fn _type_source(&self) -> String {
+        let mut out = String::new();
+        self.core().ty.write_source(&mut out);
+        out
+    }
+
     /// The description; `${name}` where none was given.
     #[getter]
     fn desc(&self) -> String {
@@ -71,6 +85,30 @@ impl Field {
         self.core().typed
     }
 
+    /// Whether a value may be missing: there is a default, or None is a value of the type.
+    #[getter]
+    fn optional(&self) -> bool {
+        self.core().is_optional()
+    }
+
+    /// What the class signature said beyond all this, or None.
+    #[getter]
+    fn _details<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.compiled.details(py, self.index).cloned()
+    }
+
+    /// Whether DSPy marks the field as typed or not.
+    #[getter]
+    fn _marked(&self) -> bool {
+        self.core().marked
+    }
+
+    /// Whether description and prefix are the default ones.
+    #[getter]
+    fn _is_plain(&self) -> (bool, bool) {
+        (self.core().desc.is_none(), self.core().prefix.is_none())
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let annotation = self.annotation(py)?.repr()?.to_string();
         Ok(format!(
@@ -78,5 +116,55 @@ impl Field {
             self.kind(),
             self.name()
         ))
+    }
+}
+
+/// A field as `dspex.signature.fields` describes it, one attribute of its `FieldSpec` each.
+#[derive(FromPyObject)]
+pub(crate) struct FieldSpec<'py> {
+    name: String,
+    kind: String,
+    annotation: Bound<'py, PyAny>,
+    typed: bool,
+    marked: bool,
+    desc: Option<String>,
+    prefix: Option<String>,
+    constraints: Option<String>,
+    default: String,
+    details: Option<Bound<'py, PyAny>>,
+}
+
+impl FieldSpec<'_> {
+    /// The core's field; what Rust does not know of it joins `objects`.
+    pub(super) fn lower(self, objects: &mut Vec<Py<PyAny>>) -> PyResult<core::Field> {
+        let kind = if self.kind == "input" {
+            FieldKind::Input
+        } else {
+            FieldKind::Output
+        };
+        let mut field = core::Field::new(
+            self.name.as_str(),
+            kind,
+            Some(annotation::from_python(&self.annotation, objects)?),
+        );
+        field.typed = self.typed;
+        field.marked = self.marked;
+        if let Some(desc) = &self.desc {
+            field.set_desc(desc);
+        }
+        if let Some(prefix) = &self.prefix {
+            field.set_prefix(prefix);
+        }
+        field.constraints = self.constraints.as_deref().map(Into::into);
+        field.default = match &*self.default {
+            "value" => Default::Value,
+            "factory" => Default::Factory,
+            _ => Default::Required,
+        };
+        field.host = self
+            .details
+            .as_ref()
+            .map(|details| compiled::intern(objects, details));
+        Ok(field)
     }
 }

@@ -1,33 +1,70 @@
 //! Names that Rust does not know, given their meaning by Python.
 
 use dspex_core::signature::ast::{Expr, ExprKind};
-use dspex_core::signature::{Code, Resolver, SignatureError, plain, unknown};
+use dspex_core::signature::{Code, Resolver, SignatureError, is_native, plain, unknown};
 use dspex_core::types::Type;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyEllipsis, PyTuple};
 
 use super::annotation;
 
-/// Looks names up in `types`, then through the one callback `dspex.signature.names.find`.
+/// A name, and what it stood for.
+pub(super) type Binding = (Box<str>, Py<PyAny>);
+
+/// Looks names up in `types`, then through the one callback `dspex.signature.names.find`, and remembers
+/// what they stood for.
 pub(super) struct NameResolver<'py> {
     py: Python<'py>,
     types: Option<Bound<'py, PyDict>>,
+    shadowed: Vec<String>,
+    bindings: Vec<Binding>,
     objects: Vec<Py<PyAny>>,
     error: Option<PyErr>,
 }
 
 impl<'py> NameResolver<'py> {
-    pub(super) fn new(py: Python<'py>, types: Option<&Bound<'py, PyDict>>) -> Self {
-        Self {
+    pub(super) fn new(py: Python<'py>, types: Option<&Bound<'py, PyDict>>) -> PyResult<Self> {
+        let mut shadowed = Vec::new();
+        if let Some(types) = types {
+            for name in types.keys() {
+                let name: String = name.extract()?;
+                if is_native(&name) {
+                    shadowed.push(name);
+                }
+            }
+            shadowed.sort_unstable();
+        }
+        Ok(Self {
             py,
             types: types.cloned(),
+            shadowed,
+            bindings: Vec::new(),
             objects: Vec::new(),
             error: None,
-        }
+        })
     }
 
-    pub(super) fn into_objects(self) -> Vec<Py<PyAny>> {
-        self.objects
+    /// Names of Rust's that mean something else here, sorted.
+    pub(super) fn shadowed(&self) -> &[String] {
+        &self.shadowed
+    }
+
+    /// Whether all these names mean here what they meant before.
+    pub(super) fn agrees(&self, bindings: &[Binding]) -> PyResult<bool> {
+        for (name, object) in bindings {
+            if !self.find(name)?.is_some_and(|found| found.is(object)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn objects(&self) -> &[Py<PyAny>] {
+        &self.objects
+    }
+
+    pub(super) fn into_bindings(self) -> (Vec<String>, Vec<Binding>) {
+        (self.shadowed, self.bindings)
     }
 
     /// An exception that is not about the text and must reach the caller as it is.
@@ -41,9 +78,6 @@ impl<'py> NameResolver<'py> {
         {
             return Ok(Some(found));
         }
-        if let Some(ty) = plain(name) {
-            return annotation::to_python(self.py, &ty, &[]).map(Some);
-        }
         let found = self
             .py
             .import("dspex.signature.names")?
@@ -52,10 +86,26 @@ impl<'py> NameResolver<'py> {
         Ok((!found.is(PyEllipsis::get(self.py))).then_some(found))
     }
 
+    /// Finds a name and remembers what it stood for.
+    fn bind(&mut self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if !self.shadows(name)
+            && let Some(ty) = plain(name)
+        {
+            return annotation::to_python(self.py, &ty, &[]).map(Some);
+        }
+        let found = self.find(name)?;
+        if let Some(object) = &found
+            && !self.bindings.iter().any(|(known, _)| **known == *name)
+        {
+            self.bindings.push((name.into(), object.clone().unbind()));
+        }
+        Ok(found)
+    }
+
     /// The object that an expression stands for, by the rules of DSPy's own evaluation.
     fn evaluate(&mut self, expr: &Expr<'_>) -> Result<Bound<'py, PyAny>, SignatureError> {
         match &expr.kind {
-            ExprKind::Name(name) => match self.find(name) {
+            ExprKind::Name(name) => match self.bind(name) {
                 Ok(Some(found)) => Ok(found),
                 Ok(None) => Err(unknown(expr)),
                 Err(error) => Err(self.fail(expr, error)),
@@ -131,9 +181,7 @@ impl<'py> NameResolver<'py> {
 
 impl Resolver for NameResolver<'_> {
     fn shadows(&self, name: &str) -> bool {
-        self.types
-            .as_ref()
-            .is_some_and(|types| types.contains(name).unwrap_or(false))
+        self.shadowed.iter().any(|shadowed| shadowed == name)
     }
 
     fn resolve(&mut self, expr: &Expr<'_>) -> Result<Type, SignatureError> {

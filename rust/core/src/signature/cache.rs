@@ -1,0 +1,127 @@
+//! Signatures that were read before.
+
+use lru::LruCache;
+
+/// Values by the text they were made of. One text can have several: the names in it may mean different
+/// things in different places, and only the caller can tell which value is meant.
+///
+/// Bounded by the number of values; the text that was longest unused goes first. Values that leave are
+/// handed back, so that the caller can drop them where it holds no lock.
+#[derive(Debug)]
+pub struct Cache<V> {
+    entries: LruCache<Box<str>, Vec<V>>,
+    len: usize,
+    capacity: usize,
+    hits: u64,
+    misses: u64,
+}
+
+/// What a cache did so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheInfo {
+    /// Lookups that found their value.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+    /// Values held now.
+    pub len: usize,
+    /// Values held at most.
+    pub capacity: usize,
+}
+
+impl<V> Cache<V> {
+    /// An empty cache; one of capacity zero stays empty.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            entries: LruCache::unbounded(),
+            len: 0,
+            capacity,
+            hits: 0,
+            misses: 0,
+        }
+    }
+
+    /// What `pick` returns for one of the values of the text, the latest first; counts a hit or a miss.
+    pub fn get<T>(&mut self, text: &str, pick: impl FnMut(&V) -> Option<T>) -> Option<T> {
+        let found = self
+            .entries
+            .get(text)
+            .and_then(|values| values.iter().rev().find_map(pick));
+        match found {
+            Some(_) => self.hits += 1,
+            None => self.misses += 1,
+        }
+        found
+    }
+
+    /// All values of the text, without counting.
+    #[must_use]
+    pub fn peek(&self, text: &str) -> &[V] {
+        self.entries.peek(text).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds a value and returns those that had to go for it.
+    #[must_use]
+    pub fn insert(&mut self, text: &str, value: V) -> Vec<V> {
+        if self.capacity == 0 {
+            return vec![value];
+        }
+        match self.entries.get_mut(text) {
+            Some(values) => values.push(value),
+            None => {
+                self.entries.put(text.into(), vec![value]);
+            }
+        }
+        self.len += 1;
+        self.shrink()
+    }
+
+    /// Changes the bound and returns what does not fit any more.
+    #[must_use]
+    pub fn resize(&mut self, capacity: usize) -> Vec<V> {
+        self.capacity = capacity;
+        self.shrink()
+    }
+
+    /// Empties the cache, sets the counts to zero and returns the values.
+    #[must_use]
+    pub fn clear(&mut self) -> Vec<V> {
+        let old = std::mem::replace(self, Self::new(self.capacity));
+        old.entries
+            .into_iter()
+            .flat_map(|(_, values)| values)
+            .collect()
+    }
+
+    /// The counts.
+    #[must_use]
+    pub fn info(&self) -> CacheInfo {
+        CacheInfo {
+            hits: self.hits,
+            misses: self.misses,
+            len: self.len,
+            capacity: self.capacity,
+        }
+    }
+
+    fn shrink(&mut self) -> Vec<V> {
+        let mut gone = Vec::new();
+        while self.len > self.capacity {
+            let only_text = self.entries.len() == 1;
+            let Some((_, oldest)) = self.entries.iter_mut().next_back() else {
+                break;
+            };
+            if only_text && oldest.len() > 1 {
+                // The last text left goes value by value, so that what was just added stays.
+                gone.push(oldest.remove(0));
+                self.len -= 1;
+            } else {
+                self.len -= oldest.len();
+                gone.append(oldest);
+                self.entries.pop_lru();
+            }
+        }
+        gone
+    }
+}

@@ -1,0 +1,74 @@
+//! A type as the text of a signature writes it.
+
+use super::{Args, Constant, Spelling, Type, UnionSpelling};
+
+impl Type {
+    /// Appends text that reads back as this type, both here and in DSPy.
+    ///
+    /// In a string `int | None` makes `typing.Optional[int]`, so a class signature that has the former has the
+    /// latter when its text is read again; prompts show no difference.
+    pub fn write_source(&self, out: &mut String) {
+        match self {
+            Self::Generic {
+                container,
+                spelling,
+                args,
+            } => {
+                out.push_str(match spelling {
+                    Spelling::Builtin => container.name(),
+                    Spelling::Typing => container.typing_name(),
+                });
+                match args {
+                    Args::Bare => {}
+                    Args::Of(types) if types.is_empty() => out.push_str("[()]"),
+                    Args::Of(types) => write_list(out, types, Self::write_source),
+                    Args::Variadic(item) => {
+                        out.push('[');
+                        item.write_source(out);
+                        out.push_str(", ...]");
+                    }
+                }
+            }
+            Self::Union {
+                members,
+                spelling: UnionSpelling::Pipe,
+            } => {
+                for (i, member) in members.iter().enumerate() {
+                    out.push_str(if i > 0 { " | " } else { "" });
+                    match member {
+                        Self::None => out.push_str("None"),
+                        member => member.write_source(out),
+                    }
+                }
+            }
+            Self::Union { members, .. } => match &**members {
+                [only, Self::None] => {
+                    out.push_str("Optional[");
+                    only.write_source(out);
+                    out.push(']');
+                }
+                members => {
+                    out.push_str("Union");
+                    write_list(out, members, Self::write_source);
+                }
+            },
+            Self::Literal(values) => {
+                out.push_str("Literal");
+                write_list(out, values, Constant::write_source);
+            }
+            Self::Python(opaque) => out.push_str(&opaque.source),
+            plain => plain.write_display_name(out),
+        }
+    }
+}
+
+fn write_list<T>(out: &mut String, items: &[T], write: impl Fn(&T, &mut String)) {
+    out.push('[');
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        write(item, out);
+    }
+    out.push(']');
+}

@@ -1,0 +1,329 @@
+//! Whether values are what a signature says.
+
+use dspex_core::signature::FieldKind;
+use dspex_core::types::{Args, Constant, Container, Type};
+use pyo3::prelude::*;
+use pyo3::types::{
+    PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString,
+    PyTuple,
+};
+
+use super::Compiled;
+use super::annotation;
+
+/// A path into the values, and what is wrong there.
+type Problem = (String, String);
+
+/// What does not fit, or None. `none_passes` takes None for any type, as DSPy does; `constraints` are
+/// checked by pydantic.
+pub(super) fn check(
+    compiled: &Compiled,
+    outputs: bool,
+    values: &Bound<'_, PyDict>,
+    none_passes: bool,
+    constraints: bool,
+) -> PyResult<Option<Vec<Problem>>> {
+    let py = values.py();
+    let kind = if outputs {
+        FieldKind::Output
+    } else {
+        FieldKind::Input
+    };
+    let mut problems = Vec::new();
+    let mut present = 0;
+    for (index, field) in compiled.core.fields().iter().enumerate() {
+        if field.kind != kind {
+            continue;
+        }
+        let Some(value) = values.get_item(&compiled.names(py)[index])? else {
+            if !field.is_optional() {
+                problems.push((field.name.to_string(), "missing".into()));
+            }
+            continue;
+        };
+        present += 1;
+        // DSPy never checks an input whose type was left out.
+        if (none_passes && value.is_none()) || (!outputs && !field.typed) {
+            continue;
+        }
+        let checker = Checker {
+            py,
+            compiled,
+            index,
+        };
+        if field.host.is_some() && constraints {
+            checker.whole_field(&value, &mut problems)?;
+        } else if !checker.fits(&field.ty, &value)? {
+            checker.explain(&field.ty, &value, &field.name, &mut problems)?;
+        }
+    }
+    if present < values.len() {
+        for name in values.keys() {
+            let known = name
+                .cast::<PyString>()
+                .ok()
+                .and_then(|name| name.to_str().ok());
+            let known = known.and_then(|name| compiled.core.field(name));
+            if known.is_none_or(|field| field.kind != kind) {
+                problems.push((
+                    name.str()?.to_string(),
+                    format!("not an {kind} of this signature"),
+                ));
+            }
+        }
+    }
+    Ok((!problems.is_empty()).then_some(problems))
+}
+
+struct Checker<'a, 'py> {
+    py: Python<'py>,
+    compiled: &'a Compiled,
+    index: usize,
+}
+
+impl<'py> Checker<'_, 'py> {
+    /// The quick answer, for the common case that all is well.
+    fn fits(&self, ty: &Type, value: &Bound<'py, PyAny>) -> PyResult<bool> {
+        Ok(match ty {
+            Type::Any => true,
+            Type::Str => value.is_instance_of::<PyString>(),
+            Type::Int => is_int(value),
+            Type::Float => value.is_instance_of::<PyFloat>() || is_int(value),
+            Type::Bool => value.is_instance_of::<PyBool>(),
+            Type::Complex => {
+                value.is_instance_of::<PyComplex>()
+                    || value.is_instance_of::<PyFloat>()
+                    || is_int(value)
+            }
+            Type::Bytes => value.is_instance_of::<PyBytes>(),
+            Type::None => value.is_none(),
+            Type::Generic {
+                container, args, ..
+            } => {
+                if !is_container(*container, value) {
+                    return Ok(false);
+                }
+                match args {
+                    Args::Bare => true,
+                    Args::Variadic(item) => self.all_fit(item, value)?,
+                    Args::Of(types) => match (container, &**types) {
+                        (Container::Tuple, types) => self.tuple_fits(types, value)?,
+                        (Container::Dict, [key, item]) => {
+                            for (k, v) in value.cast::<PyDict>()? {
+                                if !self.fits(key, &k)? || !self.fits(item, &v)? {
+                                    return Ok(false);
+                                }
+                            }
+                            true
+                        }
+                        (_, types) => match types.first() {
+                            Some(item) => self.all_fit(item, value)?,
+                            None => true,
+                        },
+                    },
+                }
+            }
+            Type::Union { members, .. } => {
+                for member in members {
+                    if self.fits(member, value)? {
+                        return Ok(true);
+                    }
+                }
+                false
+            }
+            Type::Literal(choices) => {
+                for choice in choices {
+                    if self.is_choice(choice, value)? {
+                        return Ok(true);
+                    }
+                }
+                false
+            }
+            Type::Python(opaque) => {
+                let object = &self.compiled.objects[opaque.index as usize];
+                value.get_type().is(object) || self.ask_pydantic(opaque.index, value)?.is_none()
+            }
+            other => unreachable!("no check for {other:?}"),
+        })
+    }
+
+    fn all_fit(&self, item: &Type, values: &Bound<'py, PyAny>) -> PyResult<bool> {
+        if let Ok(list) = values.cast::<PyList>() {
+            for value in list {
+                if !self.fits(item, &value)? {
+                    return Ok(false);
+                }
+            }
+            return Ok(true);
+        }
+        for value in values.try_iter()? {
+            if !self.fits(item, &value?)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn tuple_fits(&self, types: &[Type], value: &Bound<'py, PyAny>) -> PyResult<bool> {
+        let values = value.cast::<PyTuple>()?;
+        if values.len() != types.len() {
+            return Ok(false);
+        }
+        for (ty, value) in types.iter().zip(values) {
+            if !self.fits(ty, &value)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Equal and of the same type: `True` is not a choice where `1` is one.
+    fn is_choice(&self, choice: &Constant, value: &Bound<'py, PyAny>) -> PyResult<bool> {
+        if let (Constant::Str(text), Ok(value)) = (choice, value.cast::<PyString>()) {
+            return Ok(value.to_str().is_ok_and(|value| *value == **text));
+        }
+        let choice = annotation::constant_to_python(self.py, choice, &self.compiled.objects)?;
+        Ok(value.get_type().is(choice.get_type()) && value.eq(choice)?)
+    }
+
+    /// The slow answer: where, and what was wanted.
+    fn explain(
+        &self,
+        ty: &Type,
+        value: &Bound<'py, PyAny>,
+        path: &str,
+        problems: &mut Vec<Problem>,
+    ) -> PyResult<()> {
+        if self.fits(ty, value)? {
+            return Ok(());
+        }
+        match ty {
+            Type::Generic {
+                container, args, ..
+            } if is_container(*container, value) => match (container, args) {
+                (Container::Dict, Args::Of(types)) => {
+                    for (key, item) in value.cast::<PyDict>()? {
+                        let at = format!("{path}[{}]", key.repr()?);
+                        self.explain(&types[0], &key, &format!("{at} (key)"), problems)?;
+                        self.explain(&types[1], &item, &at, problems)?;
+                    }
+                    return Ok(());
+                }
+                (Container::Tuple, Args::Of(types)) => {
+                    let values = value.cast::<PyTuple>()?;
+                    if values.len() == types.len() {
+                        for (i, (ty, value)) in types.iter().zip(values).enumerate() {
+                            self.explain(ty, &value, &format!("{path}[{i}]"), problems)?;
+                        }
+                        return Ok(());
+                    }
+                    let message = format!("expected {} items, got {}", types.len(), values.len());
+                    problems.push((path.into(), message));
+                    return Ok(());
+                }
+                (_, Args::Variadic(item)) => {
+                    return self.explain_items(item, value, path, problems);
+                }
+                (_, Args::Of(types)) => {
+                    return self.explain_items(&types[0], value, path, problems);
+                }
+                (_, Args::Bare) => {}
+            },
+            Type::Python(opaque) => {
+                if let Some(found) = self.ask_pydantic(opaque.index, value)? {
+                    problems.extend(
+                        found
+                            .into_iter()
+                            .map(|(at, message)| (format!("{path}{at}"), message)),
+                    );
+                }
+                return Ok(());
+            }
+            Type::Literal(choices) => {
+                let mut message = String::from("expected one of ");
+                for (i, choice) in choices.iter().enumerate() {
+                    message.push_str(if i > 0 { ", " } else { "" });
+                    choice.write_source(&mut message);
+                }
+                problems.push((path.into(), message));
+                return Ok(());
+            }
+            _ => {}
+        }
+        let message = format!(
+            "expected {}, got {}",
+            ty.display_name(),
+            value.get_type().name()?
+        );
+        problems.push((path.into(), message));
+        Ok(())
+    }
+
+    fn explain_items(
+        &self,
+        item: &Type,
+        values: &Bound<'py, PyAny>,
+        path: &str,
+        problems: &mut Vec<Problem>,
+    ) -> PyResult<()> {
+        for (i, value) in values.try_iter()?.enumerate() {
+            self.explain(item, &value?, &format!("{path}[{i}]"), problems)?;
+        }
+        Ok(())
+    }
+
+    fn ask_pydantic(
+        &self,
+        object: u32,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Vec<Problem>>> {
+        let py = self.py;
+        let adapter = self.compiled.adapter(py, object as usize, || {
+            let make = py
+                .import("dspex.signature.validation")?
+                .getattr("adapter")?;
+            make.call1((self.compiled.objects[object as usize].bind(py), py.None()))
+        })?;
+        adapter.call1((value,))?.extract()
+    }
+
+    /// Type and constraints of a field together.
+    fn whole_field(&self, value: &Bound<'py, PyAny>, problems: &mut Vec<Problem>) -> PyResult<()> {
+        let py = self.py;
+        let field = &self.compiled.core.fields()[self.index];
+        if !self.fits(&field.ty, value)? {
+            return self.explain(&field.ty, value, &field.name, problems);
+        }
+        let slot = self.compiled.objects.len() + self.index;
+        let adapter = self.compiled.adapter(py, slot, || {
+            let make = py
+                .import("dspex.signature.validation")?
+                .getattr("adapter")?;
+            let annotation = self.compiled.annotation(py, self.index)?;
+            make.call1((annotation, self.compiled.details(py, self.index)))
+        })?;
+        let found: Option<Vec<Problem>> = adapter.call1((value,))?.extract()?;
+        let found = found.unwrap_or_default();
+        problems.extend(
+            found
+                .into_iter()
+                .map(|(at, message)| (format!("{}{at}", field.name), message)),
+        );
+        Ok(())
+    }
+}
+
+/// An integer, and not a bool, which Python takes for one.
+fn is_int(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
+}
+
+fn is_container(container: Container, value: &Bound<'_, PyAny>) -> bool {
+    match container {
+        Container::List => value.is_instance_of::<PyList>(),
+        Container::Tuple => value.is_instance_of::<PyTuple>(),
+        Container::Dict => value.is_instance_of::<PyDict>(),
+        Container::Set => value.is_instance_of::<PySet>(),
+        Container::FrozenSet => value.is_instance_of::<PyFrozenSet>(),
+    }
+}

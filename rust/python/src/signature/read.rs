@@ -1,0 +1,146 @@
+//! A string to a compiled signature, through the cache.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use dspex_core::signature::{self as core, Cache, Instructions, Limits};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::Compiled;
+use super::resolve::{Binding, NameResolver};
+use crate::errors;
+
+/// Room for the signatures of a large service; the default of `Signature.cache_resize`.
+const CAPACITY: usize = 1_000;
+
+static CACHE: LazyLock<Mutex<Cache<Arc<Entry>>>> =
+    LazyLock::new(|| Mutex::new(Cache::new(CAPACITY)));
+
+/// One meaning of a text.
+struct Entry {
+    instructions: Option<Box<str>>,
+    /// Names of Rust's that `types` gave another meaning.
+    shadowed: Vec<String>,
+    /// Names that Python gave a meaning, and which. Kept alive here, so that an identity is never used again.
+    bindings: Vec<Binding>,
+    compiled: Arc<Compiled>,
+}
+
+/// The cache. Nothing under this lock runs Python code: values are dropped outside.
+fn cache() -> MutexGuard<'static, Cache<Arc<Entry>>> {
+    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads a signature, or finds it where it was read before.
+pub(super) fn read(
+    text: &Bound<'_, PyString>,
+    instructions: Option<&str>,
+    types: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Arc<Compiled>> {
+    let py = text.py();
+    let source = text.to_str().map_err(|_| {
+        let message = "the text holds a lone surrogate, which is not a character";
+        errors::raise(
+            py,
+            "SignatureError",
+            message,
+            "syntax",
+            "decode the text before it comes here",
+        )
+    })?;
+    let types = types.filter(|types| !types.is_empty());
+    if types.is_none() {
+        let plain = |entry: &Arc<Entry>| {
+            let plain = entry.bindings.is_empty()
+                && entry.shadowed.is_empty()
+                && entry.instructions.as_deref() == instructions;
+            plain.then(|| Arc::clone(&entry.compiled))
+        };
+        if let Some(compiled) = cache().get(source, plain) {
+            return Ok(compiled);
+        }
+    }
+    let mut resolver = NameResolver::new(py, types)?;
+    let candidates: Vec<Arc<Entry>> = cache().peek(source).to_vec();
+    for entry in candidates {
+        if entry.instructions.as_deref() == instructions
+            && entry.shadowed == resolver.shadowed()
+            && resolver.agrees(&entry.bindings)?
+        {
+            let same = |other: &Arc<Entry>| Arc::ptr_eq(other, &entry).then_some(());
+            // Gone by now or not, this is the value; asking again counts the hit.
+            let _ = cache().get(source, same);
+            return Ok(Arc::clone(&entry.compiled));
+        }
+    }
+    let compiled = Arc::new(compile(py, source, instructions, &mut resolver)?);
+    let (shadowed, bindings) = resolver.into_bindings();
+    let entry = Entry {
+        instructions: instructions.map(Into::into),
+        shadowed,
+        bindings,
+        compiled: Arc::clone(&compiled),
+    };
+    let gone = cache().insert(source, Arc::new(entry));
+    drop(gone);
+    Ok(compiled)
+}
+
+fn compile(
+    py: Python<'_>,
+    source: &str,
+    instructions: Option<&str>,
+    resolver: &mut NameResolver<'_>,
+) -> PyResult<Compiled> {
+    let limits = Limits::default();
+    let instructions = instructions.map_or(Instructions::Default, Instructions::Given);
+    let lowered = core::parse(source, &limits)
+        .and_then(|ast| core::lower(source, &ast, &instructions, &limits, resolver));
+    match lowered {
+        Ok(core) => Ok(Compiled::new(py, core, resolver.objects())),
+        Err(error) => Err(resolver
+            .take_error()
+            .unwrap_or_else(|| signature_error(py, source, &error))),
+    }
+}
+
+/// The Python exception for a mistake in the text; spans become character offsets here and nowhere else.
+fn signature_error(py: Python<'_>, source: &str, error: &core::SignatureError) -> PyErr {
+    let build = || {
+        let details = PyDict::new(py);
+        details.set_item("source", source)?;
+        let start = source[..error.span.start].chars().count();
+        let length = source[error.span.start..error.span.end].chars().count();
+        details.set_item("span", (start, start + length))?;
+        PyResult::Ok(errors::raise_with(
+            py,
+            "SignatureError",
+            &error.message,
+            error.code.name(),
+            &error.hint,
+            &details,
+        ))
+    };
+    build().unwrap_or_else(|bug| bug)
+}
+
+/// Hits, misses, signatures held and the most that may be.
+#[pyfunction(name = "signature_cache_info")]
+pub(crate) fn cache_info() -> (u64, u64, usize, usize) {
+    let info = cache().info();
+    (info.hits, info.misses, info.len, info.capacity)
+}
+
+/// Changes how many signatures are held at most.
+#[pyfunction(name = "signature_cache_resize")]
+pub(crate) fn cache_resize(capacity: usize) {
+    let gone = cache().resize(capacity);
+    drop(gone);
+}
+
+/// Forgets all signatures and counts.
+#[pyfunction(name = "signature_cache_clear")]
+pub(crate) fn cache_clear() {
+    let gone = cache().clear();
+    drop(gone);
+}
