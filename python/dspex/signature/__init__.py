@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dspex._core import Field
-from dspex.signature.value import CacheInfo, Signature, SignatureMeta
+from dspex.signature.value import CacheInfo, Signature, SignatureLike, SignatureMeta, Validation
 
 if TYPE_CHECKING:
     from dspex.signature.fields import InputField, OutputField
 
-__all__ = ["CacheInfo", "Field", "InputField", "OutputField", "Signature", "SignatureMeta"]
+__all__ = [
+    "CacheInfo",
+    "Field",
+    "InputField",
+    "OutputField",
+    "Signature",
+    "SignatureLike",
+    "SignatureMeta",
+    "Validation",
+]
 
 
 def __getattr__(name: str) -> Any:

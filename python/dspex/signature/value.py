@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 from dspex import _core
 from dspex.errors import InputError, ReplyError, SignatureError
@@ -12,7 +12,7 @@ from dspex.errors import InputError, ReplyError, SignatureError
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["CacheInfo", "Signature", "SignatureMeta", "Validation"]
+__all__ = ["CacheInfo", "Signature", "SignatureLike", "SignatureMeta", "Validation"]
 
 Validation = Literal["strict", "warn", "off"]
 """What to do about values that do not fit: raise, log a warning as DSPy does, or not look at them."""
@@ -340,6 +340,10 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
 
     def __deepcopy__(self, _memo: Any) -> Self:
         return self
+
+
+SignatureLike: TypeAlias = str | dict[str, Any] | Signature | type
+"""What `Signature.of` takes."""
 
 
 def _restore(fields: Iterable[tuple[Any, ...]], instructions: str) -> Signature:

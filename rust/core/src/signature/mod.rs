@@ -28,6 +28,8 @@ pub use parser::{Ast, parse};
 pub use prefix::infer_prefix;
 pub use state::FieldState;
 
+use crate::text::cleandoc;
+
 /// Where the instructions of a new signature come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instructions<'a> {
@@ -38,8 +40,6 @@ pub enum Instructions<'a> {
     /// A text that is clean already, or empty on purpose.
     Exact(&'a str),
 }
-
-use crate::text::cleandoc;
 
 /// What goes in, what comes out, and what is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
