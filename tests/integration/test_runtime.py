@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from tests.support.processes import children, until
@@ -24,6 +25,7 @@ from dspex.errors import (
     ReplyError,
     WorkerDiedError,
 )
+from dspex.signature import InputField, OutputField
 from dspex.testing import Cut, Fault, HttpError, MalformedJSON, ModelServer, Stall
 
 SIGNATURE = "question, context: list[str] -> answer: str, confidence: float"
@@ -80,6 +82,26 @@ def test_both_routes_send_the_same_request_and_return_the_same_fields(
     assert native == python
     assert (native.route, python.route) == ("native", "pool:general")
     assert native.usage == python.usage
+
+
+class Described(dspex.Signature):
+    """Judge the text, in one word."""
+
+    text: str = InputField(desc="what they wrote", max_length=80)
+    stars: int = InputField(default=3, ge=1)
+    verdict: Literal["good", "bad"] = OutputField(desc="how it is meant")
+
+
+def test_descriptions_constraints_and_defaults_reach_both_routes_alike(runtime, server) -> None:
+    module = dspex.Predict(Described, runtime=runtime)
+
+    (native, python), (ours, theirs) = both(server, module, text="A bad day.")
+
+    assert ours == theirs
+    assert native == python
+    system = ours["messages"][0]["content"]
+    assert "what they wrote\nConstraints: maximum length: 80" in system
+    assert "Judge the text, in one word." in system
 
 
 def test_demos_and_settings_reach_both_routes_alike(server, qa) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import dspex
 from dspex.errors import ConfigError, DeadlineExceeded, InputError, LMServerError, ReplyError
+from dspex.signature import InputField, OutputField
 from dspex.testing import ScriptedLM
 
 ANSWER = "[[ ## answer ## ]]\nAda\n\n[[ ## completed ## ]]\n"
@@ -182,19 +183,47 @@ def test_errors_of_the_lm_and_of_its_reply_reach_the_caller_typed(qa) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "code", "mentions"),
+    ("inputs", "problems"),
     [
-        ({}, "input-missing", "question: missing"),
-        ({"question": "q", "colour": "red"}, "input-unknown", "colour: not an input field"),
+        ({}, ["question", "count"]),
+        ({"question": "q", "count": "many", "colour": "red"}, ["count", "colour"]),
     ],
 )
-def test_inputs_that_do_not_fit_are_all_named_before_anything_is_sent(qa, inputs, code, mentions) -> None:
+def test_inputs_that_do_not_fit_are_all_named_before_anything_is_sent(inputs, problems) -> None:
     lm = ScriptedLM(ANSWER)
-    with dspex.Runtime(lm), pytest.raises(InputError, match=mentions) as caught:
-        qa(**inputs)
+    with dspex.Runtime(lm), pytest.raises(InputError) as caught:
+        dspex.Predict("question: str, count: int -> answer")(**inputs)
 
-    assert caught.value.code == code
+    assert [path for path, _ in caught.value.problems] == problems
     assert lm.requests == []
+
+
+def test_validation_can_warn_as_dspy_does_or_be_off(caplog) -> None:
+    lm = ScriptedLM(ANSWER)
+    with dspex.Runtime(lm):
+        dspex.Predict("count: int -> answer", validate="warn")(count="many")
+        assert "count: expected int" in caplog.text
+        caplog.clear()
+        dspex.Predict("count: int -> answer", validate="off")(count="many")
+
+    assert caplog.text == ""
+    assert len(lm.requests) == 2
+
+
+class WithDefault(dspex.Signature):
+    """Answer."""
+
+    question: str = InputField()
+    style: str = InputField(default="brief", max_length=10)
+    answer: str = OutputField(desc="one word")
+
+
+def test_an_input_that_is_left_out_takes_its_default() -> None:
+    lm = ScriptedLM(ANSWER)
+    with dspex.Runtime(lm):
+        dspex.Predict(WithDefault)(question="Who?")
+
+    assert "[[ ## style ## ]]\nbrief" in lm.requests[0].messages[-1]["content"]
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])

@@ -6,10 +6,10 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from dspex.errors import ConfigError, InputError
+from dspex.errors import ConfigError
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
-from dspex.signature import Signature, SignatureLike
+from dspex.signature import Signature, SignatureLike, Validation
 
 __all__ = ["Predict"]
 
@@ -27,6 +27,8 @@ class Predict:
             `Signature.of` takes.
         demos: Few-shot examples, mappings of field names to values.
         runtime: What runs the calls; by default the runtime current at each call.
+        validate: What to do about inputs that do not fit the signature: `"strict"` raises, `"warn"` logs a
+            warning and goes on as DSPy does, `"off"` does not look.
         **config: Settings for the LM that override its own, as in DSPy (`temperature=0.5`, `n=3`).
 
     Raises:
@@ -45,9 +47,12 @@ class Predict:
         *,
         demos: Sequence[Mapping[str, Any]] = (),
         runtime: Dispatcher | None = None,
+        validate: Validation = "strict",
         **config: Any,
     ) -> None:
         self.signature = Signature.of(signature)
+        self.validate = validate
+        self._defaults = self.signature.input_defaults()
         self.demos = list(demos)
         self.config = config
         self._runtime = runtime
@@ -63,7 +68,7 @@ class Predict:
                 of, and on top of, the module's own).
 
         Raises:
-            InputError: If inputs are missing or unknown.
+            InputError: If inputs are missing, unknown or of the wrong type, all of them named.
             RouteError: If no target can serve the call as it was asked for.
             LMError: If the LM could not be asked.
             ReplyError: If its reply could not be read.
@@ -101,7 +106,8 @@ class Predict:
         for name in _OPTIONS:
             if name in inputs and name not in fields:
                 options[name] = inputs.pop(name)
-        self._check_inputs(inputs)
+        inputs = {**self._defaults, **inputs}
+        self.signature.validate_inputs(inputs, self.validate)
         timeout = options.get("timeout")
         if timeout is not None and not timeout > 0:
             raise ConfigError(
@@ -115,22 +121,6 @@ class Predict:
             config={**self.config, **(options.get("config") or {})},
             route=options.get("route"),
             timeout=timeout,
-        )
-
-    def _check_inputs(self, inputs: Mapping[str, Any]) -> None:
-        fields = self.signature.input_fields
-        missing = [name for name in fields if name not in inputs]
-        unknown = [name for name in inputs if name not in fields]
-        if not missing and not unknown:
-            return
-        problems = [f"{name}: missing" for name in missing] + [
-            f"{name}: not an input field" for name in unknown
-        ]
-        raise InputError(
-            f"the inputs do not fit {self.signature.signature!r}: {'; '.join(problems)}",
-            code="input-missing" if missing else "input-unknown",
-            hint=f"the input fields are: {', '.join(fields)}",
-            problems=problems,
         )
 
     def __repr__(self) -> str:

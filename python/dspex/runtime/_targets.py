@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
     from dspex.router import Operation
+    from dspex.signature import Field
 
 __all__ = ["NativeTarget", "PoolTarget"]
 
@@ -163,13 +164,15 @@ def _payload(operation: Operation) -> dict[str, Any]:
     return {
         "signature": signature.text,
         "instructions": signature.instructions,
-        "fields": {
-            name: {"desc": field.desc}
-            for name, field in signature.fields.items()
-            if field.desc != f"${{{name}}}"
-        },
+        "fields": {name: texts for name, field in signature.fields.items() if (texts := _texts(field))},
         "inputs": dict(operation.inputs),
         "demos": [dict(demo) for demo in operation.demos],
         "config": dict(operation.config),
         "adapter": "chat",
     }
+
+
+def _texts(field: Field) -> dict[str, str]:
+    """What the prompt says of a field beyond its name and type."""
+    texts = {} if field.desc == f"${{{field.name}}}" else {"desc": field.desc}
+    return texts if field.constraints is None else {**texts, "constraints": field.constraints}

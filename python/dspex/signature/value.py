@@ -136,6 +136,18 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
 
         return to_dspy(self)
 
+    def input_defaults(self) -> dict[str, Any]:
+        """The inputs that may be left out of a call, with the values that stand in.
+
+        As in DSPy, a `default_factory` makes an input optional but is not called.
+        """
+        details = {name: field._details for name, field in self.input_fields.items() if field.optional}
+        return {
+            name: found.settings["default"]
+            for name, found in details.items()
+            if found is not None and "default" in found.settings
+        }
+
     # --- operations: all return a new signature ---------------------------------------------------------
 
     def with_instructions(self, instructions: str) -> Signature:
