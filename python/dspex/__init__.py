@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dspex._core import __version__
 
 if TYPE_CHECKING:
-    from dspex.adapters import ChatAdapter, JSONAdapter
+    from dspex.adapters import ChatAdapter, JSONAdapter, XMLAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
     from dspex.modules import Predict
@@ -33,6 +33,7 @@ __all__ = [
     "Prediction",
     "Runtime",
     "Signature",
+    "XMLAdapter",
     "__version__",
     "configure",
 ]
@@ -50,6 +51,7 @@ _HOME = {
     "Runtime": "dspex.runtime",
     "Signature": "dspex.signature",
     "configure": "dspex.runtime",
+    "XMLAdapter": "dspex.adapters",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 

@@ -147,3 +147,83 @@ def json_replies(draw: st.DrawFn, names: list[str]) -> str:
     before = draw(st.sampled_from(["", "", "", "Here:\n", "```json\n", "[", "\ufeff", "{} "]))
     after = draw(st.sampled_from(["}", "}", "}", "}\n", "", "}\n```", ",}", "}]", "} {}", "}\nDone {1}."]))
     return f"{before}{{{body}{after}"
+
+
+XML_VALUES: list[str] = [
+    *[
+        "1",
+        "-2",
+        "007",
+        "1.5",
+        "nan",
+        "true",
+        "False",
+        "yes",
+        "a",
+        "[1, 2]",
+        '["a"]',
+        "null",
+        "",
+        " ",
+        "1 &lt; 2",
+    ],
+    *[
+        "<item>1</item><item>2</item>",
+        "<item>a</item>",
+        "<item>1</item>x",
+        "<item/>",
+        "<item><item>1</item></item>",
+    ],
+    *[
+        "<a>1</a>",
+        "<a>x</a><b>y</b>",
+        '<entry key="b c">1</entry>',
+        "<a><item>x</item></a>",
+        "<a>1</a><a>2</a>",
+    ],
+    *[
+        "<b>bold</b> text",
+        "x <i>y</i> z",
+        "<a/>",
+        "&amp;",
+        "&#65;",
+        "&quot;q&quot;",
+        "a > b",
+        "]]>",
+        "a & b",
+        "a < b",
+    ],
+    *[
+        "<![CDATA[x < y]]>",
+        "<!-- c -->1",
+        "<?pi?>1",
+        "<x:a>1</x:a>",
+        '<a xmlns="u">1</a>',
+        '<a k="v">1</a>',
+        "&nope;",
+    ],
+    *[
+        "<1>2</1>",
+        "<a>1",
+        "\x0b",
+        "2024-01-01T10:00:00",
+        "<entry>1</entry>",
+        '<item key="k">1</item>',
+        "\u2028x\xa0",
+    ],
+]
+"""What models write between the tags of a field, well or badly."""
+
+
+@st.composite
+def xml_replies(draw: st.DrawFn, names: list[str]) -> str:
+    """A reply in the layout of XML, more or less."""
+    pool = st.sampled_from([*names, *names, "other"]) if names else st.just("other")
+    order = draw(st.one_of(st.just(names), st.lists(pool, max_size=6)))
+    value = st.one_of(st.sampled_from(XML_VALUES), st.sampled_from(TEXTS), text)
+    parts = [draw(st.sampled_from(["", "", "Sure:\n", "a & b\n"]))]
+    for name in order:
+        pad = draw(st.sampled_from(["\n", "", "\r\n", " \n"]))
+        parts.append(f"<{name}>{pad}{draw(value)}{pad}</{name}>\n")
+    parts.append(draw(st.sampled_from(["", "", "", "Done.", "</x>", "<completed/>"])))
+    return "".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,13 @@ import dspex.errors
 ADAPTERS = [
     pytest.param(dspy.ChatAdapter(), dspex.ChatAdapter(), id="chat"),
     pytest.param(dspy.JSONAdapter(), dspex.JSONAdapter(), id="json"),
+    pytest.param(dspy.XMLAdapter(), dspex.XMLAdapter(), id="xml"),
 ]
 
 thorough = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=int(os.environ.get("DSPEX_PARITY_EXAMPLES", "300")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -69,6 +73,32 @@ def test_json_replies_are_read_as_dspy_reads_them(data: st.DataObject) -> None:
     assert (
         outcome(lambda: dspex.JSONAdapter().parse(our_signature, reply), dspex.errors.ReplyError) == expected
     )
+
+
+@thorough
+@given(data=st.data())
+def test_xml_replies_are_read_as_dspy_reads_them(data: st.DataObject) -> None:
+    their_signature, our_signature = data.draw(cases.signatures())
+    reply = data.draw(cases.xml_replies(list(their_signature.output_fields)))
+
+    expected = outcome(lambda: dspy.XMLAdapter().parse(their_signature, reply), AdapterParseError)
+    assert (
+        outcome(lambda: dspex.XMLAdapter().parse(our_signature, reply), dspex.errors.ReplyError) == expected
+    )
+
+
+@pytest.mark.parametrize("type_text", cases.TYPES)
+def test_every_type_reads_every_known_element_as_dspy_does(type_text: str) -> None:
+    source = f"q -> a: {type_text}"
+    their_signature, our_signature = dspy.Signature(source), dspex.Signature(source)
+    theirs, ours = dspy.XMLAdapter(), dspex.XMLAdapter()
+    replies = [f"<a>\n{value}\n</a>" for value in [*cases.XML_VALUES, *cases.TEXTS]]
+
+    expected = [
+        outcome(partial(theirs.parse, their_signature, reply), AdapterParseError) for reply in replies
+    ]
+    got = [outcome(partial(ours.parse, our_signature, reply), dspex.errors.ReplyError) for reply in replies]
+    assert dict(zip(replies, got, strict=True)) == dict(zip(replies, expected, strict=True))
 
 
 @pytest.mark.parametrize("type_text", cases.TYPES)

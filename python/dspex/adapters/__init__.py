@@ -9,6 +9,6 @@ signature.
 ['system', 'user']
 """
 
-from dspex.adapters.adapter import ChatAdapter, JSONAdapter
+from dspex.adapters.adapter import ChatAdapter, JSONAdapter, XMLAdapter
 
-__all__ = ["ChatAdapter", "JSONAdapter"]
+__all__ = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]

@@ -10,7 +10,7 @@ from dspex._core import Plan
 from dspex.errors import ConfigError, InputError
 from dspex.signature import Signature
 
-__all__ = ["ChatAdapter", "JSONAdapter", "Parsing"]
+__all__ = ["ChatAdapter", "JSONAdapter", "Parsing", "XMLAdapter"]
 
 Parsing = Literal["dspy"]
 """How replies are read: `"dspy"` accepts what DSPy accepts, and nothing else."""
@@ -96,3 +96,9 @@ class JSONAdapter(_Adapter):
     """Inputs under headers, outputs as one JSON object."""
 
     _layout = "json"
+
+
+class XMLAdapter(_Adapter):
+    """Each value between tags of its name; lists and mappings in outputs as nested elements."""
+
+    _layout = "xml"

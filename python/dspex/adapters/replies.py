@@ -76,7 +76,7 @@ def _member(cls: type[enum.Enum], name_or_value: Any) -> Any:
     for member in cls:
         if member.value == name_or_value:
             return member
-    if name_or_value in cls.__members__:
+    if isinstance(name_or_value, str) and name_or_value in cls.__members__:
         return cls.__members__[name_or_value]
     raise ValueError(f"{name_or_value} is not a valid name or value for the enum {cls.__name__}")
 

@@ -1,24 +1,40 @@
-"""pydantic's `TypeAdapter` of a type, made once: DSPy makes one per value, which is most of what it costs."""
+"""What pydantic makes of a type, made once: DSPy makes it anew for every value, which is most of its cost."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-__all__ = ["adapter_of"]
+__all__ = ["adapter_of", "element_schema_of"]
 
-_MAX_ADAPTERS = 1024
-_adapters: dict[int, tuple[Any, TypeAdapter[Any]]] = {}
+T = TypeVar("T")
 
 
-def adapter_of(annotation: Any) -> TypeAdapter[Any]:
-    """The adapter of an annotation."""
-    # By identity: `Union[int, str]` equals `Union[str, int]`, and pydantic reads a text differently by each.
-    # The entry keeps the annotation alive, so that its id stays its own.
-    known = _adapters.get(id(annotation))
-    if known is None:
-        if len(_adapters) >= _MAX_ADAPTERS:
-            _adapters.clear()
-        known = _adapters[id(annotation)] = (annotation, TypeAdapter(annotation))
-    return known[1]
+class _Memo(Generic[T]):
+    """Remembers what `make` gives for an annotation.
+
+    By identity: `Union[int, str]` equals `Union[str, int]`, and pydantic reads a text differently by each. An
+    entry keeps its annotation alive, so that the id stays its own.
+    """
+
+    def __init__(self, make: Callable[[Any], T], size: int = 1024) -> None:
+        self._make = make
+        self._size = size
+        self._known: dict[int, tuple[Any, T]] = {}
+
+    def __call__(self, annotation: Any) -> T:
+        known = self._known.get(id(annotation))
+        if known is None:
+            if len(self._known) >= self._size:
+                self._known.clear()
+            known = self._known[id(annotation)] = (annotation, self._make(annotation))
+        return known[1]
+
+
+adapter_of: _Memo[TypeAdapter[Any]] = _Memo(TypeAdapter)
+"""The adapter of an annotation."""
+
+element_schema_of: _Memo[dict[str, Any]] = _Memo(lambda a: adapter_of(a).json_schema(by_alias=False))
+"""The JSON schema of an annotation by the names of its fields, which are the tags in XML."""

@@ -77,6 +77,8 @@ def display_name(annotation: Any) -> str:
         if shown_as_text(annotation):
             return "str"
         name = getattr(annotation, "__name__", None)
+        if name == "Reasoning" and annotation.__module__ == "dspy.adapters.types.reasoning":
+            return "str"  # to a model it is text like any other
         return str(annotation) if name is None else str(name)
     if origin is types.UnionType:
         origin = Union

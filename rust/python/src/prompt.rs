@@ -35,6 +35,7 @@ impl Plan {
         let layout = match layout {
             "chat" => Layout::Chat,
             "json" => Layout::Json,
+            "xml" => Layout::Xml,
             _ => return Err(PyValueError::new_err(format!("no such layout: {layout}"))),
         };
         let signature = Arc::clone(&signature.get().0);
@@ -44,7 +45,7 @@ impl Plan {
                 if fields[index].ty.is_native() {
                     Ok(Foreign::default())
                 } else {
-                    describe(py, &signature, index)
+                    describe(py, &signature, index, layout)
                 }
             })
             .collect::<PyResult<Vec<_>>>()?;
@@ -158,7 +159,12 @@ fn may_hold_tool_calls(message: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 /// What Python says about a field whose type is not Rust's.
-fn describe(py: Python<'_>, signature: &Compiled, index: usize) -> PyResult<Foreign> {
+fn describe(
+    py: Python<'_>,
+    signature: &Compiled,
+    index: usize,
+    layout: Layout,
+) -> PyResult<Foreign> {
     let field = &signature.core.fields()[index];
     let said = py
         .import(intern!(py, "dspex.adapters.foreign"))?
@@ -171,11 +177,22 @@ fn describe(py: Python<'_>, signature: &Compiled, index: usize) -> PyResult<Fore
             ),
         )?;
     let (note, types, history, tool_calls) = said.extract()?;
+    let pattern = if layout == Layout::Xml && field.kind == FieldKind::Output {
+        let xml = py.import(intern!(py, "dspex.adapters.xml"))?;
+        xml.call_method1(
+            intern!(py, "pattern"),
+            (&*field.name, signature.annotation(py, index)?),
+        )?
+        .extract()?
+    } else {
+        None
+    };
     Ok(Foreign {
         note,
         types,
         history,
         tool_calls,
+        pattern,
     })
 }
 
@@ -211,7 +228,7 @@ impl Record for Values<'_, '_> {
 
     fn write(&self, slot: &Slot, out: &mut String) -> PyResult<()> {
         match self.get(slot)? {
-            Some(value) => write(&value, slot.style, out),
+            Some(value) => write(&slot.name, &value, slot.style, out),
             None => Ok(()),
         }
     }

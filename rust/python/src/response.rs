@@ -1,9 +1,9 @@
 //! Replies: what `Plan.parse` does.
 
 use dspex_core::prompt::Layout;
-use dspex_core::response::{Reading, read_json, read_text, sections};
+use dspex_core::response::{Reading, read_json, read_text, read_xml, sections};
 use jiter::JsonValue;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PySyntaxError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule, PyString};
@@ -21,6 +21,7 @@ pub(crate) fn parse<'py>(
     match plan.compiled.layout() {
         Layout::Chat => reader.chat()?,
         Layout::Json => reader.json()?,
+        Layout::Xml => reader.xml()?,
     }
     reader.finish()
 }
@@ -125,27 +126,83 @@ impl<'a, 'py> Reader<'a, 'py> {
         Ok(())
     }
 
+    fn xml(&mut self) -> PyResult<()> {
+        let py = self.reply.py();
+        let outputs = self.plan.signature.core.outputs();
+        let Some(values) = read_xml(text_of(self.reply)?, outputs) else {
+            return self.xml_in_python();
+        };
+        for (place, value) in values.iter().enumerate() {
+            self.values[place] = value
+                .as_ref()
+                .map(|value| to_python(py, value))
+                .transpose()?;
+        }
+        Ok(())
+    }
+
+    /// A reply that is not plain XML, or whose values take a conversion.
+    fn xml_in_python(&mut self) -> PyResult<()> {
+        let py = self.reply.py();
+        let reader = py
+            .import(intern!(py, "dspex.adapters.xml"))?
+            .call_method1(intern!(py, "XmlReply"), (self.reply,))
+            .map_err(|error| {
+                if !error.is_instance_of::<PySyntaxError>(py) {
+                    return error;
+                }
+                let message = format!("the reply is no XML: {}", error.value(py));
+                self.error(
+                    &message,
+                    "reply-not-xml",
+                    "the text between tags needs `&amp;` and `&lt;` for `&` and `<`",
+                    None,
+                )
+            })?;
+        for place in 0..self.values.len() {
+            let slot = &self.plan.compiled.outputs()[place];
+            let annotation = self.plan.signature.annotation(py, slot.index)?;
+            let found = reader.call_method1(intern!(py, "read"), (&*slot.name, annotation));
+            // The values, none or one.
+            let found: Vec<Bound<'py, PyAny>> = found
+                .map_err(|error| self.wrong_value(place, error))?
+                .extract()?;
+            self.values[place] = found.into_iter().next();
+        }
+        Ok(())
+    }
+
     /// The value as DSPy reads it.
     fn in_python(&self, place: usize, raw: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = raw.py();
-        let slot = &self.plan.compiled.outputs()[place];
-        let annotation = self.plan.signature.annotation(py, slot.index)?;
-        replies(py)?.call_method1(intern!(py, "parse_value"), (raw, annotation)).map_err(|error| {
-            if !error.is_instance_of::<PyValueError>(py) {
-                return error;
-            }
-            let mut type_name = String::new();
-            self.plan.signature.core.outputs()[place].ty.write_display_name(&mut type_name);
-            let message = format!("the reply's value for `{}` is no {type_name}", slot.name);
-            let wrapped = self.error(
-                &message,
-                "reply-field-value",
-                "a wider type, such as `str`, takes any reply; a description can say what is wanted",
-                Some(&slot.name),
-            );
-            wrapped.set_cause(py, Some(error));
-            wrapped
-        })
+        let annotation = self
+            .plan
+            .signature
+            .annotation(py, self.plan.compiled.outputs()[place].index)?;
+        let read = replies(py)?.call_method1(intern!(py, "parse_value"), (raw, annotation));
+        read.map_err(|error| self.wrong_value(place, error))
+    }
+
+    /// The error for a value that is none of its type; any other error as it is.
+    fn wrong_value(&self, place: usize, error: PyErr) -> PyErr {
+        let py = self.reply.py();
+        if !error.is_instance_of::<PyValueError>(py) {
+            return error;
+        }
+        let field = &self.plan.signature.core.outputs()[place];
+        let message = format!(
+            "the reply's value for `{}` is no {}",
+            field.name,
+            field.ty.display_name()
+        );
+        let wrapped = self.error(
+            &message,
+            "reply-field-value",
+            "a wider type, such as `str`, takes any reply; a description can say what is wanted",
+            Some(&field.name),
+        );
+        wrapped.set_cause(py, Some(error));
+        wrapped
     }
 
     /// All values, with what stands in for those the reply may leave out.

@@ -3,7 +3,7 @@
 //! Only exact built-in types are written here. A subclass may print itself as it likes, and pydantic may know
 //! better: such a value, and whatever holds it, goes to `dspex.adapters.values`, which does as DSPy does.
 
-use dspex_core::prompt::{Style, push_quotes};
+use dspex_core::prompt::{Element, Style, push_escaped, push_quotes};
 use dspex_core::response::Value;
 use dspex_core::text::{JsonStyle, JsonWriter, push_float};
 use pyo3::intern;
@@ -33,41 +33,171 @@ pub(crate) fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
     })
 }
 
-/// Append a field's value to a message.
-pub(crate) fn write(value: &Bound<'_, PyAny>, style: Style, out: &mut String) -> PyResult<()> {
+/// Append the value of the field of this name to a message.
+pub(crate) fn write(
+    name: &str,
+    value: &Bound<'_, PyAny>,
+    style: Style,
+    out: &mut String,
+) -> PyResult<()> {
+    match style {
+        Style::Text => write_text(value, out),
+        Style::TextOrList => match value.cast::<PyList>() {
+            Ok(list) => write_quotes(list, out),
+            Err(_) => write_text(value, out),
+        },
+        Style::XmlText => {
+            let mut text = String::new();
+            write(name, value, Style::TextOrList, &mut text)?;
+            push_escaped(out, &text);
+            Ok(())
+        }
+        Style::XmlTree => write_field_element(name, value, out),
+    }
+}
+
+/// A field that takes nested elements: one for each part of a list or a mapping, text for anything else.
+fn write_field_element(name: &str, value: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
+    let py = value.py();
+    let element = Element::new(name);
+    let start = out.len();
+    if is_container(value) && write_element(element, value, Scalars::Known, 0, out)? {
+        return Ok(());
+    }
+    out.truncate(start);
+    if !value.is_exact_instance_of::<PyString>() {
+        // A value of Python's own, such as a model, may be made of lists and mappings; pydantic takes it apart.
+        let simple = values(py)?.call_method1(intern!(py, "plain"), (value,))?;
+        if is_container(&simple) {
+            write_element(element, &simple, Scalars::Any, 0, out)?;
+            return Ok(());
+        }
+    }
+    element.open(out);
+    out.push('\n');
+    write_text(value, out)?;
+    out.push('\n');
+    element.close(out);
+    Ok(())
+}
+
+fn is_container(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyList>()
+        || value.is_exact_instance_of::<PyDict>()
+        || value.is_exact_instance_of::<PyTuple>()
+}
+
+/// Which values between tags may be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scalars {
+    /// Those that Rust knows.
+    Known,
+    /// Any, by its `str()`: pydantic has made them plain.
+    Any,
+}
+
+/// Write a value as an element; false, with part of it written, where it is not Rust's.
+fn write_element(
+    element: Element<'_>,
+    value: &Bound<'_, PyAny>,
+    scalars: Scalars,
+    depth: usize,
+    out: &mut String,
+) -> PyResult<bool> {
+    if scalars == Scalars::Known && depth >= MAX_DEPTH {
+        return Ok(false);
+    }
+    let items: Option<Vec<Bound<'_, PyAny>>> = if let Ok(list) = value.cast_exact::<PyList>() {
+        Some(list.iter().collect())
+    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        Some(tuple.iter().collect())
+    } else {
+        None
+    };
+    if let Some(items) = items {
+        if items.is_empty() {
+            element.empty(out);
+            return Ok(true);
+        }
+        element.open(out);
+        for item in &items {
+            if !write_element(Element::new("item"), item, scalars, depth + 1, out)? {
+                return Ok(false);
+            }
+        }
+    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+        element.open(out);
+        for (key, value) in dict {
+            let number;
+            let name = if let Ok(key) = key.cast_exact::<PyString>() {
+                text_of(key)?
+            } else if key.is_exact_instance_of::<PyInt>()
+                && let Ok(key) = key.extract::<i64>()
+            {
+                number = key.to_string();
+                &number
+            } else {
+                return Ok(false);
+            };
+            if !write_element(Element::entry(name), &value, scalars, depth + 1, out)? {
+                return Ok(false);
+            }
+        }
+    } else if value.is_none()
+        || value
+            .cast_exact::<PyFloat>()
+            .is_ok_and(|value| !value.value().is_finite())
+    {
+        element.empty(out);
+        return Ok(true);
+    } else {
+        element.open(out);
+        if let Ok(text) = value.cast_exact::<PyString>() {
+            push_escaped(out, text_of(text)?);
+        } else if !push_scalar(value, out) {
+            if scalars == Scalars::Known {
+                return Ok(false);
+            }
+            push_escaped(out, text_of(&value.str()?)?);
+        }
+    }
+    element.close(out);
+    Ok(true)
+}
+
+fn write_text(value: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         out.push_str(text_of(text)?);
         return Ok(());
     }
-    if style == Style::TextOrList
-        && let Ok(list) = value.cast::<PyList>()
+    let start = out.len();
+    if push_scalar(value, out)
+        || write_container(value, &mut JsonWriter::new(out, JsonStyle::Line))?
     {
-        return write_quotes(list, out);
+        return Ok(());
     }
+    out.truncate(start);
+    let text = values(value.py())?.call_method1(intern!(value.py(), "text_of"), (value,))?;
+    out.push_str(text_of(text.cast()?)?);
+    Ok(())
+}
+
+/// Append `str(value)`; false, with nothing written, where it is not one of Python's own numbers or constants.
+fn push_scalar(value: &Bound<'_, PyAny>, out: &mut String) -> bool {
     if value.is_none() {
         out.push_str("None");
-        return Ok(());
-    }
-    if let Ok(value) = value.cast_exact::<PyBool>() {
+    } else if let Ok(value) = value.cast_exact::<PyBool>() {
         out.push_str(if value.is_true() { "True" } else { "False" });
-        return Ok(());
-    }
-    if let Ok(value) = value.cast_exact::<PyFloat>() {
+    } else if let Ok(value) = value.cast_exact::<PyFloat>() {
         push_float(out, value.value());
-        return Ok(());
-    }
-    let start = out.len();
-    let written = if value.is_exact_instance_of::<PyInt>() {
-        push_int(value, out)
+    } else if value.is_exact_instance_of::<PyInt>()
+        && let Ok(number) = value.extract::<i64>()
+    {
+        out.push_str(&number.to_string());
     } else {
-        write_container(value, &mut JsonWriter::new(out, JsonStyle::Line))?
-    };
-    if !written {
-        out.truncate(start);
-        let text = values(value.py())?.call_method1(intern!(value.py(), "text_of"), (value,))?;
-        out.push_str(text_of(text.cast()?)?);
+        return false;
     }
-    Ok(())
+    true
 }
 
 fn write_quotes(list: &Bound<'_, PyList>, out: &mut String) -> PyResult<()> {
@@ -154,16 +284,6 @@ fn write_items<'py>(
     }
     json.close(']');
     Ok(true)
-}
-
-fn push_int(value: &Bound<'_, PyAny>, out: &mut String) -> bool {
-    match value.extract::<i64>() {
-        Ok(number) => {
-            out.push_str(&number.to_string());
-            true
-        }
-        Err(_) => false,
-    }
 }
 
 /// A reply's value as Python's.

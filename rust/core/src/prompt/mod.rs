@@ -10,7 +10,9 @@ mod plan;
 mod quote;
 mod render;
 mod system;
+mod xml;
 
 pub use plan::{Foreign, Layout, Plan, Slot, Style};
 pub use quote::push_quotes;
 pub use render::{Presence, Record, Role, Sink, Turn};
+pub use xml::{Element, push_escaped};

@@ -1,7 +1,7 @@
 //! The compiled form of a signature.
 
-use super::system;
-use crate::signature::{Field, Signature};
+use super::{system, xml};
+use crate::signature::{Field, FieldKind, Signature};
 use crate::types::{Note, Type};
 
 /// The way in which fields are laid out in messages: DSPy's adapters.
@@ -11,6 +11,8 @@ pub enum Layout {
     Chat,
     /// Inputs as in chat, outputs as one JSON object.
     Json,
+    /// Each value between tags of its name; lists and mappings in outputs as nested elements.
+    Xml,
 }
 
 /// What only Python can say about a field, because its type is not Rust's. Empty for all other fields.
@@ -24,6 +26,8 @@ pub struct Foreign {
     pub history: bool,
     /// The field holds calls of tools, which are asked for by example.
     pub tool_calls: bool,
+    /// In the XML layout, where values are nested elements: the pattern of these.
+    pub pattern: Option<String>,
 }
 
 /// How a value is to be written.
@@ -33,6 +37,10 @@ pub enum Style {
     Text,
     /// As `Text`, but a list is a numbered list of quotations: the field's type is `str`.
     TextOrList,
+    /// As `TextOrList`, escaped for XML.
+    XmlText,
+    /// The whole element, with nested ones for a list or a mapping; the slot itself has no tags.
+    XmlTree,
 }
 
 /// A place for the value of one field.
@@ -45,6 +53,7 @@ pub struct Slot {
     /// How the value is written.
     pub style: Style,
     pub(super) open: Box<str>,
+    pub(super) close: Box<str>,
 }
 
 /// A signature, ready to be rendered.
@@ -63,7 +72,7 @@ impl Plan {
     #[must_use]
     pub fn compile(signature: &Signature, layout: Layout, foreign: &[Foreign]) -> Self {
         let (inputs, outputs) = parts(signature, foreign);
-        let slots = |parts: &[Part<'_>]| parts.iter().map(Part::slot).collect();
+        let slots = |parts: &[Part<'_>]| parts.iter().map(|part| part.slot(layout)).collect();
         Self {
             layout,
             system: system::message(layout, &inputs, &outputs, signature.instructions()).into(),
@@ -113,16 +122,36 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn slot(&self) -> Slot {
+    fn slot(&self, layout: Layout) -> Slot {
+        let name = &self.field.name;
+        let is_text = self.field.ty == Type::Str;
+        let is_xml_output = layout == Layout::Xml && self.field.kind == FieldKind::Output;
+        let style = match (is_text, is_xml_output) {
+            (true, true) => Style::XmlText,
+            (true, false) => Style::TextOrList,
+            (false, true) if self.pattern().is_some() => Style::XmlTree,
+            (false, _) => Style::Text,
+        };
+        let (open, close) = if style == Style::XmlTree {
+            Default::default()
+        } else {
+            frame(layout, name)
+        };
         Slot {
-            name: self.field.name.clone(),
+            name: name.clone(),
             index: self.index,
-            style: if self.field.ty == Type::Str {
-                Style::TextOrList
-            } else {
-                Style::Text
-            },
-            open: header(&self.field.name).into(),
+            style,
+            open: open.into(),
+            close: close.into(),
+        }
+    }
+
+    /// The pattern of the elements of an output, in XML; None where its value is text.
+    pub(super) fn pattern(&self) -> Option<String> {
+        if self.field.ty.is_native() {
+            xml::is_nested(&self.field.ty).then(|| xml::pattern(&self.field.name, &self.field.ty))
+        } else {
+            self.foreign.pattern.clone()
         }
     }
 
@@ -136,9 +165,12 @@ impl Part<'_> {
     }
 }
 
-/// The line above a value, in chat.
-pub(super) fn header(name: &str) -> String {
-    format!("[[ ## {name} ## ]]\n")
+/// What stands before a value and behind it.
+pub(super) fn frame(layout: Layout, name: &str) -> (String, String) {
+    match layout {
+        Layout::Chat | Layout::Json => (format!("[[ ## {name} ## ]]\n"), String::new()),
+        Layout::Xml => (format!("<{name}>\n"), format!("\n</{name}>")),
+    }
 }
 
 fn parts<'a>(signature: &'a Signature, foreign: &'a [Foreign]) -> (Vec<Part<'a>>, Vec<Part<'a>>) {

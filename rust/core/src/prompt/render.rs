@@ -1,6 +1,8 @@
 //! Messages from a plan and values.
 
-use super::plan::{Layout, Plan, Slot};
+use std::fmt::Write as _;
+
+use super::plan::{Layout, Plan, Slot, Style, frame};
 use crate::text::{is_space, strip};
 
 const INCOMPLETE: &str =
@@ -177,6 +179,7 @@ impl<S: Sink> Page<'_, S> {
             if Some(at) != skip && record.presence(slot)? != Presence::Absent {
                 self.section(&slot.open);
                 record.write(slot, &mut self.out)?;
+                self.out.push_str(&slot.close);
             }
         }
         if request {
@@ -188,21 +191,29 @@ impl<S: Sink> Page<'_, S> {
     /// The text of an assistant message. An output that is absent reads `missing`, or `None`.
     fn assistant<R: Record>(&mut self, record: &R, missing: Option<&str>) -> Result<(), R::Error> {
         self.out.clear();
-        match self.plan.layout {
-            Layout::Chat => {
-                for slot in &self.plan.outputs {
-                    self.section(&slot.open);
-                    if record.presence(slot)? == Presence::Absent {
-                        self.out.push_str(missing.unwrap_or("None"));
-                    } else {
-                        record.write(slot, &mut self.out)?;
-                    }
-                }
-                // A header begins the text, so there is white space to take away at its end only.
-                self.out.truncate(self.out.trim_end_matches(is_space).len());
-                self.out.push_str("\n\n[[ ## completed ## ]]\n");
+        if self.plan.layout == Layout::Json {
+            return record.write_json(&self.plan.outputs, missing, &mut self.out);
+        }
+        for slot in &self.plan.outputs {
+            self.section(&slot.open);
+            if record.presence(slot)? != Presence::Absent {
+                record.write(slot, &mut self.out)?;
+            } else if slot.style == Style::XmlTree {
+                _ = write!(
+                    self.out,
+                    "<{0}>\n{1}\n</{0}>",
+                    slot.name,
+                    missing.unwrap_or("None")
+                );
+            } else {
+                self.out.push_str(missing.unwrap_or("None"));
             }
-            Layout::Json => record.write_json(&self.plan.outputs, missing, &mut self.out)?,
+            self.out.push_str(&slot.close);
+        }
+        if self.plan.layout == Layout::Chat {
+            // A header begins the text, so there is white space to take away at its end only.
+            self.out.truncate(self.out.trim_end_matches(is_space).len());
+            self.out.push_str("\n\n[[ ## completed ## ]]\n");
         }
         Ok(())
     }
@@ -223,8 +234,9 @@ impl<S: Sink> Page<'_, S> {
         self.send_unless_empty(Role::Assistant)?;
         if let Some(results) = &turn.tool_results {
             self.out.clear();
-            self.out.push_str("[[ ## tool_call_results ## ]]\n");
-            self.out.push_str(results);
+            let (open, close) = frame(self.plan.layout, "tool_call_results");
+            self.out
+                .extend([&open, results, &close].map(String::as_str));
             self.send(Role::User)?;
         }
         Ok(())

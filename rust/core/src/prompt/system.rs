@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::plan::{Layout, Part, header};
+use super::plan::{Layout, Part, frame};
 use crate::signature::FieldKind;
 use crate::text::{JsonStyle, JsonWriter, dedent, splitlines, strip};
 use crate::types::Type;
@@ -16,30 +16,38 @@ pub(super) fn message(
     outputs: &[Part<'_>],
     instructions: &str,
 ) -> String {
-    let structure = match layout {
-        Layout::Chat => [
-            STRUCTURE,
-            &chat_fields(inputs),
-            &chat_fields(outputs),
-            "[[ ## completed ## ]]\n",
-        ]
-        .join("\n\n"),
-        Layout::Json => [
-            STRUCTURE,
-            "Inputs will have the following structure:",
-            &chat_fields(inputs),
-            "Outputs will be a JSON object with the following fields.",
-            &json_fields(outputs),
-        ]
-        .join("\n\n"),
-    };
     format!(
         "Your input fields are:\n{}\nYour output fields are:\n{}\n{}\n{}",
         descriptions(inputs),
         descriptions(outputs),
-        strip(&structure),
+        structure(layout, inputs, outputs),
         objective(instructions),
     )
+}
+
+/// What messages are made of.
+fn structure(layout: Layout, inputs: &[Part<'_>], outputs: &[Part<'_>]) -> String {
+    let (inputs, outputs_as_text) = (fields(layout, inputs), fields(layout, outputs));
+    match layout {
+        Layout::Chat => {
+            let parts = [
+                STRUCTURE,
+                strip(&inputs),
+                strip(&outputs_as_text),
+                "[[ ## completed ## ]]",
+            ];
+            parts.join("\n\n")
+        }
+        Layout::Json => [
+            STRUCTURE,
+            "Inputs will have the following structure:",
+            strip(&inputs),
+            "Outputs will be a JSON object with the following fields.",
+            &json_fields(outputs),
+        ]
+        .join("\n\n"),
+        Layout::Xml => [STRUCTURE, &inputs, &outputs_as_text].join("\n\n"),
+    }
 }
 
 /// The numbered list of fields.
@@ -80,12 +88,18 @@ fn hint(part: &Part<'_>) -> String {
     }
 }
 
-fn chat_fields(parts: &[Part<'_>]) -> String {
-    let fields: Vec<String> = parts
-        .iter()
-        .map(|part| header(&part.field.name) + &hint(part))
-        .collect();
-    strip(&fields.join("\n\n")).to_owned()
+fn fields(layout: Layout, parts: &[Part<'_>]) -> String {
+    let field = |part: &Part<'_>| {
+        if layout == Layout::Xml
+            && part.field.kind == FieldKind::Output
+            && let Some(pattern) = part.pattern()
+        {
+            return pattern;
+        }
+        let (open, close) = frame(layout, &part.field.name);
+        [open, hint(part), close].concat()
+    };
+    parts.iter().map(field).collect::<Vec<_>>().join("\n\n")
 }
 
 fn json_fields(parts: &[Part<'_>]) -> String {
@@ -122,6 +136,11 @@ pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>]) -> String {
             ("`", "`"),
             ".",
         ),
+        Layout::Xml => (
+            "Respond with the corresponding output fields wrapped in XML tags ",
+            ("`<", ">`"),
+            ".",
+        ),
     };
     let mut out = String::from(start);
     for (at, part) in outputs.iter().enumerate() {
@@ -131,16 +150,33 @@ pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>]) -> String {
         out.push_str(marker.0);
         out.push_str(&part.field.name);
         out.push_str(marker.1);
-        if part.foreign.tool_calls {
-            out.push_str(
-                r#" (must be a JSON object like {"tool_calls": [{"name": "...", "args": {...}}]})"#,
-            );
-        } else if part.field.ty != Type::Str {
-            out.push_str(" (must be formatted as a valid Python ");
-            part.field.ty.write_display_name(&mut out);
-            out.push(')');
+        if layout != Layout::Xml {
+            push_type(&mut out, part);
         }
     }
     out.push_str(end);
+    if layout == Layout::Xml {
+        let patterns: Vec<String> = outputs.iter().filter_map(Part::pattern).collect();
+        if !patterns.is_empty() {
+            _ = write!(
+                out,
+                " Use this nested XML structure: {}",
+                patterns.join(" ")
+            );
+        }
+    }
     out
+}
+
+/// Of which type an output must be; text may be any.
+fn push_type(out: &mut String, part: &Part<'_>) {
+    if part.foreign.tool_calls {
+        out.push_str(
+            r#" (must be a JSON object like {"tool_calls": [{"name": "...", "args": {...}}]})"#,
+        );
+    } else if part.field.ty != Type::Str {
+        out.push_str(" (must be formatted as a valid Python ");
+        part.field.ty.write_display_name(out);
+        out.push(')');
+    }
 }

@@ -6,6 +6,8 @@
 
 mod chat;
 mod value;
+mod xml;
 
 pub use chat::{Section, sections};
 pub use value::{Reading, Value, read_json, read_text};
+pub use xml::read_xml;

@@ -1,4 +1,4 @@
-//! `\w` of Python's `re`.
+//! `\w` of Python's `re`, and `str.isidentifier`.
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
 
@@ -18,6 +18,16 @@ pub fn is_word(c: char) -> bool {
 #[must_use]
 pub fn word_len(text: &str) -> usize {
     text.find(|c| !is_word(c)).unwrap_or(text.len())
+}
+
+/// `text.isidentifier()`.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .is_some_and(|c| c == '_' || unicode_ident::is_xid_start(c))
+        && chars.all(unicode_ident::is_xid_continue)
 }
 
 #[cfg(test)]

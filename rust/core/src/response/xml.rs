@@ -1,0 +1,341 @@
+//! A reply in the layout of XML: each value between tags of its field's name.
+//!
+//! DSPy parses with expat and lets pydantic convert what stands between the tags. Here a reply is read that is
+//! XML of the plain kind, with values that need no judgement; of anything else Python is the judge.
+
+use std::borrow::Cow;
+
+use roxmltree::{Document, Node};
+
+use super::value::{Reading, Value, read_text};
+use crate::signature::Field;
+use crate::text::strip;
+use crate::types::{Args, Constant, Container, Type};
+
+const ROOT: &str = "dspy_root";
+
+/// The values of `outputs`, None for those that the reply lacks; None for a reply that only Python can read.
+#[must_use]
+pub fn read_xml(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'static>>>> {
+    // Comments, declarations and odd characters are where parsers differ.
+    let odd = |b: u8| b < b' ' && b != b'\n' && b != b'\t';
+    if reply.contains("<!")
+        || reply.contains("<?")
+        || reply.contains("]]>")
+        || reply.bytes().any(odd)
+    {
+        return None;
+    }
+    let text = format!("<{ROOT}>{reply}</{ROOT}>");
+    let document = Document::parse(&text).ok()?;
+    let root = document.root_element();
+    let mut values: Vec<Option<Value<'static>>> = vec![None; outputs.len()];
+    let mut names: Vec<Option<Vec<Node<'_, '_>>>> = vec![None; outputs.len()];
+    for child in root.children().filter(Node::is_element) {
+        let name = name_of(child)?;
+        if let Some(at) = outputs.iter().position(|field| *field.name == *name) {
+            names[at].get_or_insert_default().push(child);
+        }
+    }
+    // Every element counts, also those inside a field that is passed over: a prefix or an attribute anywhere
+    // is Python's to judge.
+    if root
+        .descendants()
+        .any(|node| node.is_element() && name_of(node).is_none())
+    {
+        return None;
+    }
+    for ((field, elements), value) in outputs.iter().zip(names).zip(&mut values) {
+        if let Some(elements) = elements {
+            *value = Some(read_field(&elements, &field.ty)?);
+        }
+    }
+    Some(values)
+}
+
+/// The name of an element: its tag, or the key of an entry. None where it has anything else about it.
+fn name_of<'a>(element: Node<'a, '_>) -> Option<&'a str> {
+    if element.tag_name().namespace().is_some() || element.namespaces().len() > 0 {
+        return None;
+    }
+    let tag = element.tag_name().name();
+    match element.attributes().len() {
+        0 => Some(tag),
+        1 if tag == "entry" => element.attribute("key"),
+        _ => None,
+    }
+}
+
+/// The value of a field of type `ty`.
+fn read_field(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>> {
+    // What is not None, of a type that allows it.
+    let inner = match ty {
+        Type::Union { members, .. } => match &**members {
+            [Type::None, inner] | [inner, Type::None] => inner,
+            _ => ty,
+        },
+        _ => ty,
+    };
+    let is_list = matches!(
+        inner,
+        Type::Generic {
+            container: Container::List,
+            ..
+        }
+    );
+    let is_map = matches!(
+        inner,
+        Type::Generic {
+            container: Container::Dict,
+            ..
+        }
+    );
+    if let Some(text) = only_text(elements) {
+        let text = text?;
+        if text.is_empty() && ty.allows_none() {
+            return Some(Value::None);
+        }
+        if text.is_empty() && is_map {
+            return Some(Value::Map(Vec::new()));
+        }
+        // In a list, text is JSON or else the one item.
+        if !is_list || text.starts_with('[') {
+            return match read_text(&text, ty) {
+                Reading::Value(value) => Some(into_owned(value)),
+                Reading::Python => None,
+            };
+        }
+    }
+    if is_list || is_map {
+        read_elements(elements, inner)
+    } else {
+        None
+    }
+}
+
+/// The text of the one element there is, if it has no elements of its own; inside, None for text that is odd.
+#[allow(clippy::option_option)]
+fn only_text(elements: &[Node<'_, '_>]) -> Option<Option<String>> {
+    let [element] = elements else { return None };
+    if element.children().any(|child| child.is_element()) {
+        return None;
+    }
+    let mut text = String::new();
+    for child in element.children() {
+        match child.text() {
+            Some(part) => text.push_str(part),
+            None => return Some(None),
+        }
+    }
+    Some(Some(strip(&text).to_owned()))
+}
+
+/// Elements as a value of `ty`, from the inside of a list or mapping: every text is converted as pydantic
+/// converts it, where that is plain.
+fn read_elements(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>> {
+    match ty {
+        Type::Generic {
+            container: Container::List,
+            args,
+            ..
+        } => {
+            let item = match args {
+                Args::Bare => &Type::Any,
+                Args::Of(types) => types.first()?,
+                Args::Variadic(_) => return None,
+            };
+            if let Some(text) = only_text(elements) {
+                let text = text?;
+                if text.is_empty() {
+                    return Some(Value::List(Vec::new()));
+                }
+                if text.starts_with('[') {
+                    return None;
+                }
+            }
+            let items: Vec<Node<'_, '_>> = match elements {
+                [only] => only
+                    .children()
+                    .filter(|n| n.is_element() && name_of(*n) == Some("item"))
+                    .collect(),
+                _ => Vec::new(),
+            };
+            let items = if items.is_empty() { elements } else { &items };
+            items
+                .iter()
+                .map(|one| read_elements(&[*one], item))
+                .collect::<Option<_>>()
+                .map(Value::List)
+        }
+        Type::Generic {
+            container: Container::Dict,
+            args,
+            ..
+        } => {
+            let value = match args {
+                Args::Bare => &Type::Any,
+                Args::Of(types) => match &**types {
+                    [Type::Str | Type::Any, value] => value,
+                    _ => return None,
+                },
+                Args::Variadic(_) => return None,
+            };
+            read_entries(elements, value)
+        }
+        Type::Any => match elements {
+            [only] if only.children().any(|n| n.is_element()) => read_entries(elements, &Type::Any),
+            [_] => only_text(elements)?.map(|text| Value::Str(text.into())),
+            _ => None,
+        },
+        Type::Union { members, .. } => match &**members {
+            [Type::None, inner] | [inner, Type::None] => {
+                if only_text(elements).is_some_and(|text| text.is_some_and(|text| text.is_empty()))
+                {
+                    return Some(Value::None);
+                }
+                read_elements(elements, inner)
+            }
+            _ => None,
+        },
+        _ => convert(only_text(elements)??, ty),
+    }
+}
+
+/// The children of the one element as a mapping.
+fn read_entries(elements: &[Node<'_, '_>], value: &Type) -> Option<Value<'static>> {
+    let [element] = elements else { return None };
+    let mut groups: Vec<(&str, Vec<Node<'_, '_>>)> = Vec::new();
+    for child in element.children().filter(Node::is_element) {
+        let name = name_of(child)?;
+        match groups.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, group)) => group.push(child),
+            None => groups.push((name, vec![child])),
+        }
+    }
+    if groups.is_empty() {
+        // An empty text is an empty mapping; any other is no mapping at all.
+        return only_text(elements)??
+            .is_empty()
+            .then(|| Value::Map(Vec::new()));
+    }
+    let entries = groups
+        .into_iter()
+        .map(|(name, group)| Some((Cow::Owned(name.to_owned()), read_elements(&group, value)?)));
+    entries.collect::<Option<_>>().map(Value::Map)
+}
+
+/// A text between tags as pydantic converts it, where the conversion is plain.
+fn convert(text: String, ty: &Type) -> Option<Value<'static>> {
+    match ty {
+        Type::Str => Some(Value::Str(text.into())),
+        Type::Int => {
+            let digits = text.strip_prefix('-').unwrap_or(&text);
+            let plain = digits.bytes().all(|b| b.is_ascii_digit())
+                && !(digits.len() > 1 && digits.starts_with('0'));
+            if plain {
+                text.parse().ok().map(Value::Int)
+            } else {
+                None
+            }
+        }
+        Type::Float => {
+            let plain = text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'e' | b'+'))
+                && text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+            if plain {
+                text.parse().ok().map(Value::Float)
+            } else {
+                None
+            }
+        }
+        Type::Bool => match text.as_str() {
+            "True" | "true" => Some(Value::Bool(true)),
+            "False" | "false" => Some(Value::Bool(false)),
+            _ => None,
+        },
+        Type::Literal(choices) => {
+            let known = choices
+                .iter()
+                .any(|choice| matches!(choice, Constant::Str(s) if **s == *text));
+            known.then(|| Value::Str(text.into()))
+        }
+        _ => None,
+    }
+}
+
+fn into_owned(value: Value<'_>) -> Value<'static> {
+    match value {
+        Value::None => Value::None,
+        Value::Bool(value) => Value::Bool(value),
+        Value::Int(value) => Value::Int(value),
+        Value::Float(value) => Value::Float(value),
+        Value::Str(text) => Value::Str(Cow::Owned(text.into_owned())),
+        Value::List(items) => Value::List(items.into_iter().map(into_owned).collect()),
+        Value::Map(entries) => Value::Map(
+            entries
+                .into_iter()
+                .map(|(key, value)| (Cow::Owned(key.into_owned()), into_owned(value)))
+                .collect(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::{Limits, NativeOnly, lower, parse};
+
+    fn outputs(text: &str) -> Vec<Field> {
+        let source = format!("q -> {text}");
+        let ast = parse(&source, &Limits::default()).expect("a signature");
+        let signature =
+            lower(&source, &ast, None, &Limits::default(), &mut NativeOnly).expect("native types");
+        signature.outputs().to_vec()
+    }
+
+    #[test]
+    fn text_between_tags_is_read_as_the_type() {
+        let read = read_xml(
+            "So:\n<a>\n1 &lt; 2\n</a>\n<n>\n42\n</n>",
+            &outputs("a, n: int"),
+        );
+        assert_eq!(
+            read,
+            Some(vec![Some(Value::Str("1 < 2".into())), Some(Value::Int(42))])
+        );
+    }
+
+    #[test]
+    fn nested_elements_are_lists_and_mappings() {
+        let read = read_xml(
+            "<l><item>1</item><item>-2</item></l><d><a>x</a><entry key=\"b c\">y</entry></d>",
+            &outputs("l: list[int], d: dict[str, str]"),
+        );
+        let map = vec![
+            ("a".into(), Value::Str("x".into())),
+            ("b c".into(), Value::Str("y".into())),
+        ];
+        let list = vec![Value::Int(1), Value::Int(-2)];
+        assert_eq!(
+            read,
+            Some(vec![Some(Value::List(list)), Some(Value::Map(map))])
+        );
+    }
+
+    #[test]
+    fn what_is_odd_is_left_to_python() {
+        let outputs = outputs("a: int");
+        for reply in [
+            "<a>1",
+            "<a>1 & 2</a>",
+            "<a><!-- c -->1</a>",
+            "<a x=\"1\">1</a>",
+            "<a>1</a><a>2</a>",
+            "<x:a/>",
+            "\r",
+        ] {
+            assert_eq!(read_xml(reply, &outputs), None, "{reply}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+"""Types and turns that are DSPy's own give the same messages and the same values."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pydantic
+import pytest
+from dspy.utils.exceptions import AdapterParseError
+from typing_extensions import TypedDict
+
+import dspex
+from dspex.errors import ReplyError
+
+ADAPTERS = [
+    pytest.param(dspy.ChatAdapter(), dspex.ChatAdapter(), id="chat"),
+    pytest.param(dspy.JSONAdapter(use_native_function_calling=False), dspex.JSONAdapter(), id="json"),
+    pytest.param(dspy.XMLAdapter(), dspex.XMLAdapter(), id="xml"),
+]
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    TWO = 2
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Point(pydantic.BaseModel):
+    x: int
+    label: str | None = pydantic.Field(default=None, alias="Label", description="what to call it")
+
+
+class Tree(pydantic.BaseModel):
+    value: int
+    children: list[Tree] = []
+
+
+class Row(TypedDict):
+    name: str
+    points: list[Point]
+
+
+class Shout(dspy.Type):
+    text: str
+
+    def format(self) -> list[dict[str, Any]]:
+        return [{"type": "text", "text": self.text.upper()}, {"type": "shout", "é": "\"'\n"}]
+
+    @classmethod
+    def description(cls) -> str:
+        return "Loud text."
+
+
+def tool(city: str, days: int = 1) -> str:
+    """Look up the weather."""
+    return f"{city} {days}"
+
+
+IMAGE = dspy.Image(url="data:image/png;base64,AAAA")
+CALLS = dspy.ToolCalls.from_dict_list([{"name": "tool", "args": {"city": "Paris"}}])
+
+START, END = "<<CUSTOM-TYPE-START-IDENTIFIER>>", "<<CUSTOM-TYPE-END-IDENTIFIER>>"
+
+TYPES: dict[str, Any] = {
+    "Colour": Colour,
+    "Number": Number,
+    "Point": Point,
+    "Tree": Tree,
+    "Row": Row,
+    "Shout": Shout,
+    "Image": dspy.Image,
+    "Audio": dspy.Audio,
+    "File": dspy.File,
+    "Tool": dspy.Tool,
+    "ToolCalls": dspy.ToolCalls,
+    "Code": dspy.Code,
+    "Java": dspy.Code["java"],
+    "Reasoning": dspy.Reasoning,
+    "History": dspy.History,
+    "date": datetime.date,
+}
+
+READ_FROM_TEXT = sorted(TYPES.keys() - {"Audio", "File", "Image", "Tool"})
+"""Types that do not fetch or open what a reply names."""
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "image": ("image: Image, q -> a", {"image": IMAGE, "q": "What?"}),
+    "two images": ("images: list[Image] -> a", {"images": [IMAGE, IMAGE]}),
+    "image in a dict": ("images: dict[str, Image] -> a", {"images": {'"k"': IMAGE}}),
+    "image as output": ("q -> image: Image, more: Optional[list[Image]]", {"q": "?"}),
+    "audio": ("sound: Audio -> a", {"sound": dspy.Audio(data="QUJD", audio_format="wav")}),
+    "file": ("file: File -> a", {"file": dspy.File(file_id="f1", filename="n.pdf")}),
+    "own type": ("s: Shout, l: list[Shout] -> t: Shout", {"s": Shout(text="a"), "l": [Shout(text="b")]}),
+    "tools": ("tools: list[Tool], q -> calls: ToolCalls", {"tools": [dspy.Tool(tool)], "q": "?"}),
+    "code": ("code: Code, java: Java -> fixed: Java", {"code": dspy.Code(code="x = 1\n"), "java": "int x;"}),
+    "reasoning": ("q -> reasoning: Reasoning, a", {"q": "?"}),
+    "models": ("p: Point, l: list[Tree] -> t: Tree, r: Row, ps: list[Point], o: Optional[Point]", {
+        "p": Point(x=1, Label="one"),
+        "l": [Tree(value=1, children=[Tree(value=2)])],
+    }),
+    "enums": ("c: Colour, l: list[Colour], n: Number -> d: Colour, m: Number", {
+        "c": Colour.RED,
+        "l": [Colour.TWO],
+        "n": Number.ONE,
+    }),
+    "dates": ("d: date -> e: date, f: dict[date, date]", {"d": datetime.date(2024, 1, 2)}),
+    "a marker in plain text": ("q -> a", {"q": f"x {START}no json{END}"}),
+    "half a marker": ("q -> a", {"q": f"x {START} y"}),
+}  # fmt: skip
+
+
+def signatures(source: str) -> tuple[type[dspy.Signature], dspex.Signature]:
+    return dspy.Signature(source, custom_types=TYPES), dspex.Signature(source, types=TYPES)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+def test_messages_with_dspys_types_are_dspys(theirs: Any, ours: Any, case: str) -> None:
+    source, inputs = CASES[case]
+    their_signature, our_signature = signatures(source)
+    demos = [{**inputs, **dict.fromkeys(their_signature.output_fields, "out")}, inputs]
+    assert ours.format(our_signature, demos, inputs) == theirs.format(their_signature, demos, inputs)
+
+
+TURNS: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "plain": [{"q": "one", "a": "1"}, {"q": "two", "a": 2}],
+    "without answer": [{"q": "one"}, {"q": None, "a": None}],
+    "without question": [{"a": "1"}, {"other": "x"}, {}],
+    "an image": [{"q": IMAGE, "a": "seen"}],
+    "calls": [{"q": "one", "calls": CALLS}],
+    "calls as a dict": [{"q": "one", "calls": {"tool_calls": [{"name": "tool", "args": {}}]}}],
+    "calls with results": [
+        {
+            "q": "one",
+            "calls": {
+                "tool_calls": [{"name": "tool", "args": {"city": "Rome"}, "id": "c1"}],
+                "tool_call_results": {
+                    "tool_call_results": [{"call_id": "c1", "name": "tool", "value": "sunny"}]
+                },
+            },
+        },
+        {"q": "two", "a": "done"},
+    ],
+}
+
+
+@pytest.mark.parametrize("turns", TURNS)
+@pytest.mark.parametrize(
+    "source",
+    ["q, history: History -> a", "history: History, q -> calls: ToolCalls, a", "history: History -> a"],
+)
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+def test_turns_are_dspys(theirs: Any, ours: Any, source: str, turns: str) -> None:
+    their_signature, our_signature = signatures(source)
+    demos = [
+        {"q": "demo", "a": "x", "calls": CALLS, "history": dspy.History(messages=[])},
+        {"q": "d", "a": "y"},
+    ]
+    for inputs in ({"q": "now", "history": dspy.History(messages=TURNS[turns])}, {"q": "now"}):
+        expected = theirs.format(their_signature, demos, inputs)
+        assert ours.format(our_signature, demos, inputs) == expected
+        if "history" in inputs:
+            plan = ours.compile(our_signature)
+            assert plan.render({"q": "now"}, demos, history=TURNS[turns]) == expected
+
+
+def outcome(call: Any, *refused: type[Exception]) -> tuple[str, Any]:
+    try:
+        return "value", repr(call())
+    except refused:
+        return "refused", None
+
+
+REPLIES: dict[str, list[str]] = json.loads(
+    (Path(__file__).parents[2] / "testdata/replies/typed.json").read_text()
+)
+
+
+@pytest.mark.parametrize("name", [*READ_FROM_TEXT, "list[Point]", "Optional[Tree]", "dict[str, Point]"])
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+def test_replies_of_dspys_types_are_read_as_dspy_reads_them(theirs: Any, ours: Any, name: str) -> None:
+    their_signature, our_signature = signatures(f"q -> a: {name}")
+    replies = [
+        reply.format(value) for value in REPLIES["values"] for reply in ("[[ ## a ## ]]\n{}", '{{"a": {}}}')
+    ]
+    replies += [f"<a>{value}</a>" for value in REPLIES["values"] + REPLIES["elements"]]
+
+    # An enum and a value that cannot be hashed: DSPy lets the TypeError through.
+    expected = [
+        outcome(partial(theirs.parse, their_signature, r), AdapterParseError, TypeError) for r in replies
+    ]
+    got = [outcome(partial(ours.parse, our_signature, r), ReplyError) for r in replies]
+    assert dict(zip(replies, got, strict=True)) == dict(zip(replies, expected, strict=True))
