@@ -284,13 +284,19 @@ fn into_owned(value: Value<'_>) -> Value<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::{Limits, NativeOnly, lower, parse};
+    use crate::signature::{Instructions, Limits, NativeOnly, lower, parse};
 
     fn outputs(text: &str) -> Vec<Field> {
         let source = format!("q -> {text}");
         let ast = parse(&source, &Limits::default()).expect("a signature");
-        let signature =
-            lower(&source, &ast, None, &Limits::default(), &mut NativeOnly).expect("native types");
+        let signature = lower(
+            &source,
+            &ast,
+            &Instructions::Default,
+            &Limits::default(),
+            &mut NativeOnly,
+        )
+        .expect("native types");
         signature.outputs().to_vec()
     }
 
