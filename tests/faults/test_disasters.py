@@ -178,7 +178,7 @@ async def test_what_the_work_prints_does_not_touch_the_wire(open_pool: OpenPool)
 
 # name, the module preloaded, more settings, the code of the error, what it says
 STARTS: list[tuple[str, str, dict[str, Any], str, str]] = [
-    ("hangs", "tests.support.slow_start", {"start_timeout": 2.0}, "start-timeout", "about to hang"),
+    ("hangs", "tests.support.slow_start", {"start_timeout": 1.0}, "start-timeout", "READY within 1 s"),
     ("fails", "tests.support.broken_start", {}, "worker-start", "the model file is missing"),
     ("dies", "tests.support.dying_start", {}, "zygote-died", "SIGSEGV"),
     ("preloads what is not there", "no_such_module_here", {}, "worker-start", "no_such_module_here"),
@@ -193,9 +193,9 @@ STARTS: list[tuple[str, str, dict[str, Any], str, str]] = [
     (
         "hangs, spawned",
         "tests.support.slow_start",
-        {"start_timeout": 2.0, "start": "spawn"},
+        {"start_timeout": 1.0, "start": "spawn"},
         "start-timeout",
-        "about to hang",
+        "READY within 1 s",
     ),
     (
         "fails, spawned",

@@ -28,7 +28,6 @@ class Call:
         waiting: Whether it is in the queue.
         worker: The worker that has it.
         id: Its id on the wire while a worker has it.
-        timer: What fires at the deadline; after that, or after a cancellation, at the end of the grace.
     """
 
     op: str
@@ -40,7 +39,6 @@ class Call:
     waiting: bool = False
     worker: Worker | None = None
     id: int = 0
-    timer: asyncio.TimerHandle | None = None
 
 
 class FairQueue:

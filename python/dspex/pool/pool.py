@@ -40,6 +40,7 @@ from dspex.pool.policy import Respawn, RestartPolicy, after_death
 from dspex.pool.process import Launcher
 from dspex.pool.spec import PoolSpec
 from dspex.pool.worker import Worker
+from dspex.worker.deadlines import Deadlines
 
 __all__ = ["DEADLINES", "Pool", "PoolStatus", "WorkerStatus"]
 
@@ -94,6 +95,7 @@ class Pool:
         self.spec = spec or PoolSpec()
         self._hello = {**make_hello(self.spec), "lm": dict(lm) if lm else None}
         self._launcher: Launcher
+        self._deadlines: Deadlines[Call]
         self._life = Lifecycle()
         self._queue = FairQueue()
         self._workers: list[Worker] = []  # every one that is not dead
@@ -142,6 +144,7 @@ class Pool:
             )
         self._loop = asyncio.get_running_loop()
         self._launcher = make_launcher(self.spec)
+        self._deadlines = Deadlines(self._loop, self._overdue)
         self._slots = [self._loop.create_task(self._keep()) for _ in range(self.spec.workers)]
         try:
             await self._ready.wait()
@@ -242,7 +245,7 @@ class Pool:
             idempotent = op in _IDEMPOTENT
         answer: asyncio.Future[Any] = loop.create_future()
         call = Call(op, payload, answer, loop.time() + seconds, session, idempotent)
-        call.timer = loop.call_at(call.deadline, self._overdue, call)
+        self._deadlines.set(call, call.deadline)
         if free is not None and not self._queue:
             self._put(call, free)
         else:
@@ -315,11 +318,7 @@ class Pool:
         best: Worker | None = None
         fewest = self.spec.max_inflight
         for worker in self._workers:
-            if (
-                worker.life.state is State.READY
-                and not worker.leaving.is_set()
-                and len(worker.calls) < fewest
-            ):
+            if worker.open and len(worker.calls) < fewest:
                 best, fewest = worker, len(worker.calls)
         return best
 
@@ -346,26 +345,23 @@ class Pool:
                 )
             )
             # The caller wakes, and `_let_go` sees to the worker.
+        elif call.worker is not None:
+            # It was told to stop and has not: only the end of its worker frees the place.
+            call.worker.condemn(f"a call of {call.op!r} did not stop within {self.spec.cancel_grace:g} s")
 
     def _let_go(self, call: Call) -> None:
         """The caller has stopped waiting, with or without an answer."""
-        if call.timer is not None:
-            call.timer.cancel()
         if call.waiting:
             self._queue.discard(call)
         elif call.worker is not None:
             # Its place stays taken until the worker says that the work has stopped.
             call.worker.cancel(call)
-            call.timer = asyncio.get_running_loop().call_later(self.spec.cancel_grace, self._stuck, call)
-
-    def _stuck(self, call: Call) -> None:
-        """A call was told to stop and has not: only the end of its worker frees the place."""
-        if call.worker is not None:
-            call.worker.condemn(f"a call of {call.op!r} did not stop within {self.spec.cancel_grace:g} s")
+            self._deadlines.set(call, asyncio.get_running_loop().time() + self.spec.cancel_grace)
+            return
+        self._deadlines.discard(call)
 
     def _freed(self, call: Call) -> None:
-        if call.timer is not None:
-            call.timer.cancel()
+        self._deadlines.discard(call)
         if self._queue:
             self._dispatch()
 
@@ -418,8 +414,7 @@ class Pool:
         for call in worker.calls.values():
             call.worker = None
             if call.answer.done():
-                if call.timer is not None:
-                    call.timer.cancel()
+                self._deadlines.discard(call)
             elif self._life.state in (State.STOPPING, State.DEAD):
                 call.answer.set_exception(self._closed_error())
             elif worker.condemned and call.idempotent:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError, from_dict
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.process import how_it_ended
-from dspex.wire import MSGPACK, PROTOCOL, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import PROTOCOL, Frame, Kind
+from dspex.worker.channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,10 @@ __all__ = ["Worker"]
 
 _KILL_WAIT = 10.0
 """Seconds to wait for a killed process to be gone; only one stuck in the kernel needs longer."""
+
+
+_RESULT: Final = int(Kind.RESULT)  # an enum's member costs a look-up, and this is asked for every frame
+_ANSWERS: Final = frozenset({_RESULT, int(Kind.ERROR)})
 
 
 class Worker(asyncio.Protocol):
@@ -55,8 +60,8 @@ class Worker(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._loop = loop
         self.started = loop.time()
-        self.leaving = asyncio.Event()
-        """Set as soon as the worker takes no more calls."""
+        self.open = False
+        """Whether it takes calls."""
         self.dead: asyncio.Future[WorkerDiedError] = loop.create_future()
         """Says why, once the process is gone and reaped."""
         self.condemned = False
@@ -65,12 +70,9 @@ class Worker(asyncio.Protocol):
         self._hello = hello
         self._launcher = launcher
         self._on_free = on_free
-        self._codec = MessagePack()
-        self._reader = FrameReader()
+        self._channel = Channel(loop)
         self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._next_id = 1  # odd: the worker's own calls are even
-        self._out: list[bytes] = []
-        self._transport: Any = None
         self._ending: asyncio.Task[None] | None = None
         self._pulse_check: asyncio.TimerHandle | None = None
 
@@ -95,7 +97,7 @@ class Worker(asyncio.Protocol):
                 self.process = await self._launcher.launch()
                 self.process.exited.add_done_callback(lambda _: self._exited())
                 await self._loop.create_connection(lambda: self, sock=self.process.socket)
-                self._send(Kind.HELLO, 0, self._hello)
+                self._channel.send(Kind.HELLO, 0, self._hello)
                 self.versions = await asyncio.shield(self._ready)
         except TimeoutError:
             error = self._start_error(
@@ -112,6 +114,7 @@ class Worker(asyncio.Protocol):
             raise
         else:
             self.life.become(State.READY)
+            self.open = True
             self._watch_pulse()
             return
         await self.end("it did not start", force=True)
@@ -131,7 +134,7 @@ class Worker(asyncio.Protocol):
         """Take no new calls; leave when those in flight are done."""
         if self.life.state is State.READY:
             self.life.become(State.DRAINING)
-            self.leaving.set()
+            self.open = False
             if not self.calls:
                 self._begin_end("it was drained", force=False)
 
@@ -153,13 +156,13 @@ class Worker(asyncio.Protocol):
             self._begin_end(reason, force=True)
 
     def _begin_end(self, reason: str, *, force: bool) -> None:
+        self.open = False
         if self._ending is None:
             self._ending = self._loop.create_task(self._end(reason, force))
 
     async def _end(self, reason: str, force: bool) -> None:
         if self.life.state is not State.DEAD:
             self.life.become(State.STOPPING)
-        self.leaving.set()
         if self._pulse_check is not None:
             self._pulse_check.cancel()
         process = self.process
@@ -167,8 +170,8 @@ class Worker(asyncio.Protocol):
             self._bury(WorkerDiedError(f"the worker never ran: {reason}", reason=reason))
             return
         if not force:
-            self._send(Kind.STOP, 0, None)
-            self._flush()
+            self._channel.send(Kind.STOP, 0, None)
+            self._channel.flush()
             await self._wait_exit(process)
         if not force and not process.exited.done():
             process.send_signal(signal.SIGTERM)
@@ -180,8 +183,7 @@ class Worker(asyncio.Protocol):
             # The last words are in the pipe; a grandchild may hold it open, so there is an end to waiting.
             await asyncio.wait([process.output.closed], timeout=0.2)
         self._bury(self._death(reason))
-        if self._transport is not None:
-            self._transport.abort()
+        self._channel.close()
         process.release()
 
     async def _wait_exit(self, process: Process) -> None:
@@ -240,20 +242,20 @@ class Worker(asyncio.Protocol):
             WireError: If its payload cannot be sent.
         """
         call_id = self._next_id
-        self._send(Kind.CALL, call_id, [call.op, call.payload, timeout])
+        self._channel.send(Kind.CALL, call_id, [call.op, call.payload, timeout], alone=not self.calls)
         self._next_id += 2
         call.id, call.worker = call_id, self
         self.calls[call_id] = call
 
     def cancel(self, call: Call) -> None:
         """Tell the worker to stop a call; it answers when it has."""
-        self._send(Kind.CANCEL, call.id, None)
+        self._channel.send(Kind.CANCEL, call.id, None)
 
     # --- the connection ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ours."""
-        self._transport = transport
+        self._channel.attach(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has closed its end: it is dead or dying. Its exit says more, so give that a moment."""
@@ -267,16 +269,16 @@ class Worker(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for frame in self._reader.feed(data):
+            for frame in self._channel.feed(data):
                 self._take(frame)
         except (WireError, KeyError, TypeError) as err:
             self._begin_end(f"it sent what is not a frame: {err}", force=True)
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind in (Kind.RESULT, Kind.ERROR) and frame.id:
+        if frame.id and frame.kind in _ANSWERS:
             call = self.calls[frame.id]
-            value = self._codec.decode(frame.body)
-            error = None if frame.kind == Kind.RESULT else from_dict(value)
+            value = self._channel.decode(frame)
+            error = None if frame.kind == _RESULT else from_dict(value)
             del self.calls[frame.id]
             call.worker = None
             self.served += 1
@@ -289,28 +291,18 @@ class Worker(asyncio.Protocol):
             if not self.calls and self.life.state is State.DRAINING:
                 self._begin_end("it was drained", force=False)
         elif frame.kind == Kind.READY:
-            ready = self._codec.decode(frame.body)
+            ready = self._channel.decode(frame)
             if ready["protocol"] != PROTOCOL:
                 raise WireError(f"the worker speaks protocol {ready['protocol']}, not {PROTOCOL}")
             if not self._ready.done():
                 self._ready.set_result(ready)
         elif frame.kind == Kind.ERROR:
-            refusal = from_dict(self._codec.decode(frame.body))
+            refusal = from_dict(self._channel.decode(frame))
             if not self._ready.done():
                 self._ready.set_exception(_as_start_error(refusal))
                 self._ready.exception()
         else:
             raise WireError(f"a service does not take {Kind(frame.kind).name} frames", code="bad-frame")
-
-    def _send(self, kind: Kind, call_id: int, value: Any) -> None:
-        self._out.append(encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK))
-        if len(self._out) == 1:  # the frames of one turn of the loop leave in one write
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
 
 
 def _as_start_error(error: DspexError) -> WorkerStartError:

@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import inspect
 import os
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dspex.errors import DeadlineExceeded, DspexError, WireError
-from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import Frame, Kind
+from dspex.worker.channel import Channel
+from dspex.worker.deadlines import Deadlines
 from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
     from dspex.worker.guard import Descriptors
-    from dspex.worker.operations import Bench
+    from dspex.worker.operations import Bench, Operation
 
 __all__ = ["serve"]
 
@@ -48,18 +52,18 @@ class Server(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop
-        self._reader = FrameReader()
-        self._codec = MessagePack()
+        self._channel = Channel(loop)
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._bench: Bench | None = None
-        self._out: list[bytes] = []
-        self._transport: Any = None
+        self._deadlines = Deadlines(loop, self._overdue)
+        self._late: set[int] = set()  # calls being cancelled because their time is over
+        self._operations: Mapping[str, Operation] = {}  # none before the hand-shake
+        self._bench: Bench
 
     # --- the connection ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ours."""
-        self._transport = transport
+        self._channel.attach(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The service is gone, or has had enough of us; what still runs is of no use to anybody."""
@@ -68,7 +72,7 @@ class Server(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for frame in self._reader.feed(data):
+            for frame in self._channel.feed(data):
                 self._take(frame)
         except WireError as err:
             # The stream cannot be trusted any further; the service sees the end of it and our last words.
@@ -77,7 +81,7 @@ class Server(asyncio.Protocol):
 
     def _leave(self) -> None:
         # Ending the loop is not enough: a thread of the work could keep the process alive for ever.
-        self._flush()
+        self._channel.flush()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -87,31 +91,24 @@ class Server(asyncio.Protocol):
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == Kind.CALL:
-            if self._bench is None:
+            if not self._operations:
                 raise WireError("a call came before the hand-shake", code="bad-frame")
-            op, payload, timeout = self._codec.decode(frame.body)
-            task = self._loop.create_task(self._run(frame.id, op, payload, timeout))
-            self._calls[frame.id] = task
-            task.add_done_callback(partial(self._settle, frame.id))
+            op, payload, timeout = self._channel.decode(frame)
+            operation = self._operations.get(op)
+            if operation is None:
+                error = WireError(f"the worker has no operation {op!r}", code="unknown-operation")
+                self._channel.send(Kind.ERROR, frame.id, error.to_dict())
+                return
+            self._calls[frame.id] = self._loop.create_task(self._run(frame.id, operation, payload))
+            self._deadlines.set(frame.id, self._loop.time() + timeout)
         elif frame.kind == Kind.CANCEL:
-            if frame.id in self._calls:  # else the answer is on its way already
-                self._calls[frame.id].cancel()
+            self._cancel(frame.id)
         elif frame.kind == Kind.HELLO:
-            self._greet(self._codec.decode(frame.body))
+            self._greet(self._channel.decode(frame))
         elif frame.kind == Kind.STOP:
             self._leave()
         else:
             raise WireError(f"a worker does not take {Kind(frame.kind).name} frames", code="bad-frame")
-
-    def _send(self, kind: Kind, call_id: int, value: Any) -> None:
-        self._out.append(encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK))
-        if len(self._out) == 1:  # the answers of one turn of the loop leave in one write
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._out and not self._transport.is_closing():
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
 
     # --- hand-shake ---
 
@@ -123,40 +120,61 @@ class Server(asyncio.Protocol):
             # cores + 4 would be the number of calls that make progress.
             threads = ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-work")
             self._loop.set_default_executor(threads)
-            from dspex.worker.operations import Bench
+            from dspex.worker.operations import OPERATIONS, Bench
 
             for module in hello["preload"]:
                 import_preload(module)
             self._bench = Bench(hello["lm"], threads)
+            self._operations = OPERATIONS
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
-            self._send(Kind.ERROR, 0, start_error(err).to_dict())
+            self._channel.send(Kind.ERROR, 0, start_error(err).to_dict())
             self._leave()
-        self._send(Kind.READY, 0, versions())
+        self._channel.send(Kind.READY, 0, versions())
 
     # --- calls ---
 
-    async def _run(self, call_id: int, op: str, payload: Any, timeout: float | None) -> None:
-        from dspex.worker.failures import to_dspex_error
-        from dspex.worker.operations import OPERATIONS
-
-        bench = self._bench
-        assert bench is not None  # noqa: S101 - `_take` refuses calls before the hand-shake
+    async def _run(self, call_id: int, operation: Operation, payload: Any) -> None:
         try:
-            operation = OPERATIONS.get(op)
-            if operation is None:
-                raise WireError(f"the worker has no operation {op!r}", code="unknown-operation")
-            async with asyncio.timeout(timeout) as limit:
-                result = await operation(bench, payload)
-            self._send(Kind.RESULT, call_id, result)
+            result = await operation(self._bench, payload)
+            self._channel.send(Kind.RESULT, call_id, result, alone=len(self._calls) == 1)
         except asyncio.CancelledError:
-            raise
+            self._send_cancelled(call_id)
         except BaseException as err:  # noqa: BLE001 - sys.exit() in a program must not end the worker
-            if isinstance(err, TimeoutError) and limit.expired():
-                err = DeadlineExceeded(f"the work was not done after {timeout:.3g} s", where="worker")
-            self._send(Kind.ERROR, call_id, to_dspex_error(err, secrets=bench.models.secrets).to_dict())
+            self._send_error(call_id, err)
+        finally:
+            del self._calls[call_id]
+            self._deadlines.discard(call_id)
 
-    def _settle(self, call_id: int, task: asyncio.Task[None]) -> None:
-        del self._calls[call_id]
-        # Here and not in `_run`: a task that is cancelled before its first step never enters it.
-        if task.cancelled():
-            self._send(Kind.ERROR, call_id, DspexError("the call was cancelled", code="cancelled").to_dict())
+    def _cancel(self, call_id: int) -> None:
+        task = self._calls.get(call_id)
+        if task is None:  # the answer is on its way already
+            return
+        if (
+            inspect.getcoroutinestate(cast("Coroutine[Any, Any, None]", task.get_coro()))
+            == inspect.CORO_CREATED
+        ):
+            # A task that is cancelled before its first step never enters `_run`.
+            del self._calls[call_id]
+            self._deadlines.discard(call_id)
+            self._send_cancelled(call_id)
+        task.cancel()
+
+    def _overdue(self, call_id: int) -> None:
+        self._late.add(call_id)
+        self._cancel(call_id)
+
+    def _send_cancelled(self, call_id: int) -> None:
+        if call_id in self._late:
+            self._late.remove(call_id)
+            error: DspexError = DeadlineExceeded("the work was not done within its time", where="worker")
+        else:
+            error = DspexError("the call was cancelled", code="cancelled")
+        self._channel.send(Kind.ERROR, call_id, error.to_dict())
+
+    def _send_error(self, call_id: int, err: BaseException) -> None:
+        from dspex.worker.failures import to_dspex_error
+
+        self._late.discard(call_id)
+        self._channel.send(
+            Kind.ERROR, call_id, to_dspex_error(err, secrets=self._bench.models.secrets).to_dict()
+        )

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
 from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
@@ -28,6 +29,9 @@ from dspex.worker.guard import Descriptors, kill_on_hangup, stand_guard
 from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
 
 __all__ = ["run"]
+
+_LATE_IMPORTS: Final = ("dspy.clients.costs", "dspy._vendor.lm15.cloud.hosts")
+"""What DSPy imports in the middle of a first call over HTTP, which a zygote cannot make."""
 
 
 def run(control: int, lifeline: int) -> NoReturn:
@@ -159,6 +163,13 @@ def _run_once() -> None:
     with dspy.context(lm=DummyLM([{"answer": "yes", "score": "0.5"}]), adapter=adapter, disable_history=True):
         predict = dspy.Predict("question, context: list[str] -> answer: str, score: float")
         predict(question="is it warm?", context=["yes"])
+    # DSPy asks its catalogue of models before a model's first call, 16 MB that all workers can share.
+    _ = dspy.LM("openai/gpt-4o-mini", api_key="none", cache=False).supported_params
+    for module in _LATE_IMPORTS:
+        with contextlib.suppress(
+            ImportError
+        ):  # another version of DSPy: its workers import later, that is all
+            importlib.import_module(module)
 
 
 def _check_threads(cause: str) -> None:

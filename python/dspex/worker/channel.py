@@ -1,0 +1,76 @@
+"""Frames over an asyncio transport, as both sides of a worker's socket use it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+
+__all__ = ["Channel"]
+
+
+class Channel:
+    """One end of a connection: cuts what arrives, codes bodies, gathers what leaves.
+
+    The frames of one turn of the loop leave together in one write at its end, so that a hundred calls do not
+    cost a hundred. A lone one can leave at once: there is nothing to gather, and a turn costs a system call.
+    """
+
+    __slots__ = ("_codec", "_gathered", "_loop", "_reader", "_transport")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._codec = MessagePack()
+        self._reader = FrameReader()
+        self._gathered: list[bytes] = []
+        self._transport: asyncio.WriteTransport | None = None
+
+    def attach(self, transport: asyncio.BaseTransport) -> None:
+        """Write to `transport` from now on."""
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - a socket's transport is one
+        self._transport = transport
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that are whole now; see `FrameReader.feed`."""
+        return self._reader.feed(data)
+
+    def decode(self, frame: Frame) -> Any:
+        """The value in a frame's body; see `Codec.decode`."""
+        return self._codec.decode(frame.body)
+
+    def send(self, kind: Kind, call_id: int, value: Any, *, alone: bool = False) -> None:
+        """Send a frame; nothing happens once the connection is closed.
+
+        Args:
+            kind: What it says.
+            call_id: Whose it is.
+            value: Its body.
+            alone: Nothing else is going on, so that there is nothing to wait for.
+
+        Raises:
+            WireError: If the value cannot be said.
+        """
+        frame = encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK)
+        if self._gathered:
+            self._gathered.append(frame)
+        elif alone:
+            self._write(frame)
+        else:
+            self._gathered.append(frame)
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits for the end of the turn."""
+        if self._gathered:
+            self._write(b"".join(self._gathered))
+            self._gathered.clear()
+
+    def close(self) -> None:
+        """Close the connection at once, whatever has not been sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
