@@ -131,6 +131,42 @@ def test_messages_with_dspys_types_are_dspys(theirs: Any, ours: Any, case: str) 
     assert ours.format(our_signature, demos, inputs) == theirs.format(their_signature, demos, inputs)
 
 
+Sql = dspy.Code["sql"]
+
+
+class Described(dspy.Signature):
+    """Answer the question.
+
+    Twice indented.
+    """
+
+    q = dspy.InputField(desc="What is asked")
+    n: int = dspy.InputField(gt=3, le=7, description="how many")
+    empty: str = dspy.InputField(desc="", default="none")
+    code: Sql = dspy.InputField(desc="to run")
+    a: str = dspy.OutputField(desc="${a}", min_length=2)
+    b: list[int] = dspy.OutputField(default_factory=list, desc="several\nlines")
+    c: int | None = dspy.OutputField()
+    d: dict = dspy.OutputField(default={"k": []}, max_length=4)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+def test_what_a_class_says_of_its_fields_is_shown_and_stands_in(theirs: Any, ours: Any) -> None:
+    demos = [{"q": "x", "a": "y"}]
+    expected = theirs.format(Described, demos, {"q": "?", "n": 4})
+    assert ours.format(Described, demos, {"q": "?", "n": 4}) == expected
+
+    for reply in ("[[ ## a ## ]]\nyes", '{"a": "yes"}', "<a>yes</a>", "no"):
+        expected = outcome(partial(theirs.parse, Described, reply), AdapterParseError)
+        assert outcome(partial(ours.parse, Described, reply), ReplyError) == expected
+
+
+def test_a_default_is_each_replys_own() -> None:
+    adapter, reply = dspex.ChatAdapter(), "[[ ## a ## ]]\nyes"
+    adapter.parse(Described, reply)["d"]["k"].append(1)
+    assert adapter.parse(Described, reply) == {"a": "yes", "b": [], "c": None, "d": {"k": []}}
+
+
 TURNS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "plain": [{"q": "one", "a": "1"}, {"q": "two", "a": 2}],

@@ -38,7 +38,7 @@ class _Adapter:
         """The plan for a signature, compiled once and kept.
 
         Args:
-            signature: A `dspex.Signature`, or the text of one.
+            signature: A `dspex.Signature`, or anything `Signature.of` takes.
 
         Returns:
             A plan with `render(inputs, demos=(), history=None)` and `parse(reply)`, for the hot path.
@@ -46,7 +46,7 @@ class _Adapter:
         Raises:
             SignatureError: If it is no signature.
         """
-        return _plan(self._layout, signature if isinstance(signature, Signature) else Signature(signature))
+        return _plan(self._layout, signature if isinstance(signature, Signature) else Signature.of(signature))
 
     def format(
         self, signature: Any, demos: Iterable[Mapping[str, Any]], inputs: Mapping[str, Any]
@@ -54,7 +54,7 @@ class _Adapter:
         """The messages of a call, as DSPy's adapter of the same name formats them.
 
         Args:
-            signature: A `dspex.Signature`, or the text of one.
+            signature: A `dspex.Signature`, or anything `Signature.of` takes.
             demos: Examples, each a mapping from field names to values. Those that lack a field come first;
                 those that have no input or no output are left out.
             inputs: The inputs by field name. Names that the signature lacks are ignored, fields without a
@@ -73,7 +73,7 @@ class _Adapter:
         """The output fields of a reply, in the signature's order.
 
         Args:
-            signature: A `dspex.Signature`, or the text of one.
+            signature: A `dspex.Signature`, or anything `Signature.of` takes.
             completion: The model's reply.
 
         Raises:

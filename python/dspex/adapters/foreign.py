@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import inspect
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from dspex.errors import SignatureError
 
-__all__ = ["describe", "is_dspy_type"]
+if TYPE_CHECKING:
+    from dspex.signature.fields import Details
+
+__all__ = ["default_of", "describe", "is_dspy_type"]
 
 
 def _dspy_class(module: str, name: str) -> Any:
@@ -52,6 +56,13 @@ def describe(name: str, is_output: bool, annotation: Any) -> tuple[str, str, boo
         not is_output and _same(annotation, _dspy_class("history", "History")),
         is_output and _same(annotation, _dspy_class("tool", "ToolCalls")),
     )
+
+
+def default_of(details: Details) -> Any:
+    """What stands in for a field that a reply leaves out."""
+    if "default_factory" in details.settings:
+        return details.settings["default_factory"]()
+    return copy.deepcopy(details.settings["default"])
 
 
 def _same(annotation: Any, cls: Any) -> bool:

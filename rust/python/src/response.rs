@@ -2,6 +2,7 @@
 
 use dspex_core::prompt::Layout;
 use dspex_core::response::{Reading, read_json, read_text, read_xml, sections};
+use dspex_core::signature::Default;
 use jiter::JsonValue;
 use pyo3::exceptions::{PySyntaxError, PyValueError};
 use pyo3::intern;
@@ -215,6 +216,14 @@ impl<'a, 'py> Reader<'a, 'py> {
             let name = &self.plan.names[slot.index];
             match &self.values[place] {
                 Some(value) => outputs.set_item(name, value)?,
+                None if field.default != Default::Required => {
+                    let details = self.plan.signature.details(py, slot.index);
+                    let foreign = py.import(intern!(py, "dspex.adapters.foreign"))?;
+                    outputs.set_item(
+                        name,
+                        foreign.call_method1(intern!(py, "default_of"), (details,))?,
+                    )?;
+                }
                 None if field.ty.allows_none() => outputs.set_item(name, py.None())?,
                 None => missing.push(format!("`{}`", field.name)),
             }
