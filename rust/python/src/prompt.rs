@@ -90,6 +90,12 @@ impl Plan {
         Ok(messages.list)
     }
 
+    /// Whether a field of the signature holds the turns of a conversation.
+    #[getter]
+    fn has_history(&self) -> bool {
+        self.compiled.history().is_some()
+    }
+
     /// The output fields of a reply.
     fn parse<'py>(&self, reply: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyDict>> {
         response::parse(self, reply)

@@ -1,0 +1,141 @@
+"""The drop-in adapters.
+
+Each is DSPy's own class with two methods replaced, `format` and `parse`. What the core does not do, or
+refuses, goes to the method it replaces: so an error is DSPy's, with all its attributes, and so is any
+behaviour that a subclass has changed.
+
+They keep DSPy's class names because its streaming looks adapters up by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import dspy
+from dspy.utils.callback import with_callbacks
+
+from dspex._core import Plan
+from dspex.errors import InputError, ReplyError, SignatureError
+from dspex.signature import Signature
+
+__all__ = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]
+
+_HOOKS = frozenset(
+    name for name in dir(dspy.ChatAdapter) if name.startswith(("format_", "user_message_", "_get_history_"))
+)
+"""Methods of which `format` is made; a subclass that changes one gets DSPy's whole way."""
+
+
+def _plain(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of DSPy's without the callbacks around it: ours has reported the call already."""
+    while hasattr(method, "__wrapped__"):
+        method = method.__wrapped__
+    return method
+
+
+def _said(signature: type[dspy.Signature]) -> tuple[Any, ...]:
+    """All that a prompt says of a signature: a class can be changed in place."""
+    fields = signature.model_fields
+    return (
+        signature.__doc__,
+        *((name, info.annotation, *info.json_schema_extra.items()) for name, info in fields.items()),
+    )
+
+
+class _Native:
+    """What the three drop-ins share."""
+
+    _layout: ClassVar[str]
+    _is_native: ClassVar[bool] = True
+    _plans: ClassVar[WeakKeyDictionary[type, tuple[tuple[Any, ...], Plan | None]]]
+    _format: ClassVar[Callable[..., Any]]
+    _parse: ClassVar[Callable[..., Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        changed = _HOOKS & cls.__dict__.keys()
+        super().__init_subclass__(**kwargs)
+        if "_layout" in cls.__dict__:
+            cls._plans = WeakKeyDictionary()
+            theirs = cls.__mro__[2]
+            cls._format, cls._parse = _plain(theirs.format), _plain(theirs.parse)  # type: ignore[attr-defined]
+        elif changed:
+            cls._is_native = False
+
+    def _plan(self, signature: type[dspy.Signature]) -> Plan | None:
+        """The plan for a signature; None where the core cannot serve it."""
+        if not self._is_native:
+            return None
+        said = _said(signature)
+        known = self._plans.get(signature)
+        if known is None or known[0] != said:
+            try:
+                plan = Plan(Signature.of(signature), self._layout)
+            except SignatureError:
+                plan = None
+            known = self._plans[signature] = (said, plan)
+        return known[1]
+
+    def _messages(self, signature: Any, demos: Any, inputs: Any) -> Any:
+        plan = self._plan(signature)
+        if plan is not None and not (plan.has_history and self.use_native_function_calling):  # type: ignore[attr-defined]
+            try:
+                return plan.render(inputs if type(inputs) is dict else dict(inputs), demos)
+            except InputError:
+                pass
+        return type(self)._format(self, signature, demos, inputs)
+
+    def _fields(self, signature: Any, completion: Any) -> Any:
+        plan = self._plan(signature)
+        if plan is not None and type(completion) is str:
+            try:
+                return plan.parse(completion)
+            except (InputError, ReplyError):
+                pass
+        return type(self)._parse(self, signature, completion)
+
+
+class ChatAdapter(_Native, dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type hints
+    """`dspy.ChatAdapter`, rendered and read by the core."""
+
+    _layout = "chat"
+
+    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
+        """As `dspy.ChatAdapter.format`."""
+        return self._messages(signature, demos, inputs)
+
+    def parse(self, signature: Any, completion: Any) -> Any:
+        """As `dspy.ChatAdapter.parse`."""
+        return self._fields(signature, completion)
+
+
+class JSONAdapter(_Native, dspy.JSONAdapter):  # type: ignore[misc]
+    """`dspy.JSONAdapter`, rendered and read by the core."""
+
+    _layout = "json"
+
+    # DSPy's class inherits this method with its callbacks and gets others around it: two events a call.
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
+        """As `dspy.JSONAdapter.format`."""
+        return self._messages(signature, demos, inputs)
+
+    def parse(self, signature: Any, completion: Any) -> Any:
+        """As `dspy.JSONAdapter.parse`."""
+        return self._fields(signature, completion)
+
+
+class XMLAdapter(_Native, dspy.XMLAdapter):  # type: ignore[misc]
+    """`dspy.XMLAdapter`, rendered and read by the core."""
+
+    _layout = "xml"
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
+        """As `dspy.XMLAdapter.format`."""
+        return self._messages(signature, demos, inputs)
+
+    def parse(self, signature: Any, completion: Any) -> Any:
+        """As `dspy.XMLAdapter.parse`."""
+        return self._fields(signature, completion)

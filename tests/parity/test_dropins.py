@@ -1,0 +1,191 @@
+"""`dspex.dspy`'s adapters in a DSPy program: the same messages, results, errors and events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+import pytest
+from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import AdapterParseError
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.parity import adapter_cases as cases
+from tests.parity.test_adapter_types import CASES, TURNS, TYPES, Described
+from tests.parity.test_adapters import thorough
+
+import dspex.dspy as dropins
+
+NAMES = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]
+REPLIES = {
+    "ChatAdapter": cases.chat_replies,
+    "JSONAdapter": cases.json_replies,
+    "XMLAdapter": cases.xml_replies,
+}
+
+
+def pair(name: str, **settings: Any) -> tuple[Any, Any]:
+    return getattr(dspy, name)(**settings), getattr(dropins, name)(**settings)
+
+
+def outcome(call: Any) -> tuple[Any, ...]:
+    """What a call gives, or all that can be seen of its error."""
+    try:
+        return "value", repr(call())
+    except AdapterParseError as error:
+        seen = (error.adapter_name, error.signature, error.lm_response, repr(error.parsed_result), error.code)
+        return "error", type(error), str(error), *seen
+    except (AttributeError, TypeError, ValueError) as error:
+        return "error", type(error), str(error)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@thorough
+@given(data=st.data())
+def test_a_dropin_formats_and_parses_as_the_class_it_stands_for(name: str, data: st.DataObject) -> None:
+    theirs, ours = pair(name)
+    signature, _ = data.draw(cases.signatures())
+    names = list(signature.fields)
+    inputs = data.draw(cases.records(names))
+    demos = data.draw(st.lists(cases.records(names), max_size=2))
+    reply = data.draw(REPLIES[name](list(signature.output_fields)))
+
+    assert outcome(lambda: ours.format(signature, demos, inputs)) == outcome(
+        lambda: theirs.format(signature, demos, inputs)
+    )
+    assert outcome(lambda: ours.parse(signature, reply)) == outcome(lambda: theirs.parse(signature, reply))
+
+
+@pytest.mark.parametrize("text", ["half \ud800 a pair", "\udfff"])
+@pytest.mark.parametrize("name", NAMES)
+def test_text_that_rust_cannot_hold_goes_dspys_way(name: str, text: str) -> None:
+    theirs, ours = pair(name)
+    assert ours.format(Described, [], {"q": text}) == theirs.format(Described, [], {"q": text})
+    reply = f"[[ ## a ## ]]\n{text}"
+    assert outcome(lambda: ours.parse(Described, reply)) == outcome(lambda: theirs.parse(Described, reply))
+
+
+@pytest.mark.parametrize("native_calls", [True, False])
+@pytest.mark.parametrize("turns", TURNS)
+@pytest.mark.parametrize("name", NAMES)
+def test_turns_with_native_tool_calls_are_dspys(name: str, turns: str, native_calls: bool) -> None:
+    theirs, ours = pair(name, use_native_function_calling=native_calls)
+    signature = dspy.Signature("q, history: History -> calls: ToolCalls, a", custom_types=TYPES)
+    inputs = {"q": "now", "history": dspy.History(messages=TURNS[turns])}
+    assert ours.format(signature, [], inputs) == theirs.format(signature, [], inputs)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_dspys_types_pass_through_a_dropin(name: str, case: str) -> None:
+    theirs, ours = pair(name)
+    source, inputs = CASES[case]
+    signature = dspy.Signature(source, custom_types=TYPES)
+    assert ours.format(signature, [inputs], inputs) == theirs.format(signature, [inputs], inputs)
+
+
+class Scripted(dspy.BaseLM):
+    """Answers with the given texts, in order, and remembers what it was sent."""
+
+    def __init__(self, *replies: str) -> None:
+        super().__init__(model="scripted")
+        self.replies = list(replies)
+        self.requests: list[Any] = []
+
+    def forward(self, prompt: Any = None, messages: Any = None, **settings: Any) -> Any:
+        self.requests.append((messages, sorted(settings)))
+        return _completion(self.replies.pop(0))
+
+
+def _completion(text: str) -> Any:
+    from openai.types.chat import ChatCompletion
+
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    return ChatCompletion.model_validate(
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [choice],
+            "usage": usage,
+        }
+    )
+
+
+class Events(BaseCallback):
+    """Writes down what happens to adapters."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_adapter_format_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+        self.seen.append(("format", type(instance).__name__, sorted(inputs)))
+
+    def on_adapter_format_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
+        self.seen.append(("formatted", outputs, type(exception)))
+
+    def on_adapter_parse_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+        self.seen.append(("parse", type(instance).__name__, sorted(inputs)))
+
+    def on_adapter_parse_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
+        self.seen.append(("parsed", outputs, type(exception), str(exception)))
+
+
+GOOD = {
+    "ChatAdapter": "[[ ## a ## ]]\nyes\n[[ ## n ## ]]\n3",
+    "JSONAdapter": '{"a": "yes", "n": 3}',
+    "XMLAdapter": "<a>yes</a><n>3</n>",
+}
+
+
+@pytest.mark.parametrize("replies", ["good", "repaired", "bad"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_program_runs_as_before(name: str, replies: str) -> None:
+    scripts = {
+        "good": [GOOD[name]],
+        "repaired": ["no fields at all", GOOD["JSONAdapter"]],
+        "bad": ["no fields at all", "and no JSON"],
+    }
+    runs = []
+    for adapter in pair(name):
+        lm, events = Scripted(*scripts[replies]), Events()
+        with dspy.context(lm=lm, adapter=adapter, callbacks=[events]):
+            result = outcome(lambda: dspy.Predict("q, k: list[int] -> a, n: int")(q="?", k=[1]))
+        # Each run makes its own class for the signature, and errors carry it.
+        result = tuple(part for part in result if not isinstance(part, type(dspy.Signature)))
+        runs.append((result, lm.requests, events.seen))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_subclass_that_changes_a_hook_is_obeyed(name: str) -> None:
+    class Shouting(getattr(dropins, name)):  # type: ignore[misc]
+        def format_task_description(self, signature: Any) -> str:
+            return super().format_task_description(signature).upper()
+
+    class Expected(getattr(dspy, name)):  # type: ignore[misc]
+        def format_task_description(self, signature: Any) -> str:
+            return super().format_task_description(signature).upper()
+
+    inputs = {"q": "?"}
+    assert Shouting().format(Described, [], inputs) == Expected().format(Described, [], inputs)
+
+
+def test_a_signature_changed_in_place_is_seen() -> None:
+    theirs, ours = pair("ChatAdapter")
+    signature = dspy.Signature("q -> a")
+    assert ours.format(signature, [], {"q": "?"}) == theirs.format(signature, [], {"q": "?"})
+    signature.instructions = "Answer in Latin."
+    signature.fields["a"].json_schema_extra["desc"] = "short"
+    messages = ours.format(signature, [], {"q": "?"})
+    assert "Answer in Latin." in messages[0]["content"]
+    assert "short" in messages[0]["content"]
+    assert messages == theirs.format(signature, [], {"q": "?"})
+
+
+def test_dropins_keep_the_names_that_streaming_looks_up() -> None:
+    for name in NAMES:
+        assert getattr(dropins, name).__name__ == name
+        assert issubclass(getattr(dropins, name), getattr(dspy, name))
