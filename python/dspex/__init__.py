@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure
     from dspex.signature import Signature
+    from dspex.template import Template
 
 __all__ = [
     "LM",
@@ -33,6 +34,7 @@ __all__ = [
     "Prediction",
     "Runtime",
     "Signature",
+    "Template",
     "XMLAdapter",
     "__version__",
     "configure",
@@ -52,6 +54,7 @@ _HOME = {
     "Signature": "dspex.signature",
     "configure": "dspex.runtime",
     "XMLAdapter": "dspex.adapters",
+    "Template": "dspex.template",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 

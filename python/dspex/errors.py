@@ -4,7 +4,9 @@
 
     DspexError
     ├── ConfigError             a setting, an LM name or a pool specification is wrong
-    ├── SignatureError          the text or the fields of a signature could not be read
+    ├── TextError               a text that dspex reads has a mistake, and a place where it is
+    │   ├── SignatureError      the text or the fields of a signature could not be read
+    │   └── TemplateError       a template could not be compiled, or not rendered with these values
     ├── InputError              the inputs of a call do not fit the signature
     ├── RouteError              no target can serve the call as it was asked for
     ├── ReplyError              the LM's reply could not be read as the output fields
@@ -54,6 +56,8 @@ __all__ = [
     "ReplyError",
     "RouteError",
     "SignatureError",
+    "TemplateError",
+    "TextError",
     "WireError",
     "WorkerDiedError",
     "WorkerStartError",
@@ -162,16 +166,16 @@ class ConfigError(DspexError):
     category = "caller"
 
 
-class SignatureError(DspexError):
-    """The text or the fields of a signature could not be read.
+class TextError(DspexError):
+    """A text that dspex reads has a mistake.
 
     Attributes:
         source: The text that was read.
-        span: Where the mistake is, as character offsets `(start, end)` into `source`; None when the
-            signature did not come from text.
+        span: Where the mistake is, as character offsets `(start, end)` into `source`; None when it has no
+            place there.
     """
 
-    code = "signature"
+    code = "text"
     category = "caller"
 
     @property
@@ -189,6 +193,18 @@ class SignatureError(DspexError):
         head, _, hint = super().__str__().partition("\n")
         frame = caret_frame(self.source, self.span) if self.span is not None else ""
         return "\n".join(part for part in (head, frame, hint) if part)
+
+
+class SignatureError(TextError):
+    """The text or the fields of a signature could not be read; without a span if it was not made of text."""
+
+    code = "signature"
+
+
+class TemplateError(TextError):
+    """A template could not be compiled, or not rendered with the values it was given."""
+
+    code = "template"
 
 
 def caret_frame(source: str, span: tuple[int, int]) -> str:

@@ -51,7 +51,9 @@ async def test_the_body_is_dspys(model: str, settings: dict[str, Any]) -> None:
         async with LM(model, api_base=server.api_base, api_key="k", **settings) as lm:
             await lm.complete(LMRequest(MESSAGES))
             given = lm.settings_for_worker()
-        await dspy.LM(**given).acall(messages=MESSAGES)
+        theirs_lm = dspy.LM(**given)
+        await theirs_lm.acall(messages=MESSAGES)
+        await theirs_lm.aclose()
 
     ours, theirs = server.requests
     assert ours.body == theirs.body

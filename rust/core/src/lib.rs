@@ -7,9 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod metrics;
 pub mod prompt;
 pub mod response;
 pub mod router;
 pub mod signature;
+pub mod template;
 pub mod text;
 pub mod types;

@@ -1,5 +1,6 @@
 //! The one place that knows the names of the exception classes in `dspex.errors`.
 
+use dspex_core::signature::Span;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -27,5 +28,28 @@ pub(crate) fn raise_with(
         Ok(PyErr::from_value(error))
     };
     // A failure to build the error is a bug of ours, and is itself the best report of it.
+    build().unwrap_or_else(|bug| bug)
+}
+
+/// Like [`raise`], for a mistake in a text. Spans become character offsets here and nowhere else.
+pub(crate) fn raise_at(
+    py: Python<'_>,
+    class: &str,
+    message: &str,
+    code: &str,
+    hint: &str,
+    source: &str,
+    span: Option<Span>,
+) -> PyErr {
+    let build = || {
+        let details = PyDict::new(py);
+        details.set_item("source", source)?;
+        if let Some(span) = span {
+            let start = source[..span.start].chars().count();
+            let length = source[span.start..span.end].chars().count();
+            details.set_item("span", (start, start + length))?;
+        }
+        PyResult::Ok(raise_with(py, class, message, code, hint, &details))
+    };
     build().unwrap_or_else(|bug| bug)
 }

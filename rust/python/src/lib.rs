@@ -1,16 +1,20 @@
 //! `dspex._core`: the core crate bound to Python. One file per area; this one is the table of contents.
 
 mod errors;
+mod metrics;
 mod prompt;
 mod response;
 mod router;
 mod signature;
+mod template;
 mod value;
 
 #[pyo3::pymodule]
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::metrics::{exact_match, f1, normalize};
     #[pymodule_export]
     use super::prompt::Plan;
     #[pymodule_export]
@@ -19,6 +23,8 @@ mod _core {
     use super::signature::{
         Field, Handle, Signature, build, cache_clear, cache_info, cache_resize,
     };
+    #[pymodule_export]
+    use super::template::Template;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

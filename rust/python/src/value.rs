@@ -165,7 +165,7 @@ fn write_element(
     Ok(true)
 }
 
-fn write_text(value: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
+pub(crate) fn write_text(value: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         out.push_str(text_of(text)?);
         return Ok(());

@@ -104,24 +104,18 @@ fn compile(
     }
 }
 
-/// The Python exception for a mistake in the text; spans become character offsets here and nowhere else.
+/// The Python exception for a mistake in the text.
 fn signature_error(py: Python<'_>, source: &str, error: &core::SignatureError) -> PyErr {
-    let build = || {
-        let details = PyDict::new(py);
-        details.set_item("source", source)?;
-        let start = source[..error.span.start].chars().count();
-        let length = source[error.span.start..error.span.end].chars().count();
-        details.set_item("span", (start, start + length))?;
-        PyResult::Ok(errors::raise_with(
-            py,
-            "SignatureError",
-            &error.message,
-            error.code.name(),
-            &error.hint,
-            &details,
-        ))
-    };
-    build().unwrap_or_else(|bug| bug)
+    let (code, span) = (error.code.name(), Some(error.span));
+    errors::raise_at(
+        py,
+        "SignatureError",
+        &error.message,
+        code,
+        &error.hint,
+        source,
+        span,
+    )
 }
 
 /// Hits, misses, signatures held and the most that may be.

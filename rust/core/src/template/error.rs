@@ -1,0 +1,140 @@
+//! What can be wrong with a template, and where.
+
+use std::error::Error as _;
+use std::fmt;
+
+use minijinja::{Error, ErrorKind};
+
+use crate::signature::Span;
+
+/// Why a template could not be compiled or rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateError {
+    /// The kind of mistake.
+    pub code: Code,
+    /// What is wrong, in one sentence without its place.
+    pub message: String,
+    /// Where in the source, if that is known.
+    pub span: Option<Span>,
+}
+
+/// The kinds of mistakes. Their names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// The source is not Jinja: `{% if %}`.
+    Syntax,
+    /// The source is longer than is compiled.
+    SourceTooLong,
+    /// A filter, test, function or method is not there: `{{ x|nope }}`.
+    UnknownName,
+    /// A name or an entry has no value: `{{ missing }}`.
+    Undefined,
+    /// An operation does not fit its values: `{{ 1 + "a" }}`.
+    Operation,
+    /// The steps are used up.
+    OutOfFuel,
+    /// The text grew beyond its limit.
+    OutputTooLong,
+    /// Macros or loops nest too deep.
+    TooDeep,
+}
+
+impl Code {
+    /// The name that programs see.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Syntax => "template-syntax",
+            Self::SourceTooLong => "template-source-too-long",
+            Self::UnknownName => "template-unknown-name",
+            Self::Undefined => "template-undefined",
+            Self::Operation => "template-operation",
+            Self::OutOfFuel => "template-fuel",
+            Self::OutputTooLong => "template-output",
+            Self::TooDeep => "template-depth",
+        }
+    }
+
+    /// What to do about a mistake of this kind.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Syntax => "the syntax is Jinja's; other templates cannot be included",
+            Self::SourceTooLong => "give long texts as values, not as part of the template",
+            Self::UnknownName => "docs/templates.md lists the filters and tests there are",
+            Self::Undefined => "give it a value, or write `{{ name | default('...') }}`",
+            Self::Operation => "",
+            Self::OutOfFuel => {
+                "the template does more than `fuel` allows; raise it if that is meant"
+            }
+            Self::OutputTooLong => "raise `max_output` if that is meant",
+            Self::TooDeep => "raise `max_depth` if that is meant",
+        }
+    }
+}
+
+impl TemplateError {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            span: None,
+        }
+    }
+
+    /// What the engine says, without the values it may have seen.
+    pub(super) fn from_engine(error: &Error, source: &str) -> Self {
+        let inner = innermost(error);
+        let detail = inner.detail().unwrap_or("");
+        let code = match inner.kind() {
+            ErrorKind::SyntaxError => Code::Syntax,
+            ErrorKind::UndefinedError => Code::Undefined,
+            ErrorKind::UnknownFilter
+            | ErrorKind::UnknownTest
+            | ErrorKind::UnknownFunction
+            | ErrorKind::UnknownMethod => Code::UnknownName,
+            ErrorKind::OutOfFuel => Code::OutOfFuel,
+            ErrorKind::InvalidOperation if detail.contains("recursion limit") => Code::TooDeep,
+            _ => Code::Operation,
+        };
+        let span = inner
+            .range()
+            .filter(|range| range.end <= source.len())
+            .map(|range| Span {
+                start: range.start,
+                end: range.end,
+            });
+        let asked = span.map_or("", |span| source.get(span.start..span.end).unwrap_or(""));
+        let message = match code {
+            Code::Undefined if detail.is_empty() => format!("`{asked}` has no value"),
+            _ if detail.is_empty() => inner.kind().to_string(),
+            _ => detail.to_owned(),
+        };
+        Self {
+            code,
+            message,
+            span,
+        }
+    }
+}
+
+/// The error that began a chain of them: a macro's failure is wrapped by each call around it.
+fn innermost(error: &Error) -> &Error {
+    let mut inner = error;
+    while let Some(cause) = inner
+        .source()
+        .and_then(|cause| cause.downcast_ref::<Error>())
+    {
+        inner = cause;
+    }
+    inner
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.message, self.code.name())
+    }
+}
+
+impl std::error::Error for TemplateError {}

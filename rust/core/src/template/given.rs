@@ -1,0 +1,95 @@
+//! Values that stay where they are until a template asks for them.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
+use minijinja::{Error, ErrorKind, State};
+
+/// A list or a map that belongs to the caller.
+pub trait Source: Debug + Send + Sync + 'static {
+    /// Whether it is a map; else it is a list.
+    fn is_map(&self) -> bool;
+
+    /// How many entries it has.
+    fn len(&self) -> usize;
+
+    /// Whether it has no entries.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry at a key, or in a list at an index.
+    fn get(&self, key: &Value) -> Option<Value>;
+
+    /// The keys of a map, in order.
+    fn keys(&self) -> Vec<Value>;
+
+    /// The whole of it as one line of JSON; None if it cannot be written.
+    fn json(&self) -> Option<String>;
+}
+
+/// A [`Source`] as a value. It is asked for an entry only where the template uses that entry.
+#[derive(Debug)]
+pub struct Given(pub Box<dyn Source>);
+
+impl Given {
+    /// The value that stands for this source.
+    pub fn value(source: impl Source) -> Value {
+        Value::from_object(Self(Box::new(source)))
+    }
+}
+
+impl Object for Given {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        if self.0.is_map() {
+            ObjectRepr::Map
+        } else {
+            ObjectRepr::Seq
+        }
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.0.get(key)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        if self.0.is_map() {
+            Enumerator::Values(self.0.keys())
+        } else {
+            Enumerator::Seq(self.0.len())
+        }
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.0.len())
+    }
+
+    /// The methods of a dict that templates use; nothing else of a value can be called.
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
+        let entry = |key: &Value| self.0.get(key).unwrap_or_default();
+        match (method, args) {
+            ("keys", []) if self.0.is_map() => Ok(Value::from(self.0.keys())),
+            ("values", []) if self.0.is_map() => {
+                Ok(self.0.keys().iter().map(entry).collect::<Vec<_>>().into())
+            }
+            ("items", []) if self.0.is_map() => Ok(self
+                .0
+                .keys()
+                .into_iter()
+                .map(|key| Value::from(vec![key.clone(), entry(&key)]))
+                .collect::<Vec<_>>()
+                .into()),
+            ("get", [key]) if self.0.is_map() => Ok(self.0.get(key).unwrap_or(().into())),
+            ("get", [key, other]) if self.0.is_map() => {
+                Ok(self.0.get(key).unwrap_or_else(|| other.clone()))
+            }
+            _ => Err(ErrorKind::UnknownMethod.into()),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Prompts that the user writes: Jinja's syntax, compiled once, and bounded.
+//!
+//! The engine is `minijinja`. What this module adds is what a prompt needs: values are written as DSPy
+//! writes them, a name that is not there is an error with its place, a template can neither run for ever
+//! nor grow without end, and it reaches nothing but the values it is given: no files, no other templates,
+//! no attributes of objects. A value is never read as a template, whatever it contains.
+
+mod error;
+mod given;
+mod output;
+mod value;
+
+use std::borrow::Cow;
+
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+
+pub use error::{Code, TemplateError};
+pub use given::{Given, Source};
+/// What a template's values are made of.
+pub use minijinja::value as data;
+
+use output::Bounded;
+
+/// How much a template may be and do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Steps of one rendering. A step is an instruction, or some 64 bytes of text made on the way.
+    pub fuel: u64,
+    /// Bytes of the rendered text.
+    pub output: usize,
+    /// How deep blocks, macros and loops may nest while rendering.
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fuel: 1_000_000,
+            output: 8 << 20,
+            depth: 100,
+        }
+    }
+}
+
+/// The longest source that is compiled, in bytes.
+pub const MAX_SOURCE: usize = 1 << 20;
+
+/// The name of the only template in an environment. It never reaches the user.
+const NAME: &str = "template";
+
+/// A compiled template.
+///
+/// ```
+/// use dspex_core::template::{Limits, Template, data::Value};
+///
+/// let template = Template::compile("Hi {{ name }}{% for x in xs %}, {{ x }}{% endfor %}!", Limits::default())?;
+/// assert_eq!(template.variables(), ["name", "xs"]);
+/// let values = Value::from_pairs([("name", Value::from("{{ 1 }}")), ("xs", Value::from(vec![1.0, 1e20]))]);
+/// assert_eq!(template.render(values)?, "Hi {{ 1 }}, 1.0, 1e+20!");
+/// # Ok::<(), dspex_core::template::TemplateError>(())
+/// ```
+#[derive(Debug)]
+pub struct Template {
+    environment: Environment<'static>,
+    variables: Vec<String>,
+    limits: Limits,
+}
+
+impl Template {
+    /// Compile a source.
+    ///
+    /// # Errors
+    /// If it is not Jinja, or longer than [`MAX_SOURCE`].
+    pub fn compile(source: &str, limits: Limits) -> Result<Self, TemplateError> {
+        if source.len() > MAX_SOURCE {
+            return Err(TemplateError::new(
+                Code::SourceTooLong,
+                format!("the template is longer than {MAX_SOURCE} bytes"),
+            ));
+        }
+        let mut environment = environment(limits);
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(|error| TemplateError::from_engine(&error, source))?;
+        let mut variables: Vec<String> = environment
+            .get_template(NAME)
+            .map(|template| template.undeclared_variables(false))
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|name| environment.globals().all(|(global, _)| global != name))
+            .collect();
+        variables.sort();
+        Ok(Self {
+            environment,
+            variables,
+            limits,
+        })
+    }
+
+    /// The names that the template asks for, sorted.
+    #[must_use]
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// Render with these values: a map, or an object that is asked for each name when it is needed.
+    ///
+    /// # Errors
+    /// If a name is missing, a filter cannot do its work, or a limit is reached.
+    pub fn render(&self, values: data::Value) -> Result<String, TemplateError> {
+        let mut out = Bounded::new(self.limits.output);
+        let template = self
+            .environment
+            .get_template(NAME)
+            .map_err(|error| TemplateError::from_engine(&error, ""))?;
+        match template.render_captured_to(values, &mut out) {
+            Ok(_) => Ok(out.into_text()),
+            Err(_) if out.is_full() => Err(TemplateError::new(
+                Code::OutputTooLong,
+                format!("the text grew beyond {} bytes", self.limits.output),
+            )),
+            Err(error) => Err(TemplateError::from_engine(&error, template.source())),
+        }
+    }
+}
+
+fn environment(limits: Limits) -> Environment<'static> {
+    let mut environment = Environment::new();
+    // The debugger would show every value, and its notes on an error would carry them into logs.
+    environment.remove_global("debug");
+    environment.remove_filter("pprint");
+    environment.set_debug(false);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(limits.fuel));
+    environment.set_recursion_limit(limits.depth);
+    environment.set_formatter(|out, _, value| {
+        if let Some(text) = value.as_str() {
+            return out.write_str(text).map_err(Error::from);
+        }
+        out.write_str(&value::text(value)?).map_err(Error::from)
+    });
+    environment.add_filter("json", |value: &data::Value| value::json(value));
+    environment.add_filter("tojson", |value: &data::Value| value::json(value));
+    environment.add_filter("text", |value: &data::Value| {
+        value::text(value).map(Cow::into_owned)
+    });
+    environment.add_filter("numbered", |value: &data::Value| value::numbered(value));
+    environment.add_filter("marker", |name: &str| format!("[[ ## {name} ## ]]"));
+    environment
+}
+
+/// The error of a value that cannot be written.
+fn unwritable(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, what.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

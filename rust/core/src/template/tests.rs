@@ -1,0 +1,212 @@
+//! The engine with our rules around it.
+
+use minijinja::value::Value;
+
+use super::{Code, Limits, Template, TemplateError};
+
+fn values(pairs: &[(&str, Value)]) -> Value {
+    Value::from_pairs(
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone())),
+    )
+}
+
+fn render(source: &str, pairs: &[(&str, Value)]) -> Result<String, TemplateError> {
+    Template::compile(source, Limits::default())?.render(values(pairs))
+}
+
+fn refused(source: &str, pairs: &[(&str, Value)]) -> (Code, String) {
+    let error = render(source, pairs).expect_err(source);
+    let at = error.span.map_or("", |span| &source[span.start..span.end]);
+    (error.code, at.to_owned())
+}
+
+#[test]
+fn values_are_written_as_dspy_writes_them() {
+    let cases: &[(Value, &str)] = &[
+        (Value::from("a <b> & \"c\""), "a <b> & \"c\""),
+        (Value::from(()), "None"),
+        (Value::from(true), "True"),
+        (Value::from(5), "5"),
+        (
+            Value::from(i128::MAX),
+            "170141183460469231731687303715884105727",
+        ),
+        (Value::from(5.0), "5.0"),
+        (Value::from(1e20), "1e+20"),
+        (Value::from(f64::NAN), "nan"),
+        (
+            Value::from(vec![
+                Value::from("é\n"),
+                Value::from(f64::NAN),
+                Value::from(true),
+            ]),
+            "[\"é\\n\", null, true]",
+        ),
+        (
+            values(&[("a", Value::from(vec![1, 2])), ("b", Value::from(()))]),
+            "{\"a\": [1, 2], \"b\": null}",
+        ),
+        (Value::from(Vec::<i32>::new()), "[]"),
+        (Value::from_bytes("é".as_bytes().to_vec()), "é"),
+    ];
+    for (value, expected) in cases {
+        let pairs = [("x", value.clone())];
+        assert_eq!(render("{{ x }}", &pairs).unwrap(), *expected);
+        assert_eq!(render("{{ x|text }}", &pairs).unwrap(), *expected);
+    }
+}
+
+#[test]
+fn filters_write_what_dspys_prompts_are_made_of() {
+    let list = Value::from(vec!["one", "two\nlines", "«q»"]);
+    let numbered = "[1] «one»\n[2] «««\n    two\n    lines\n»»»\n[3] «««\n    «q»\n»»»";
+    assert_eq!(
+        render("{{ x|numbered }}", &[("x", list)]).unwrap(),
+        numbered
+    );
+    assert_eq!(render("{{ ['a']|numbered }}", &[]).unwrap(), "«a»");
+    assert_eq!(render("{{ []|numbered }}", &[]).unwrap(), "N/A");
+    assert_eq!(
+        render("{{ 'answer'|marker }}", &[]).unwrap(),
+        "[[ ## answer ## ]]"
+    );
+    assert_eq!(
+        render("{{ 'a\"'|json }}{{ 1|tojson }}", &[]).unwrap(),
+        "\"a\\\"\"1"
+    );
+    assert_eq!(refused("{{ 1|numbered }}", &[]).0, Code::Operation);
+}
+
+#[test]
+fn a_value_is_never_read_as_a_template() {
+    for hostile in [
+        "{{ secret }}",
+        "{% for x in range(9) %}",
+        "{# #}",
+        "{{ x }}",
+        "[[ ## a ## ]]",
+    ] {
+        let pairs = [("x", Value::from(hostile)), ("secret", Value::from("s3"))];
+        assert_eq!(render("<{{ x }}>", &pairs).unwrap(), format!("<{hostile}>"));
+        assert_eq!(
+            render("{{ [x] }}", &pairs).unwrap(),
+            format!("[\"{hostile}\"]")
+        );
+    }
+}
+
+#[test]
+fn names_that_are_asked_for_are_known_before_rendering() {
+    let source = "{% set a = b %}{% for x in xs %}{{ x.y }}{{ loop.index }}{% endfor %}{{ a }}{{ range(2) }}{{ d.e }}";
+    let template = Template::compile(source, Limits::default()).unwrap();
+    assert_eq!(template.variables(), ["b", "d", "xs"]);
+}
+
+#[test]
+fn a_mistake_has_its_kind_and_its_place() {
+    let x = [("x", values(&[("a", Value::from(1))]))];
+    let cases = [
+        ("a{{ missing }}b", Code::Undefined, "missing"),
+        ("{{ x.nope }}", Code::Undefined, "x.nope"),
+        ("{% if missing %}{% endif %}", Code::Undefined, "missing"),
+        (
+            "{% for a in missing %}{% endfor %}",
+            Code::Undefined,
+            "missing",
+        ),
+        ("é{{ x|nope }}", Code::UnknownName, "nope"),
+        ("{{ x is nope }}", Code::UnknownName, "nope"),
+        ("{{ debug() }}", Code::UnknownName, "debug()"),
+        ("{{ 1 + 'a' }}", Code::Operation, "1 + 'a'"),
+    ];
+    for (source, code, at) in cases {
+        assert_eq!(refused(source, &x), (code, at.to_owned()), "{source}");
+    }
+    for source in [
+        "{% if %}",
+        "{{ a",
+        "{% include 'x' %}",
+        "{% extends 'x' %}",
+        "{% import 'x' as y %}",
+        "{% nope %}",
+    ] {
+        assert_eq!(refused(source, &[]).0, Code::Syntax, "{source}");
+    }
+}
+
+#[test]
+fn a_hostile_template_comes_to_an_end() {
+    let cases = [
+        (
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+            Code::OutOfFuel,
+        ),
+        ("{{ 'x' * 1000000000 }}", Code::OutOfFuel),
+        (
+            "{% set n = namespace(x='ab') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+            Code::OutOfFuel,
+        ),
+        (
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            Code::TooDeep,
+        ),
+        (
+            "{% for a in range(9000) %}{{ 'x' * 1000 }}{% endfor %}",
+            Code::OutputTooLong,
+        ),
+        ("{{ range(1000000000) }}", Code::Operation),
+    ];
+    for (source, code) in cases {
+        assert_eq!(refused(source, &[]).0, code, "{source}");
+    }
+    let deep = "{% if true %}".repeat(2000) + &"{% endif %}".repeat(2000);
+    assert_eq!(refused(&deep, &[]).0, Code::Syntax);
+    let nested = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
+    assert_eq!(refused(&nested, &[]).0, Code::Syntax);
+    assert_eq!(
+        refused(&"x".repeat(super::MAX_SOURCE + 1), &[]).0,
+        Code::SourceTooLong
+    );
+}
+
+#[test]
+fn each_limit_does_what_it_says() {
+    let source = "{% for a in range(50) %}{{ a }}{% endfor %}";
+    let with = |limits| {
+        Template::compile(source, limits)
+            .unwrap()
+            .render(values(&[]))
+    };
+    let limits = Limits::default();
+    assert!(with(limits).is_ok());
+    assert_eq!(
+        with(Limits { fuel: 20, ..limits }).unwrap_err().code,
+        Code::OutOfFuel
+    );
+    assert_eq!(
+        with(Limits {
+            output: 89,
+            ..limits
+        })
+        .unwrap_err()
+        .code,
+        Code::OutputTooLong
+    );
+    assert!(
+        with(Limits {
+            output: 90,
+            ..limits
+        })
+        .is_ok()
+    );
+    let nested = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(5) }}";
+    let deep = |depth| {
+        Template::compile(nested, Limits { depth, ..limits })
+            .unwrap()
+            .render(values(&[]))
+    };
+    assert!(deep(100).is_ok());
+    assert_eq!(deep(10).unwrap_err().code, Code::TooDeep);
+}

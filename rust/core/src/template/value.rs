@@ -1,0 +1,122 @@
+//! How values are written: as DSPy writes them into a prompt.
+
+use std::borrow::Cow;
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Error, ErrorKind};
+
+use super::given::Given;
+use super::unwritable;
+use crate::prompt::push_quotes;
+use crate::text::{JsonStyle, JsonWriter, push_float};
+
+/// How deep a value that a template makes may nest.
+const MAX_NESTING: usize = 200;
+
+/// A value as text: strings as they are, lists and maps as JSON, all else as Python's `str` has it.
+pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(Cow::Borrowed(text));
+    }
+    Ok(match value.kind() {
+        ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
+        ValueKind::None => "None".into(),
+        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.into(),
+        ValueKind::Number => number(value).into(),
+        ValueKind::Bytes => String::from_utf8_lossy(value.as_bytes().unwrap_or_default())
+            .into_owned()
+            .into(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => json(value)?.into(),
+        _ => return Err(unwritable("this is nothing that can be written")),
+    })
+}
+
+/// A value as one line of JSON, as `json.dumps(value, ensure_ascii=False)` has it.
+pub(super) fn json(value: &Value) -> Result<String, Error> {
+    if let Some(given) = value.downcast_object_ref::<Given>() {
+        return given_json(given);
+    }
+    let mut out = String::new();
+    write_json(&mut JsonWriter::new(&mut out, JsonStyle::Line), value)?;
+    Ok(out)
+}
+
+fn given_json(given: &Given) -> Result<String, Error> {
+    given
+        .0
+        .json()
+        .ok_or_else(|| unwritable("a value cannot be written as JSON"))
+}
+
+fn write_json(json: &mut JsonWriter<'_>, value: &Value) -> Result<(), Error> {
+    if let Some(given) = value.downcast_object_ref::<Given>() {
+        json.number(&given_json(given)?);
+        return Ok(());
+    }
+    if json.depth() > MAX_NESTING {
+        return Err(unwritable(
+            "recursion limit exceeded: the value nests too deep",
+        ));
+    }
+    if let Some(text) = value.as_str() {
+        json.string(text);
+        return Ok(());
+    }
+    match value.kind() {
+        ValueKind::None => json.null(),
+        ValueKind::Bool => json.bool(value.is_true()),
+        ValueKind::Number => match float(value) {
+            Some(float) => json.float(float),
+            None => json.number(&number(value)),
+        },
+        ValueKind::Seq | ValueKind::Iterable => {
+            json.open('[');
+            for item in value.try_iter()? {
+                json.item();
+                write_json(json, &item)?;
+            }
+            json.close(']');
+        }
+        ValueKind::Map => {
+            json.open('{');
+            for key in value.try_iter()? {
+                json.key(&text(&key)?);
+                write_json(json, &value.get_item(&key)?)?;
+            }
+            json.close('}');
+        }
+        _ => json.string(&text(value)?),
+    }
+    Ok(())
+}
+
+/// A list of texts as DSPy writes it into a text field: numbered quotations.
+pub(super) fn numbered(value: &Value) -> Result<String, Error> {
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Err(unwritable("only a list can be numbered"));
+    }
+    let items: Vec<Value> = value.try_iter()?.collect();
+    let texts = items.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let mut out = String::new();
+    push_quotes(&mut out, &texts);
+    Ok(out)
+}
+
+/// The value as a float, if it is one and not an integer.
+fn float(value: &Value) -> Option<f64> {
+    if value.is_integer() {
+        return None;
+    }
+    f64::try_from(value.clone()).ok()
+}
+
+fn number(value: &Value) -> String {
+    match float(value) {
+        Some(float) => {
+            let mut out = String::new();
+            push_float(&mut out, float);
+            out
+        }
+        None => value.to_string(),
+    }
+}

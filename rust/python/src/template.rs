@@ -1,0 +1,193 @@
+//! `_core.Template`: a compiled template, rendered from Python values where they are.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+
+use dspex_core::template::data::{Value, ValueKind};
+use dspex_core::template::{self as core, Given, Limits, Source};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use crate::errors;
+use crate::value::{text_of, values, write_text};
+
+thread_local! {
+    /// What a Python value raised while a template was at work on this thread. The engine unwinds with an
+    /// error of its own; the caller gets this one, untouched.
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+}
+
+/// A compiled template; immutable.
+#[pyclass(frozen, module = "dspex._core")]
+pub(crate) struct Template {
+    compiled: core::Template,
+    #[pyo3(get)]
+    source: Py<PyString>,
+}
+
+#[pymethods]
+impl Template {
+    #[new]
+    #[pyo3(signature = (source, *, fuel, max_output, max_depth))]
+    fn new(
+        source: &Bound<'_, PyString>,
+        fuel: u64,
+        max_output: NonZeroUsize,
+        max_depth: NonZeroUsize,
+    ) -> PyResult<Self> {
+        let limits = Limits {
+            fuel,
+            output: max_output.get(),
+            depth: max_depth.get(),
+        };
+        let compiled = core::Template::compile(text_of(source)?, limits)
+            .map_err(|error| raise(source, &error))?;
+        Ok(Self {
+            compiled,
+            source: source.clone().unbind(),
+        })
+    }
+
+    /// The names that the template asks for, sorted.
+    #[getter]
+    fn variables(&self) -> &[String] {
+        self.compiled.variables()
+    }
+
+    /// Render with the values of this dict.
+    fn render(&self, values: &Bound<'_, PyDict>) -> PyResult<String> {
+        // A value that is asked for its text may itself render a template: what was raised stays apart.
+        let around = RAISED.take();
+        let result = self.compiled.render(Given::value(Mine {
+            map: true,
+            object: values.clone().into_any().unbind(),
+        }));
+        if let Some(raised) = RAISED.replace(around) {
+            return Err(raised);
+        }
+        result.map_err(|error| raise(self.source.bind(values.py()), &error))
+    }
+}
+
+fn raise(source: &Bound<'_, PyString>, error: &core::TemplateError) -> PyErr {
+    let (code, hint) = (error.code.name(), error.code.hint());
+    let text = source.to_str().unwrap_or_default();
+    errors::raise_at(
+        source.py(),
+        "TemplateError",
+        &error.message,
+        code,
+        hint,
+        text,
+        error.span,
+    )
+}
+
+/// A Python dict, list or tuple.
+#[derive(Debug)]
+struct Mine {
+    map: bool,
+    object: Py<PyAny>,
+}
+
+impl Source for Mine {
+    fn is_map(&self) -> bool {
+        self.map
+    }
+
+    fn len(&self) -> usize {
+        Python::attach(|py| self.object.bind(py).len().unwrap_or(0))
+    }
+
+    fn get(&self, key: &Value) -> Option<Value> {
+        Python::attach(|py| {
+            let object = self.object.bind(py);
+            let found = if self.map {
+                let dict = object.cast::<PyDict>().ok()?;
+                match key.as_str() {
+                    Some(key) => dict.get_item(key),
+                    None => dict.get_item(plain_key(py, key)?),
+                }
+            } else {
+                let index = key.as_usize()?;
+                match object.cast::<PyList>() {
+                    Ok(list) => Ok(list.get_item(index).ok()),
+                    Err(_) => Ok(object.get_item(index).ok()),
+                }
+            };
+            let given = found.and_then(|found| found.map(|found| given(&found)).transpose());
+            given.unwrap_or_else(|error| {
+                RAISED.set(Some(error));
+                None
+            })
+        })
+    }
+
+    fn keys(&self) -> Vec<Value> {
+        Python::attach(|py| {
+            let Ok(dict) = self.object.bind(py).cast::<PyDict>() else {
+                return Vec::new();
+            };
+            let keys: PyResult<Vec<Value>> = dict.keys().iter().map(|key| given(&key)).collect();
+            keys.unwrap_or_else(|error| {
+                RAISED.set(Some(error));
+                Vec::new()
+            })
+        })
+    }
+
+    fn json(&self) -> Option<String> {
+        Python::attach(|py| {
+            let mut out = String::new();
+            match write_text(self.object.bind(py), &mut out) {
+                Ok(()) => Some(out),
+                Err(error) => {
+                    RAISED.set(Some(error));
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// A Python value as the engine's. Lists and dicts stay where they are; what Rust does not know is made
+/// plain as DSPy does it for a prompt, which also gives a model's fields by name.
+fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        return Ok(Value::from(text_of(text)?));
+    }
+    if value.is_none() {
+        return Ok(Value::from(()));
+    }
+    if let Ok(value) = value.cast_exact::<PyBool>() {
+        return Ok(Value::from(value.is_true()));
+    }
+    if let Ok(value) = value.cast_exact::<PyFloat>() {
+        return Ok(Value::from(value.value()));
+    }
+    if value.is_exact_instance_of::<PyInt>() {
+        return match value.extract::<i64>() {
+            Ok(number) => Ok(Value::from(number)),
+            // Beyond what the engine can count with, but still to be written.
+            Err(_) => Ok(Value::from(text_of(&value.str()?)?)),
+        };
+    }
+    let map = value.is_exact_instance_of::<PyDict>();
+    if map || value.is_exact_instance_of::<PyList>() || value.is_exact_instance_of::<PyTuple>() {
+        let object = value.clone().unbind();
+        return Ok(Given::value(Mine { map, object }));
+    }
+    let py = value.py();
+    given(&values(py)?.call_method1(intern!(py, "plain"), (value,))?)
+}
+
+/// A key that a template wrote, to look into a dict with.
+fn plain_key<'py>(py: Python<'py>, key: &Value) -> Option<Bound<'py, PyAny>> {
+    match key.kind() {
+        ValueKind::Bool => Some(PyBool::new(py, key.is_true()).to_owned().into_any()),
+        ValueKind::Number => Some(key.as_i64()?.into_pyobject(py).ok()?.into_any()),
+        ValueKind::None => Some(py.None().into_bound(py)),
+        _ => None,
+    }
+}
