@@ -99,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         questions = _read_questions(args.questions)[: args.limit]
         rows = asyncio.run(_compare(questions, args, _say_on(sys.stderr if args.json else sys.stdout)))
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted: the server and the worker are gone", file=sys.stderr)
         return INTERRUPTED
@@ -123,6 +127,7 @@ async def _compare(
             await runtime.awarmup()
             predict = dspex.Predict(SIGNATURE)
             say(f"answering {len(questions)} questions on each route: {SIGNATURE}\n")
+            say(_columns("", "question", "answer", "expected", "served by, overhead"))
             rows = []
             for number, question in enumerate(questions, 1):
                 row = Row(question, {route: await _ask(predict, question, route, server) for route in ROUTES})
@@ -208,16 +213,20 @@ def _say_on(stream: Any) -> Callable[[str], None]:
 def _line(number: int, total: int, row: Row) -> str:
     native, python = (row.served[route] for route in ROUTES)
     width = len(str(total))
-    head = f"{number:{width}}/{total} {_cut(row.question.question, 56):56}"
-    answer = native.answer or native.error
-    verdict = "as expected" if row.right("native") else f"expected: {row.question.answer}"
+    head = f"{number:{width}}/{total}"
     times = "  ".join(f"{served.route} {served.overhead * 1000:.1f} ms" for served in (native, python))
-    line = f"{head}  {_cut(answer, 34):34}  {_cut(verdict, 34):34}  {times}"
+    line = _columns(head, row.question.question, native.answer or native.error, row.question.answer, times)
+    if not row.right("native"):
+        line += "  not as expected"
     if not row.same_messages:
         line += "  DIFFERENT MESSAGES"
     if not row.same_fields:
         line += f"  DIFFERENT FIELDS: python says {python.answer or python.error!r}"
     return line
+
+
+def _columns(number: str, question: str, answer: str, expected: str, overhead: str) -> str:
+    return f"{number:6}{_cut(question, 36):38}{_cut(answer, 22):24}{_cut(expected, 22):24}{overhead}"
 
 
 def _result(rows: list[Row]) -> dict[str, Any]:

@@ -139,6 +139,14 @@ def test_a_wrong_argument_is_one_clear_error(arguments: list[str], mentions: str
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    command = f"{sys.executable} {DEMO} | head -n 1"
+    pipes: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(["bash", "-c", command], env=environment(), **pipes)
+    assert done.stdout.startswith("a local model server at")
+    assert done.stderr == ""
+
+
 @contextmanager
 def stuck_demo() -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A demo that waits for its model, and the processes it has started."""
