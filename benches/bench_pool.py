@@ -328,7 +328,7 @@ async def starting() -> None:
             eight.append(Row(f"dspex pool, {start}", (time.perf_counter() - started) * 1e3))
             await asyncio.gather(*(pool.call("predict", ask) for _ in range(80)))
             pids = [worker.pid for worker in pool.status().workers if worker.pid is not None]
-            zygote = getattr(pool._launcher, "pid", None)
+            zygote = getattr(pool._crew._launcher, "pid", None)
             memory.append(Row(f"dspex pool, {start}", pss(pids + ([zygote] if zygote else []))))
             await pool.aclose()
     ours = "dspex pool, zygote"

@@ -320,7 +320,7 @@ async def test_a_worker_may_be_spawned_where_a_zygote_cannot_be(open_pool: OpenP
 
 async def test_workers_outlive_their_zygote_and_the_next_one_is_made(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
-    launcher = pool._launcher
+    launcher = pool._crew._launcher
     assert isinstance(launcher, ZygoteLauncher)
     assert launcher.pid is not None
     first = await run(pool, "pid")

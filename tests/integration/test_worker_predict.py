@@ -227,4 +227,4 @@ async def test_the_key_is_nowhere_but_on_the_wire(open_pool: OpenPool, chat: Cha
 
     assert "dspex.worker" in seen
     assert KEY not in seen
-    assert KEY not in repr(pool) + repr(pool.spec) + repr(pool.status()) + repr(pool._workers)
+    assert KEY not in repr(pool) + repr(pool.spec) + repr(pool.status()) + repr(pool._crew.workers)

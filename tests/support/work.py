@@ -110,3 +110,30 @@ async def survivor_of(pid: int) -> str:
     if os.getpid() == pid:
         await asyncio.Event().wait()
     return "ran elsewhere"
+
+
+def allocate(size: int) -> int:
+    return len(bytearray(size))
+
+
+def keep(size: int) -> int:
+    """Hold on to memory for the life of the process."""
+    _kept.append(bytearray(os.urandom(1024)) * (size // 1024))
+    return os.getpid()
+
+
+_kept: list[bytearray] = []
+
+
+def niceness_and_cpus() -> tuple[int, list[int]]:
+    return os.nice(0), sorted(os.sched_getaffinity(0))
+
+
+async def wait_a_moment(number: int) -> int:
+    await asyncio.sleep(0.01)
+    return number
+
+
+def say_and_die(text: str) -> None:
+    print(text, flush=True)
+    os._exit(9)

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
 
 import pytest
 
 from dspex.pool.call import Call, FairQueue
 from dspex.pool.lifecycle import Lifecycle, State
-from dspex.pool.policy import GiveUp, Respawn, RestartPolicy, after_death
+from dspex.pool.policy import GiveUp, Recycling, Respawn, RestartPolicy, after_death, worn
 
 POLICY = RestartPolicy(max_restarts=3, window=60, first_delay=0.1, max_delay=5)
 
@@ -49,11 +48,12 @@ STATES = [State.STARTING, State.READY, State.DRAINING, State.STOPPING, State.DEA
 
 
 def test_a_life_goes_through_its_states_in_order_and_tells_each_step() -> None:
-    steps: list[tuple[State, State]] = []
-    life = Lifecycle(lambda old, new: steps.append((old, new)))
+    steps: list[State] = []
+    life = Lifecycle()
+    life.watch(steps.append)
     for state in STATES[1:]:
         life.become(state)
-    assert steps == list(pairwise(STATES))
+    assert steps == STATES[1:]
 
 
 @pytest.mark.parametrize("before", STATES)
@@ -106,3 +106,17 @@ async def test_a_discarded_call_is_neither_counted_nor_served(queue: FairQueue) 
     assert drain(queue) == ["last", "stays"]
     with pytest.raises(IndexError):
         queue.pop()
+
+
+@pytest.mark.parametrize(
+    ("age", "served", "memory", "why"),
+    [
+        (59.9, 99, 999, None),
+        (60.0, 0, 0, "it is 60 s old"),
+        (0.0, 100, 0, "it has served 100 calls"),
+        (0.0, 0, 1000, "it has 1000 bytes of memory"),
+    ],
+)
+def test_when_a_worker_is_worn(age: float, served: int, memory: int, why: str | None) -> None:
+    assert worn(age, served, memory, Recycling(age=60, requests=100, memory=1000)) == why
+    assert worn(age, served, memory, Recycling()) is None

@@ -20,7 +20,7 @@ from dspex.pool import PoolSpec
         ({"name": "a b"}, "pool.a b.name", "that matches"),
         ({"worker": 3}, "pool.general.worker", "the settings are: name, workers"),
         ({"python": "/no/such/python"}, "pool.general.python", "no executable file"),
-        ({"preload": "numpy"}, "pool.general.preload", "a list of texts"),
+        ({"preload": "numpy"}, "pool.general.preload", "a list"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_path_and_what_is_allowed(
@@ -59,3 +59,21 @@ def test_a_spec_cannot_be_changed() -> None:
 @pytest.mark.parametrize("setting", PoolSpec.model_fields)
 def test_every_setting_can_say_what_it_may_be(setting: str) -> None:
     assert PoolSpec.allowed(setting).startswith(f"{setting} is ")
+
+
+def test_the_most_workers_are_not_fewer_than_the_least() -> None:
+    with pytest.raises(ConfigError, match="less than workers=4"):
+        PoolSpec(workers=4, max_workers=3)
+    assert PoolSpec(workers=4, max_workers=4).max_workers == 4
+
+
+def test_processors_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError, match="the processors here are"):
+        PoolSpec(cpus=[100_000])
+
+
+@pytest.mark.parametrize("preset", [PoolSpec.general, PoolSpec.optimizer, PoolSpec.neural])
+def test_a_preset_is_a_spec_whose_settings_can_be_changed(preset: Any) -> None:
+    assert preset().name == preset.__name__
+    changed = preset(workers=3, call_timeout=1.0)
+    assert (changed.name, changed.workers, changed.call_timeout) == (preset.__name__, 3, 1.0)

@@ -26,6 +26,7 @@ class Call:
         session: Whose call it is, for fairness.
         idempotent: Whether it may be run again after its worker was ended for another call's fault.
         waiting: Whether it is in the queue.
+        since: When it began to wait, on the loop's clock.
         worker: The worker that has it.
         id: Its id on the wire while a worker has it.
     """
@@ -37,6 +38,7 @@ class Call:
     session: str
     idempotent: bool
     waiting: bool = False
+    since: float = 0.0
     worker: Worker | None = None
     id: int = 0
 
@@ -82,6 +84,13 @@ class FairQueue:
                 self._count -= 1
                 return call
         raise IndexError("no call waits")
+
+    def oldest(self) -> float | None:
+        """Since when the call waits that waits longest, None if none waits."""
+        firsts = (
+            next((call.since for call in calls if call.waiting), None) for calls in self._sessions.values()
+        )
+        return min((since for since in firsts if since is not None), default=None)
 
     def discard(self, call: Call) -> None:
         """Let `call` wait no longer. It is only marked, and taken out when its turn comes."""

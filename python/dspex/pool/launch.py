@@ -20,6 +20,7 @@ def make_hello(spec: PoolSpec) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "dspex": __version__,
         "max_inflight": spec.max_inflight,
+        "limits": {"memory": spec.memory_limit, "nice": spec.nice, "cpus": list(spec.cpus)},
         "preload": list(spec.preload),
         # As multiprocessing does: what the service can import, its workers can. Another interpreter has
         # its own packages.

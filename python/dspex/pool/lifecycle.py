@@ -42,15 +42,15 @@ _NEXT: Final = {
 
 
 class Lifecycle:
-    """Holds a state and refuses a step that the drawing above does not have.
+    """Holds a state and refuses a step that the drawing above does not have."""
 
-    Args:
-        changed: Called after every step with the old state and the new one.
-    """
-
-    def __init__(self, changed: Callable[[State, State], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.state = State.STARTING
-        self._changed = changed
+        self._watchers: list[Callable[[State], None]] = []
+
+    def watch(self, changed: Callable[[State], None]) -> None:
+        """Call `changed` with the new state after every step."""
+        self._watchers.append(changed)
 
     def become(self, state: State) -> None:
         """Step to `state`.
@@ -58,9 +58,8 @@ class Lifecycle:
         Raises:
             AssertionError: If there is no such step: a mistake in the pool, never in its use.
         """
-        old = self.state
-        if state not in _NEXT[old]:
-            raise AssertionError(f"no step leads from {old.name} to {state.name}")
+        if state not in _NEXT[self.state]:
+            raise AssertionError(f"no step leads from {self.state.name} to {state.name}")
         self.state = state
-        if self._changed is not None:
-            self._changed(old, state)
+        for changed in self._watchers:
+            changed(state)

@@ -1,11 +1,11 @@
-"""What follows a worker's death. Pure: no clock, no process, so that every corner is a row in a table."""
+"""What follows a death, and when a worker is worn. Pure: no clock, no process, so each corner is a row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["GiveUp", "Respawn", "RestartPolicy", "after_death"]
+__all__ = ["GiveUp", "Recycling", "Respawn", "RestartPolicy", "after_death", "worn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +58,36 @@ def after_death(deaths: Sequence[float], barren: int, now: float, policy: Restar
         return Respawn(0.0)
     # The exponent is bounded because a float has no room for 2**1100, not because the delay would matter.
     return Respawn(min(policy.max_delay, policy.first_delay * 2.0 ** min(barren - 1, 64)))
+
+
+@dataclass(frozen=True, slots=True)
+class Recycling:
+    """When a worker has served its time; None is never.
+
+    Attributes:
+        age: Seconds since its start.
+        requests: Calls served.
+        memory: Resident bytes.
+    """
+
+    age: float | None = None
+    requests: int | None = None
+    memory: int | None = None
+
+
+def worn(age: float, served: int, memory: int, limits: Recycling) -> str | None:
+    """Say why a worker is to be replaced, None if it is not.
+
+    Args:
+        age: Seconds since its start.
+        served: Calls it has answered.
+        memory: Its resident bytes.
+        limits: The settings.
+    """
+    if limits.age is not None and age >= limits.age:
+        return f"it is {age:.0f} s old"
+    if limits.requests is not None and served >= limits.requests:
+        return f"it has served {served} calls"
+    if limits.memory is not None and memory >= limits.memory:
+        return f"it has {memory} bytes of memory"
+    return None

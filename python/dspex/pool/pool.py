@@ -3,12 +3,12 @@
 ::
 
     call() --> queue --> worker with the fewest calls --> answer
-                 ^             |  dies
-                 |             v
-                 +-- its slot starts another (policy.after_death)
+                 ^             |
+                 |             v  dies, is worn, is too much or too few
+                 +---------- crew
 
-Everything here runs on one event loop, the one `start` was awaited on, so there is nothing to lock. Each
-slot is one task that keeps one worker alive; nothing polls.
+Everything here runs on one event loop, the one `start` was awaited on, so there is nothing to lock, and
+nothing polls. The crew (`crew`) keeps the workers; the pool decides who gets which call, and for how long.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import asyncio
 import math
 import os
 import sys
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Literal, Self
 
 from dspex.errors import (
@@ -34,10 +32,10 @@ from dspex.errors import (
     from_dict,
 )
 from dspex.pool.call import Call, FairQueue
+from dspex.pool.crew import Crew
+from dspex.pool.events import PoolEvent
 from dspex.pool.launch import make_hello, make_launcher
 from dspex.pool.lifecycle import Lifecycle, State
-from dspex.pool.policy import Respawn, RestartPolicy, after_death
-from dspex.pool.process import Launcher
 from dspex.pool.spec import PoolSpec
 from dspex.pool.worker import Worker
 from dspex.worker.deadlines import Deadlines
@@ -86,33 +84,35 @@ class Pool:
         spec: The settings.
         lm: Settings of the workers' language model: `model`, `api_base`, `api_key` and anything `dspy.LM`
             takes. They reach the workers over the socket; the key is never shown.
+        on_event: Called on the loop with every `PoolEvent`. What it raises goes to the loop's handler.
 
     Use it as ``async with Pool(spec) as pool``, or await `start` and `aclose`. It belongs to the event
     loop it was started on, and to the process.
     """
 
-    def __init__(self, spec: PoolSpec | None = None, *, lm: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        spec: PoolSpec | None = None,
+        *,
+        lm: Mapping[str, Any] | None = None,
+        on_event: Callable[[PoolEvent], None] | None = None,
+    ) -> None:
         self.spec = spec or PoolSpec()
         self._hello = {**make_hello(self.spec), "lm": dict(lm) if lm else None}
-        self._launcher: Launcher
-        self._deadlines: Deadlines[Call]
+        self._on_event = on_event
         self._life = Lifecycle()
+        self._life.watch(self._changed)
         self._queue = FairQueue()
-        self._workers: list[Worker] = []  # every one that is not dead
-        self._slots: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner = os.getpid()
-        self._policy = RestartPolicy(self.spec.max_restarts, self.spec.restart_window)
-        self._deaths: deque[float] = deque(maxlen=self.spec.max_restarts + 1)
-        self._barren = 0
-        self._lost = 0
-        self._first_cause: WorkerStartError | WorkerDiedError | None = None
-        self._resting = 0  # slots that wait for the restart window to pass
-        self._ready = asyncio.Event()
+        self._crew: Crew
+        self._deadlines: Deadlines[Call]
         self._closing: asyncio.Future[None] | None = None
+        self._growing: asyncio.TimerHandle | None = None
+        self._shrinking: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Pool {self.spec.name!r} {self._life.state.value} workers={len(self._workers)}>"
+        return f"<Pool {self.spec.name!r} {self._life.state.value}>"
 
     @property
     def name(self) -> str:
@@ -142,19 +142,14 @@ class Pool:
             raise PoolClosedError(
                 f"pool {self.name!r} has been started or closed before", code="pool-restarted"
             )
-        self._loop = asyncio.get_running_loop()
-        self._launcher = make_launcher(self.spec)
-        self._deadlines = Deadlines(self._loop, self._overdue)
-        self._slots = [self._loop.create_task(self._keep()) for _ in range(self.spec.workers)]
+        self._loop = loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(loop, self._overdue)
+        self._crew = Crew(self.spec, self._hello, make_launcher(self.spec), self, self._emit)
         try:
-            await self._ready.wait()
-        except asyncio.CancelledError:
+            await self._crew.start(self.spec.workers)
+        except BaseException:
             await self.aclose(timeout=0)
             raise
-        if self._life.state is State.STARTING:
-            cause = self._refusal()
-            await self.aclose(timeout=0)
-            raise cause
 
     async def aclose(self, *, timeout: float | None = None) -> None:
         """Finish the calls in flight, refuse new ones, and end the workers. Safe to await twice.
@@ -172,22 +167,42 @@ class Pool:
             await asyncio.shield(self._closing)
 
     async def _close(self, finish: float) -> None:
-        answers = [call.answer for worker in self._workers for call in worker.calls.values()]
-        answers += [call.answer for call in self._queue]
-        if answers and finish > 0:
-            await asyncio.wait(answers, timeout=finish)
+        if self._loop is not None:
+            answers = [call.answer for worker in self._crew.workers for call in worker.calls.values()]
+            answers += [call.answer for call in self._queue]
+            if answers and finish > 0:
+                await asyncio.wait(answers, timeout=finish)
         if self._life.state is State.DRAINING:
             self._life.become(State.STOPPING)
-        for slot in self._slots:
-            slot.cancel()
-        await asyncio.gather(*self._slots, return_exceptions=True)
-        await asyncio.gather(
-            *(worker.end("the pool was closed", force=False) for worker in list(self._workers))
-        )
-        self._refuse_waiting(self._closed_error())
+        for timer in (self._growing, self._shrinking):
+            if timer is not None:
+                timer.cancel()
         if self._loop is not None:
-            await self._launcher.aclose()
+            await self._crew.close()
+        self._refuse_waiting(self._closed_error())
         self._life.become(State.DEAD)
+
+    def resize(self, workers: int) -> None:
+        """Want this many workers from now on; those there are too many of finish their calls first.
+
+        It is also the number autoscaling does not go below.
+
+        Raises:
+            ConfigError: If it is not a number of workers.
+            PoolClosedError: If the pool is not open.
+        """
+        self._check_open()
+        self.spec = PoolSpec(**{**dict(self.spec), "workers": workers, "max_workers": self._most(workers)})
+        self._crew.resize(workers)
+
+    async def restart(self) -> None:
+        """Replace the workers one by one, each by a new one that is ready before it goes. No call is lost.
+
+        Raises:
+            PoolClosedError: If the pool is not open.
+        """
+        self._check_open()
+        await self._crew.restart()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -232,15 +247,15 @@ class Pool:
         """
         loop = self._check_open()
         seconds = self._seconds(timeout)
-        free = self._choose()
+        free = self._crew.choose()
         if free is None:
             if len(self._queue) >= self.spec.queue:
                 raise PoolSaturated(
                     f"pool {self.name!r}: {len(self._queue)} calls wait already",
                     hint="slow down, or raise `queue`, `workers` or `max_inflight`",
                 )
-            if self._refusing():
-                raise self._refusal()
+            if self._crew.is_stranded():
+                raise self._crew.refusal()
         if idempotent is None:
             idempotent = op in _IDEMPOTENT
         answer: asyncio.Future[Any] = loop.create_future()
@@ -249,7 +264,7 @@ class Pool:
         if free is not None and not self._queue:
             self._put(call, free)
         else:
-            self._queue.push(call)
+            self._wait(call)
         try:
             return await answer
         finally:
@@ -262,7 +277,7 @@ class Pool:
             name=self.name,
             state=self._life.state,
             waiting=len(self._queue),
-            deaths=self._lost,
+            deaths=self._crew.deaths if self._loop else 0,
             workers=tuple(
                 WorkerStatus(
                     pid=worker.pid,
@@ -272,7 +287,7 @@ class Pool:
                     served=worker.served,
                     resident=worker.process.resident if worker.process else 0,
                 )
-                for worker in self._workers
+                for worker in (self._crew.workers if self._loop else ())
             ),
         )
 
@@ -313,15 +328,6 @@ class Pool:
             )
         return timeout
 
-    def _choose(self) -> Worker | None:
-        """The worker with the fewest calls, if it has room."""
-        best: Worker | None = None
-        fewest = self.spec.max_inflight
-        for worker in self._workers:
-            if worker.open and len(worker.calls) < fewest:
-                best, fewest = worker, len(worker.calls)
-        return best
-
     def _put(self, call: Call, worker: Worker) -> None:
         left = call.deadline - asyncio.get_running_loop().time()
         try:
@@ -329,9 +335,14 @@ class Pool:
         except WireError as err:
             call.answer.set_exception(err)
 
+    def _wait(self, call: Call, *, first: bool = False) -> None:
+        call.since = asyncio.get_running_loop().time()
+        self._queue.push(call, first=first)
+        self._watch_queue()
+
     def _dispatch(self) -> None:
         while self._queue:
-            worker = self._choose()
+            worker = self._crew.choose()
             if worker is None:
                 return
             self._put(self._queue.pop(), worker)
@@ -360,57 +371,25 @@ class Pool:
             return
         self._deadlines.discard(call)
 
-    def _freed(self, call: Call) -> None:
+    # --- what the crew tells (`crew.Owner`) ---
+
+    def freed(self, call: Call) -> None:
+        """See `Owner.freed`."""
         self._deadlines.discard(call)
         if self._queue:
             self._dispatch()
+        elif self._crew.size > self.spec.workers:
+            self._watch_idle()
 
-    # --- supervision ---
-
-    async def _keep(self) -> None:
-        """Keep one worker alive, for as long as the pool is."""
-        loop = asyncio.get_running_loop()
-        while True:
-            worker = Worker(self.spec, self._hello, self._launcher, on_free=self._freed)
-            self._workers.append(worker)
-            worker.dead.add_done_callback(partial(self._buried, worker))
-            cause: WorkerStartError | WorkerDiedError
-            try:
-                await worker.start()
-            except WorkerStartError as err:
-                cause = err
-            else:
-                self._serving()
-                cause = await asyncio.shield(worker.dead)
-            self._barren = 0 if worker.served else self._barren + 1
-            if self._barren <= 1:
-                self._first_cause = cause
-            self._lost += 1
-            now = loop.time()
-            self._deaths.append(now)
-            if self._life.state is State.STARTING:
-                self._ready.set()  # `start` tells the cause: a first start that fails will fail again
-                return
-            verdict = after_death(self._deaths, self._barren, now, self._policy)
-            if isinstance(verdict, Respawn):
-                await asyncio.sleep(verdict.after)
-                continue
-            self._resting += 1
-            if self._refusing():
-                self._refuse_waiting(self._refusal())
-            await asyncio.sleep(verdict.until - now)
-            self._resting -= 1
-
-    def _serving(self) -> None:
+    def serving(self) -> None:
+        """See `Owner.serving`."""
         if self._life.state is State.STARTING:
             self._life.become(State.READY)
-            self._ready.set()
         self._dispatch()
+        self._watch_queue()
 
-    def _buried(self, worker: Worker, dead: asyncio.Future[WorkerDiedError]) -> None:
-        """A worker is gone: settle its calls."""
-        self._workers.remove(worker)
-        death = dead.result()
+    def bereaved(self, worker: Worker, death: WorkerDiedError) -> None:
+        """See `Owner.bereaved`: settle the calls of a worker that is gone."""
         for call in worker.calls.values():
             call.worker = None
             if call.answer.done():
@@ -418,30 +397,73 @@ class Pool:
             elif self._life.state in (State.STOPPING, State.DEAD):
                 call.answer.set_exception(self._closed_error())
             elif worker.condemned and call.idempotent:
-                self._queue.push(call, first=True)
+                self._wait(call, first=True)
             else:
                 # Each caller its own: an exception that is raised twice gathers tracebacks.
                 call.answer.set_exception(from_dict(death.to_dict()))
         worker.calls.clear()
-        self._dispatch()
+        if self._life.state in (State.READY, State.DRAINING):
+            self._dispatch()
 
-    def _refusing(self) -> bool:
-        """Whether nobody can serve and nobody is on the way."""
-        return self._resting > 0 and self._resting == len(self._slots) and not self._workers
+    def stranded(self) -> None:
+        """See `Owner.stranded`."""
+        self._refuse_waiting(self._crew.refusal())
 
-    def _refusal(self) -> WorkerStartError:
-        cause = self._first_cause
-        assert cause is not None  # noqa: S101 - a slot rests, or failed to start, only after a death
-        if isinstance(cause, WorkerStartError) and not self._resting:
-            return cause
-        return WorkerStartError(
-            f"pool {self.name!r} has no worker: {len(self._deaths)} died within "
-            f"{self.spec.restart_window:g} s, beyond max_restarts={self.spec.max_restarts}; "
-            f"the first because: {cause.message}",
-            code="restart-budget",
-            hint="cure the first cause; the pool tries again by itself when the window has passed",
-            **cause.details,
-        )
+    # --- how many workers ---
+
+    def _most(self, least: int) -> int:
+        return max(least, self.spec.max_workers or least)
+
+    def _watch_queue(self) -> None:
+        """See to it that calls which wait too long get another worker."""
+        if self._growing is None and self._queue and self._crew.size < self._most(self.spec.workers):
+            oldest = self._queue.oldest()
+            assert oldest is not None  # noqa: S101 - the queue is not empty
+            loop = asyncio.get_running_loop()
+            # One step at a time: whether it was enough is seen when its worker has begun to take calls.
+            self._growing = loop.call_at(max(oldest, loop.time()) + self.spec.scale_up_wait, self._grow)
+
+    def _grow(self) -> None:
+        self._growing = None
+        if not self._queue or self._life.state is not State.READY:
+            return
+        if not self._crew.starting:
+            self._crew.resize(self._crew.size + 1)
+            self._watch_idle()
+        self._watch_queue()
+
+    def _watch_idle(self) -> None:
+        if self._shrinking is None:
+            self._shrinking = asyncio.get_running_loop().call_later(self.spec.scale_down_idle, self._shrink)
+
+    def _shrink(self) -> None:
+        self._shrinking = None
+        if self._life.state is State.READY:
+            left = self._crew.drop_idle(self.spec.workers, self.spec.scale_down_idle)
+            if left is not None:
+                self._shrinking = asyncio.get_running_loop().call_later(max(left, 0.01), self._shrink)
+
+    # --- telling ---
+
+    def _changed(self, state: State) -> None:
+        if state is State.READY:
+            self._emit(PoolEvent("pool.ready", self.name))
+        elif state is State.DRAINING:
+            self._emit(PoolEvent("pool.draining", self.name))
+        elif state is State.STOPPING:
+            self._emit(PoolEvent("pool.stopping", self.name))
+        elif state is State.DEAD:
+            self._emit(PoolEvent("pool.dead", self.name))
+
+    def _emit(self, event: PoolEvent) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception as err:  # noqa: BLE001 - a listener's mistake must not end a pool
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"the listener of pool {self.name!r} failed on {event.name}", "exception": err}
+            )
 
     def _closed_error(self) -> PoolClosedError:
         return PoolClosedError(f"pool {self.name!r} was closed before the call was done")

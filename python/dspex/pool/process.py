@@ -77,6 +77,7 @@ class _Pulse(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._partial = b""
+        self.on_beat: Callable[[], None] | None = None
         self.last = loop.time()
         self.resident = 0
 
@@ -87,6 +88,8 @@ class _Pulse(asyncio.Protocol):
         if whole:
             self.last = self._loop.time()
             _, self.resident = BEAT.unpack_from(data, whole - BEAT.size)
+            if self.on_beat is not None:
+                self.on_beat()
 
 
 @dataclass(slots=True)
@@ -164,6 +167,10 @@ class Process:
     def resident(self) -> int:
         """Bytes of memory the process said it has, at its last heartbeat."""
         return self._pulse.resident
+
+    def on_beat(self, heard: Callable[[], None]) -> None:
+        """Call `heard` after every heartbeat from now on."""
+        self._pulse.on_beat = heard
 
     def set_exited(self, code: int | None) -> None:
         """Note that it has ended."""

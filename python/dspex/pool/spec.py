@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from dspex.errors import ConfigError
+from dspex.pool.policy import Recycling
 
 __all__ = ["PoolSpec"]
 
@@ -19,7 +20,10 @@ class PoolSpec(BaseModel):
 
     Attributes:
         name: The pool's name: `prediction.route` says `pool:<name>`. Letters, digits, `-` and `_`.
-        workers: Processes kept.
+        workers: Processes kept, and started at the beginning.
+        max_workers: Processes there may be when calls wait; None for no more than `workers`.
+        scale_up_wait: Seconds a call waits for a place before another worker is started, up to `max_workers`.
+        scale_down_idle: Seconds a worker beyond `workers` has nothing to do before it goes.
         max_inflight: Calls one worker serves at once; each waits for its LM most of the time.
         queue: Calls that may wait for a free place; the next one gets `PoolSaturated`.
         start_timeout: Seconds a worker has to say READY, DSPy's import included.
@@ -32,8 +36,17 @@ class PoolSpec(BaseModel):
         start: How a worker comes into being: `zygote` forks it in milliseconds from a process that has DSPy
             imported, `spawn` starts an interpreter for each; `auto` is `zygote` on Linux unless `python` is
             set.
+        max_age: Seconds after which a worker is replaced, None for never. As with the two below, the new one
+            is ready before the old one drains.
+        max_requests: Calls after which a worker is replaced.
+        max_memory: Resident bytes, the worker's own, at which it is replaced; looked at with each heartbeat.
+        memory_limit: Bytes of private memory the kernel lets a worker have; an allocation beyond fails in the
+            work, as `MemoryError`. None for no limit.
+        nice: What is added to a worker's niceness.
+        cpus: The processors a worker may run on (Linux); none given means all.
         python: The interpreter of the workers; None for this one. It needs dspex installed.
-        env: Environment variables set in the workers, over the service's own.
+        env: Environment variables set in the workers, over the service's own. `CUDA_VISIBLE_DEVICES` is how a
+            pool is given its GPUs.
         preload: Modules imported by a worker before it is READY.
 
     Raises:
@@ -44,6 +57,9 @@ class PoolSpec(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = "general"
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    max_workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    scale_up_wait: _Seconds = 0.1
+    scale_down_idle: _Seconds = 60.0
     max_inflight: Annotated[int, Field(ge=1, le=10_000)] = 100
     queue: Annotated[int, Field(ge=0)] = 10_000
     start_timeout: _Seconds = 30.0
@@ -54,6 +70,12 @@ class PoolSpec(BaseModel):
     restart_window: _Seconds = 60.0
     heartbeat_timeout: _Seconds = 15.0
     start: Literal["auto", "zygote", "spawn"] = "auto"
+    max_age: _Seconds | None = None
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    max_memory: Annotated[int, Field(ge=1)] | None = None
+    memory_limit: Annotated[int, Field(ge=64 * 2**20)] | None = None
+    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    cpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
     python: str | None = None
     env: dict[str, str] = Field(default_factory=dict)
     preload: tuple[str, ...] = ()
@@ -64,10 +86,26 @@ class PoolSpec(BaseModel):
         except ValidationError as err:
             raise _config_error(settings.get("name"), err) from None
 
-    @field_validator("preload", mode="before")
+    @field_validator("preload", "cpus", mode="before")
     @classmethod
-    def _preload_may_be_a_list(cls, value: Any) -> Any:
+    def _a_list_will_do(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("max_workers")
+    @classmethod
+    def _max_is_not_less(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < info.data.get("workers", 1):
+            raise ValueError(f"it is less than workers={info.data['workers']}")
+        return value
+
+    @field_validator("cpus")
+    @classmethod
+    def _cpus_are_there(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value and hasattr(os, "sched_getaffinity"):
+            there = os.sched_getaffinity(0)
+            if not there.issuperset(value):
+                raise ValueError(f"the processors here are {sorted(there)}")
+        return value
 
     @field_validator("python")
     @classmethod
@@ -75,6 +113,34 @@ class PoolSpec(BaseModel):
         if value is not None and not os.access(value, os.X_OK):
             raise ValueError(f"no executable file at {value}")
         return value
+
+    @property
+    def recycling(self) -> Recycling:
+        """When a worker has served its time."""
+        return Recycling(self.max_age, self.max_requests, self.max_memory)
+
+    @classmethod
+    def general(cls, **settings: Any) -> Self:
+        """For cheap calls that wait for an LM: many at once on few processes."""
+        return cls(**{"name": "general", **settings})
+
+    @classmethod
+    def optimizer(cls, **settings: Any) -> Self:
+        """For long jobs: few at once, a day of time, replaced now and then so that memory comes back."""
+        own = {
+            "max_inflight": 4,
+            "call_timeout": 86_400.0,
+            "cancel_grace": 30.0,
+            "max_requests": 100,
+            "nice": 5,
+        }
+        return cls(**{"name": "optimizer", "workers": 1, **own, **settings})
+
+    @classmethod
+    def neural(cls, **settings: Any) -> Self:
+        """For heavy models: one process, started slowly and fresh, since GPU libraries cannot be forked."""
+        own = {"max_inflight": 8, "start": "spawn", "start_timeout": 300.0, "call_timeout": 600.0}
+        return cls(**{"name": "neural", "workers": 1, **own, **settings})
 
     @classmethod
     def allowed(cls, setting: str) -> str:
@@ -94,7 +160,7 @@ _NOUNS: Final = {
     "number": "a number of seconds",
     "string": "a text",
     "boolean": "true or false",
-    "array": "a list of texts",
+    "array": "a list",
     "object": "a table of texts",
 }
 

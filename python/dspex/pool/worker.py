@@ -42,6 +42,7 @@ class Worker(asyncio.Protocol):
         hello: What the hand-shake tells the process. It holds the LM's key, and goes nowhere else.
         launcher: What starts the process.
         on_free: Called when a call has left the worker.
+        on_beat: Called with the worker at its heartbeats, when its memory is known anew, and after calls.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Worker(asyncio.Protocol):
         launcher: Launcher,
         *,
         on_free: Callable[[Call], None],
+        on_beat: Callable[[Worker], None],
     ) -> None:
         self.life = Lifecycle()
         self.calls: dict[int, Call] = {}
@@ -70,6 +72,9 @@ class Worker(asyncio.Protocol):
         self._hello = hello
         self._launcher = launcher
         self._on_free = on_free
+        self._on_beat = on_beat
+        self.idle_since = self.started
+        """When its last call left it, on the loop's clock; of no meaning while it has calls."""
         self._channel = Channel(loop)
         self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._next_id = 1  # odd: the worker's own calls are even
@@ -95,6 +100,7 @@ class Worker(asyncio.Protocol):
         try:
             async with asyncio.timeout(self._spec.start_timeout):
                 self.process = await self._launcher.launch()
+                self.process.on_beat(lambda: self._on_beat(self))
                 self.process.exited.add_done_callback(lambda _: self._exited())
                 await self._loop.create_connection(lambda: self, sock=self.process.socket)
                 self._channel.send(Kind.HELLO, 0, self._hello)
@@ -282,6 +288,10 @@ class Worker(asyncio.Protocol):
             del self.calls[frame.id]
             call.worker = None
             self.served += 1
+            if not self.calls:
+                self.idle_since = self._loop.time()
+            if self._spec.max_requests is not None:
+                self._on_beat(self)
             self._on_free(call)  # first, so that the caller's next call finds the place free
             if not call.answer.done():
                 if error is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,7 +13,14 @@ from dspex import __version__
 from dspex.errors import WorkerStartError
 from dspex.wire import PROTOCOL
 
-__all__ = ["check_versions", "import_preload", "prepare_interpreter", "start_error", "versions"]
+__all__ = [
+    "apply_limits",
+    "check_versions",
+    "import_preload",
+    "prepare_interpreter",
+    "start_error",
+    "versions",
+]
 
 _MINE: Final = {"protocol": PROTOCOL, "dspex": __version__}
 
@@ -47,6 +55,26 @@ def prepare_interpreter(hello: Mapping[str, Any]) -> None:
     for name, value in _DEFAULT_ENV.items():
         os.environ.setdefault(name, value)
     sys.path.extend(entry for entry in hello["path"] if entry not in sys.path)
+
+
+def apply_limits(limits: Mapping[str, Any]) -> None:
+    """Have the kernel hold this process to the pool's limits.
+
+    Raises:
+        WorkerStartError: If the system refuses.
+    """
+    try:
+        if limits["nice"]:
+            os.nice(limits["nice"])
+        if limits["cpus"] and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, limits["cpus"])
+        if limits["memory"] is not None:
+            # Private writable memory, which is what a leak grows; RLIMIT_AS counts what is only reserved.
+            resource.setrlimit(resource.RLIMIT_DATA, (limits["memory"], limits["memory"]))
+    except (OSError, ValueError) as err:
+        raise WorkerStartError(
+            f"the system refuses the limits {dict(limits)}: {err}", code="bad-limit"
+        ) from err
 
 
 def import_preload(module: str) -> None:

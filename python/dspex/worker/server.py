@@ -20,7 +20,14 @@ from dspex.errors import DeadlineExceeded, DspexError, WireError
 from dspex.wire import Frame, Kind
 from dspex.worker.channel import Channel
 from dspex.worker.deadlines import Deadlines
-from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
+from dspex.worker.hello import (
+    apply_limits,
+    check_versions,
+    import_preload,
+    prepare_interpreter,
+    start_error,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -116,6 +123,7 @@ class Server(asyncio.Protocol):
         try:
             check_versions(hello)
             prepare_interpreter(hello)
+            apply_limits(hello["limits"])
             # DSPy's async path goes through the default executor for parts of every call, and its size of
             # cores + 4 would be the number of calls that make progress.
             threads = ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-work")

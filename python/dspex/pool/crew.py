@@ -1,0 +1,294 @@
+"""The workers of a pool, kept at their number: started, replaced, recycled, scaled.
+
+Each slot is one task that keeps one worker alive. It waits for one of two things, its worker's death or the
+wish to replace it, and starts another: after a death as the policy says, for a wish before the old one
+drains, so that nothing is lost and nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from dspex.errors import WorkerDiedError, WorkerStartError
+from dspex.pool.call import Call
+from dspex.pool.events import EventName, PoolEvent
+from dspex.pool.lifecycle import State
+from dspex.pool.policy import GiveUp, Respawn, RestartPolicy, after_death, worn
+from dspex.pool.process import Launcher
+from dspex.pool.spec import PoolSpec
+from dspex.pool.worker import Worker
+
+__all__ = ["Crew", "Owner"]
+
+
+class Owner(Protocol):
+    """What a crew tells the pool."""
+
+    def freed(self, call: Call) -> None:
+        """A call has left its worker."""
+
+    def serving(self) -> None:
+        """A worker has become ready."""
+
+    def bereaved(self, worker: Worker, death: WorkerDiedError) -> None:
+        """A worker is gone; its calls are still in `worker.calls`."""
+
+    def stranded(self) -> None:
+        """Nobody serves, and nobody is on the way: the restart budget is spent."""
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place for one worker."""
+
+    task: asyncio.Task[None] = field(init=False)
+    worker: Worker | None = None
+    replace: asyncio.Event = field(default_factory=asyncio.Event)
+    renewed: asyncio.Event = field(default_factory=asyncio.Event)
+    resting: bool = False
+    removed: bool = False
+
+
+class Crew:
+    """The workers.
+
+    Args:
+        spec: The pool's settings.
+        hello: What every worker is told at the hand-shake.
+        launcher: What starts processes.
+        owner: The pool.
+        emit: Takes events.
+    """
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        hello: Mapping[str, Any],
+        launcher: Launcher,
+        owner: Owner,
+        emit: Callable[[PoolEvent], None],
+    ) -> None:
+        self.workers: list[Worker] = []
+        """Every worker that is not dead."""
+        self.deaths = 0
+        """Workers lost since the start, those that were asked to go not counted."""
+        self._spec = spec
+        self._hello = hello
+        self._launcher = launcher
+        self._owner = owner
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._policy = RestartPolicy(spec.max_restarts, spec.restart_window)
+        self._recent: deque[float] = deque(maxlen=spec.max_restarts + 1)
+        self._barren = 0
+        self._first_cause: WorkerStartError | WorkerDiedError | None = None
+        self._slots: list[_Slot] = []
+        self._ever_served = False
+        self._first: asyncio.Future[None] = self._loop.create_future()
+
+    # --- what the pool asks ---
+
+    @property
+    def size(self) -> int:
+        """How many workers are wanted."""
+        return len(self._slots)
+
+    @property
+    def starting(self) -> bool:
+        """Whether a worker is on its way."""
+        return any(worker.life.state is State.STARTING for worker in self.workers)
+
+    async def start(self, size: int) -> None:
+        """Begin with `size` workers; returns when the first can serve.
+
+        Raises:
+            WorkerStartError: If the first to come to an end came to a bad one: it would again.
+        """
+        self._resize(size)
+        await asyncio.shield(self._first)
+
+    def choose(self) -> Worker | None:
+        """The worker with the fewest calls, if it has room."""
+        best: Worker | None = None
+        fewest = self._spec.max_inflight
+        for worker in self.workers:
+            if worker.open and len(worker.calls) < fewest:
+                best, fewest = worker, len(worker.calls)
+        return best
+
+    def resize(self, size: int) -> None:
+        """Want `size` workers from now on. Those beyond it drain, the least busy first."""
+        if size != len(self._slots):
+            self._resize(size)
+            self._tell("pool.resized", reason=str(size))
+
+    async def restart(self) -> None:
+        """Replace every worker, one after another, each before it drains."""
+        for slot in list(self._slots):
+            slot.renewed.clear()
+            slot.replace.set()
+            await slot.renewed.wait()
+
+    def retire_worn(self, worker: Worker) -> None:
+        """Replace `worker` if it has served its time."""
+        process = worker.process
+        if process is None or not worker.open:
+            return
+        age = self._loop.time() - worker.started
+        reason = worn(age, worker.served, process.resident, self._spec.recycling)
+        if reason is not None:
+            for slot in self._slots:
+                if slot.worker is worker:
+                    slot.replace.set()
+
+    def drop_idle(self, least: int, patience: float) -> float | None:
+        """Let workers go that had nothing to do for `patience` seconds, down to `least` of them.
+
+        Returns:
+            Seconds until there may be another, None if there cannot be.
+        """
+        now = self._loop.time()
+        waits = []
+        for slot in list(self._slots):
+            if len(self._slots) <= least:
+                return None
+            worker = slot.worker
+            if worker is None or not worker.open:
+                continue
+            if worker.calls or now - worker.idle_since < patience:
+                waits.append(patience - (0.0 if worker.calls else now - worker.idle_since))
+                continue
+            self._remove(slot)
+            self._tell("pool.resized", reason=str(len(self._slots)))
+        return min(waits, default=None)
+
+    def is_stranded(self) -> bool:
+        """Whether nobody serves and nobody is on the way."""
+        return bool(self._slots) and not self.workers and all(slot.resting for slot in self._slots)
+
+    def refusal(self) -> WorkerStartError:
+        """Why nobody serves."""
+        cause = self._first_cause
+        assert cause is not None  # noqa: S101 - a crew is stranded only after deaths
+        return WorkerStartError(
+            f"pool {self._spec.name!r} has no worker: {len(self._recent)} died within "
+            f"{self._spec.restart_window:g} s, beyond max_restarts={self._spec.max_restarts}; "
+            f"the first because: {cause.message}",
+            code="restart-budget",
+            hint="cure the first cause; the pool tries again by itself when the window has passed",
+            **cause.details,
+        )
+
+    async def close(self) -> None:
+        """End every worker; returns when the last is reaped."""
+        tasks = [slot.task for slot in self._slots]
+        self._slots.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.end("the pool was closed") for worker in list(self.workers)))
+        await self._launcher.aclose()
+
+    # --- slots ---
+
+    def _resize(self, size: int) -> None:
+        while len(self._slots) < size:
+            slot = _Slot()
+            self._slots.append(slot)
+            slot.task = self._loop.create_task(self._keep(slot))
+        while len(self._slots) > size:
+            self._remove(min(self._slots, key=lambda slot: len(slot.worker.calls) if slot.worker else -1))
+
+    def _remove(self, slot: _Slot) -> None:
+        self._slots.remove(slot)
+        slot.removed = True
+        slot.task.cancel()
+        slot.renewed.set()
+        if slot.worker is not None:
+            slot.worker.drain()
+
+    async def _keep(self, slot: _Slot) -> None:
+        while True:
+            worker = self._hire()
+            try:
+                await worker.start()
+            except WorkerStartError as err:
+                if not self._ever_served and not self._first.done():
+                    self._first.set_exception(err)
+                    return
+                await self._mourn(slot, err, served=0)
+                continue
+            self._ever_served = True
+            if not self._first.done():
+                self._first.set_result(None)
+            old, slot.worker = slot.worker, worker
+            if old is not None:
+                old.drain()
+            slot.replace.clear()
+            slot.renewed.set()
+            self._owner.serving()
+            death = await self._watch(slot, worker)
+            if death is not None:
+                slot.worker = None
+                await self._mourn(slot, death, served=worker.served)
+
+    async def _watch(self, slot: _Slot, worker: Worker) -> WorkerDiedError | None:
+        """Wait until the worker is dead (that is returned) or to be replaced."""
+        wish = self._loop.create_task(slot.replace.wait())
+        either: list[asyncio.Future[Any]] = [worker.dead, wish]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wish.cancel()
+        return worker.dead.result() if worker.dead.done() else None
+
+    async def _mourn(self, slot: _Slot, cause: WorkerStartError | WorkerDiedError, *, served: int) -> None:
+        """Wait as long as the policy says before the next start."""
+        now = self._loop.time()
+        self.deaths += 1
+        self._recent.append(now)
+        self._barren = 0 if served else self._barren + 1
+        if self._barren <= 1:
+            self._first_cause = cause
+        verdict = after_death(self._recent, self._barren, now, self._policy)
+        match verdict:
+            case Respawn(after):
+                await asyncio.sleep(after)
+            case GiveUp(deaths, until):
+                slot.resting = True
+                self._tell("pool.resting", reason=f"{deaths} deaths: {cause.message}")
+                if self.is_stranded():
+                    self._owner.stranded()
+                await asyncio.sleep(until - now)
+                slot.resting = False
+
+    def _hire(self) -> Worker:
+        worker = Worker(
+            self._spec, self._hello, self._launcher, on_free=self._owner.freed, on_beat=self.retire_worn
+        )
+        worker.life.watch(partial(self._changed, worker))
+        self.workers.append(worker)
+        worker.dead.add_done_callback(lambda dead: self._bury(worker, dead.result()))
+        self._tell("worker.starting")
+        return worker
+
+    def _bury(self, worker: Worker, death: WorkerDiedError) -> None:
+        self.workers.remove(worker)
+        self._tell("worker.dead", worker.pid, death.message)
+        self._owner.bereaved(worker, death)
+
+    def _changed(self, worker: Worker, state: State) -> None:
+        if state is State.READY:
+            self._tell("worker.ready", worker.pid)
+        elif state is State.DRAINING:
+            self._tell("worker.draining", worker.pid)
+        elif state is State.STOPPING:
+            self._tell("worker.stopping", worker.pid)
+
+    def _tell(self, name: EventName, pid: int | None = None, reason: str = "") -> None:
+        self._emit(PoolEvent(name, self._spec.name, pid, reason))

@@ -1,0 +1,40 @@
+"""What happens in a pool, told to whoever asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["EventName", "PoolEvent"]
+
+EventName = Literal[
+    "worker.starting",
+    "worker.ready",
+    "worker.draining",
+    "worker.stopping",
+    "worker.dead",
+    "pool.ready",
+    "pool.draining",
+    "pool.stopping",
+    "pool.dead",
+    "pool.resized",
+    "pool.resting",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvent:
+    """One transition.
+
+    Attributes:
+        name: What happened. `pool.resized` is a change of the number wanted, `pool.resting` the end of the
+            restart budget.
+        pool: The pool's name.
+        pid: The worker's process id; None where it has none yet, or the pool is meant.
+        reason: Why, where there is more to say: the cause of a death, the number wanted.
+    """
+
+    name: EventName
+    pool: str
+    pid: int | None = None
+    reason: str = ""

@@ -1,0 +1,241 @@
+"""How a pool keeps its workers: replaced, recycled, scaled, limited, watched."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+from tests.support.pools import OpenPool
+from tests.support.processes import until
+
+from dspex import errors
+from dspex.pool import Pool, PoolEvent, PoolSpec, State
+
+WORK = "tests.support.work:"
+
+
+async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
+    return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
+
+
+def ready(pool: Pool) -> list[int | None]:
+    return [worker.pid for worker in pool.status().workers if worker.state is State.READY]
+
+
+async def keep_calling(pool: Pool, stop: asyncio.Event) -> int:
+    """Calls one after another until told to stop; every one must be answered, and rightly."""
+    number = 0
+    while not stop.is_set():
+        assert await run(pool, "wait_a_moment", number) == number
+        number += 1
+    return number
+
+
+async def test_a_worker_is_replaced_after_its_number_of_calls_without_losing_one(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_requests=20)
+    stop = asyncio.Event()
+    callers = [asyncio.ensure_future(keep_calling(pool, stop)) for _ in range(5)]
+    seen: set[int | None] = set()
+
+    await until(lambda: seen.update(ready(pool)) or len(seen) >= 4, seconds=30)
+    stop.set()
+
+    assert all(count > 0 for count in await asyncio.gather(*callers))
+    assert pool.status().deaths == 0
+
+
+async def test_a_worker_is_replaced_when_its_own_memory_has_grown(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_memory=300 * 2**20)
+    before = await run(pool, "pid")
+    assert await run(pool, "keep", 10 * 2**20) == before
+
+    await run(pool, "keep", 300 * 2**20)
+    await until(lambda: ready(pool) not in ([], [before]), seconds=30)
+
+    assert await run(pool, "pid") != before
+    assert pool.status().deaths == 0
+
+
+async def test_a_worker_is_replaced_when_it_is_old(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_age=0.6)
+    before = await run(pool, "pid")
+    await until(lambda: ready(pool) not in ([], [before]), seconds=30)
+    assert pool.status().deaths == 0
+
+
+async def test_a_rolling_restart_replaces_every_worker_and_loses_no_call(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=2)
+    await until(lambda: len(ready(pool)) == 2)
+    before = set(ready(pool))
+    stop = asyncio.Event()
+    callers = [asyncio.ensure_future(keep_calling(pool, stop)) for _ in range(5)]
+
+    await pool.restart()
+    stop.set()
+    await asyncio.gather(*callers)
+
+    await until(lambda: len(pool.status().workers) == 2)
+    assert before.isdisjoint(ready(pool))
+    assert pool.status().deaths == 0
+
+
+async def test_a_pool_can_be_resized_both_ways_under_load(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1)
+    stop = asyncio.Event()
+    callers = [asyncio.ensure_future(keep_calling(pool, stop)) for _ in range(5)]
+
+    pool.resize(3)
+    await until(lambda: len(ready(pool)) == 3)
+    pool.resize(1)
+    await until(lambda: len(pool.status().workers) == 1)
+    stop.set()
+
+    await asyncio.gather(*callers)
+    assert pool.status().deaths == 0
+    with pytest.raises(errors.ConfigError, match=r"pool\.general\.workers"):
+        pool.resize(0)
+
+
+async def test_calls_that_wait_get_more_workers_and_idle_ones_go_again(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_workers=3, max_inflight=1, scale_up_wait=0.01, scale_down_idle=0.3)
+    running = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(4)]
+
+    await until(lambda: [w.inflight for w in pool.status().workers] == [1, 1, 1])
+    assert pool.status().waiting == 1
+    for call in running:
+        call.cancel()
+
+    await until(lambda: len(pool.status().workers) == 1)
+    assert await run(pool, "add", 2, 3) == 5
+    assert pool.status().deaths == 0
+
+
+async def test_a_pool_does_not_grow_for_calls_that_are_served_in_time(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_workers=3, max_inflight=1, scale_up_wait=20.0)
+    assert await asyncio.gather(*(run(pool, "wait_a_moment", i) for i in range(20))) == list(range(20))
+    assert len(pool.status().workers) == 1
+
+
+async def test_memory_beyond_the_limit_is_refused_to_the_work_and_the_worker_lives(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(workers=1, memory_limit=512 * 2**20)
+    before = await run(pool, "pid")
+    assert await run(pool, "allocate", 50 * 2**20) == 50 * 2**20
+
+    with pytest.raises(errors.RemoteError, match="MemoryError"):
+        await run(pool, "allocate", 2**30)
+
+    assert await run(pool, "pid") == before
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_niceness_processors_and_environment_reach_the_worker(open_pool: OpenPool, start: str) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    pool = await open_pool(workers=1, nice=3, cpus=[cpu], env={"CUDA_VISIBLE_DEVICES": "1"}, start=start)
+    niceness, cpus = await run(pool, "niceness_and_cpus")
+    assert niceness == os.nice(0) + 3
+    assert cpus == [cpu]
+    assert await run(pool, "environment", "CUDA_VISIBLE_DEVICES") == "1"
+    assert await run(pool, "environment", "OMP_NUM_THREADS") == "1"
+
+
+async def test_a_worker_without_heartbeats_is_replaced_though_nobody_calls_it(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, heartbeat_timeout=2.0)
+    before = ready(pool)
+    assert before[0] is not None
+    os.kill(before[0], signal.SIGSTOP)
+    await until(lambda: ready(pool) not in ([], before), seconds=30)
+    assert pool.status().deaths == 1
+
+
+async def test_work_that_blocks_the_loop_does_not_stop_the_heartbeats(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, heartbeat_timeout=1.0, cancel_grace=0.2)
+    with pytest.raises(errors.DeadlineExceeded):  # and not WorkerDiedError for want of a heartbeat
+        await run(pool, "block_the_loop", timeout=2.5)
+
+
+async def test_a_crash_loop_ends_with_the_first_cause_and_the_pool_recovers_by_itself(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(workers=1, max_restarts=2, restart_window=2.0)
+    for _ in range(3):
+        with pytest.raises(errors.WorkerDiedError):
+            await run(pool, "say_and_die", "out of ideas")
+
+    with pytest.raises(errors.WorkerStartError, match="max_restarts=2") as raised:
+        await run(pool, "add", 2, 3)
+    assert raised.value.code == "restart-budget"
+    assert "out of ideas" in str(raised.value)
+
+    await until(lambda: ready(pool) != [], seconds=20)
+    assert await run(pool, "add", 2, 3) == 5
+
+
+async def test_calls_that_wait_when_the_budget_ends_are_told(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_inflight=1, max_restarts=0)
+    deadly = asyncio.ensure_future(run(pool, "say_and_die", "the end"))
+    waiting = asyncio.ensure_future(run(pool, "add", 2, 3))
+    with pytest.raises(errors.WorkerDiedError):
+        await deadly
+    with pytest.raises(errors.WorkerStartError, match="the end"):
+        await waiting
+
+
+async def test_every_transition_is_an_event() -> None:
+    events: list[PoolEvent] = []
+    pool = Pool(PoolSpec(name="told", workers=1), on_event=events.append)
+    async with pool:
+        (before,) = ready(pool)
+        with pytest.raises(errors.WorkerDiedError):
+            await run(pool, "leave", 5)
+        await until(lambda: ready(pool) not in ([], [before]))
+    assert {event.pool for event in events} == {"told"}
+    assert [event.name for event in events] == [
+        "worker.starting",
+        "worker.ready",
+        "pool.ready",
+        "worker.stopping",
+        "worker.dead",
+        "worker.starting",
+        "worker.ready",
+        "pool.draining",
+        "pool.stopping",
+        "worker.stopping",
+        "worker.dead",
+        "pool.dead",
+    ]
+    assert "status 5" in next(event.reason for event in events if event.name == "worker.dead")
+
+
+async def test_a_listener_that_fails_does_not_harm_the_pool() -> None:
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+
+    def fail(_: PoolEvent) -> None:
+        raise ValueError("a listener's mistake")
+
+    async with Pool(PoolSpec(workers=1), on_event=fail) as pool:
+        assert await run(pool, "add", 2, 3) == 5
+    assert {str(problem["exception"]) for problem in problems} == {"a listener's mistake"}
+
+
+async def test_a_call_that_needs_more_turns_waits_for_its_session(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_inflight=1)
+    order: list[str] = []
+    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    await until(lambda: pool.status().workers[0].inflight == 1)
+
+    async def ask(name: str) -> None:
+        await run(pool, "give", name, session=name[0])
+        order.append(name)
+
+    calls = [asyncio.ensure_future(ask(name)) for name in ("a1", "a2", "a3", "b1", "c1")]
+    await until(lambda: pool.status().waiting == 5)
+    running.cancel()
+    await asyncio.gather(*calls)
+
+    assert order == ["a1", "b1", "c1", "a2", "a3"]
