@@ -29,6 +29,8 @@ mod _core {
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
         m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        m.add("_debug_build", cfg!(debug_assertions))
+        m.add("_debug_build", cfg!(debug_assertions))?;
+        // PyO3 lists what it exports; nobody imports * from a private module, and the stub is its list.
+        m.delattr("__all__")
     }
 }
