@@ -78,7 +78,11 @@ class Template:
             TemplateError: If a value is missing, an operation does not fit its values, or a limit is reached;
                 `code` says which.
         """
-        return self._compiled.render({**values, **named} if values else named)
+        if values is None:
+            return self._compiled.render(named)
+        if named or type(values) is not dict:
+            values = {**values, **named}
+        return self._compiled.render(values)
 
     def validate(self, signature: Any, *, extra: Iterable[str] = ("demos",)) -> tuple[str, ...]:
         """Check that the inputs of a signature are enough to render this.

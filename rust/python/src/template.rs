@@ -18,6 +18,16 @@ thread_local! {
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
+const KEYS_KEPT: usize = 64;
+
+/// A name and its Python string.
+type Key = (Box<str>, Py<PyString>);
+
+thread_local! {
+    /// The strings of names asked for lately, each in the one slot that its name has.
+    static KEYS: RefCell<[Option<Key>; KEYS_KEPT]> = const { RefCell::new([const { None }; KEYS_KEPT]) };
+}
+
 /// A compiled template; immutable.
 #[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Template {
@@ -100,26 +110,24 @@ impl Source for Mine {
         Python::attach(|py| self.object.bind(py).len().unwrap_or(0))
     }
 
+    fn entry(&self, name: &str) -> Option<Value> {
+        Python::attach(|py| {
+            let dict = self.object.bind(py).cast::<PyDict>().ok()?;
+            found(dict.get_item(key(py, name)))
+        })
+    }
+
     fn get(&self, key: &Value) -> Option<Value> {
         Python::attach(|py| {
             let object = self.object.bind(py);
-            let found = if self.map {
-                let dict = object.cast::<PyDict>().ok()?;
-                match key.as_str() {
-                    Some(key) => dict.get_item(key),
-                    None => dict.get_item(plain_key(py, key)?),
-                }
+            found(if self.map {
+                object.cast::<PyDict>().ok()?.get_item(plain_key(py, key)?)
             } else {
                 let index = key.as_usize()?;
                 match object.cast::<PyList>() {
                     Ok(list) => Ok(list.get_item(index).ok()),
                     Err(_) => Ok(object.get_item(index).ok()),
                 }
-            };
-            let given = found.and_then(|found| found.map(|found| given(&found)).transpose());
-            given.unwrap_or_else(|error| {
-                RAISED.set(Some(error));
-                None
             })
         })
     }
@@ -149,6 +157,38 @@ impl Source for Mine {
             }
         })
     }
+}
+
+/// The Python string for a name. A template asks for the same few names over and over, in loops above all;
+/// making and hashing the string anew took a tenth of a rendering.
+fn key<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
+    let bytes = name.as_bytes();
+    let slot = match (bytes.first(), bytes.last()) {
+        (Some(&first), Some(&last)) => {
+            (usize::from(first) * 31 + usize::from(last) * 7 + bytes.len()) % KEYS_KEPT
+        }
+        _ => 0,
+    };
+    let kept = KEYS.with_borrow(|keys| match &keys[slot] {
+        Some((known, string)) if **known == *name => Some(string.bind(py).clone()),
+        _ => None,
+    });
+    kept.unwrap_or_else(|| {
+        let string = PyString::intern(py, name);
+        let kept = (name.into(), string.clone().unbind());
+        KEYS.with_borrow_mut(|keys| keys[slot] = Some(kept));
+        string
+    })
+}
+
+/// What a look-up found as the engine's value; what it raised is set aside.
+fn found(entry: PyResult<Option<Bound<'_, PyAny>>>) -> Option<Value> {
+    entry
+        .and_then(|entry| entry.map(|entry| given(&entry)).transpose())
+        .unwrap_or_else(|error| {
+            RAISED.set(Some(error));
+            None
+        })
 }
 
 /// A Python value as the engine's. Lists and dicts stay where they are; what Rust does not know is made

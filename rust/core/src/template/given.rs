@@ -19,7 +19,10 @@ pub trait Source: Debug + Send + Sync + 'static {
         self.len() == 0
     }
 
-    /// The entry at a key, or in a list at an index.
+    /// The entry of a map at this name.
+    fn entry(&self, name: &str) -> Option<Value>;
+
+    /// The entry at any other key, or in a list at an index.
     fn get(&self, key: &Value) -> Option<Value>;
 
     /// The keys of a map, in order.
@@ -50,7 +53,14 @@ impl Object for Given {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.0.get(key)
+        match key.as_str() {
+            Some(name) => self.0.entry(name),
+            None => self.0.get(key),
+        }
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, name: &str) -> Option<Value> {
+        self.0.entry(name)
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -72,7 +82,8 @@ impl Object for Given {
         method: &str,
         args: &[Value],
     ) -> Result<Value, Error> {
-        let entry = |key: &Value| self.0.get(key).unwrap_or_default();
+        let found = |key: &Value| self.get_value(key);
+        let entry = |key: &Value| found(key).unwrap_or_default();
         match (method, args) {
             ("keys", []) if self.0.is_map() => Ok(Value::from(self.0.keys())),
             ("values", []) if self.0.is_map() => {
@@ -85,9 +96,9 @@ impl Object for Given {
                 .map(|key| Value::from(vec![key.clone(), entry(&key)]))
                 .collect::<Vec<_>>()
                 .into()),
-            ("get", [key]) if self.0.is_map() => Ok(self.0.get(key).unwrap_or(().into())),
+            ("get", [key]) if self.0.is_map() => Ok(found(key).unwrap_or(().into())),
             ("get", [key, other]) if self.0.is_map() => {
-                Ok(self.0.get(key).unwrap_or_else(|| other.clone()))
+                Ok(found(key).unwrap_or_else(|| other.clone()))
             }
             _ => Err(ErrorKind::UnknownMethod.into()),
         }

@@ -108,11 +108,11 @@ impl Template {
     /// # Errors
     /// If a name is missing, a filter cannot do its work, or a limit is reached.
     pub fn render(&self, values: data::Value) -> Result<String, TemplateError> {
-        let mut out = Bounded::new(self.limits.output);
         let template = self
             .environment
             .get_template(NAME)
             .map_err(|error| TemplateError::from_engine(&error, ""))?;
+        let mut out = Bounded::new(2 * template.source().len(), self.limits.output);
         match template.render_captured_to(values, &mut out) {
             Ok(_) => Ok(out.into_text()),
             Err(_) if out.is_full() => Err(TemplateError::new(

@@ -11,9 +11,10 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    pub(super) fn new(limit: usize) -> Self {
+    /// An empty buffer; `expected` is a guess at the size, so that it need not grow in small steps.
+    pub(super) fn new(expected: usize, limit: usize) -> Self {
         Self {
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(expected.min(limit)),
             limit,
             full: false,
         }
