@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+from dspex.pool.callbacks import describe_tool
 from dspex.pool.events import PoolEvent
 from dspex.pool.lifecycle import State
 from dspex.pool.pool import Pool, PoolStatus, WorkerStatus
 from dspex.pool.spec import PoolSpec
 
-__all__ = ["Pool", "PoolEvent", "PoolSpec", "PoolStatus", "State", "WorkerStatus"]
+__all__ = ["Pool", "PoolEvent", "PoolSpec", "PoolStatus", "State", "WorkerStatus", "describe_tool"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ class Call:
         deadline: When its time is over, on the loop's clock.
         session: Whose call it is, for fairness.
         idempotent: Whether it may be run again after its worker was ended for another call's fault.
+        callbacks: The service's functions its work may call, by name.
         waiting: Whether it is in the queue.
         since: When it began to wait, on the loop's clock.
         worker: The worker that has it.
@@ -37,6 +38,7 @@ class Call:
     deadline: float
     session: str
     idempotent: bool
+    callbacks: Mapping[str, Callable[..., Any]] | None = None
     waiting: bool = False
     since: float = 0.0
     worker: Worker | None = None

@@ -112,10 +112,10 @@ class Crew:
         self._resize(size)
         await asyncio.shield(self._first)
 
-    def choose(self) -> Worker | None:
-        """The worker with the fewest calls, if it has room."""
+    def choose(self, *, full: bool = False) -> Worker | None:
+        """The worker with the fewest calls, if it has room; with `full`, whether it has or not."""
         best: Worker | None = None
-        fewest = self._spec.max_inflight
+        fewest: float = float("inf") if full else self._spec.max_inflight
         for worker in self.workers:
             if worker.open and len(worker.calls) < fewest:
                 best, fewest = worker, len(worker.calls)

@@ -32,6 +32,7 @@ from dspex.errors import (
     from_dict,
 )
 from dspex.pool.call import Call, FairQueue
+from dspex.pool.callbacks import inside_callback
 from dspex.pool.crew import Crew
 from dspex.pool.events import PoolEvent
 from dspex.pool.launch import make_hello, make_launcher
@@ -221,6 +222,7 @@ class Pool:
         timeout: float | Profile | None = None,
         idempotent: bool | None = None,
         session: str = "",
+        callbacks: Mapping[str, Callable[..., Any]] | None = None,
     ) -> Any:
         """Run an operation on one of the workers.
 
@@ -232,6 +234,9 @@ class Pool:
             idempotent: Whether the call may be run again when its worker is ended for another call's fault.
                 None leaves it to the operation.
             session: Whose call it is: sessions take turns in the queue.
+            callbacks: Functions of this process, by name, that the work may call while the call lasts: sync
+                ones run in a thread, async ones on this loop. A call that such a function makes to this pool
+                does not wait for a place.
 
         Returns:
             What the operation answered.
@@ -247,7 +252,9 @@ class Pool:
         """
         loop = self._check_open()
         seconds = self._seconds(timeout)
-        free = self._crew.choose()
+        # The call that waits for this one may hold the last place.
+        nested = inside_callback()
+        free = self._crew.choose(full=nested)
         if free is None:
             if len(self._queue) >= self.spec.queue:
                 raise PoolSaturated(
@@ -259,9 +266,9 @@ class Pool:
         if idempotent is None:
             idempotent = op in _IDEMPOTENT
         answer: asyncio.Future[Any] = loop.create_future()
-        call = Call(op, payload, answer, loop.time() + seconds, session, idempotent)
+        call = Call(op, payload, answer, loop.time() + seconds, session, idempotent, callbacks)
         self._deadlines.set(call, call.deadline)
-        if free is not None and not self._queue:
+        if free is not None and (nested or not self._queue):
             self._put(call, free)
         else:
             self._wait(call)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError, from_dict
+from dspex.pool.callbacks import Answerer
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.process import how_it_ended
 from dspex.wire import PROTOCOL, Frame, Kind
@@ -76,6 +77,7 @@ class Worker(asyncio.Protocol):
         self.idle_since = self.started
         """When its last call left it, on the loop's clock; of no meaning while it has calls."""
         self._channel = Channel(loop)
+        self._answerer = Answerer(self.calls, self._channel)
         self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._next_id = 1  # odd: the worker's own calls are even
         self._ending: asyncio.Task[None] | None = None
@@ -213,6 +215,7 @@ class Worker(asyncio.Protocol):
 
     def _bury(self, death: WorkerDiedError) -> None:
         self.life.become(State.DEAD)
+        self._answerer.drop_all()
         if not self._ready.done():
             self._ready.set_exception(death)
             self._ready.exception()  # `start` may have given up waiting
@@ -256,6 +259,7 @@ class Worker(asyncio.Protocol):
     def cancel(self, call: Call) -> None:
         """Tell the worker to stop a call; it answers when it has."""
         self._channel.send(Kind.CANCEL, call.id, None)
+        self._answerer.drop(call.id)
 
     # --- the connection ---
 
@@ -286,6 +290,8 @@ class Worker(asyncio.Protocol):
             value = self._channel.decode(frame)
             error = None if frame.kind == _RESULT else from_dict(value)
             del self.calls[frame.id]
+            if call.callbacks:
+                self._answerer.drop(frame.id)
             call.worker = None
             self.served += 1
             if not self.calls:
@@ -300,6 +306,10 @@ class Worker(asyncio.Protocol):
                     call.answer.set_exception(error)
             if not self.calls and self.life.state is State.DRAINING:
                 self._begin_end("it was drained", force=False)
+        elif frame.kind == Kind.CALL:
+            self._answerer.take(frame.id, *self._channel.decode(frame))
+        elif frame.kind == Kind.CANCEL:
+            self._answerer.cancel(frame.id)
         elif frame.kind == Kind.READY:
             ready = self._channel.decode(frame)
             if ready["protocol"] != PROTOCOL:

@@ -7,6 +7,7 @@ socket and imports nothing heavy.
 from __future__ import annotations
 
 from dspex.wire.codec import CODECS, MSGPACK, Codec, MessagePack
+from dspex.wire.failures import remote_error
 from dspex.wire.frame import (
     HEADER_SIZE,
     MAX_FRAME,
@@ -29,4 +30,5 @@ __all__ = [
     "Kind",
     "MessagePack",
     "encode_frame",
+    "remote_error",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import dspy
 from dspy.utils import exceptions as foreign
 
 from dspex import errors
+from dspex.wire import remote_error
 
 __all__ = ["LM_ERRORS", "to_dspex_error"]
 
@@ -50,8 +50,6 @@ def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> er
 
 
 def _convert(error: BaseException) -> errors.DspexError:
-    if isinstance(error, errors.DspexError):
-        return error
     if isinstance(error, dspy.AdapterParseError):
         return errors.ReplyError(
             "the reply could not be read as the output fields",
@@ -68,11 +66,7 @@ def _convert(error: BaseException) -> errors.DspexError:
             model=error.model,
             type=type(error).__name__,
         )
-    return errors.RemoteError(
-        f"{type(error).__name__}: {error}",
-        type=type(error).__qualname__,
-        traceback="".join(traceback.format_exception(error)),
-    )
+    return remote_error(error)
 
 
 def _redact(value: Any, secrets: tuple[str, ...]) -> Any:

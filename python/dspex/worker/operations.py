@@ -14,7 +14,7 @@ import dspy
 
 from dspex.worker.functions import call_function
 from dspex.worker.lm import Models
-from dspex.worker.predict import Predictors
+from dspex.worker.modules import Modules
 
 __all__ = ["OPERATIONS", "Bench", "Operation"]
 
@@ -30,7 +30,7 @@ class Bench:
     def __init__(self, lm: Mapping[str, Any] | None, threads: ThreadPoolExecutor) -> None:
         self.threads = threads
         self.models = Models(lm)
-        self.predictors = Predictors(self.models)
+        self.modules = Modules(self.models, threads)
         # A worker lives long and nobody reads its history: keep none. The disk cache would open dozens of
         # descriptors in every worker and has locks that cross processes.
         dspy.configure(disable_history=True)
@@ -48,12 +48,13 @@ async def _function(bench: Bench, payload: Any) -> Any:
     return await call_function(bench.threads, payload)
 
 
-async def _predict(bench: Bench, payload: Any) -> Any:
-    return await bench.predictors.answer(payload)
+async def _module(bench: Bench, payload: Any) -> Any:
+    return await bench.modules.answer(payload)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "echo": _echo,
     "function": _function,
-    "predict": _predict,
+    "module": _module,
+    "predict": _module,
 }

@@ -14,9 +14,10 @@ import os
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from dspex.errors import DeadlineExceeded, DspexError, WireError
+from dspex.errors import DeadlineExceeded, DspexError, WireError, from_dict
 from dspex.wire import Frame, Kind
 from dspex.worker.channel import Channel
 from dspex.worker.deadlines import Deadlines
@@ -28,6 +29,7 @@ from dspex.worker.hello import (
     start_error,
     versions,
 )
+from dspex.worker.reverse import enter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from dspex.worker.operations import Bench, Operation
 
 __all__ = ["serve"]
+
+_MANY: Final = 100_000
+"""Threads the work may have: the pool bounds the calls in flight, and a second bound could only deadlock."""
 
 
 def serve(descriptors: Descriptors) -> None:
@@ -61,6 +66,8 @@ class Server(asyncio.Protocol):
         self._loop = loop
         self._channel = Channel(loop)
         self._calls: dict[int, asyncio.Task[None]] = {}
+        self._asked: dict[int, asyncio.Future[Any]] = {}  # calls back to the service
+        self._last_asked = 0  # even: the service's own calls are odd
         self._deadlines = Deadlines(loop, self._overdue)
         self._late: set[int] = set()  # calls being cancelled because their time is over
         self._operations: Mapping[str, Operation] = {}  # none before the hand-shake
@@ -108,6 +115,14 @@ class Server(asyncio.Protocol):
                 return
             self._calls[frame.id] = self._loop.create_task(self._run(frame.id, operation, payload))
             self._deadlines.set(frame.id, self._loop.time() + timeout)
+        elif frame.kind == Kind.RESULT or frame.kind == Kind.ERROR:
+            answer = self._asked.pop(frame.id, None)
+            if answer is not None and not answer.done():  # else the work has stopped waiting
+                value = self._channel.decode(frame)
+                if frame.kind == Kind.RESULT:
+                    answer.set_result(value)
+                else:
+                    answer.set_exception(from_dict(value))
         elif frame.kind == Kind.CANCEL:
             self._cancel(frame.id)
         elif frame.kind == Kind.HELLO:
@@ -125,9 +140,12 @@ class Server(asyncio.Protocol):
             prepare_interpreter(hello)
             apply_limits(hello["limits"])
             # DSPy's async path goes through the default executor for parts of every call, and its size of
-            # cores + 4 would be the number of calls that make progress.
-            threads = ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-work")
-            self._loop.set_default_executor(threads)
+            # cores + 4 would be the number of calls that make progress. Work that is not async has threads of
+            # its own: it may wait for a call-back whose work needs the others.
+            self._loop.set_default_executor(
+                ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-dspy")
+            )
+            threads = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
             from dspex.worker.operations import OPERATIONS, Bench
 
             for module in hello["preload"]:
@@ -142,6 +160,7 @@ class Server(asyncio.Protocol):
     # --- calls ---
 
     async def _run(self, call_id: int, operation: Operation, payload: Any) -> None:
+        enter(partial(self._call_back, call_id))
         try:
             result = await operation(self._bench, payload)
             self._channel.send(Kind.RESULT, call_id, result, alone=len(self._calls) == 1)
@@ -152,6 +171,19 @@ class Server(asyncio.Protocol):
         finally:
             del self._calls[call_id]
             self._deadlines.discard(call_id)
+
+    async def _call_back(self, call_id: int, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call a function of the service for the call `call_id`."""
+        self._last_asked += 2
+        number = self._last_asked
+        self._channel.send(Kind.CALL, number, [call_id, name, args, kwargs], alone=True)
+        answer = self._asked[number] = self._loop.create_future()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if self._asked.pop(number, None) is not None:
+                self._channel.send(Kind.CANCEL, number, None)
+            raise
 
     def _cancel(self, call_id: int) -> None:
         task = self._calls.get(call_id)

@@ -1,0 +1,218 @@
+"""The operation `module`: any DSPy module, the user's own programs included; `predict` is its simplest case.
+
+The payload::
+
+    {"class":        "dspy.ChainOfThought",       # or "my_app.rag:RAG"; left out: "dspy.Predict"
+     "signature":    "question, context: list[str] -> answer: str",   # what DSPy's parser reads
+     "instructions": "..." or None,               # None: DSPy's default
+     "fields":       {"answer": {"desc": "one word"}},                # over what the text gave
+     "args":         {"max_iters": 5},            # more for the class's constructor
+     "tools":        [{"function": "my_app.tools:search"},            # in the worker,
+                      {"callback": "ask", "desc": "...", "args": {...}}],   # or in the service (`reverse`)
+     "state":        {...},                       # what `Module.dump_state` gave, or `Module.save` wrote
+     "inputs":       {...},
+     "demos":        [{...}], "config": {"temperature": 0.7, "n": 3}, # for a predictor
+     "adapter":      "chat" | "json" | "xml",
+     "lm":           {...}}                       # over the pool's LM settings
+
+and the answer::
+
+    {"completions": [{"answer": "..."}], "usage": {...}, "timings": {"lm": seconds, "worker": seconds}}
+
+`worker` is the whole time of the operation, the LM's included; `usage` is what the server counted, summed
+over the call's LM requests. A module is made once per content and shared by the calls in flight, as DSPy's
+own modules allow; a program that keeps something of a call on `self` needs a pool with `max_inflight=1`.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import dspy
+
+from dspex.errors import ConfigError, SignatureError
+from dspex.wire import MessagePack
+from dspex.worker.functions import find, in_thread
+from dspex.worker.lm import LMWatch, Models
+from dspex.worker.reverse import call_back
+
+__all__ = ["ADAPTERS", "Modules"]
+
+ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
+    # dspex never makes a second LM call that nobody asked for, so no fallback from one format to another.
+    "chat": lambda: dspy.ChatAdapter(use_json_adapter_fallback=False),
+    "json": dspy.JSONAdapter,
+    "xml": lambda: dspy.XMLAdapter(use_json_adapter_fallback=False),
+}
+"""The adapters a payload may name."""
+
+_MAX_MODULES: Final = 1024
+"""Modules kept: a signature costs DSPy about a millisecond, a service has few, and memory is bounded."""
+
+_CONTENT: Final = ("class", "signature", "instructions", "fields", "args", "tools", "state")
+"""What makes a module; the rest of a payload is the call's."""
+
+
+class Modules:
+    """DSPy modules by their content.
+
+    Args:
+        models: The worker's LMs.
+        threads: Where modules run that have no async form.
+    """
+
+    def __init__(self, models: Models, threads: ThreadPoolExecutor) -> None:
+        self._models = models
+        self._threads = threads
+        self._made: OrderedDict[bytes, dspy.Module] = OrderedDict()
+        self._adapters: dict[str, dspy.Adapter] = {}
+        self._codec = MessagePack()
+
+    async def answer(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Serve one call; see the module's docstring for what goes in and out.
+
+        Raises:
+            SignatureError: If DSPy cannot read the signature.
+            ConfigError: If the adapter or the class is unknown, or there is no LM.
+        """
+        started = time.perf_counter()
+        module = self._module(payload)
+        adapter = self._adapter(payload.get("adapter", "chat"))
+        watch = LMWatch()
+        inputs = dict(payload["inputs"])
+        if isinstance(module, dspy.Predict):
+            inputs = {
+                "demos": list(payload.get("demos") or ()),
+                "config": payload.get("config") or {},
+                **inputs,
+            }
+        settings = {
+            "lm": self._models.get(payload.get("lm")),
+            "adapter": adapter,
+            "callbacks": [*dspy.settings.callbacks, watch],
+            "trace": None,
+        }
+        with dspy.context(**settings), dspy.track_usage() as usage:
+            if hasattr(module, "aforward"):
+                result = await module.acall(**inputs)
+            else:
+                result = await in_thread(self._threads, functools.partial(module, **inputs))
+        answer = {"completions": _rows(result), "usage": _sum(usage.get_total_tokens())}
+        return {**answer, "timings": {"lm": watch.seconds, "worker": time.perf_counter() - started}}
+
+    def _module(self, payload: Mapping[str, Any]) -> dspy.Module:
+        key = self._codec.encode([payload.get(name) for name in _CONTENT])
+        module = self._made.get(key)
+        if module is not None:
+            self._made.move_to_end(key)
+            return module
+        module = self._make(payload)
+        self._made[key] = module
+        if len(self._made) > _MAX_MODULES:
+            self._made.popitem(last=False)
+        return module
+
+    def _make(self, payload: Mapping[str, Any]) -> dspy.Module:
+        path = payload.get("class") or "dspy.Predict"
+        cls = find(path if ":" in path else path.replace(".", ":", 1))
+        if not (isinstance(cls, type) and issubclass(cls, dspy.Module)):
+            raise ConfigError(f"{path!r} is not a DSPy module", code="not-a-module")
+        given: list[Any] = []
+        if payload.get("signature") is not None:
+            given.append(_signature(payload))
+        more = dict(payload.get("args") or {})
+        if payload.get("tools") is not None:
+            more["tools"] = [_tool(tool) for tool in payload["tools"]]
+        try:
+            module = cls(*given, **more)
+            if payload.get("state") is not None:
+                module.load_state(payload["state"])
+        except (TypeError, ValueError, KeyError) as err:
+            raise ConfigError(
+                f"{path} refuses what it was made with: {type(err).__name__}: {err}", code="bad-module"
+            ) from err
+        return module
+
+    def _adapter(self, name: str) -> dspy.Adapter:
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            make = ADAPTERS.get(name)
+            if make is None:
+                raise ConfigError(
+                    f"no adapter is called {name!r}",
+                    code="unknown-adapter",
+                    hint=f"one of: {', '.join(ADAPTERS)}",
+                )
+            adapter = self._adapters[name] = make()
+        return adapter
+
+
+def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:
+    text = payload["signature"]
+    try:
+        signature = dspy.Signature(text, payload.get("instructions"))
+        for name, given in (payload.get("fields") or {}).items():
+            signature = signature.with_updated_fields(name, **given)
+    except (ValueError, TypeError, SyntaxError, KeyError) as err:
+        raise SignatureError(
+            f"DSPy cannot read the signature: {err}", code="signature-refused-by-dspy", source=text
+        ) from err
+    return signature  # type: ignore[no-any-return]  # DSPy has no type hints
+
+
+def _tool(given: Mapping[str, Any]) -> dspy.Tool:
+    if "callback" in given:
+        return _callback_tool(given)
+    return dspy.Tool(find(given["function"]), name=given.get("name"), desc=given.get("desc"))
+
+
+def _callback_tool(given: Mapping[str, Any]) -> dspy.Tool:
+    """A tool of a DSPy module that is a function of the service.
+
+    Args:
+        given: `callback`, the function's name; `desc`; `args`, a JSON schema for each argument.
+    """
+    name = given["callback"]
+
+    async def call(**kwargs: Any) -> Any:
+        return await call_back(name, **kwargs)
+
+    args = dict(given.get("args") or {})
+    # The arguments come from an LM as JSON and go on as JSON; their types are the function's own business.
+    return dspy.Tool(
+        call,
+        name=given.get("name") or name,
+        desc=given.get("desc"),
+        args=args,
+        arg_types=dict.fromkeys(args, Any),
+    )
+
+
+def _rows(result: Any) -> list[dict[str, Any]]:
+    if not isinstance(result, dspy.Prediction):
+        raise ConfigError(
+            f"the module answered with a {type(result).__name__}, not a dspy.Prediction",
+            code="not-a-prediction",
+        )
+    if result.completions is None:
+        return [dict(result)]
+    columns: dict[str, list[Any]] = dict(result.completions.items())
+    count = max(map(len, columns.values()), default=0)
+    return [{name: values[i] for name, values in columns.items()} for i in range(count)]
+
+
+def _sum(by_model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Tokens over all models of a call. What is no count is kept from the first model that has it."""
+    total: dict[str, Any] = {}
+    for tokens in by_model.values():
+        for name, count in tokens.items():
+            if isinstance(count, int | float) and isinstance(total.get(name), int | float):
+                total[name] += count
+            elif count is not None:
+                total.setdefault(name, count)
+    return total
