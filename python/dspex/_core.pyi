@@ -5,6 +5,8 @@ from typing import Any, Literal, Self, final
 
 from typing_extensions import disjoint_base
 
+from dspex.adapters.tolerant import Repair
+
 __version__: str
 _debug_build: bool
 
@@ -81,7 +83,7 @@ class Field:
 
 @final
 class Plan:
-    def __new__(cls, signature: Signature, layout: str) -> Plan: ...
+    def __new__(cls, signature: Signature, layout: str, *, tolerant: bool = False) -> Plan: ...
     def render(
         self,
         inputs: Mapping[str, Any],
@@ -91,6 +93,7 @@ class Plan:
     @property
     def has_history(self) -> bool: ...
     def parse(self, reply: str) -> dict[str, Any]: ...
+    def read(self, reply: str) -> tuple[dict[str, Any], list[Repair]]: ...
 
 def build(fields: Sequence[Any], instructions: str | None = None, exact: bool = False) -> Compiled: ...
 def signature_cache_info() -> tuple[int, int, int, int]: ...

@@ -19,9 +19,11 @@ import dspex
 from dspex.errors import ReplyError
 
 ADAPTERS = [
-    pytest.param(dspy.ChatAdapter(), dspex.ChatAdapter(), id="chat"),
-    pytest.param(dspy.JSONAdapter(use_native_function_calling=False), dspex.JSONAdapter(), id="json"),
-    pytest.param(dspy.XMLAdapter(), dspex.XMLAdapter(), id="xml"),
+    pytest.param(dspy.ChatAdapter(), dspex.ChatAdapter(parsing="dspy"), id="chat"),
+    pytest.param(
+        dspy.JSONAdapter(use_native_function_calling=False), dspex.JSONAdapter(parsing="dspy"), id="json"
+    ),
+    pytest.param(dspy.XMLAdapter(), dspex.XMLAdapter(parsing="dspy"), id="xml"),
 ]
 
 
@@ -162,7 +164,7 @@ def test_what_a_class_says_of_its_fields_is_shown_and_stands_in(theirs: Any, our
 
 
 def test_a_default_is_each_replys_own() -> None:
-    adapter, reply = dspex.ChatAdapter(), "[[ ## a ## ]]\nyes"
+    adapter, reply = dspex.ChatAdapter(parsing="dspy"), "[[ ## a ## ]]\nyes"
     adapter.parse(Described, reply)["d"]["k"].append(1)
     assert adapter.parse(Described, reply) == {"a": "yes", "b": [], "c": None, "d": {"k": []}}
 

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from dspex._core import Plan
 from dspex.errors import ConfigError, InputError
 from dspex.signature import Signature
 
-__all__ = ["ChatAdapter", "JSONAdapter", "Parsing", "XMLAdapter"]
+if TYPE_CHECKING:
+    from dspex.adapters.tolerant import Repair
 
-Parsing = Literal["dspy"]
-"""How replies are read: `"dspy"` accepts what DSPy accepts, and nothing else."""
+__all__ = ["ChatAdapter", "JSONAdapter", "Parsing", "Reply", "XMLAdapter"]
+
+Parsing = Literal["tolerant", "dspy"]
+"""How replies are read.
+
+`"dspy"` accepts what DSPy accepts, its quirks included; `"tolerant"` accepts readable near misses too, and
+lists what it did to read them.
+"""
+
+
+class Reply(NamedTuple):
+    """A reply that has been read.
+
+    Attributes:
+        fields: The output fields, in the signature's order.
+        repairs: What was done to the reply before it could be read; empty for a reply that DSPy accepts too.
+    """
+
+    fields: dict[str, Any]
+    repairs: list[Repair]
 
 
 @lru_cache(maxsize=1024)
-def _plan(layout: str, signature: Signature) -> Plan:
-    return Plan(signature, layout)
+def _plan(layout: str, tolerant: bool, signature: Signature) -> Plan:
+    return Plan(signature, layout, tolerant=tolerant)
 
 
 class _Adapter:
@@ -26,9 +45,11 @@ class _Adapter:
 
     _layout: ClassVar[str]
 
-    def __init__(self, *, parsing: Parsing = "dspy") -> None:
-        if parsing != "dspy":
-            raise ConfigError(f"parsing={parsing!r} is not known", code="parsing", hint='use parsing="dspy"')
+    def __init__(self, *, parsing: Parsing = "tolerant") -> None:
+        if parsing not in get_args(Parsing):
+            raise ConfigError(
+                f"parsing={parsing!r} is not known", code="parsing", hint='use "tolerant" or "dspy"'
+            )
         self.parsing = parsing
 
     def __repr__(self) -> str:
@@ -46,7 +67,9 @@ class _Adapter:
         Raises:
             SignatureError: If it is no signature.
         """
-        return _plan(self._layout, signature if isinstance(signature, Signature) else Signature.of(signature))
+        if not isinstance(signature, Signature):
+            signature = Signature.of(signature)
+        return _plan(self._layout, self.parsing == "tolerant", signature)
 
     def format(
         self, signature: Any, demos: Iterable[Mapping[str, Any]], inputs: Mapping[str, Any]
@@ -81,9 +104,22 @@ class _Adapter:
             ReplyError: If the reply lacks a field (`reply-missing-fields`) or a value is not of its field's
                 type (`reply-field-value`); the attributes `reply`, `fields` and `field` say more.
         """
+        return self.read(signature, completion).fields
+
+    def read(self, signature: Any, completion: str) -> Reply:
+        """Like `parse`, with what was done to the reply before it could be read.
+
+        Args:
+            signature: A `dspex.Signature`, or anything `Signature.of` takes.
+            completion: The model's reply.
+
+        Raises:
+            SignatureError: If it is no signature.
+            ReplyError: If the reply lacks a field or a value is not of its field's type.
+        """
         if not isinstance(completion, str):
             raise InputError(f"a reply is a str, not {type(completion).__name__}", code="reply-type")
-        return self.compile(signature).parse(completion)
+        return Reply(*self.compile(signature).read(completion))
 
 
 class ChatAdapter(_Adapter):

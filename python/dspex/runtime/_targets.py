@@ -36,7 +36,7 @@ class NativeTarget:
 
     def __init__(self, lm: LanguageModel) -> None:
         self._lm = lm
-        self._adapter = ChatAdapter()
+        self._adapter = ChatAdapter(parsing="dspy")  # both routes accept the same replies
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation here; see `dspex.router.Target.run`."""

@@ -53,3 +53,11 @@ pub(crate) fn raise_at(
     };
     build().unwrap_or_else(|bug| bug)
 }
+
+/// Whether `error` is of this class of `dspex.errors`.
+pub(crate) fn is(py: Python<'_>, error: &PyErr, class: &str) -> bool {
+    let class = py
+        .import("dspex.errors")
+        .and_then(|module| module.getattr(class));
+    class.is_ok_and(|class| error.is_instance(py, &class))
+}

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) signature: Arc<Compiled>,
     /// The names of all fields as Python strings, inputs first.
     pub(crate) names: Vec<Py<PyString>>,
+    /// Whether replies are read with tolerance.
+    pub(crate) tolerant: bool,
     system: Py<PyString>,
 }
 
@@ -31,7 +33,13 @@ pub(crate) struct Plan {
 impl Plan {
     /// Compile `signature` for the adapter of this name.
     #[new]
-    fn new(py: Python<'_>, signature: &Bound<'_, Signature>, layout: &str) -> PyResult<Self> {
+    #[pyo3(signature = (signature, layout, *, tolerant = false))]
+    fn new(
+        py: Python<'_>,
+        signature: &Bound<'_, Signature>,
+        layout: &str,
+        tolerant: bool,
+    ) -> PyResult<Self> {
         let layout = match layout {
             "chat" => Layout::Chat,
             "json" => Layout::Json,
@@ -59,6 +67,7 @@ impl Plan {
             compiled,
             signature,
             names,
+            tolerant,
             system,
         })
     }
@@ -98,7 +107,15 @@ impl Plan {
 
     /// The output fields of a reply.
     fn parse<'py>(&self, reply: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyDict>> {
-        response::parse(self, reply)
+        response::read(self, reply).map(|(fields, _)| fields)
+    }
+
+    /// The output fields of a reply, and what was done to it before it could be read.
+    fn read<'py>(
+        &self,
+        reply: &Bound<'py, PyString>,
+    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
+        response::read(self, reply)
     }
 }
 

@@ -13,19 +13,33 @@ use crate::errors;
 use crate::prompt::Plan;
 use crate::value::{text_of, to_python};
 
-/// The output fields of `reply`, in the signature's order.
-pub(crate) fn parse<'py>(
+/// The output fields of `reply`, in the signature's order, and what was done to it before it could be read.
+pub(crate) fn read<'py>(
     plan: &Plan,
     reply: &Bound<'py, PyString>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
     let mut reader = Reader::new(plan, reply);
-    match plan.compiled.layout() {
-        Layout::Chat => reader.chat()?,
-        Layout::Json => reader.json()?,
-        Layout::Xml => reader.xml()?,
+    let read = reader.strictly();
+    let nothing_done = PyList::empty(reply.py());
+    if !plan.tolerant {
+        read?;
+        return Ok((reader.finish()?, nothing_done));
     }
-    reader.finish()
+    match read {
+        Ok(()) if !reader.leaked && reader.values.iter().all(Option::is_some) => {
+            Ok((reader.finish()?, nothing_done))
+        }
+        Err(error) if !errors::is(reply.py(), &error, "ReplyError") => Err(error),
+        read => reader.tolerantly(read.err()),
+    }
 }
+
+/// What `dspex.adapters.tolerant.read` gives: values, repairs, and a field without a value, with the reason.
+type Tolerant<'py> = (
+    Bound<'py, PyDict>,
+    Bound<'py, PyList>,
+    Option<(String, String)>,
+);
 
 /// The module that reads what Rust does not.
 fn replies(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
@@ -38,6 +52,8 @@ struct Reader<'a, 'py> {
     reply: &'a Bound<'py, PyString>,
     /// The value of each output, as far as there is one.
     values: Vec<Option<Bound<'py, PyAny>>>,
+    /// Whether a part of a header is in a value, as it is in DSPy where a header is indented.
+    leaked: bool,
 }
 
 impl<'a, 'py> Reader<'a, 'py> {
@@ -47,6 +63,53 @@ impl<'a, 'py> Reader<'a, 'py> {
             plan,
             reply,
             values,
+            leaked: false,
+        }
+    }
+
+    /// As DSPy reads it.
+    fn strictly(&mut self) -> PyResult<()> {
+        match self.plan.compiled.layout() {
+            Layout::Chat => self.chat(),
+            Layout::Json => self.json(),
+            Layout::Xml => self.xml(),
+        }
+    }
+
+    /// As a person reads it, `refusal` being what DSPy makes of it.
+    fn tolerantly(
+        mut self,
+        refusal: Option<PyErr>,
+    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
+        let py = self.reply.py();
+        let slots = self.plan.compiled.outputs();
+        let fields = slots
+            .iter()
+            .map(|slot| Ok((&*slot.name, self.plan.signature.annotation(py, slot.index)?)))
+            .collect::<PyResult<Vec<_>>>()?;
+        let layout = match self.plan.compiled.layout() {
+            Layout::Chat => "chat",
+            Layout::Json => "json",
+            Layout::Xml => "xml",
+        };
+        let module = py.import(intern!(py, "dspex.adapters.tolerant"))?;
+        let read = module.call_method1(intern!(py, "read"), (layout, fields, self.reply))?;
+        let (values, repairs, problem): Tolerant<'py> = read.extract()?;
+        for (slot, value) in slots.iter().zip(&mut self.values) {
+            if let Some(found) = values.get_item(&*slot.name)? {
+                *value = Some(found);
+            } else if refusal.is_some() {
+                *value = None;
+            }
+        }
+        match (refusal, problem) {
+            (Some(refusal), Some((field, reason))) => {
+                let place = self.place(&field).unwrap_or_default();
+                Err(self.no_value(place, &reason, refusal.cause(py).or(Some(refusal))))
+            }
+            // Nothing more was found than DSPy finds: its error says what is wrong.
+            (Some(refusal), None) if values.is_empty() => Err(refusal),
+            _ => Ok((self.finish()?, repairs)),
         }
     }
 
@@ -62,6 +125,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         let py = self.reply.py();
         let found = sections(text_of(self.reply)?, |name| self.place(name));
         for section in found {
+            self.leaked |= section.indented;
             let value = match read_text(
                 &section.text,
                 &self.plan.signature.core.outputs()[section.field].ty,
@@ -190,20 +254,25 @@ impl<'a, 'py> Reader<'a, 'py> {
         if !error.is_instance_of::<PyValueError>(py) {
             return error;
         }
+        self.no_value(place, "", Some(error))
+    }
+
+    fn no_value(&self, place: usize, reason: &str, cause: Option<PyErr>) -> PyErr {
         let field = &self.plan.signature.core.outputs()[place];
-        let message = format!(
+        let mut message = format!(
             "the reply's value for `{}` is no {}",
             field.name,
             field.ty.display_name()
         );
-        let wrapped = self.error(
-            &message,
-            "reply-field-value",
-            "a wider type, such as `str`, takes any reply; a description can say what is wanted",
-            Some(&field.name),
-        );
-        wrapped.set_cause(py, Some(error));
-        wrapped
+        if !reason.is_empty() {
+            message.push_str(": ");
+            message.push_str(reason);
+        }
+        let hint =
+            "a wider type, such as `str`, takes any reply; a description can say what is wanted";
+        let error = self.error(&message, "reply-field-value", hint, Some(&field.name));
+        error.set_cause(self.reply.py(), cause);
+        error
     }
 
     /// All values, with what stands in for those the reply may leave out.

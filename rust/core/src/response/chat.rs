@@ -11,6 +11,8 @@ pub struct Section<'a> {
     pub field: usize,
     /// The text, stripped.
     pub text: Cow<'a, str>,
+    /// Whether the header was indented: the text then begins with the end of the header, as in DSPy.
+    pub indented: bool,
 }
 
 /// The sections of `reply` in their order there; of several for the same field the first.
@@ -31,8 +33,8 @@ pub fn sections(reply: &str, wanted: impl Fn(&str) -> Option<usize>) -> Vec<Sect
         cut(&plain, wanted)
             .into_iter()
             .map(|found| Section {
-                field: found.field,
                 text: Cow::Owned(found.text.into_owned()),
+                ..found
             })
             .collect()
     } else {
@@ -43,30 +45,30 @@ pub fn sections(reply: &str, wanted: impl Fn(&str) -> Option<usize>) -> Vec<Sect
 /// `sections` of a text whose only line break is `\n`.
 fn cut(reply: &str, wanted: impl Fn(&str) -> Option<usize>) -> Vec<Section<'_>> {
     let mut found: Vec<Section<'_>> = Vec::new();
-    let mut open: Option<(usize, &str, usize)> = None;
+    let mut open: Option<(usize, Header<'_>, usize)> = None;
     let mut at = 0;
     while at < reply.len() {
         let end = reply[at..].find('\n').map_or(reply.len(), |len| at + len);
-        if let Some((name, rest)) = header(&reply[at..end]) {
-            close(&mut found, reply, open.take(), at);
-            open = wanted(name)
+        if let Some(header) = header(&reply[at..end]) {
+            close(&mut found, reply, open.as_ref(), at);
+            open = wanted(header.name)
                 .filter(|field| found.iter().all(|section| section.field != *field))
-                .map(|field| (field, rest, end));
+                .map(|field| (field, header, end));
         }
         at = end + 1;
     }
-    close(&mut found, reply, open, reply.len());
+    close(&mut found, reply, open.as_ref(), reply.len());
     found
 }
 
-/// End the section that is open: `rest` stood behind its header, the lines below it run to `end`.
+/// End the section that is open: its field, its header, and where the lines below it begin; they run to `end`.
 fn close<'a>(
     found: &mut Vec<Section<'a>>,
     reply: &'a str,
-    open: Option<(usize, &'a str, usize)>,
+    open: Option<&(usize, Header<'a>, usize)>,
     end: usize,
 ) {
-    let Some((field, rest, below)) = open else {
+    let Some(&(field, Header { rest, indented, .. }, below)) = open else {
         return;
     };
     let below = reply[below..end].trim_end_matches(is_space);
@@ -77,14 +79,26 @@ fn close<'a>(
     } else {
         Cow::Owned([rest, below].concat())
     };
-    found.push(Section { field, text });
+    found.push(Section {
+        field,
+        text,
+        indented,
+    });
 }
 
-/// The name in a header line, and the text behind the header.
+/// A line that begins with a header.
+struct Header<'a> {
+    name: &'a str,
+    /// The text behind it.
+    rest: &'a str,
+    indented: bool,
+}
+
+/// The header that `line` begins with.
 ///
 /// DSPy finds the header in the stripped line but cuts the line itself: each character of indentation
 /// leaves one of the header's last in the value. A value is only equal if that is kept.
-fn header(line: &str) -> Option<(&str, &str)> {
+fn header(line: &str) -> Option<Header<'_>> {
     let content = strip_start(line);
     let inside = content.strip_prefix("[[ ## ")?;
     let name = &inside[..word_len(inside)];
@@ -97,7 +111,11 @@ fn header(line: &str) -> Option<(&str, &str)> {
     for c in line[..cut].chars().rev().take(indent) {
         cut -= c.len_utf8();
     }
-    Some((name, strip(&line[cut..])))
+    Some(Header {
+        name,
+        rest: strip(&line[cut..]),
+        indented: indent > 0,
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,273 @@
+"""Replies that a person can read and DSPy refuses.
+
+The core calls `read` when a reply, read as DSPy reads it, lacks a field or has a value that is not of its
+type. First the reply is cut again, with an eye for markers that are decorated or stand inside a line; then
+each value gets its chances, in a fixed order, and the first that gives a value of the type wins. Everything
+done to the reply is listed. What could be read in two ways is not read at all.
+"""
+
+from __future__ import annotations
+
+import enum
+import html
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from dspex.adapters.replies import parse_value
+
+__all__ = ["Repair", "read"]
+
+
+class Repair(NamedTuple):
+    """One thing that was done to a reply before it could be read.
+
+    Attributes:
+        field: The output field it was done for.
+        code: What was done; the table in `docs/adapters.md` lists the codes.
+        found: The text as the reply had it, cut to 80 characters.
+    """
+
+    field: str
+    code: str
+    found: str
+
+
+class AmbiguousError(ValueError):
+    """A text that could be read in two ways."""
+
+
+_MARKER = re.compile(r"\[\[ ## (\w+) ## \]\]")
+_BEFORE_MARKER = re.compile(r"[\s#>*_`-]*|\s*\d+[.)]\s*[*_`]*")
+_SHOWN = 80
+
+_Field = tuple[str, Any]
+_Found = dict[str, tuple[str, list[Repair]]]
+
+
+def read(
+    layout: str, fields: Sequence[_Field], reply: str
+) -> tuple[dict[str, Any], list[Repair], tuple[str, str] | None]:
+    """Read a reply with tolerance.
+
+    Args:
+        layout: The adapter's: `"chat"`, `"json"` or `"xml"`.
+        fields: The output fields, each with its type.
+        reply: The model's reply.
+
+    Returns:
+        The fields that could be read, what was done for them, and a field that is there but has no value of
+        its type, with the reason where there is more to say.
+    """
+    found = {"chat": _cut_chat, "json": _cut_json, "xml": _cut_xml}[layout](
+        reply, [name for name, _ in fields]
+    )
+    bare = not found and len(fields) == 1 and reply.strip() and not _looks_like_layout(layout, reply)
+    if bare:
+        name = fields[0][0]
+        found = {name: (reply.strip(), [Repair(name, "no-marker", reply.strip()[:_SHOWN])])}
+    values: dict[str, Any] = {}
+    repairs: list[Repair] = []
+    problem = None
+    for name, annotation in fields:
+        if name not in found:
+            continue
+        text, done = found[name]
+        try:
+            values[name], code = _value(text, annotation)
+        except ValueError as error:
+            # A bare text that is no answer is just that: the field is not there.
+            if not bare and problem is None:
+                problem = (name, str(error) if isinstance(error, AmbiguousError) else "")
+            continue
+        repairs += done
+        if code is not None:
+            repairs.append(Repair(name, code, str(text)[:_SHOWN]))
+    return values, repairs, problem
+
+
+def _looks_like_layout(layout: str, reply: str) -> bool:
+    """Whether there is a trace of the layout: then the reply is a broken one, not a bare answer."""
+    return {"chat": "[[ ##" in reply, "json": "{" in reply, "xml": re.search(r"</?\w+>", reply) is not None}[
+        layout
+    ]
+
+
+# --- cutting ---------------------------------------------------------------------------------------------
+
+
+def _cut_chat(reply: str, names: list[str]) -> _Found:
+    reply = "\n".join(reply.splitlines())
+    marks = [m for m in _MARKER.finditer(reply) if m[1] in names or m[1] == "completed"]
+    leads = [_is_lead(reply, m) for m in marks]
+    led = {m[1] for m, lead in zip(marks, leads, strict=True) if lead}
+    counts = {name: sum(m[1] == name for m in marks) for name in names}
+    # A marker inside a line may be a mention of the field. It counts where it is the only one of its name.
+    heads = [
+        (m, lead)
+        for m, lead in zip(marks, leads, strict=True)
+        if lead or (m[1] not in led and counts.get(m[1]) == 1) or m[1] == "completed"
+    ]
+    found: _Found = {}
+    for at, (head, lead) in enumerate(heads):
+        name = head[1]
+        if name in found or name == "completed":
+            continue
+        end = _line_lead(reply, heads[at + 1][0]) if at + 1 < len(heads) else len(reply)
+        line, _, below = reply[head.end() : end].partition("\n")
+        before = reply[reply.rfind("\n", 0, head.start()) + 1 : head.start()]
+        text = f"{_undecorated(before, line)}\n{below}".strip()
+        code = "marker-in-line" if not lead else "marker-decorated" if before else None
+        done = [] if code is None else [Repair(name, code, (before + head[0] + line)[:_SHOWN])]
+        found[name] = (text, done)
+    return found
+
+
+def _undecorated(before: str, line: str) -> str:
+    """The text behind a marker, without what closes the decoration before the marker."""
+    line = line.strip()
+    if "#" in before:
+        line = line.rstrip("#").rstrip()
+    if opening := re.search(r"[*_`]+$", before.rstrip()):
+        closing = opening[0][::-1]
+        if line.startswith(closing):
+            line = line.removeprefix(closing).lstrip().removeprefix(":")
+        else:
+            line = line.removesuffix(closing)
+    return line
+
+
+def _is_lead(reply: str, mark: re.Match[str]) -> bool:
+    """Whether a marker leads its line, but for what decorates it."""
+    line = reply.rfind("\n", 0, mark.start()) + 1
+    return _BEFORE_MARKER.fullmatch(reply, line, mark.start()) is not None
+
+
+def _line_lead(reply: str, mark: re.Match[str]) -> int:
+    """Where the text before a marker ends: before what decorates the marker."""
+    line = reply.rfind("\n", 0, mark.start()) + 1
+    return line if _is_lead(reply, mark) else mark.start()
+
+
+def _cut_json(reply: str, names: list[str]) -> _Found:
+    from dspex.adapters.replies import json_object
+
+    found = json_object(reply)
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: (found[name], []) for name in names if name in found}
+
+
+def _cut_xml(reply: str, names: list[str]) -> _Found:
+    found: _Found = {}
+    for name in names:
+        # The field's own tags, once each: all between them is its text, whatever that is.
+        opened, closed = reply.split(f"<{name}>"), reply.split(f"</{name}>")
+        if len(opened) == len(closed) == 2 and len(opened[0]) < len(closed[0]):
+            text = closed[0][len(opened[0]) + len(name) + 2 :].strip()
+            found[name] = (html.unescape(text), [Repair(name, "xml", text[:_SHOWN])])
+    return found
+
+
+# --- values ----------------------------------------------------------------------------------------------
+
+
+def _value(text: Any, annotation: Any) -> tuple[Any, str | None]:
+    """The value, and the code of what was done to get it.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    try:
+        return parse_value(text, annotation), None
+    except ValueError as error:
+        refusal = error
+    if not isinstance(text, str):
+        raise refusal
+    for code, candidate in _bare(text):
+        try:
+            return parse_value(candidate, annotation), code
+        except ValueError:
+            continue
+    bare = [text, *(candidate for _, candidate in _bare(text))][-1]
+    for code, attempt in _conversions(annotation):
+        value = attempt(bare)
+        if value is not _NOTHING:
+            return value, code
+    raise refusal
+
+
+def _bare(text: str) -> Iterator[tuple[str, str]]:
+    """The text without a fence, and without what decorates it."""
+    fence = re.fullmatch(r"```[^\n`]*\n?(.*?)\n?```", text.strip(), re.DOTALL)
+    if fence:
+        text = fence[1].strip()
+        yield "fence", text
+    bare = text.strip()
+    while True:
+        before = bare
+        for mark in ("**", "__", "`", '"', "'", "*", "_"):
+            if len(bare) > 2 * len(mark) and bare.startswith(mark) and bare.endswith(mark):
+                bare = bare[len(mark) : -len(mark)].strip()
+        # A full stop ends a sentence, not a number.
+        bare = re.sub(r"(?<=[^\W\d])[.!]$", "", bare)
+        bare = re.sub(r"(?<=\d)\.$", "", bare)
+        if bare == before:
+            break
+    if bare != text:
+        yield "decoration", bare
+
+
+_NOTHING = object()
+_Attempt = Callable[[str], Any]
+
+
+def _conversions(annotation: Any) -> Iterator[tuple[str, _Attempt]]:
+    """What may be made of a text, for a type."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        some = [arg for arg in args if arg is not type(None)]
+        if len(some) == 1:
+            yield from _conversions(some[0])
+    elif origin is Literal:
+        names = {str(arg): arg for arg in args if isinstance(arg, str)}
+        yield "case", lambda text: _by_case(text, names)
+    elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        members = {str(member.value): member for member in annotation} | dict(annotation.__members__)
+        yield "case", lambda text: _by_case(text, members)
+    elif annotation is bool:
+        yield "case", lambda text: _by_case(text, {"true": True, "false": False, "yes": True, "no": False})
+    elif annotation is int or annotation is float:
+        yield "number", lambda text: _number(text, annotation)
+
+
+def _by_case(text: str, choices: Mapping[str, Any]) -> Any:
+    hits = [value for name, value in choices.items() if name.casefold() == text.casefold()]
+    if len({id(hit) for hit in hits}) > 1:
+        raise AmbiguousError(f"{text!r} may be {' or '.join(map(repr, hits))}")
+    return hits[0] if hits else _NOTHING
+
+
+_NUMBER = re.compile(
+    r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*(%|[^\W\d_]+|[^\W\d_]+/[^\W\d_]+|°[CF]?|[€$£])?"
+)
+_SCALES = frozenset(
+    {"k", "m", "b", "g", "t", "mn", "bn", "tn", "mio", "thousand", "million", "billion", "trillion"}
+    | {"dozen", "hundred", "percent", "point", "points"}
+)
+"""Words that may change the number before them; a unit does not."""
+
+
+def _number(text: str, kind: type[int] | type[float]) -> Any:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return _NOTHING
+    digits, unit = match[1].replace(",", ""), match[2]
+    if unit == "%" and kind is float:
+        return float(digits) / 100
+    if unit is not None and (unit == "%" or unit.casefold() in _SCALES):
+        raise AmbiguousError(f"{text!r} may be {digits} or a multiple of it")
+    if kind is int and "." in digits:
+        return _NOTHING
+    return kind(digits)
