@@ -76,6 +76,14 @@ format: build ## format all code in place
 
 # --- packages ------------------------------------------------------------------------------------------
 
+.PHONY: storm
+storm: build ## kill a random worker every 300 ms under load for 60 s; no call may be lost (ARGS="10")
+	$(BIN)/python -m tests.load.storm $(ARGS)
+
+.PHONY: soak
+soak: build ## 200,000 calls through one pool; memory and descriptors must stay flat (ARGS="20000")
+	$(BIN)/python -m tests.load.soak $(ARGS)
+
 .PHONY: wheel
 wheel: build ## build the wheel into dist/
 	$(BIN)/maturin build --release --locked --out dist
