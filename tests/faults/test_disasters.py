@@ -15,8 +15,9 @@ from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, State
+from dspex.pool import Pool, PoolSpec, State
 from dspex.pool.zygote import ZygoteLauncher
+from dspex.wire import MAX_FRAME
 
 WORK = "tests.support.work:"
 
@@ -336,3 +337,43 @@ async def test_workers_outlive_their_zygote_and_the_next_one_is_made(open_pool: 
         await call
     assert await run(pool, "pid") != first
     assert launcher.pid is not None
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dspex.pool.launch.__version__", "0.0.0-other")
+    pool = Pool(PoolSpec(workers=1, start=start))  # type: ignore[arg-type]
+    with pytest.raises(errors.WorkerStartError, match=r"0\.0\.0-other") as raised:
+        await pool.start()
+    assert raised.value.code == "version-mismatch"
+    assert pool.state is State.DEAD
+
+
+async def test_a_worker_that_stops_reading_is_ended_at_the_deadline(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, cancel_grace=0.2)
+    pid = await run(pool, "pid")
+    os.kill(pid, signal.SIGSTOP)
+
+    with pytest.raises(errors.DeadlineExceeded):  # 16 MB: far more than the socket holds
+        await pool.call("echo", b"x" * 2**24, timeout=0.5)
+
+    assert await pool.call("echo", b"x" * 2**24, timeout=20) == b"x" * 2**24
+
+
+async def test_a_payload_or_an_answer_beyond_the_limit_of_a_frame_is_refused(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1)
+    with pytest.raises(errors.WireError, match="limit"):
+        await pool.call("echo", b"x" * (MAX_FRAME + 1))
+    with pytest.raises(errors.WireError, match="limit"):
+        await run(pool, "give_bytes", MAX_FRAME + 1)
+    assert await run(pool, "add", 2, 3) == 5
+
+
+async def test_a_full_disk_does_not_stop_a_worker(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, env={"TMPDIR": "/dev/full", "DSPY_CACHEDIR": "/dev/full/cache"})
+    assert await run(pool, "add", 2, 3) == 5
+    with pytest.raises(errors.RemoteError, match="No space left"):
+        await run(pool, "write_to_a_full_disk")
+    assert await run(pool, "add", 2, 3) == 5

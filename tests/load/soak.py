@@ -69,9 +69,8 @@ async def main(calls: int) -> int:
     first, last = readings[1], readings[-1]
     grown = [b - a for a, b in zip(first.memory, last.memory, strict=True)]
     opened = [b - a for a, b in zip(first.descriptors, last.descriptors, strict=True)]
-    print(
-        f"from the second tenth to the last: memory {[f'{g / 2**20:+.1f} MiB' for g in grown]}, descriptors {opened}"
-    )
+    memory = [f"{size / 2**20:+.1f} MiB" for size in grown]
+    print(f"from the second tenth to the last: memory {memory}, descriptors {opened}")
     return 1 if max(grown) > MEMORY_SLACK or max(opened) > DESCRIPTOR_SLACK else 0
 
 

@@ -93,9 +93,8 @@ async def main(seconds: float) -> int:
             left = pool.status()
     await until(lambda: not children())
     p50, p99 = (statistics.quantiles(times, n=100)[index] * 1e3 for index in (49, 98))
-    print(
-        f"{seconds:.0f} s, {WORKERS} workers, {CLIENTS} clients: {kills['killed']} killed, {left.deaths} replaced"
-    )
+    print(f"{seconds:.0f} s, {WORKERS} workers, {CLIENTS} clients: {kills['killed']} killed")
+    print(f"  {left.deaths:8}  workers replaced")
     for what, count in sorted(outcome.items()):
         print(f"  {count:8}  {what}")
     print(f"  answered in p50 {p50:.1f} ms, p99 {p99:.1f} ms; afterwards {dict(afterwards)}")

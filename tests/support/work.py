@@ -137,3 +137,40 @@ async def wait_a_moment(number: int) -> int:
 def say_and_die(text: str) -> None:
     print(text, flush=True)
     os._exit(9)
+
+
+async def count_async(limit: int) -> Any:
+    for number in range(limit):
+        yield number
+
+
+def count(limit: int) -> Any:
+    yield from range(limit)
+
+
+async def count_and_tell(path: str) -> Any:
+    """Count for ever, and write down how far it came; say so too when it is closed."""
+    number = 0
+    try:
+        while True:
+            with open(path, "w") as file:
+                file.write(str(number))
+            yield number
+            number += 1
+    finally:
+        with open(path, "a") as file:
+            file.write(" closed")
+
+
+def count_then_fail(limit: int) -> Any:
+    yield from range(limit)
+    raise ValueError("no more numbers")
+
+
+def give_bytes(size: int) -> bytes:
+    return bytes(size)
+
+
+def write_to_a_full_disk() -> None:
+    with open("/dev/full", "w") as disk:
+        disk.write("x")

@@ -24,8 +24,9 @@ class Call:
         answer: What the caller waits for.
         deadline: When its time is over, on the loop's clock.
         session: Whose call it is, for fairness.
-        idempotent: Whether it may be run again after its worker was ended for another call's fault.
         callbacks: The service's functions its work may call, by name.
+        idempotent: Whether it may be run again after its worker was ended for another call's fault.
+        items: Where the parts of its answer go, if it is to come in parts.
         waiting: Whether it is in the queue.
         since: When it began to wait, on the loop's clock.
         worker: The worker that has it.
@@ -37,8 +38,9 @@ class Call:
     answer: asyncio.Future[Any]
     deadline: float
     session: str
-    idempotent: bool
     callbacks: Mapping[str, Callable[..., Any]] | None = None
+    items: asyncio.Queue[Any] | None = None
+    idempotent: bool = False
     waiting: bool = False
     since: float = 0.0
     worker: Worker | None = None

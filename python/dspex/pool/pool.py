@@ -17,13 +17,14 @@ import asyncio
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
 from dspex.errors import (
     ConfigError,
     DeadlineExceeded,
+    DspexError,
     PoolClosedError,
     PoolSaturated,
     WireError,
@@ -38,7 +39,7 @@ from dspex.pool.events import PoolEvent
 from dspex.pool.launch import make_hello, make_launcher
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.spec import PoolSpec
-from dspex.pool.worker import Worker
+from dspex.pool.worker import WINDOW, Worker
 from dspex.worker.deadlines import Deadlines
 
 __all__ = ["DEADLINES", "Pool", "PoolStatus", "WorkerStatus"]
@@ -250,32 +251,92 @@ class Pool:
             WireError: The payload cannot be sent.
             DspexError: Whatever the operation raised, in the classes of `dspex.errors`.
         """
-        loop = self._check_open()
-        seconds = self._seconds(timeout)
-        # The call that waits for this one may hold the last place.
-        nested = inside_callback()
-        free = self._crew.choose(full=nested)
-        if free is None:
-            if len(self._queue) >= self.spec.queue:
-                raise PoolSaturated(
-                    f"pool {self.name!r}: {len(self._queue)} calls wait already",
-                    hint="slow down, or raise `queue`, `workers` or `max_inflight`",
-                )
-            if self._crew.is_stranded():
-                raise self._crew.refusal()
-        if idempotent is None:
-            idempotent = op in _IDEMPOTENT
-        answer: asyncio.Future[Any] = loop.create_future()
-        call = Call(op, payload, answer, loop.time() + seconds, session, idempotent, callbacks)
-        self._deadlines.set(call, call.deadline)
-        if free is not None and (nested or not self._queue):
-            self._put(call, free)
-        else:
-            self._wait(call)
+        call = self._submit(op, payload, timeout, session, callbacks)
+        call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
         try:
-            return await answer
+            return await call.answer
         finally:
             self._let_go(call)
+
+    async def stream(
+        self,
+        op: str,
+        payload: Any,
+        *,
+        timeout: float | Profile | None = None,
+        session: str = "",
+        callbacks: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Run an operation whose answer comes in parts, and yield them as they come.
+
+        The worker is never more than a few dozen parts ahead of whoever takes them. Close the generator
+        (`contextlib.aclosing`) to stop the work early. It is never run twice.
+
+        Args:
+            op: As for `call`.
+            payload: As for `call`.
+            timeout: As for `call`, for the whole.
+            session: As for `call`.
+            callbacks: As for `call`.
+
+        Raises:
+            DspexError: As for `call`; parts that came before have been yielded.
+        """
+        call = self._submit(op, payload, timeout, session, callbacks, items=asyncio.Queue())
+        items, end = call.items, object()
+        assert items is not None  # noqa: S101 - given above
+        call.answer.add_done_callback(lambda _: items.put_nowait(end))
+        taken = 0
+        try:
+            while (item := await items.get()) is not end:
+                yield item
+                taken += 1
+                if taken % (WINDOW // 2) == 0 and call.worker is not None:
+                    call.worker.grant(call, WINDOW // 2)
+            call.answer.result()
+        finally:
+            if not call.answer.done():
+                call.answer.cancel()
+            self._let_go(call)
+
+    async def batch(
+        self,
+        op: str,
+        payloads: Iterable[Any],
+        *,
+        timeout: float | Profile | None = None,
+        idempotent: bool | None = None,
+        session: str = "",
+    ) -> list[Any]:
+        """Run an operation on many payloads, as many at once as the pool has places.
+
+        Args:
+            op: As for `call`.
+            payloads: One argument for each call.
+            timeout: As for `call`, for each of them from the time it is begun.
+            idempotent: As for `call`.
+            session: As for `call`.
+
+        Returns:
+            For each payload its answer, or the `DspexError` it failed with, in the order of the payloads.
+        """
+        places = self.spec.max_inflight * self._most(self.spec.workers)
+        waiting = enumerate(payloads)
+        answers: dict[int, Any] = {}
+
+        async def work() -> None:
+            for index, payload in waiting:
+                try:
+                    answers[index] = await self.call(
+                        op, payload, timeout=timeout, idempotent=idempotent, session=session
+                    )
+                except DspexError as err:
+                    answers[index] = err
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(places):
+                group.create_task(work())
+        return [answers[index] for index in range(len(answers))]
 
     def status(self) -> PoolStatus:
         """What the pool and each worker are doing now."""
@@ -297,6 +358,38 @@ class Pool:
                 for worker in (self._crew.workers if self._loop else ())
             ),
         )
+
+    def _submit(
+        self,
+        op: str,
+        payload: Any,
+        timeout: float | Profile | None,
+        session: str,
+        callbacks: Mapping[str, Callable[..., Any]] | None,
+        items: asyncio.Queue[Any] | None = None,
+    ) -> Call:
+        """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
+        loop = self._check_open()
+        seconds = self._seconds(timeout)
+        # The call that waits for this one may hold the last place.
+        nested = inside_callback()
+        free = self._crew.choose(full=nested)
+        if free is None:
+            if len(self._queue) >= self.spec.queue:
+                raise PoolSaturated(
+                    f"pool {self.name!r}: {len(self._queue)} calls wait already",
+                    hint="slow down, or raise `queue`, `workers` or `max_inflight`",
+                )
+            if self._crew.is_stranded():
+                raise self._crew.refusal()
+        answer: asyncio.Future[Any] = loop.create_future()
+        call = Call(op, payload, answer, loop.time() + seconds, session, callbacks, items)
+        self._deadlines.set(call, call.deadline)
+        if free is not None and (nested or not self._queue):
+            self._put(call, free)
+        else:
+            self._wait(call)
+        return call
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._life.state is not State.READY or self._loop is None:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from dspex.pool.process import Launcher, Process
     from dspex.pool.spec import PoolSpec
 
-__all__ = ["Worker"]
+__all__ = ["WINDOW", "Worker"]
+
+WINDOW: Final = 32
+"""Parts of an answer that may be on their way to somebody who has not taken them yet."""
 
 _KILL_WAIT = 10.0
 """Seconds to wait for a killed process to be gone; only one stuck in the kernel needs longer."""
@@ -251,10 +254,19 @@ class Worker(asyncio.Protocol):
             WireError: If its payload cannot be sent.
         """
         call_id = self._next_id
-        self._channel.send(Kind.CALL, call_id, [call.op, call.payload, timeout], alone=not self.calls)
+        self._channel.send(
+            Kind.CALL,
+            call_id,
+            [call.op, call.payload, timeout, 0 if call.items is None else WINDOW],
+            alone=not self.calls,
+        )
         self._next_id += 2
         call.id, call.worker = call_id, self
         self.calls[call_id] = call
+
+    def grant(self, call: Call, count: int) -> None:
+        """Let the worker send `count` more parts of a call's answer."""
+        self._channel.send(Kind.CREDIT, call.id, count)
 
     def cancel(self, call: Call) -> None:
         """Tell the worker to stop a call; it answers when it has."""
@@ -306,6 +318,10 @@ class Worker(asyncio.Protocol):
                     call.answer.set_exception(error)
             if not self.calls and self.life.state is State.DRAINING:
                 self._begin_end("it was drained", force=False)
+        elif frame.kind == Kind.ITEM:
+            items = self.calls[frame.id].items
+            if items is not None:
+                items.put_nowait(self._channel.decode(frame))
         elif frame.kind == Kind.CALL:
             self._answerer.take(frame.id, *self._channel.decode(frame))
         elif frame.kind == Kind.CANCEL:

@@ -46,6 +46,8 @@ class Kind(IntEnum):
     FORK = 8  # service -> zygote, with the descriptors of the worker to be
     FORKED = 9  # zygote -> service: the new worker's process id
     EXITED = 10  # zygote -> service: a worker's process id and exit status
+    ITEM = 11  # one part of an answer that comes in parts; RESULT ends it
+    CREDIT = 12  # so many more parts may be sent
 
 
 _KINDS: Final = frozenset(int(kind) for kind in Kind)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.errors import WireError
+from dspex.wire import MAX_FRAME, MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
 
 __all__ = ["Channel"]
 
@@ -49,9 +50,16 @@ class Channel:
             alone: Nothing else is going on, so that there is nothing to wait for.
 
         Raises:
-            WireError: If the value cannot be said.
+            WireError: If the value cannot be said, or not in one frame.
         """
-        frame = encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK)
+        body = self._codec.encode(value)
+        if len(body) > MAX_FRAME:  # the other side would refuse it, and the connection with it
+            raise WireError(
+                f"{len(body)} bytes; the limit is {MAX_FRAME}",
+                code="frame-too-large",
+                hint="send less at once, or a path to where it is",
+            )
+        frame = encode_frame(kind, call_id, body, codec=MSGPACK)
         if self._gathered:
             self._gathered.append(frame)
         elif alone:

@@ -1,6 +1,7 @@
 """The operation `function`: a plain function of the service's own code, by import path.
 
-The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``. The path is written
+The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``. A generator function,
+async or not, answers `Pool.stream`. The path is written
 by the service's programmer, as in a setting; it never comes from an LM or from a request. An async function
 runs on the worker's loop, any other in a thread.
 """
@@ -12,7 +13,7 @@ import contextvars
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -45,9 +46,25 @@ async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any])
     """Serve one `function` call."""
     function = find(payload["function"])
     call = functools.partial(function, *payload.get("args", ()), **payload.get("kwargs", {}))
+    if inspect.isasyncgenfunction(function):
+        return call()
+    if inspect.isgeneratorfunction(function):
+        return _iterate(threads, call())
     if inspect.iscoroutinefunction(function):
         return await call()
     return await in_thread(threads, call)
+
+
+async def _iterate(
+    threads: ThreadPoolExecutor, items: Generator[Any, None, None]
+) -> AsyncGenerator[Any, None]:
+    """What a generator yields, each step taken in a thread."""
+    end = object()
+    try:
+        while (item := await in_thread(threads, functools.partial(next, items, end))) is not end:
+            yield item
+    finally:
+        items.close()
 
 
 async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any:

@@ -13,11 +13,12 @@ import inspect
 import os
 import socket
 import sys
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from dspex.errors import DeadlineExceeded, DspexError, WireError, from_dict
+from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError, from_dict
 from dspex.wire import Frame, Kind
 from dspex.worker.channel import Channel
 from dspex.worker.deadlines import Deadlines
@@ -67,6 +68,7 @@ class Server(asyncio.Protocol):
         self._channel = Channel(loop)
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._asked: dict[int, asyncio.Future[Any]] = {}  # calls back to the service
+        self._credits: dict[int, asyncio.Semaphore] = {}  # of the calls that answer in parts
         self._last_asked = 0  # even: the service's own calls are odd
         self._deadlines = Deadlines(loop, self._overdue)
         self._late: set[int] = set()  # calls being cancelled because their time is over
@@ -107,13 +109,13 @@ class Server(asyncio.Protocol):
         if frame.kind == Kind.CALL:
             if not self._operations:
                 raise WireError("a call came before the hand-shake", code="bad-frame")
-            op, payload, timeout = self._channel.decode(frame)
+            op, payload, timeout, window = self._channel.decode(frame)
             operation = self._operations.get(op)
             if operation is None:
                 error = WireError(f"the worker has no operation {op!r}", code="unknown-operation")
                 self._channel.send(Kind.ERROR, frame.id, error.to_dict())
                 return
-            self._calls[frame.id] = self._loop.create_task(self._run(frame.id, operation, payload))
+            self._calls[frame.id] = self._loop.create_task(self._run(frame.id, operation, payload, window))
             self._deadlines.set(frame.id, self._loop.time() + timeout)
         elif frame.kind == Kind.RESULT or frame.kind == Kind.ERROR:
             answer = self._asked.pop(frame.id, None)
@@ -125,6 +127,11 @@ class Server(asyncio.Protocol):
                     answer.set_exception(from_dict(value))
         elif frame.kind == Kind.CANCEL:
             self._cancel(frame.id)
+        elif frame.kind == Kind.CREDIT:
+            credit = self._credits.get(frame.id)
+            if credit is not None:  # else the work has ended
+                for _ in range(self._channel.decode(frame)):
+                    credit.release()
         elif frame.kind == Kind.HELLO:
             self._greet(self._channel.decode(frame))
         elif frame.kind == Kind.STOP:
@@ -159,10 +166,13 @@ class Server(asyncio.Protocol):
 
     # --- calls ---
 
-    async def _run(self, call_id: int, operation: Operation, payload: Any) -> None:
+    async def _run(self, call_id: int, operation: Operation, payload: Any, window: int) -> None:
         enter(partial(self._call_back, call_id))
         try:
             result = await operation(self._bench, payload)
+            if window:
+                await self._send_items(call_id, result, window)
+                result = None
             self._channel.send(Kind.RESULT, call_id, result, alone=len(self._calls) == 1)
         except asyncio.CancelledError:
             self._send_cancelled(call_id)
@@ -171,6 +181,19 @@ class Server(asyncio.Protocol):
         finally:
             del self._calls[call_id]
             self._deadlines.discard(call_id)
+
+    async def _send_items(self, call_id: int, source: Any, window: int) -> None:
+        """Send what `source` yields, never more than `window` items ahead of whoever takes them."""
+        if not isinstance(source, AsyncGenerator):
+            raise ConfigError("what was asked for does not answer in parts", code="not-a-stream")
+        credit = self._credits[call_id] = asyncio.Semaphore(window)
+        try:
+            async with contextlib.aclosing(source):
+                async for item in source:
+                    await credit.acquire()
+                    self._channel.send(Kind.ITEM, call_id, item)
+        finally:
+            del self._credits[call_id]
 
     async def _call_back(self, call_id: int, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call a function of the service for the call `call_id`."""
