@@ -14,6 +14,8 @@ from typing import Any
 
 import pydantic
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dspex
 from dspex import Template, errors
@@ -277,6 +279,69 @@ def test_a_template_knows_its_variables_and_fits_a_signature_or_not() -> None:
     assert caught.value.unknown == ["demos"]
     with pytest.raises(errors.TemplateError, match="its inputs are: query"):
         template.validate("query -> answer")
+
+
+JINJA = [
+    "a\n",
+    "a\n\n",
+    "{% if x %}\n{{ x }}\n{% else %}no{% endif %}\n",
+    "  {%- set a = 1 -%}  {{ a }}  {#- comment -#}  b",
+    "{% for i in xs %}{{ loop.index }}/{{ loop.length }}{% if not loop.last %}, {% endif %}{% endfor %}",
+    "{% for i in [] %}x{% else %}none{% endfor %}",
+    "{% for a, b in [[1, 2], [3, 4]] %}{{ a + b }};{% endfor %}",
+    "{{ xs|join('-') }} {{ xs|length }} {{ xs|first }}{{ xs|last }} {{ xs|sort|join }}{{ xs|reverse|join }}",
+    "{{ x|upper }} {{ x|lower }} {{ x|trim }} {{ x|title }} {{ x|replace('a', 'b') }} {{ x|default('d') }}",
+    "{{ y is defined }} {{ y|default('d') }} {{ x is string }} {{ 3 is odd }} {{ 'a' in xs }}",
+    "{{ 1 // 2 }} {{ 7 % 3 }} {{ 2 ** 3 }} {{ 3 / 2 }} {{ 'a' ~ 1 }} {{ 1 < 2 and not false }}",
+    "{{ 'x' if d.k == 1 else 'y' }} {{ d['k'] }} {{ d.k }}",
+    "{% raw %}{{ not a variable }}{% endraw %}",
+    "{% macro m(a, b='z') %}<{{ a }}{{ b }}>{% endmacro %}{{ m(1) }}{{ m('x', b=2) }}",
+    "{{ x[1:] }} {{ xs[0] }} {{ xs[-1] }} {{ 'abc'[::-1] }}",
+    "{% set ns = namespace(n=0) %}{% for i in xs %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+    "{% for k, v in d|dictsort %}{{ k }}={{ v }};{% endfor %}{% filter upper %}abc{% endfilter %}",
+    "{{ 'line\none'|indent(2) }} {{ range(3)|list|join }} {% with z = 5 %}{{ z }}{% endwith %}",
+]
+
+
+@pytest.mark.parametrize("source", JINJA)
+def test_jinjas_language_means_what_it_means_in_jinja2(source: str) -> None:
+    import jinja2
+
+    values = {"x": "banana split", "xs": ["c", "a", "b"], "d": {"k": 1, "a": "z"}}
+    assert Template(source).render(values) == jinja2.Template(source).render(values)
+
+
+FRAGMENTS = """
+{{ }} {% %} {# #} {%- -%} {{- -}} for in if elif else endif endfor set macro endmacro call m() x y loop
+loop.index x.a x[0] x[y] | ~ + * ** // % == ( ) [ ] { } , : . 'a' " 1 2.5 99999999999999999999 -1 none true
+range(9) é |join |upper |numbered |json |marker |items |sort |default('') |batch(2) |length [[ raw endraw
+recursive namespace() is defined odd not x|attr('a') self super()
+"""
+VALUES_OF_ANY_KIND = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab{}%", max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.lists(st.sampled_from(FRAGMENTS.split()) | st.text(max_size=3), max_size=25),
+    VALUES_OF_ANY_KIND,
+    VALUES_OF_ANY_KIND,
+)
+def test_any_template_with_any_values_gives_a_text_or_one_error(parts: list[str], x: Any, y: Any) -> None:
+    try:
+        rendered = Template(" ".join(parts), fuel=20_000, max_output=10_000).render(x=x, y=y)
+    except (errors.TemplateError, errors.InputError):
+        return
+    assert len(rendered.encode()) <= 10_000
 
 
 def test_a_template_is_a_value_and_compiled_once() -> None:

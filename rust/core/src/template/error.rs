@@ -100,11 +100,7 @@ impl TemplateError {
         };
         let span = inner
             .range()
-            .filter(|range| range.end <= source.len())
-            .map(|range| Span {
-                start: range.start,
-                end: range.end,
-            });
+            .map(|range| whole_characters(source, range.start, range.end));
         let asked = span.map_or("", |span| source.get(span.start..span.end).unwrap_or(""));
         let message = match code {
             Code::Undefined if detail.is_empty() => format!("`{asked}` has no value"),
@@ -117,6 +113,17 @@ impl TemplateError {
             span,
         }
     }
+}
+
+/// The span, widened to whole characters: the engine points at the first byte of one it does not expect.
+fn whole_characters(source: &str, start: usize, end: usize) -> Span {
+    let length = source.len();
+    let is_boundary = |at: &usize| source.is_char_boundary(*at);
+    let start = (0..=start.min(length)).rev().find(is_boundary).unwrap_or(0);
+    let end = (end.clamp(start, length)..=length)
+        .find(is_boundary)
+        .unwrap_or(length);
+    Span { start, end }
 }
 
 /// The error that began a chain of them: a macro's failure is wrapped by each call around it.

@@ -120,6 +120,7 @@ fn a_mistake_has_its_kind_and_its_place() {
         ("{{ x is nope }}", Code::UnknownName, "nope"),
         ("{{ debug() }}", Code::UnknownName, "debug()"),
         ("{{ 1 + 'a' }}", Code::Operation, "1 + 'a'"),
+        ("é{{ r½", Code::Syntax, "½"),
     ];
     for (source, code, at) in cases {
         assert_eq!(refused(source, &x), (code, at.to_owned()), "{source}");
