@@ -449,10 +449,14 @@ class Pool:
 
     def _overdue(self, call: Call) -> None:
         if not call.answer.done():
-            where = "in the queue" if call.worker is None else f"on worker {call.worker.pid}"
+            stage, where = (
+                ("queue", "in the queue")
+                if call.worker is None
+                else ("worker", f"on worker {call.worker.pid}")
+            )
             call.answer.set_exception(
                 DeadlineExceeded(
-                    f"pool {self.name!r}: the call's time ran out {where}", where="pool", op=call.op
+                    f"pool {self.name!r}: the call's time ran out {where}", stage=stage, op=call.op
                 )
             )
             # The caller wakes, and `_let_go` sees to the worker.

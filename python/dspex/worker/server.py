@@ -229,7 +229,7 @@ class Server(asyncio.Protocol):
     def _send_cancelled(self, call_id: int) -> None:
         if call_id in self._late:
             self._late.remove(call_id)
-            error: DspexError = DeadlineExceeded("the work was not done within its time", where="worker")
+            error: DspexError = DeadlineExceeded("the work was not done within its time", stage="worker")
         else:
             error = DspexError("the call was cancelled", code="cancelled")
         self._channel.send(Kind.ERROR, call_id, error.to_dict())
