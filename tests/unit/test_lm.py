@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from dspex import LM, errors
+from dspex._portal import Portal
 from dspex.lm import LanguageModel, LMRequest
 from dspex.lm.failures import from_status, retry_after, server_message
 from dspex.lm.wire import EventReader
@@ -351,11 +352,52 @@ def test_each_event_loop_has_its_own_connections(server: ModelServer) -> None:
     assert [asyncio.run(once()) for _ in range(2)] == ["it is said"] * 2
 
 
+async def test_a_call_leaves_connections_to_other_loops_alone_until_it_is_closed(server: ModelServer) -> None:
+    lm = LM("openai/m", api_base=server.api_base)
+    portal = Portal("other-loop")
+    try:
+        assert portal.run(lm.complete(LMRequest(MESSAGES)), 10).texts == ("it is said",)
+        assert (await lm.complete(LMRequest(MESSAGES))).texts == ("it is said",)
+        sessions = list(lm._sessions._by_loop.values())
+        assert len(sessions) == 2
+        await lm.aclose()
+        assert [session.closed for session in sessions] == [True, True]
+        assert portal.run(lm.complete(LMRequest(MESSAGES)), 10).texts == ("it is said",)
+        await lm.aclose()
+    finally:
+        portal.close()
+
+
+async def test_the_environments_proxy_is_for_the_world_outside(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.api_base.removesuffix("/v1"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with LM("openai/m", api_base="http://llm.invalid/v1", api_key=KEY) as outside:
+        assert await whole(outside, LMRequest(MESSAGES)) == "it is said"
+    assert server.requests[0].headers["host"] == "llm.invalid"
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    async with LM("openai/m", api_base=server.api_base) as local:
+        assert await whole(local, LMRequest(MESSAGES)) == "it is said"
+    monkeypatch.setenv("no_proxy", "llm.invalid")
+    async with LM("openai/m", api_base="http://llm.invalid/v1", api_key=KEY) as direct:
+        with pytest.raises(errors.LMConnectionError) as caught:
+            await whole(direct, LMRequest(MESSAGES))
+    assert caught.value.code == "lm-unknown-host"
+
+
 # --- keys, addresses, names -----------------------------------------------------------------------------
 
 
-async def test_a_missing_key_names_the_variable_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("empty", [False, True])
+async def test_a_missing_key_names_the_variable_and_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch, empty: bool
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if empty:
+        monkeypatch.setenv("OPENAI_API_KEY", "")
     monkeypatch.delenv("OPENAI_API_BASE", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     async with LM("openai/gpt-4o-mini") as lm:

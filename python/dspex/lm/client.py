@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, NoReturn, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 
-from dspex.errors import ConfigError, DeadlineExceeded, LMAuthError, LMConnectionError, LMResponseError
+from dspex.errors import ConfigError, DeadlineExceeded, LMConnectionError, LMResponseError
 from dspex.lm import failures, wire
+from dspex.lm.address import Address
 from dspex.lm.protocol import LMDelta, LMRequest, LMResponse
+from dspex.lm.sessions import Sessions
 
 __all__ = ["LM"]
-
-PUBLIC_BASE = "https://api.openai.com/v1"
-
-COMPATIBLE_PREFIXES = frozenset(
-    {"deepseek", "groq", "hosted_vllm", "lm_studio", "mistral", "ollama", "openrouter", "together_ai"}
-)
-"""Prefixes besides `openai` under which DSPy, given an address, speaks chat completions as we do."""
 
 NOT_FOR_THE_SERVER = frozenset(
     {
@@ -41,8 +33,6 @@ TIMEOUT = 120.0
 CONNECT_TIMEOUT = 10.0
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 """Far beyond any real completion, and still harmless to hold."""
-CLOSE_WAIT = 5.0
-"""Seconds that `aclose` gives another thread's loop to close its connections."""
 
 
 class LM:
@@ -81,7 +71,6 @@ class LM:
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         **settings: Any,
     ) -> None:
-        prefix, name = _split_model(model, api_base)
         _check_settings(settings)
         for label, value in (
             ("timeout", timeout),
@@ -90,26 +79,23 @@ class LM:
         ):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise ConfigError(f"{label} must be a number above 0, not {value!r}", code="lm-setting")
-        self._model = model
-        self._name = name
-        self._prefix = prefix
-        self._api_base = _base(prefix, api_base)
+        self._address = Address.of(model, api_base)
         self._api_key = api_key
         self._timeout = float(timeout)
         self._connect_timeout = float(connect_timeout)
         self._max_response_bytes = int(max_response_bytes)
         self._settings = dict(settings)
-        self._sessions = _Sessions(local=_is_loopback(self._api_base))
+        self._sessions = Sessions()
 
     @property
     def model(self) -> str:
         """The model with its prefix, as given."""
-        return self._model
+        return self._address.model
 
     @property
     def api_base(self) -> str:
         """The server's address."""
-        return self._api_base
+        return self._address.base
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -140,10 +126,10 @@ class LM:
         """
         return {
             **self._settings,
-            "model": self._model,
-            "api_base": self._api_base,
+            "model": self._address.model,
+            "api_base": self._address.base,
             # DSPy insists on a key where the server does not.
-            "api_key": self._key() or "none",
+            "api_key": self._address.key(self._api_key) or "none",
             "timeout": self._timeout,
             "cache": False,
             "num_retries": 0,
@@ -157,7 +143,9 @@ class LM:
             DeadlineExceeded: If `request.timeout` ran out.
             ConfigError: If a message or a setting is nothing JSON can carry.
         """
-        body, wanted = wire.encode(self._name, self._prefix, request.messages, self._merged(request))
+        body, wanted = wire.encode(
+            self._address.name, self._address.prefix, request.messages, self._merged(request)
+        )
         limits = self._limits(request)
         started = time.perf_counter()
         async with self._watch(limits), await self._post(body) as answer:
@@ -165,7 +153,7 @@ class LM:
         if answer.status != 200:
             raise self._refused(answer, raw)
         choices, model, usage = wire.decode(raw, wanted, self._reject)
-        return LMResponse(choices, model or self._name, usage, time.perf_counter() - started)
+        return LMResponse(choices, model or self._address.name, usage, time.perf_counter() - started)
 
     async def stream(self, request: LMRequest) -> AsyncGenerator[LMDelta]:
         """Ask the server and yield the answer as it comes.
@@ -178,7 +166,7 @@ class LM:
             DeadlineExceeded: If `request.timeout` ran out.
         """
         body, wanted = wire.encode(
-            self._name, self._prefix, request.messages, self._merged(request), stream=True
+            self._address.name, self._address.prefix, request.messages, self._merged(request), stream=True
         )
         limits = self._limits(request)
         async with self._watch(limits):
@@ -212,10 +200,10 @@ class LM:
             # Some servers leave the [DONE] out; a generation without its reason to end was cut off.
             if unfinished:
                 raise LMConnectionError(
-                    f"the LM server {self._api_base} broke off in the middle of its stream",
+                    f"the LM server {self._address.base} broke off in the middle of its stream",
                     code="lm-cut",
-                    model=self._model,
-                    api_base=self._api_base,
+                    model=self._address.model,
+                    api_base=self._address.base,
                 )
 
     async def aclose(self) -> None:
@@ -234,7 +222,7 @@ class LM:
         return self._api_key == other._api_key and self._arguments() == other._arguments()
 
     def __hash__(self) -> int:
-        return hash((self._model, self._api_base))
+        return hash((self._address.model, self._address.base))
 
     def __copy__(self) -> Self:
         return self
@@ -249,15 +237,15 @@ class LM:
         shown = {key: value for key, value in self._arguments().items() if key != "model"}
         if self._api_key is not None:
             shown["api_key"] = "***"
-        return f"LM({self._model!r}, {', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+        return f"LM({self._address.model!r}, {', '.join(f'{key}={value!r}' for key, value in shown.items())})"
 
     # --- inner workings -------------------------------------------------------------------------------
 
     def _arguments(self) -> dict[str, Any]:
         """Everything the LM was made of but the key."""
         return {
-            "model": self._model,
-            "api_base": self._api_base,
+            "model": self._address.model,
+            "api_base": self._address.base,
             "timeout": self._timeout,
             "connect_timeout": self._connect_timeout,
             "max_response_bytes": self._max_response_bytes,
@@ -269,30 +257,6 @@ class LM:
             return self._settings
         _check_settings(request.settings)
         return {**self._settings, **request.settings}
-
-    @property
-    def _variable(self) -> str:
-        return f"{self._prefix.upper()}_API_KEY"
-
-    def _key(self) -> str | None:
-        key = self._api_key or os.environ.get(self._variable)
-        if key is None and not _is_loopback(self._api_base):
-            raise LMAuthError(
-                f"no key for {self._api_base}: neither api_key= nor {self._variable} is set",
-                code="lm-no-key",
-                hint=f"set {self._variable}, or pass api_key=; a server that needs none takes any text",
-                variable=self._variable,
-                api_base=self._api_base,
-            )
-        if key is not None and not (key.isascii() and key.isprintable()):
-            raise LMAuthError(
-                f"the key for {self._api_base} holds a line break or another character no key has",
-                code="lm-bad-key",
-                hint=f"look at {self._variable} or api_key=; a file's last line break is often the reason",
-                variable=self._variable,
-                api_base=self._api_base,
-            )
-        return key
 
     def _limits(self, request: LMRequest) -> _Limits:
         left = request.timeout
@@ -316,30 +280,31 @@ class LM:
             cause = _plain(error)
             if budget.expired():
                 self._out_of_time(limits.left, cause)
-            ours = failures.from_exception(error, base=self._api_base, model=self._model)
+            ours = failures.from_exception(error, base=self._address.base, model=self._address.model)
             if isinstance(error, TimeoutError):
                 ours.details["timeout"] = self._timeout
             raise ours from cause
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:
         headers = {"Content-Type": "application/json"}
-        if key := self._key():
+        if key := self._address.key(self._api_key):
             headers["Authorization"] = f"Bearer {key}"
         return await self._sessions.get().post(
-            f"{self._api_base}/chat/completions",
+            f"{self._address.base}/chat/completions",
             data=body,
             headers=headers,
             # The whole is bounded by `_watch`; the HTTP client only knows what a connection costs.
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
             allow_redirects=False,
+            proxy=self._address.proxy,
         )
 
     def _out_of_time(self, left: float | None, cause: BaseException | None = None) -> NoReturn:
         raise DeadlineExceeded(
-            f"the caller's {left:g} s ran out while waiting for {self._model}",
+            f"the caller's {left:g} s ran out while waiting for {self._address.model}",
             hint="give the call more time, or ask for fewer tokens",
             stage="lm",
-            model=self._model,
+            model=self._address.model,
             timeout=left,
         ) from cause
 
@@ -361,10 +326,10 @@ class LM:
             answer.status,
             raw,
             answer.headers,
-            base=self._api_base,
-            model=self._model,
-            variable=self._variable,
-            secret=self._key(),
+            base=self._address.base,
+            model=self._address.model,
+            variable=self._address.variable,
+            secret=self._address.key(self._api_key),
         )
 
     def _failed_midway(self, event: Mapping[str, Any]) -> NoReturn:
@@ -375,19 +340,19 @@ class LM:
             status if isinstance(status, int) and 400 <= status < 600 else 500,
             json.dumps(event).encode(),
             {},
-            base=self._api_base,
-            model=self._model,
-            variable=self._variable,
-            secret=self._key(),
+            base=self._address.base,
+            model=self._address.model,
+            variable=self._address.variable,
+            secret=self._address.key(self._api_key),
         )
 
     def _reject(self, what: str, *, code: str | None = None, hint: str = "") -> NoReturn:
         raise LMResponseError(
-            f"the answer of {self._api_base} is not a chat completion: {what}",
+            f"the answer of {self._address.base} is not a chat completion: {what}",
             code=code,
             hint=hint,
-            model=self._model,
-            api_base=self._api_base,
+            model=self._address.model,
+            api_base=self._address.base,
         )
 
 
@@ -396,45 +361,6 @@ class _Limits(NamedTuple):
 
     left: float | None
     deadline: float | None
-
-
-class _Sessions:
-    """One HTTP session for each event loop, since a connection belongs to the loop that opened it."""
-
-    def __init__(self, *, local: bool) -> None:
-        self._local = local
-        self._by_loop: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-        self._lock = threading.Lock()
-
-    def get(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        session = self._by_loop.get(loop)
-        if session is not None and not session.closed:
-            return session
-        with self._lock:
-            # A closed loop took its connections with it; forget it, or loops would pile up here.
-            for other in [other for other in self._by_loop if other.is_closed()]:
-                del self._by_loop[other]
-            session = aiohttp.ClientSession(
-                # How many calls run at once is decided by who makes them, not by a hidden queue here.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # A proxy from the environment is for the world outside this machine.
-                trust_env=not self._local,
-            )
-            self._by_loop[loop] = session
-        return session
-
-    async def aclose(self) -> None:
-        with self._lock:
-            sessions, self._by_loop = self._by_loop, {}
-        here = asyncio.get_running_loop()
-        for loop, session in sessions.items():
-            if loop is here:
-                await session.close()
-            elif loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
-                await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_WAIT)
 
 
 def _rebuild(arguments: dict[str, Any]) -> LM:
@@ -449,52 +375,6 @@ def _plain(error: BaseException) -> OSError:
     return OSError(f"{type(error).__name__}: {error}")
 
 
-def _split_model(model: str, api_base: str | None) -> tuple[str, str]:
-    prefix, slash, name = model.partition("/")
-    if not slash or not prefix or not name:
-        raise ConfigError(
-            f"{model!r} is not a model: a provider and a name are needed",
-            code="lm-model",
-            hint=f"write 'openai/{name or model.strip('/') or '<name>'}'",
-        )
-    if prefix == "openai":
-        return prefix, name
-    if prefix not in COMPATIBLE_PREFIXES:
-        raise ConfigError(
-            f"{model!r}: dspex does not speak to {prefix!r} itself",
-            code="lm-model",
-            hint=f"if the server speaks OpenAI's chat completions, use 'openai/{name}' with api_base=; "
-            "else call it through a pool, with DSPy's own LM",
-        )
-    if api_base is None:
-        raise ConfigError(
-            f"{model!r} needs the address of its server",
-            code="lm-model",
-            hint="pass api_base=, the address up to and including /v1",
-        )
-    return prefix, name
-
-
-def _base(prefix: str, given: str | None) -> str:
-    environment = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
-    base = given or (environment if prefix == "openai" else None) or PUBLIC_BASE
-    parts = urlsplit(base)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"{base!r} is not the address of a server",
-            code="lm-api-base",
-            hint="write it as http(s)://host[:port]/v1",
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        # Addresses are shown in errors and records, where a password has no place.
-        raise ConfigError(
-            f"the address of {parts.hostname} carries more than host and path",
-            code="lm-api-base",
-            hint="give the key by api_key=, not inside the address",
-        )
-    return base.rstrip("/")
-
-
 def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in NOT_FOR_THE_SERVER & settings.keys():
         raise ConfigError(
@@ -502,8 +382,3 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             code="lm-setting",
             hint="write api_base=" if name == "base_url" else "leave it out; see dspex.LM for what there is",
         )
-
-
-def _is_loopback(base: str) -> bool:
-    host = urlsplit(base).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,144 @@
+"""`Address`: which server a model's name means, and what is needed to speak to it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from dspex.errors import ConfigError, LMAuthError
+
+__all__ = ["Address"]
+
+PUBLIC_BASE = "https://api.openai.com/v1"
+
+COMPATIBLE_PREFIXES = frozenset(
+    {"deepseek", "groq", "hosted_vllm", "lm_studio", "mistral", "ollama", "openrouter", "together_ai"}
+)
+"""Prefixes besides `openai` under which DSPy, given an address, speaks chat completions as we do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a model lives.
+
+    Attributes:
+        model: The model with its prefix, as given.
+        prefix: The provider, such as `openai`.
+        name: The model's name to the server.
+        base: The server's address, up to and including `/v1`.
+        proxy: The environment's proxy for it.
+    """
+
+    model: str
+    prefix: str
+    name: str
+    base: str
+    proxy: str | None = field(repr=False)  # it may hold a password
+
+    @classmethod
+    def of(cls, model: str, api_base: str | None) -> Self:
+        """The address of this model, from the arguments or else the environment.
+
+        Raises:
+            ConfigError: If the model or the address cannot be right.
+        """
+        prefix, name = _split_model(model, api_base)
+        base = _base(prefix, api_base)
+        return cls(model, prefix, name, base, _proxy(base))
+
+    @property
+    def variable(self) -> str:
+        """The environment variable with the key."""
+        return f"{self.prefix.upper()}_API_KEY"
+
+    def key(self, given: str | None) -> str | None:
+        """The key to send, given or else from the environment; None for a server that needs none.
+
+        Raises:
+            LMAuthError: If there is none where one is needed, or it cannot be one.
+        """
+        key = given or os.environ.get(self.variable) or None
+        if key is None and not _is_loopback(self.base):
+            raise LMAuthError(
+                f"no key for {self.base}: neither api_key= nor {self.variable} is set",
+                code="lm-no-key",
+                hint=f"set {self.variable}, or pass api_key=; a server that needs none takes any text",
+                variable=self.variable,
+                api_base=self.base,
+            )
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise LMAuthError(
+                f"the key for {self.base} holds a line break or another character no key has",
+                code="lm-bad-key",
+                hint=f"look at {self.variable} or api_key=; a file's last line break is often the reason",
+                variable=self.variable,
+                api_base=self.base,
+            )
+        return key
+
+
+def _split_model(model: str, api_base: str | None) -> tuple[str, str]:
+    prefix, slash, name = model.partition("/")
+    if not slash or not prefix or not name:
+        raise ConfigError(
+            f"{model!r} is not a model: a provider and a name are needed",
+            code="lm-model",
+            hint=f"write 'openai/{name or model.strip('/') or '<name>'}'",
+        )
+    if prefix == "openai":
+        return prefix, name
+    if prefix not in COMPATIBLE_PREFIXES:
+        raise ConfigError(
+            f"{model!r}: dspex does not speak to {prefix!r} itself",
+            code="lm-model",
+            hint=f"if the server speaks OpenAI's chat completions, use 'openai/{name}' with api_base=; "
+            "else call it through a pool, with DSPy's own LM",
+        )
+    if api_base is None:
+        raise ConfigError(
+            f"{model!r} needs the address of its server",
+            code="lm-model",
+            hint="pass api_base=, the address up to and including /v1",
+        )
+    return prefix, name
+
+
+def _base(prefix: str, given: str | None) -> str:
+    environment = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
+    base = given or (environment if prefix == "openai" else None) or PUBLIC_BASE
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"{base!r} is not the address of a server",
+            code="lm-api-base",
+            hint="write it as http(s)://host[:port]/v1",
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        # Addresses are shown in errors and records, where a password has no place.
+        raise ConfigError(
+            f"the address of {parts.hostname} carries more than host and path",
+            code="lm-api-base",
+            hint="give the key by api_key=, not inside the address",
+        )
+    return base.rstrip("/")
+
+
+def _proxy(base: str) -> str | None:
+    """The environment's proxy for this server.
+
+    The HTTP client could look for it itself, but it would read `.netrc` along with it: a file and a thread
+    for every call, and credentials that are none of an LM's.
+    """
+    parts = urlsplit(base)
+    if _is_loopback(base) or proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _is_loopback(base: str) -> bool:
+    host = urlsplit(base).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
