@@ -13,13 +13,21 @@ from dspex.signature import Signature
 if TYPE_CHECKING:
     from dspex.adapters.tolerant import Repair
 
-__all__ = ["ChatAdapter", "JSONAdapter", "Parsing", "Reply", "XMLAdapter"]
+__all__ = ["ChatAdapter", "JSONAdapter", "Markers", "Parsing", "Reply", "XMLAdapter"]
 
 Parsing = Literal["tolerant", "dspy"]
 """How replies are read.
 
 `"dspy"` accepts what DSPy accepts, its quirks included; `"tolerant"` accepts readable near misses too, and
 lists what it did to read them.
+"""
+
+
+Markers = Literal["dspy", "warn", "escape", "reject"]
+"""What becomes of a value that holds a field marker, and so could pass for the prompt's own structure.
+
+`"warn"` writes it as it is and logs a warning, without the value; `"escape"` writes it so that it is no
+marker any more; `"reject"` raises an `InputError`; `"dspy"` writes it as it is and does not look.
 """
 
 
@@ -36,24 +44,31 @@ class Reply(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _plan(layout: str, tolerant: bool, signature: Signature) -> Plan:
-    return Plan(signature, layout, tolerant=tolerant)
+def _plan(layout: str, tolerant: bool, markers: Markers, signature: Signature) -> Plan:
+    return Plan(signature, layout, tolerant=tolerant, markers=markers)
 
 
 class _Adapter:
-    """What all adapters share."""
+    """What all adapters share.
+
+    Args:
+        parsing: How replies are read.
+        markers: What becomes of values that hold field markers.
+
+    Raises:
+        ConfigError: If a setting is not one of those above.
+    """
 
     _layout: ClassVar[str]
 
-    def __init__(self, *, parsing: Parsing = "tolerant") -> None:
-        if parsing not in get_args(Parsing):
-            raise ConfigError(
-                f"parsing={parsing!r} is not known", code="parsing", hint='use "tolerant" or "dspy"'
-            )
+    def __init__(self, *, parsing: Parsing = "tolerant", markers: Markers = "warn") -> None:
+        _check("parsing", parsing, get_args(Parsing))
+        _check("markers", markers, get_args(Markers))
         self.parsing = parsing
+        self.markers = markers
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(parsing={self.parsing!r})"
+        return f"{type(self).__name__}(parsing={self.parsing!r}, markers={self.markers!r})"
 
     def compile(self, signature: Any) -> Plan:
         """The plan for a signature, compiled once and kept.
@@ -69,7 +84,7 @@ class _Adapter:
         """
         if not isinstance(signature, Signature):
             signature = Signature.of(signature)
-        return _plan(self._layout, self.parsing == "tolerant", signature)
+        return _plan(self._layout, self.parsing == "tolerant", self.markers, signature)
 
     def format(
         self, signature: Any, demos: Iterable[Mapping[str, Any]], inputs: Mapping[str, Any]
@@ -88,7 +103,7 @@ class _Adapter:
 
         Raises:
             SignatureError: If it is no signature.
-            InputError: If a value cannot be written.
+            InputError: If a value cannot be written, or holds a field marker where that is refused.
         """
         return self.compile(signature).render(inputs, demos)
 
@@ -120,6 +135,12 @@ class _Adapter:
         if not isinstance(completion, str):
             raise InputError(f"a reply is a str, not {type(completion).__name__}", code="reply-type")
         return Reply(*self.compile(signature).read(completion))
+
+
+def _check(setting: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        names = " or ".join(map(repr, known))
+        raise ConfigError(f"{setting}={value!r} is not known", code=setting, hint=f"use {names}")
 
 
 class ChatAdapter(_Adapter):

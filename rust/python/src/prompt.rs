@@ -1,8 +1,11 @@
 //! `_core.Plan`: a signature compiled for one adapter, which renders messages and reads replies.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use dspex_core::prompt::{self, Foreign, Layout, Presence, Record, Role, Sink, Slot, Turn};
+use dspex_core::prompt::{
+    self, Foreign, Layout, Markers, Presence, Record, Role, Sink, Slot, Turn,
+};
 use dspex_core::signature::FieldKind;
 use dspex_core::text::{JsonStyle, JsonWriter};
 use pyo3::exceptions::PyValueError;
@@ -10,12 +13,20 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use crate::response;
 use crate::signature::{Compiled, Signature};
 use crate::value::{text_of, values, write, write_json};
+use crate::{errors, response};
 
 /// What begins a block of a custom type inside a text.
 const BLOCK_START: &str = "<<CUSTOM-TYPE-START-IDENTIFIER>>";
+
+/// What is done about a value that holds a marker, beside counting it.
+#[derive(Clone, Copy)]
+enum Report {
+    Count,
+    Log,
+    Raise,
+}
 
 /// A signature compiled for one adapter; immutable.
 #[pyclass(frozen, module = "dspex._core")]
@@ -26,6 +37,9 @@ pub(crate) struct Plan {
     pub(crate) names: Vec<Py<PyString>>,
     /// Whether replies are read with tolerance.
     pub(crate) tolerant: bool,
+    report: Report,
+    /// How many markers values have held.
+    forged: AtomicU64,
     system: Py<PyString>,
 }
 
@@ -33,13 +47,20 @@ pub(crate) struct Plan {
 impl Plan {
     /// Compile `signature` for the adapter of this name.
     #[new]
-    #[pyo3(signature = (signature, layout, *, tolerant = false))]
+    #[pyo3(signature = (signature, layout, *, tolerant = false, markers = "dspy"))]
     fn new(
         py: Python<'_>,
         signature: &Bound<'_, Signature>,
         layout: &str,
         tolerant: bool,
+        markers: &str,
     ) -> PyResult<Self> {
+        let policy = match markers {
+            "dspy" => Markers::AsIs,
+            "warn" | "reject" => Markers::Report,
+            "escape" => Markers::Escape,
+            _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
+        };
         let layout = match layout {
             "chat" => Layout::Chat,
             "json" => Layout::Json,
@@ -57,7 +78,8 @@ impl Plan {
                 }
             })
             .collect::<PyResult<Vec<_>>>()?;
-        let compiled = prompt::Plan::compile(&signature.core, layout, &foreign);
+        let compiled =
+            prompt::Plan::compile(&signature.core, layout, &foreign).with_markers(policy);
         let system = PyString::new(py, compiled.system()).unbind();
         let names = fields
             .iter()
@@ -68,6 +90,12 @@ impl Plan {
             signature,
             names,
             tolerant,
+            report: match markers {
+                "warn" => Report::Log,
+                "reject" => Report::Raise,
+                _ => Report::Count,
+            },
+            forged: AtomicU64::new(0),
             system,
         })
     }
@@ -91,6 +119,7 @@ impl Plan {
         let inputs = self.record(inputs.clone());
         let turns = self.turns(&inputs, history)?;
         let mut messages = Messages {
+            plan: self,
             list: PyList::empty(py),
         };
         messages.push(intern!(py, "system"), self.system.bind(py))?;
@@ -103,6 +132,12 @@ impl Plan {
     #[getter]
     fn has_history(&self) -> bool {
         self.compiled.history().is_some()
+    }
+
+    /// How many field markers the values of all calls have held; not counted with the policy `dspy`.
+    #[getter]
+    fn forged_markers(&self) -> u64 {
+        self.forged.load(Ordering::Relaxed)
     }
 
     /// The output fields of a reply.
@@ -301,11 +336,12 @@ impl Values<'_, '_> {
 }
 
 /// The list of messages in the making.
-struct Messages<'py> {
+struct Messages<'a, 'py> {
+    plan: &'a Plan,
     list: Bound<'py, PyList>,
 }
 
-impl<'py> Messages<'py> {
+impl<'py> Messages<'_, 'py> {
     fn push(&self, role: &Bound<'py, PyString>, content: &Bound<'py, impl Sized>) -> PyResult<()> {
         let message = PyDict::new(self.list.py());
         message.set_item(intern!(self.list.py(), "role"), role)?;
@@ -314,8 +350,37 @@ impl<'py> Messages<'py> {
     }
 }
 
-impl Sink for Messages<'_> {
+impl Sink for Messages<'_, '_> {
     type Error = PyErr;
+
+    fn forged(&mut self, slot: &Slot, count: usize) -> PyResult<()> {
+        let py = self.list.py();
+        self.plan.forged.fetch_add(count as u64, Ordering::Relaxed);
+        match self.plan.report {
+            Report::Count => Ok(()),
+            Report::Log => {
+                let module = py.import(intern!(py, "dspex.adapters.markers"))?;
+                module
+                    .call_method1(intern!(py, "report"), (&*slot.name, count))
+                    .map(drop)
+            }
+            Report::Raise => {
+                let details = PyDict::new(py);
+                details.set_item("field", &*slot.name)?;
+                details.set_item("count", count)?;
+                let message = format!("the value of `{}` holds a field marker", slot.name);
+                let hint = "clean the value, or let the adapter do it with markers=\"escape\"";
+                Err(errors::raise_with(
+                    py,
+                    "InputError",
+                    &message,
+                    "forged-marker",
+                    hint,
+                    &details,
+                ))
+            }
+        }
+    }
 
     fn message(&mut self, role: Role, text: &str) -> PyResult<()> {
         let py = self.list.py();

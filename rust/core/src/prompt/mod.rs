@@ -6,12 +6,14 @@
 //! Values stay on the caller's side: a [`Record`] is asked to write a value into the text, so that nothing
 //! is converted or copied on the way.
 
+mod markers;
 mod plan;
 mod quote;
 mod render;
 mod system;
 mod xml;
 
+pub use markers::Markers;
 pub use plan::{Foreign, Layout, Plan, Slot, Style};
 pub use quote::push_quotes;
 pub use render::{Presence, Record, Role, Sink, Turn};

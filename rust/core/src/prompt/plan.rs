@@ -1,6 +1,6 @@
 //! The compiled form of a signature.
 
-use super::{system, xml};
+use super::{Markers, system, xml};
 use crate::signature::{Field, FieldKind, Signature};
 use crate::types::{Note, Type};
 
@@ -65,6 +65,7 @@ pub struct Plan {
     pub(super) outputs: Box<[Slot]>,
     pub(super) requirements: Box<str>,
     pub(super) history: Option<usize>,
+    pub(super) markers: Markers,
 }
 
 impl Plan {
@@ -80,7 +81,14 @@ impl Plan {
             history: inputs.iter().position(|part| part.foreign.history),
             inputs: slots(&inputs),
             outputs: slots(&outputs),
+            markers: Markers::default(),
         }
+    }
+
+    /// The same plan with another policy for markers inside values.
+    #[must_use]
+    pub fn with_markers(self, markers: Markers) -> Self {
+        Self { markers, ..self }
     }
 
     /// The layout the plan was compiled for.

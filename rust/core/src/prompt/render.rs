@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::markers::{self, Markers};
 use super::plan::{Layout, Plan, Slot, Style, frame};
 use crate::text::{is_space, strip};
 
@@ -56,6 +57,9 @@ pub trait Record {
 pub trait Sink {
     /// What can go wrong with a message.
     type Error;
+
+    /// A value in the message that comes next holds so many markers.
+    fn forged(&mut self, slot: &Slot, count: usize) -> Result<(), Self::Error>;
 
     /// One message.
     fn message(&mut self, role: Role, text: &str) -> Result<(), Self::Error>;
@@ -172,13 +176,14 @@ impl<S: Sink> Page<'_, S> {
     ) -> Result<(), R::Error>
     where
         R: Record,
+        S: Sink<Error = R::Error>,
     {
         self.out.clear();
         self.out.push_str(prefix);
         for (at, slot) in self.plan.inputs.iter().enumerate() {
             if Some(at) != skip && record.presence(slot)? != Presence::Absent {
                 self.section(&slot.open);
-                record.write(slot, &mut self.out)?;
+                self.value(record, slot)?;
                 self.out.push_str(&slot.close);
             }
         }
@@ -189,7 +194,11 @@ impl<S: Sink> Page<'_, S> {
     }
 
     /// The text of an assistant message. An output that is absent reads `missing`, or `None`.
-    fn assistant<R: Record>(&mut self, record: &R, missing: Option<&str>) -> Result<(), R::Error> {
+    fn assistant<R>(&mut self, record: &R, missing: Option<&str>) -> Result<(), R::Error>
+    where
+        R: Record,
+        S: Sink<Error = R::Error>,
+    {
         self.out.clear();
         if self.plan.layout == Layout::Json {
             return record.write_json(&self.plan.outputs, missing, &mut self.out);
@@ -197,7 +206,7 @@ impl<S: Sink> Page<'_, S> {
         for slot in &self.plan.outputs {
             self.section(&slot.open);
             if record.presence(slot)? != Presence::Absent {
-                record.write(slot, &mut self.out)?;
+                self.value(record, slot)?;
             } else if slot.style == Style::XmlTree {
                 _ = write!(
                     self.out,
@@ -240,6 +249,39 @@ impl<S: Sink> Page<'_, S> {
             self.send(Role::User)?;
         }
         Ok(())
+    }
+
+    /// Write a value that is there, and see to the markers in it.
+    fn value<R>(&mut self, record: &R, slot: &Slot) -> Result<(), R::Error>
+    where
+        R: Record,
+        S: Sink<Error = R::Error>,
+    {
+        let start = self.out.len();
+        record.write(slot, &mut self.out)?;
+        let is_escaped = matches!(slot.style, Style::XmlText | Style::XmlTree);
+        if self.plan.markers == Markers::AsIs || is_escaped {
+            return Ok(());
+        }
+        let text = &self.out[start..];
+        let first = if self.plan.layout == Layout::Xml {
+            "<"
+        } else {
+            "[[ ## "
+        };
+        if !text.contains(first) {
+            return Ok(());
+        }
+        let slots = self.plan.inputs.iter().chain(&self.plan.outputs);
+        let names: Vec<&str> = slots.map(|slot| &*slot.name).collect();
+        let found = markers::find(self.plan.layout, text, &names);
+        if found.is_empty() {
+            return Ok(());
+        }
+        if self.plan.markers == Markers::Escape {
+            markers::escape(self.plan.layout, &mut self.out, start, &found);
+        }
+        self.sink.forged(slot, found.len())
     }
 
     /// Begin a part of the message, two lines below the one before it.
