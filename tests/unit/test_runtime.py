@@ -298,6 +298,15 @@ def test_configure_serves_every_thread_and_is_replaced_whole(qa) -> None:
     assert qa(question="Who?").answer == "second", "a configuration that is refused changes nothing"
 
 
+@pytest.mark.usefixtures("unconfigured")
+def test_a_configured_runtime_that_was_closed_is_current_no_more(qa) -> None:
+    dspex.configure(ScriptedLM(ANSWER)).close()
+
+    with pytest.raises(ConfigError) as caught:
+        qa(question="Who?")
+    assert caught.value.code == "no-runtime"
+
+
 @pytest.mark.parametrize(
     ("settings", "code"),
     [

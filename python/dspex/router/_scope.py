@@ -16,7 +16,7 @@ from dspex.errors import ConfigError
 from dspex.prediction import Prediction
 from dspex.router._operation import Operation
 
-__all__ = ["Dispatcher", "current_dispatcher", "set_default", "use"]
+__all__ = ["Dispatcher", "current_dispatcher", "forget", "set_default", "use"]
 
 
 class Dispatcher(Protocol):
@@ -54,19 +54,25 @@ def current_dispatcher() -> Dispatcher:
 @contextmanager
 def use(dispatcher: Dispatcher) -> Iterator[None]:
     """Make `dispatcher` the current one of this context, and the default where there is none."""
-    global _default
     token = _entered.set(dispatcher)
     if made_default := _default is None:
-        _default = dispatcher
+        set_default(dispatcher)
     try:
         yield
     finally:
-        if made_default and _default is dispatcher:
-            _default = None
+        if made_default:
+            forget(dispatcher)
         # Entered in one context and left in another, as a web server's lifespan may do, the variable was
         # never visible here, and there is nothing to put back.
         with suppress(ValueError):
             _entered.reset(token)
+
+
+def forget(dispatcher: Dispatcher) -> None:
+    """Let `dispatcher`, which has closed, be the process's default no longer."""
+    global _default
+    if _default is dispatcher:
+        _default = None
 
 
 def set_default(dispatcher: Dispatcher | None) -> Dispatcher | None:

@@ -29,7 +29,7 @@ from dspex.errors import ConfigError, DeadlineExceeded
 from dspex.lm import LM
 from dspex.pool import PoolSpec
 from dspex.prediction import Prediction
-from dspex.router import Operation, Router, TargetCounts, use
+from dspex.router import Operation, Router, TargetCounts, forget, use
 from dspex.runtime._targets import NativeTarget, PoolTarget
 
 if TYPE_CHECKING:
@@ -307,6 +307,7 @@ class Runtime:
         with self._state_lock:
             was_open = self._state is _State.OPEN
             self._state = _State.CLOSED
+        forget(self)
         return was_open
 
 
