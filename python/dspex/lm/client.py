@@ -376,7 +376,7 @@ def _plain(error: BaseException) -> OSError:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    for name in NOT_FOR_THE_SERVER & settings.keys():
+    for name in sorted(NOT_FOR_THE_SERVER & settings.keys()):
         raise ConfigError(
             f"{name!r} is not a setting of a request",
             code="lm-setting",
