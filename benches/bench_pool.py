@@ -1,4 +1,4 @@
-"""Worker pools beside their peers, in one run: `python benches/bench_pool.py [quick]`.
+"""Worker pools beside their peers, in one run: `python benches/bench_pool.py [quick] [no_op|waits|starting]`.
 
 Absolute figures wander between machines and runs; what counts is the column of ratios. Every peer's answer
 is checked before it is timed. A peer that is not installed is left out.
@@ -347,9 +347,9 @@ async def starting() -> None:
 async def main() -> None:
     if _core._debug_build:
         sys.exit("build dspex in release mode before measuring anything")
-    await no_op()
-    await waits()
-    await starting()
+    sections = {section.__name__: section for section in (no_op, waits, starting)}
+    for name in [name for name in sections if name in sys.argv] or sections:
+        await sections[name]()
 
 
 if __name__ == "__main__":

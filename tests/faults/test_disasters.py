@@ -302,6 +302,7 @@ async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(open_pool: OpenPool
     pool._owner += 1  # what a fork would see
     with pytest.raises(errors.PoolClosedError, match="a fork of it"):
         await pool.call("echo", None)
+    await pool.aclose()
     pool._owner -= 1
     assert await pool.call("echo", 1) == 1
 

@@ -15,23 +15,58 @@ from tests.support.processes import running, until
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("kind", ["idle", "busy", "greedy"])
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV])
-async def test_no_worker_outlives_its_service(kind: str, start: str, number: signal.Signals) -> None:
+async def start_service(kind: str, start: str) -> tuple[asyncio.subprocess.Process, list[psutil.Process]]:
     service = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.service", kind, start),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
     )
     assert service.stdout is not None
     workers = [psutil.Process(int(pid)) for pid in (await service.stdout.readline()).split()]
     assert len(workers) == 2
+    return service, workers
+
+
+@pytest.mark.parametrize("kind", ["idle", "busy", "greedy"])
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV])
+async def test_no_worker_outlives_its_service(kind: str, start: str, number: signal.Signals) -> None:
+    service, workers = await start_service(kind, start)
     assert all(map(running, workers))
 
     service.send_signal(number)
     await service.wait()
 
+    await until(lambda: not any(map(running, workers)), seconds=1.0)
+
+
+async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> None:
+    service, workers = await start_service("forked", "zygote")
+    (fork,) = [
+        child
+        for child in psutil.Process(service.pid).children()
+        if "tests.support.service" in child.cmdline()
+    ]
+    service.kill()
+    await until(lambda: not running(psutil.Process(service.pid)))  # the fork holds its pipes open still
+
+    await until(lambda: not any(map(running, workers)), seconds=1.0)
+
+    assert running(fork)
+    assert service.stdin is not None
+    service.stdin.close()
+    await until(lambda: not running(fork))
+    await service.wait()
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_a_script_that_forgets_to_close_its_pool_ends_and_the_pool_with_it(start: str) -> None:
+    service, workers = await start_service("careless", start)
+
+    _, stderr = await asyncio.wait_for(service.communicate(), 30)
+
+    assert (service.returncode, stderr.decode()) == (0, "")
     await until(lambda: not any(map(running, workers)), seconds=1.0)

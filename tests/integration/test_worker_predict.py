@@ -228,3 +228,24 @@ async def test_the_key_is_nowhere_but_on_the_wire(open_pool: OpenPool, chat: Cha
     assert "dspex.worker" in seen
     assert KEY not in seen
     assert KEY not in repr(pool) + repr(pool.spec) + repr(pool.status()) + repr(pool._crew.workers)
+
+
+async def test_a_hundred_calls_at_once_each_keep_their_own_settings(open_pool: OpenPool, chat: Chat) -> None:
+    everybody = asyncio.Barrier(100)
+
+    async def say_what_you_were_asked(request: ChatRequest) -> str:
+        await everybody.wait()
+        adapter_is_json = "JSON" in request.messages[0]["content"]
+        answer = f"{request.model} {request.settings['temperature']}"
+        return f'{{"answer": "{answer}"}}' if adapter_is_json else f"[[ ## answer ## ]]\n{answer}"
+
+    chat.reply = say_what_you_were_asked
+    pool = await open_pool(lm=chat.lm(), workers=1, max_inflight=100)
+
+    def payload(number: int) -> dict[str, Any]:
+        lm = {"model": f"openai/m{number}", "temperature": number / 100}
+        return {**ASK, "lm": lm, "adapter": "json" if number % 2 else "chat"}
+
+    answers = await asyncio.gather(*(pool.call("predict", payload(number)) for number in range(100)))
+
+    assert [a["completions"][0]["answer"] for a in answers] == [f"m{n} {n / 100}" for n in range(100)]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 from dspex.pool import Pool, PoolSpec, State
 
 
 async def main(kind: str, start: str) -> None:
-    function = {
-        "idle": None,
-        "busy": "tests.support.work:block",
-        "greedy": "tests.support.work:hold_the_interpreter",
-    }[kind]
+    function = {"busy": "tests.support.work:block", "greedy": "tests.support.work:hold_the_interpreter"}.get(
+        kind
+    )
     pool = Pool(PoolSpec(workers=2, start=start))
     await pool.start()
     while [worker.state for worker in pool.status().workers] != [State.READY, State.READY]:
@@ -22,7 +21,12 @@ async def main(kind: str, start: str) -> None:
         asyncio.ensure_future(pool.call("function", {"function": function})) for _ in range(4) if function
     ]
     await asyncio.gather(*(pool.call("echo", None) for _ in range(4) if kind != "greedy"))
+    if kind == "forked" and os.fork() == 0:
+        sys.stdin.read()  # a child of the service that goes on without it
+        os._exit(0)
     print(*(worker.pid for worker in pool.status().workers), flush=True)
+    if kind == "careless":
+        return
     await asyncio.gather(asyncio.Event().wait(), *calls)
 
 

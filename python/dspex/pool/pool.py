@@ -160,6 +160,8 @@ class Pool:
             timeout: Seconds the calls have; None for the pool's `stop_timeout`. What is left then fails
                 with `PoolClosedError`.
         """
+        if os.getpid() != self._owner:  # in a fork, the workers are not ours to end
+            return
         if self._life.state in (State.STARTING, State.READY):
             finish = self.spec.stop_timeout if timeout is None else timeout
             ready = self._life.state is State.READY

@@ -143,6 +143,7 @@ class Process:
         self.socket = ends.sock
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._ends = ends
+        _LIFELINES.add(ends.lifeline)
         self._pipes: list[asyncio.BaseTransport] = []
         self._pulse: _Pulse
         self.output: Output
@@ -188,6 +189,7 @@ class Process:
         for pipe in self._pipes:
             pipe.close()
         self.socket.close()
+        _LIFELINES.discard(self._ends.lifeline)
         os.close(self._ends.lifeline)
 
 
@@ -347,6 +349,9 @@ def on_exit_of(pid: int, ended: Callable[[], None]) -> None:
     loop.add_reader(pidfd, readable)
 
 
+_LIFELINES: Final[set[int]] = set()
+"""The service's ends of all lifelines. A fork of it must not hold them, or its workers would outlive it."""
+
 _executor: ThreadPoolExecutor | None = None
 
 
@@ -357,9 +362,13 @@ def _starter() -> ThreadPoolExecutor:
     return _executor
 
 
-def _forget_starter() -> None:
-    global _executor  # the thread did not come along into the fork
+def _after_fork_in_child() -> None:
+    global _executor  # the thread did not come along
     _executor = None
+    for number in _LIFELINES:
+        with contextlib.suppress(OSError):
+            os.close(number)
+    _LIFELINES.clear()
 
 
-os.register_at_fork(after_in_child=_forget_starter)
+os.register_at_fork(after_in_child=_after_fork_in_child)
