@@ -290,6 +290,11 @@ async def waits() -> None:
     report("50 ms waits, 1 kB", "calls/s", rows, ours=rows[1].name, more_is_better=True)
 
 
+async def all_ready(pool: Pool, count: int) -> None:
+    while [worker.state for worker in pool.status().workers] != [State.READY] * count:
+        await asyncio.sleep(0.001)
+
+
 async def starting() -> None:
     def pss(pids: list[int]) -> float:
         return sum(psutil.Process(pid).memory_full_info().pss for pid in pids) / 2**20
@@ -297,7 +302,7 @@ async def starting() -> None:
     first, recovered, eight, memory = [], [], [], []
     ask = {"signature": "question -> answer", "inputs": {"question": "the sky's colour?"}}
     async with ModelServer("[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]") as server:
-        lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
+        lm = {"model": "openai/gpt-4o-mini", "api_base": server.api_base, "api_key": "none"}
         for start in ("spawn", "zygote"):
             started = time.perf_counter()
             async with Pool(PoolSpec(workers=1, start=start), lm=lm) as pool:
@@ -319,18 +324,20 @@ async def starting() -> None:
                 recovered.append(Row(f"dspex pool, {start}", statistics.median(times)))
         for start in ("spawn", "zygote"):
             pool = Pool(PoolSpec(workers=8, start=start), lm=lm)
-            async with Pool(PoolSpec(workers=1, start=start), lm=lm):  # the disk cache is warm for all alike
-                pass
             started = time.perf_counter()
             await pool.start()
-            while [worker.state for worker in pool.status().workers] != [State.READY] * 8:
-                await asyncio.sleep(0.001)
+            await all_ready(pool, 8)
             eight.append(Row(f"dspex pool, {start}", (time.perf_counter() - started) * 1e3))
             await asyncio.gather(*(pool.call("predict", ask) for _ in range(80)))
             pids = [worker.pid for worker in pool.status().workers if worker.pid is not None]
             zygote = getattr(pool._crew._launcher, "pid", None)
             memory.append(Row(f"dspex pool, {start}", pss(pids + ([zygote] if zygote else []))))
             await pool.aclose()
+        async with Pool(PoolSpec(workers=1), lm=lm) as pool:
+            started = time.perf_counter()
+            pool.resize(9)
+            await all_ready(pool, 9)
+            eight.append(Row("dspex pool, 8 more, zygote up", (time.perf_counter() - started) * 1e3))
     ours = "dspex pool, zygote"
     report("from nothing to the first DSPy answer", "ms", first, ours=ours, more_is_better=False)
     report("SIGKILL to the next DSPy answer, 1 worker", "ms", recovered, ours=ours, more_is_better=False)

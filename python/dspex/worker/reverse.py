@@ -10,53 +10,65 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from dspex.errors import ConfigError
 
-__all__ = ["call_back", "call_back_sync", "enter"]
+__all__ = ["RUNNING", "call_back", "call_back_sync", "connect"]
 
-_CURRENT: ContextVar[Callable[[str, list[Any], dict[str, Any]], Awaitable[Any]] | None] = ContextVar(
-    "dspex_call_back", default=None
-)
-"""How the call that is running reaches the service; set by the server for each call."""
+RUNNING: ContextVar[int] = ContextVar("dspex_running_call")
+"""The id of the call whose work this is; the server sets it, and threads of the work inherit it."""
 
-_LOOP: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("dspex_loop", default=None)
+
+class _Service(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    send: Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
+
+
+_service: _Service | None = None
+
+
+def connect(
+    loop: asyncio.AbstractEventLoop, send: Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
+) -> None:
+    """Say how calls reach the service; a worker process has one, for its life.
+
+    Args:
+        loop: The worker's loop.
+        send: Takes a call's id, the function's name and its arguments, and gives the answer.
+    """
+    global _service
+    _service = _Service(loop, send)
 
 
 async def call_back(name: str, *args: Any, **kwargs: Any) -> Any:
     """Call the function `name` of the service.
 
     Raises:
-        ConfigError: If this is not a call of a pool, or the call brought no such function.
+        ConfigError: If this is not the work of a call, or the call brought no such function.
         DspexError: What the function raised.
     """
-    send = _CURRENT.get()
-    if send is None:
-        raise ConfigError(f"{name!r} can be called only in the work of a pool's call", code="no-call-back")
-    return await send(name, list(args), kwargs)
+    service, call_id = _here(name)
+    return await service.send(call_id, name, list(args), kwargs)
 
 
 def call_back_sync(name: str, *args: Any, **kwargs: Any) -> Any:
     """The same from work that runs in a thread. It blocks the thread; on the worker's loop it is refused."""
-    loop = _LOOP.get()
-    if loop is None:
-        raise ConfigError(f"{name!r} can be called only in the work of a pool's call", code="no-call-back")
+    service, call_id = _here(name)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        # It runs in the loop's context, which has no call, so the way back is looked up here.
-        send = _CURRENT.get()
-        assert send is not None  # noqa: S101 - set together with the loop
-        return asyncio.run_coroutine_threadsafe(_await(send(name, list(args), kwargs)), loop).result()
+        answer = _await(service.send(call_id, name, list(args), kwargs))
+        return asyncio.run_coroutine_threadsafe(answer, service.loop).result()
     raise ConfigError(f"async work calls {name!r} back with `await call_back(...)`", code="no-call-back")
+
+
+def _here(name: str) -> tuple[_Service, int]:
+    call_id = RUNNING.get(None)
+    if _service is None or call_id is None:
+        raise ConfigError(f"{name!r} can be called only in the work of a pool's call", code="no-call-back")
+    return _service, call_id
 
 
 async def _await(answer: Awaitable[Any]) -> Any:
     return await answer
-
-
-def enter(send: Callable[[str, list[Any], dict[str, Any]], Awaitable[Any]]) -> None:
-    """Make `send` the way back of the running call."""
-    _CURRENT.set(send)
-    _LOOP.set(asyncio.get_running_loop())

@@ -15,7 +15,6 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError, from_dict
@@ -30,7 +29,7 @@ from dspex.worker.hello import (
     start_error,
     versions,
 )
-from dspex.worker.reverse import enter
+from dspex.worker.reverse import RUNNING, connect
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -159,6 +158,7 @@ class Server(asyncio.Protocol):
                 import_preload(module)
             self._bench = Bench(hello["lm"], threads)
             self._operations = OPERATIONS
+            connect(self._loop, self._call_back)
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
             self._channel.send(Kind.ERROR, 0, start_error(err).to_dict())
             self._leave()
@@ -167,7 +167,7 @@ class Server(asyncio.Protocol):
     # --- calls ---
 
     async def _run(self, call_id: int, operation: Operation, payload: Any, window: int) -> None:
-        enter(partial(self._call_back, call_id))
+        RUNNING.set(call_id)
         try:
             result = await operation(self._bench, payload)
             if window:

@@ -13,6 +13,7 @@ died works on.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import importlib
@@ -29,6 +30,8 @@ from dspex.worker.guard import Descriptors, kill_on_hangup, stand_guard
 from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
 
 __all__ = ["run"]
+
+_REHEARSALS: Final = 10
 
 _LATE_IMPORTS: Final = ("dspy.clients.costs", "dspy._vendor.lm15.cloud.hosts")
 """What DSPy imports in the middle of a first call over HTTP, which a zygote cannot make."""
@@ -94,6 +97,8 @@ class Zygote:
     # --- warming ---
 
     def _warm(self, hello: dict[str, Any]) -> None:
+        # A collection leaves holes in pages, which workers would fill, each in a copy of its own.
+        gc.disable()
         check_versions(hello)
         prepare_interpreter(hello)
         import dspex.worker.server
@@ -105,10 +110,9 @@ class Zygote:
         for module in hello["preload"]:
             import_preload(module)
             _check_threads(module)
-        _run_once()
+        _rehearse()
         _check_threads("a first dspy.Predict")
-        # What is alive now stays alive in every worker: a collector that visited it would copy its pages.
-        gc.collect()
+        # What is alive now stays alive in every worker; a collector that visited it would copy its pages.
         gc.freeze()
 
     # --- forking ---
@@ -128,6 +132,7 @@ class Zygote:
         return pid
 
     def _become_worker(self, descriptors: Descriptors, output: int) -> None:
+        gc.enable()
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -154,15 +159,26 @@ class Zygote:
                 self._send(Kind.EXITED, 0, [pid, os.waitstatus_to_exitcode(status)])
 
 
-def _run_once() -> None:
-    """One prediction from end to end, on an LM that is not there, so that no worker pays for the first."""
+def _rehearse() -> None:
+    """Some predictions from end to end, on an LM that is not there, so that no worker pays for the first.
+
+    Several, because the interpreter rewrites code that has run a few times: what it rewrites here stays
+    shared, what it rewrites in a worker is a copy of the page.
+    """
     import dspy
     from dspy.utils.dummies import DummyLM
 
     adapter = dspy.ChatAdapter(use_json_adapter_fallback=False)
-    with dspy.context(lm=DummyLM([{"answer": "yes", "score": "0.5"}]), adapter=adapter, disable_history=True):
-        predict = dspy.Predict("question, context: list[str] -> answer: str, score: float")
-        predict(question="is it warm?", context=["yes"])
+    lm = DummyLM([{"answer": "yes", "score": "0.5"}] * _REHEARSALS)
+
+    async def predict() -> None:
+        with dspy.context(lm=lm, adapter=adapter, disable_history=True):
+            for number in range(_REHEARSALS):
+                # A signature of its own each time: a worker's first one is new too.
+                ask = dspy.Predict(f"question, context{number}: list[str] -> answer: str, score: float")
+                await ask.acall(question="is it warm?", **{f"context{number}": ["yes"]})
+
+    asyncio.run(predict())  # it joins the threads it started
     # DSPy asks its catalogue of models before a model's first call, 16 MB that all workers can share.
     _ = dspy.LM("openai/gpt-4o-mini", api_key="none", cache=False).supported_params
     for module in _LATE_IMPORTS:
