@@ -126,6 +126,12 @@ class Pool:
         """Where the pool is in its life."""
         return self._life.state
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """What the workers run: `python`, `dspy`, `dspex`; empty before one is ready."""
+        ready = [worker.versions for worker in (self._crew.workers if self._loop else ()) if worker.versions]
+        return {name: str(ready[0][name]) for name in ("python", "dspy", "dspex")} if ready else {}
+
     # --- opening and closing ---
 
     async def start(self) -> None:

@@ -119,7 +119,7 @@ class Worker(asyncio.Protocol):
         except WorkerDiedError as err:
             error = self._start_error("start-exit", f"{err.message.partition(chr(10))[0]}")
         except WorkerStartError as err:
-            error = err if self.process is not None else self._start_error(err.code, err.message)
+            error = err if self.process is not None else self._start_error(err.code, err.message, err.hint)
         except asyncio.CancelledError:
             await self.end("the pool is closing", force=True)
             raise
@@ -131,13 +131,13 @@ class Worker(asyncio.Protocol):
         await self.end("it did not start", force=True)
         raise error
 
-    def _start_error(self, code: str, what: str) -> WorkerStartError:
+    def _start_error(self, code: str, what: str, hint: str = "") -> WorkerStartError:
         output = self.output() or self._launcher.output()
         return WorkerStartError(
             f"a worker of pool {self._spec.name!r} did not start: {what}"
             + (f"\nits last output:\n{output}" if output else ""),
             code=code,
-            hint="run the worker's interpreter by hand: python -c 'import dspy, dspex'",
+            hint=hint or "`python -m dspex.pool.doctor` looks for the cause",
             output=output,
         )
 

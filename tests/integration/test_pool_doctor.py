@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from dspex.pool import PoolSpec
+from dspex.pool.doctor import examine, main
+
+
+def test_a_fit_machine_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--workers", "1"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1] for line in out.splitlines()] == [
+        "system",
+        "descriptors",
+        "interpreter",
+        "DSPy",
+        "start",
+        "round",
+    ]
+    assert "BAD" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--preload", "tests.support.broken_start"], "the model file is missing"),
+        (["--preload", "tests.support.threaded_start"], "start='spawn'"),
+        (["--python", "/bin/false"], "exited with status 1"),
+    ],
+)
+def test_what_keeps_a_worker_from_starting_is_told_with_what_to_do(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    out = capsys.readouterr().out
+    assert says in out
+    assert "->" in out
+
+
+def test_a_wrong_setting_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--workers", "0"]) == 2
+    assert "from 1 to 1024" in capsys.readouterr().err
+
+
+async def test_limits_that_are_too_low_are_found() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needs_more = PoolSpec(workers=1, max_inflight=10_000, memory_limit=2**50)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        findings = {finding.about: finding for finding in await examine(needs_more)}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert findings["descriptors"].good
+    assert not findings["descriptors of a worker"].good
+    assert "ulimit -n" in findings["descriptors of a worker"].advice
+    assert not findings["memory"].good
