@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import pydantic
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dspex.testing import read_prompt_and_answer
 from dspex.testing.prompts import read_prompt
@@ -154,6 +156,65 @@ def test_a_plain_prompt_gets_a_sentence_of_itself() -> None:
         read_prompt_and_answer([{"role": "user", "content": content}])
         in PASSAGE + " Who designed the engine?"
     )
+
+
+LISTING = """Your output fields are:
+1. `answer` (str):
+2. `kind` (Literal['a', 'b']):
+3. `data` (Any):
+All interactions will be structured in the following way
+"""
+NOTES = [
+    "a single int value",
+    "must exactly match (no extra characters) one of: a; b",
+    "must be one of: ",
+    *(
+        f"must adhere to the JSON schema: {schema}"
+        for schema in (
+            '{"type": "array", "items": {}}',
+            '{"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"b": {"$ref": "#/$defs/A"}}}}}',
+            '{"enum": []}',
+            '{"anyOf": [{"type": ["string", "null"]}]}',
+            '{"type": "object", "properties": {"a": {"type": "integer"}, "b": true}}',
+            '{"type": "array", "items": false}',
+            '{"type": "object", "properties": 7',
+        )
+    ),
+]
+DEMANDS = [
+    "Respond with a JSON object",
+    "Respond with the corresponding output fields, starting with the field `[[ ## answer ## ]]`",
+    "Respond with the corresponding output fields wrapped in XML tags `<answer>`",
+    "Respond",
+]
+LINES = [
+    "[[ ## answer ## ]]",
+    "[[ ## question ## ]]",
+    "<context>",
+    "</context>",
+    '["a", 1, null]',
+    "[1] «x»",
+    "Who wrote 3 plays in 1601? William Shakespeare wrote them in London.",
+]
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.lists(st.sampled_from(NOTES), max_size=4),
+    st.lists(st.sampled_from(LINES) | st.text(max_size=20), max_size=8),
+    st.sampled_from(DEMANDS),
+)
+def test_any_prompt_gets_a_reply(notes: list[str], lines: list[str], demand: str) -> None:
+    fields = ["answer", "kind", "data", "data"]
+    shown = [
+        f"{{{field}}}        # note: the value you produce {note}"
+        for field, note in zip(fields, notes, strict=False)
+    ]
+    messages = [
+        {"role": "system", "content": LISTING + "\n".join(shown)},
+        {"role": "user", "content": "\n".join([*lines, demand])},
+    ]
+    assert isinstance(read_prompt_and_answer(messages), str)
 
 
 def test_a_list_in_a_text_field_is_read_as_a_list() -> None:
