@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
-from dspex._core import Plan
+from dspex._core import Plan, ReplyStream
 from dspex.errors import ConfigError, InputError
 from dspex.signature import Signature
 
@@ -135,6 +135,21 @@ class _Adapter:
         if not isinstance(completion, str):
             raise InputError(f"a reply is a str, not {type(completion).__name__}", code="reply-type")
         return Reply(*self.compile(signature).read(completion))
+
+    def stream(self, signature: Any) -> ReplyStream:
+        """A reader for one reply that comes in piece by piece.
+
+        Its `feed(piece)` takes bytes, cut anywhere, or text, and gives the events that are sure by now:
+        `FieldStart`, `TextDelta`, `PartialValue`, `FieldEnd`, all in `dspex.adapters.events`. `finish()`
+        gives what was still held back, and `read()` then what `read` gives for the whole reply.
+
+        Args:
+            signature: A `dspex.Signature`, or anything `Signature.of` takes.
+
+        Raises:
+            SignatureError: If it is no signature.
+        """
+        return self.compile(signature).stream()
 
 
 def _check(setting: str, value: object, known: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ mod prompt;
 mod response;
 mod router;
 mod signature;
+mod stream;
 mod template;
 mod value;
 
@@ -23,6 +24,8 @@ mod _core {
     use super::signature::{
         Field, Handle, Signature, build, cache_clear, cache_info, cache_resize,
     };
+    #[pymodule_export]
+    use super::stream::ReplyStream;
     #[pymodule_export]
     use super::template::Template;
 

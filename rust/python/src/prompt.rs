@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::signature::{Compiled, Signature};
+use crate::stream::ReplyStream;
 use crate::value::{text_of, values, write, write_json};
 use crate::{errors, response};
 
@@ -143,6 +144,11 @@ impl Plan {
     /// The output fields of a reply.
     fn parse<'py>(&self, reply: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyDict>> {
         response::read(self, reply).map(|(fields, _)| fields)
+    }
+
+    /// A reader for one reply that comes in piece by piece.
+    fn stream(this: &Bound<'_, Self>) -> ReplyStream {
+        ReplyStream::new(this)
     }
 
     /// The output fields of a reply, and what was done to it before it could be read.

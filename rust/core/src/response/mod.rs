@@ -5,6 +5,7 @@
 //! Python's is [`Reading::Python`], and the bindings do with it what DSPy does.
 
 mod chat;
+pub mod stream;
 mod value;
 mod xml;
 

@@ -19,7 +19,8 @@ pub fn strip_start(text: &str) -> &str {
 }
 
 /// Whether `c` ends a line for Python.
-fn is_break(c: char) -> bool {
+#[must_use]
+pub fn is_break(c: char) -> bool {
     matches!(
         c,
         '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
