@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from dspex import errors
 from dspex.pool import Pool, PoolEvent, PoolSpec, State
 
 WORK = "tests.support.work:"
+FRAGILE = "tests.support.fragile_start"
 
 
 async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
@@ -80,6 +82,24 @@ async def test_a_rolling_restart_replaces_every_worker_and_loses_no_call(open_po
     await until(lambda: len(pool.status().workers) == 2)
     assert before.isdisjoint(ready(pool))
     assert pool.status().deaths == 0
+
+
+async def test_a_rolling_restart_that_fails_says_why_and_leaves_the_old_worker(
+    open_pool: OpenPool, tmp_path: Path
+) -> None:
+    pool = await open_pool(
+        workers=1, env={"DSPEX_TEST_BROKEN": str(tmp_path / "broken")}, preload=[FRAGILE], start="spawn"
+    )
+    before = await run(pool, "pid")
+    (tmp_path / "broken").touch()
+
+    with pytest.raises(errors.WorkerStartError, match="the model file is gone"):
+        await pool.restart()
+
+    assert await run(pool, "pid") == before
+    (tmp_path / "broken").unlink()
+    await pool.restart()
+    assert await run(pool, "pid") != before
 
 
 async def test_a_pool_can_be_resized_both_ways_under_load(open_pool: OpenPool) -> None:

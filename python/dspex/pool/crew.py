@@ -49,9 +49,18 @@ class _Slot:
     task: asyncio.Task[None] = field(init=False)
     worker: Worker | None = None
     replace: asyncio.Event = field(default_factory=asyncio.Event)
-    renewed: asyncio.Event = field(default_factory=asyncio.Event)
+    renewal: asyncio.Future[None] | None = None  # for whoever waits for the replacement
     resting: bool = False
-    removed: bool = False
+
+    def renewed(self, error: WorkerStartError | None = None) -> None:
+        """Tell whoever waits how the replacement went."""
+        self.replace.clear()
+        if self.renewal is not None and not self.renewal.done():
+            if error is None:
+                self.renewal.set_result(None)
+            else:
+                self.renewal.set_exception(error)
+        self.renewal = None
 
 
 class Crew:
@@ -88,7 +97,6 @@ class Crew:
         self._barren = 0
         self._first_cause: WorkerStartError | WorkerDiedError | None = None
         self._slots: list[_Slot] = []
-        self._ever_served = False
         self._first: asyncio.Future[None] = self._loop.create_future()
 
     # --- what the pool asks ---
@@ -128,11 +136,15 @@ class Crew:
             self._tell("pool.resized", reason=str(size))
 
     async def restart(self) -> None:
-        """Replace every worker, one after another, each before it drains."""
+        """Replace every worker, one after another, each before it drains.
+
+        Raises:
+            WorkerStartError: If a new one does not start; the old ones that are left go on.
+        """
         for slot in list(self._slots):
-            slot.renewed.clear()
+            slot.renewal = self._loop.create_future()
             slot.replace.set()
-            await slot.renewed.wait()
+            await slot.renewal
 
     def retire_worn(self, worker: Worker) -> None:
         """Replace `worker` if it has served its time."""
@@ -206,36 +218,42 @@ class Crew:
 
     def _remove(self, slot: _Slot) -> None:
         self._slots.remove(slot)
-        slot.removed = True
         slot.task.cancel()
-        slot.renewed.set()
+        slot.renewed()
         if slot.worker is not None:
             slot.worker.drain()
 
     async def _keep(self, slot: _Slot) -> None:
         while True:
-            worker = self._hire()
-            try:
-                await worker.start()
-            except WorkerStartError as err:
-                if not self._ever_served and not self._first.done():
-                    self._first.set_exception(err)
-                    return
-                await self._mourn(slot, err, served=0)
-                continue
-            self._ever_served = True
-            if not self._first.done():
-                self._first.set_result(None)
-            old, slot.worker = slot.worker, worker
-            if old is not None:
-                old.drain()
-            slot.replace.clear()
-            slot.renewed.set()
-            self._owner.serving()
+            if slot.worker is None or slot.replace.is_set():
+                try:
+                    await self._renew(slot)
+                except WorkerStartError as err:
+                    if not self._first.done():
+                        self._first.set_exception(err)
+                        return
+                    if slot.renewal is not None:
+                        slot.renewed(err)
+                    await self._mourn(slot, err, served=0)
+                    continue
+            worker = slot.worker
+            assert worker is not None  # noqa: S101 - the lines above have seen to it
             death = await self._watch(slot, worker)
             if death is not None:
                 slot.worker = None
                 await self._mourn(slot, death, served=worker.served)
+
+    async def _renew(self, slot: _Slot) -> None:
+        """Start a worker for the slot; the one it has drains when the new one is ready."""
+        worker = self._hire()
+        await worker.start()
+        if not self._first.done():
+            self._first.set_result(None)
+        old, slot.worker = slot.worker, worker
+        if old is not None:
+            old.drain()
+        slot.renewed()
+        self._owner.serving()
 
     async def _watch(self, slot: _Slot, worker: Worker) -> WorkerDiedError | None:
         """Wait until the worker is dead (that is returned) or to be replaced."""

@@ -209,6 +209,7 @@ class Pool:
         """Replace the workers one by one, each by a new one that is ready before it goes. No call is lost.
 
         Raises:
+            WorkerStartError: If a new one does not start. The old ones that are left go on.
             PoolClosedError: If the pool is not open.
         """
         self._check_open()

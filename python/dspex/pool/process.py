@@ -149,15 +149,19 @@ class Process:
         self.output: Output
 
     async def listen(self, on_line: Callable[[str], None] | None) -> None:
-        """Begin to read heartbeats and output."""
+        """Begin to read heartbeats and output. If that fails, the process is let go of, and ends."""
         loop = asyncio.get_running_loop()
-        pulse, self._pulse = await loop.connect_read_pipe(
-            lambda: _Pulse(loop), os.fdopen(self._ends.pulse, "rb", 0)
-        )
-        output, self.output = await loop.connect_read_pipe(
-            lambda: Output(on_line), os.fdopen(self._ends.output, "rb", 0)
-        )
-        self._pipes = [pulse, output]
+        files = [os.fdopen(number, "rb", 0) for number in (self._ends.pulse, self._ends.output)]
+        try:
+            pulse, self._pulse = await loop.connect_read_pipe(lambda: _Pulse(loop), files[0])
+            self._pipes.append(pulse)
+            output, self.output = await loop.connect_read_pipe(lambda: Output(on_line), files[1])
+            self._pipes.append(output)
+        except BaseException:
+            self.release()
+            for file in files[len(self._pipes) :]:
+                file.close()
+            raise
 
     @property
     def last_beat(self) -> float:

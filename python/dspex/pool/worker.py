@@ -110,6 +110,9 @@ class Worker(asyncio.Protocol):
                 await self._loop.create_connection(lambda: self, sock=self.process.socket)
                 self._channel.send(Kind.HELLO, 0, self._hello)
                 self.versions = await asyncio.shield(self._ready)
+            if self._ending is not None:  # it died between saying READY and now
+                await asyncio.shield(self._ending)
+                raise self.dead.result()
         except TimeoutError:
             error = self._start_error(
                 "start-timeout", f"it did not say READY within {self._spec.start_timeout:g} s"

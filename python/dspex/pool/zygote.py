@@ -58,15 +58,20 @@ class ZygoteLauncher:
         async with self._turn:
             if self._link is None or not self._link.alive:
                 await self._start()
+            link = self._link
+            assert link is not None  # noqa: S101 - the lines above have seen to it
             ends = Ends.open()
             try:
-                assert self._link is not None  # noqa: S101 - the lines above have seen to it
-                return await self._link.fork(ends, self._on_line)
+                pid = await link.fork(ends)
             except BaseException:
                 ends.close_mine()
                 raise
             finally:
                 ends.close_given()
+            process = Process(pid, ends)
+            link.adopt(process)
+            await process.listen(self._on_line)
+            return process
 
     def output(self) -> str:
         """See `Launcher.output`."""
@@ -135,17 +140,17 @@ class _Link(asyncio.Protocol):
         self._pipe, self.output = await self._loop.connect_read_pipe(Output, os.fdopen(output, "rb", 0))
         await self._loop.create_connection(lambda: self, sock=self._sock)
 
-    async def fork(self, ends: Ends, on_line: Callable[[str], None] | None) -> Process:
-        """Have it fork a worker."""
+    async def fork(self, ends: Ends) -> int:
+        """Have it fork a worker; gives its process id."""
         given = [ends.given_sock.fileno(), ends.given_lifeline, ends.given_pulse, ends.given_output]
-        pid = await self.ask(Kind.FORK, None, given)
-        process = Process(pid, ends)
-        if pid in self._early:
-            process.set_exited(self._early.pop(pid))
+        return int(await self.ask(Kind.FORK, None, given))
+
+    def adopt(self, process: Process) -> None:
+        """See to it that `process`, a worker it forked, hears of its own end."""
+        if process.pid in self._early:
+            process.set_exited(self._early.pop(process.pid))
         else:
-            self._children[pid] = process
-        await process.listen(on_line)
-        return process
+            self._children[process.pid] = process
 
     async def ask(self, kind: Kind, value: Any, numbers: list[int] | None = None) -> Any:
         """Send a request, with descriptors, and wait for its answer.
