@@ -7,6 +7,20 @@ from typing_extensions import disjoint_base
 
 from dspex.adapters.events import Event
 from dspex.adapters.tolerant import Repair
+__all__ = [
+    "Compiled",
+    "Field",
+    "Plan",
+    "Router",
+    "Signature",
+    "__version__",
+    "_debug_build",
+    "build",
+    "signature_cache_clear",
+    "signature_cache_info",
+    "signature_cache_resize",
+    "type_source",
+]
 
 __version__: str
 _debug_build: bool
@@ -74,6 +88,9 @@ class Field:
     @property
     def optional(self) -> bool: ...
     @property
+    def has_default(self) -> bool: ...
+    def get_default(self) -> Any: ...
+    @property
     def _type_source(self) -> str: ...
     @property
     def _details(self) -> Any: ...
@@ -111,6 +128,7 @@ def build(fields: Sequence[Any], instructions: str | None = None, exact: bool = 
 def signature_cache_info() -> tuple[int, int, int, int]: ...
 def signature_cache_resize(capacity: int) -> None: ...
 def signature_cache_clear() -> None: ...
+def type_source(annotation: Any) -> str: ...
 
 @final
 class Template:

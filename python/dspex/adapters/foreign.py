@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import enum
 import inspect
 import json
@@ -12,10 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from dspex.errors import SignatureError
 
-if TYPE_CHECKING:
-    from dspex.signature.fields import Details
-
-__all__ = ["default_of", "describe", "is_dspy_type"]
+__all__ = ["describe", "is_dspy_type"]
 
 
 def _dspy_class(module: str, name: str) -> Any:
@@ -56,13 +52,6 @@ def describe(name: str, is_output: bool, annotation: Any) -> tuple[str, str, boo
         not is_output and _same(annotation, _dspy_class("history", "History")),
         is_output and _same(annotation, _dspy_class("tool", "ToolCalls")),
     )
-
-
-def default_of(details: Details) -> Any:
-    """What stands in for a field that a reply leaves out."""
-    if "default_factory" in details.settings:
-        return details.settings["default_factory"]()
-    return copy.deepcopy(details.settings["default"])
 
 
 def _same(annotation: Any, cls: Any) -> bool:

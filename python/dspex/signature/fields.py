@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import keyword
 import warnings
 from collections.abc import Mapping
@@ -99,6 +100,12 @@ class Details:
         """What to put beside a type in `Annotated` so that pydantic enforces all constraints."""
         settings = {name: self.settings[name] for name in _CONSTRAINT_ARGUMENTS if name in self.settings}
         return (*self.notes, pydantic.Field(**settings)) if settings else self.notes
+
+    def get_default(self) -> Any:
+        """A fresh copy of the default, or what its factory makes."""
+        if "default_factory" in self.settings:
+            return self.settings["default_factory"]()
+        return copy.deepcopy(self.settings["default"])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Details):

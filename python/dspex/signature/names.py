@@ -10,9 +10,11 @@ import sys
 import types
 import typing
 from importlib import import_module
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-__all__ = ["MODULES", "display_name", "find", "names_of", "problem"]
+from dspex._core import type_source
+
+__all__ = ["MODULES", "display_name", "find", "names_of", "problem", "without_notes"]
 
 MODULES = frozenset(
     {
@@ -61,13 +63,30 @@ def problem(annotation: Any) -> tuple[bool, str] | None:
     return None
 
 
+def without_notes(annotation: Any) -> Any:
+    """The type in `Annotated`, as pydantic takes it for a field's."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 def names_of(annotation: Any) -> tuple[str, str]:
     """The name of a type in prompts, and in the text of a signature."""
-    shown = display_name(annotation)
-    if isinstance(annotation, type) and get_origin(annotation) is None:
+    return display_name(annotation), _source_name(annotation)
+
+
+def _source_name(annotation: Any) -> str:
+    if annotation is ...:
+        return "..."
+    args = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return f"Annotated[{type_source(args[0])}, {', '.join(map(repr, args[1:]))}]"
+    if args and not any(isinstance(arg, list) for arg in args):
+        alias = getattr(annotation, "_name", None)
+        base = f"typing.{alias}" if alias else _source_name(get_origin(annotation))
+        return f"{base}[{', '.join(map(type_source, args))}]"
+    if isinstance(annotation, type) and not args:
         known = annotation.__module__.split(".")[0] in MODULES
-        return shown, f"{annotation.__module__}.{annotation.__qualname__}" if known else annotation.__name__
-    return shown, str(annotation)
+        return f"{annotation.__module__}.{annotation.__qualname__}" if known else annotation.__name__
+    return str(annotation)
 
 
 def display_name(annotation: Any) -> str:

@@ -286,12 +286,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             match &self.values[place] {
                 Some(value) => outputs.set_item(name, value)?,
                 None if field.default != Default::Required => {
-                    let details = self.plan.signature.details(py, slot.index);
-                    let foreign = py.import(intern!(py, "dspex.adapters.foreign"))?;
-                    outputs.set_item(
-                        name,
-                        foreign.call_method1(intern!(py, "default_of"), (details,))?,
-                    )?;
+                    outputs.set_item(name, self.plan.signature.default_value(py, slot.index)?)?;
                 }
                 None if field.ty.allows_none() => outputs.set_item(name, py.None())?,
                 None => missing.push(format!("`{}`", field.name)),

@@ -48,7 +48,7 @@ pub(super) fn string(cursor: &mut Cursor<'_>) -> Result<Constant, SignatureError
     } else {
         cursor.bump().unwrap_or('\'')
     };
-    let triple: &str = if quote == '"' { r#""""# } else { "'''" };
+    let triple = if quote == '"' { "\"\"\"" } else { "'''" };
     let long = cursor.eat_str(&triple[1..]);
     let mut reader = StringReader {
         cursor,

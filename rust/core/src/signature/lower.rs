@@ -18,8 +18,8 @@ pub trait Resolver {
     /// The type that an expression stands for, when Rust does not know the name at its head.
     fn resolve(&mut self, expr: &Expr<'_>) -> Result<Type>;
 
-    /// Refuses the type of a field that is not all Rust's, and that the host cannot validate.
-    fn check(&mut self, expr: &Expr<'_>, ty: &Type) -> Result<()>;
+    /// The type of a whole field that is not all Rust's, as the host would have it, or why it cannot be one.
+    fn finish(&mut self, expr: &Expr<'_>, ty: Type) -> Result<Type>;
 }
 
 /// Knows nothing but what Rust knows.
@@ -35,8 +35,8 @@ impl Resolver for NativeOnly {
         Err(unknown(expr))
     }
 
-    fn check(&mut self, _expr: &Expr<'_>, _ty: &Type) -> Result<()> {
-        Ok(())
+    fn finish(&mut self, _expr: &Expr<'_>, ty: Type) -> Result<Type> {
+        Ok(ty)
     }
 }
 
@@ -134,16 +134,13 @@ impl Lowering<'_, '_> {
                 message,
             ));
         }
-        let ty = parameter
-            .annotation
-            .as_ref()
-            .map(|expr| self.annotation(expr))
-            .transpose()?;
-        if let (Some(expr), Some(ty)) = (&parameter.annotation, &ty)
-            && !ty.is_native()
-        {
-            self.resolver.check(expr, ty)?;
-        }
+        let ty = match &parameter.annotation {
+            None => None,
+            Some(expr) => match self.annotation(expr)? {
+                ty if ty.is_native() => Some(ty),
+                ty => Some(self.resolver.finish(expr, ty)?),
+            },
+        };
         let field = Field::new(name, kind, ty);
         match fields[side_start..]
             .iter_mut()
@@ -319,11 +316,11 @@ impl Lowering<'_, '_> {
                         ..
                     },
                 ],
-            ) => Args::Variadic(Box::new(self.ty(item)?)),
+            ) => Args::Variadic(Box::new(self.argument(item, spelling)?)),
             (Container::Tuple, args)
             | (Container::Dict, args @ [_, _])
             | (Container::List | Container::Set | Container::FrozenSet, args @ [_]) => {
-                self.types(args)?
+                self.types(args, spelling)?
             }
             _ => {
                 let wanted = if container == Container::Dict {
@@ -342,10 +339,19 @@ impl Lowering<'_, '_> {
         })
     }
 
-    fn types(&mut self, args: &[Expr<'_>]) -> Result<Args> {
-        Ok(Args::Of(
-            args.iter().map(|arg| self.ty(arg)).collect::<Result<_>>()?,
-        ))
+    fn types(&mut self, args: &[Expr<'_>], spelling: Spelling) -> Result<Args> {
+        let types = args.iter().map(|arg| self.argument(arg, spelling));
+        Ok(Args::Of(types.collect::<Result<_>>()?))
+    }
+
+    /// `typing` makes `NoneType` of `None`, the builtins take it as it is.
+    fn argument(&mut self, expr: &Expr<'_>, spelling: Spelling) -> Result<Type> {
+        match &expr.kind {
+            ExprKind::Constant(Constant::None) if spelling == Spelling::Builtin => {
+                Ok(Type::NoneValue)
+            }
+            _ => self.ty(expr),
+        }
     }
 
     fn literal(&mut self, expr: &Expr<'_>, args: &[Expr<'_>]) -> Result<Type> {

@@ -79,6 +79,9 @@ impl Constant {
                 out.push_str(&repr.replace("->", "-\\x3e"));
             }
             Self::Python(opaque) => out.push_str(&opaque.source),
+            // There is no word for infinity, but a number too large to be another.
+            Self::Float(value) if value.0.is_infinite() => out.push_str("1e999"),
+            Self::Imaginary(value) if value.0.is_infinite() => out.push_str("1e999j"),
             other => other.write_str(out),
         }
     }

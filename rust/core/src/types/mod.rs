@@ -29,8 +29,10 @@ pub enum Type {
     Complex,
     /// `bytes`
     Bytes,
-    /// `None`, or `NoneType`
+    /// `NoneType`, and `None` where Python makes it that
     None,
+    /// `None` as it stands, between the brackets of a builtin: `list[None]` is not `list[NoneType]`
+    NoneValue,
     /// `typing.Any`
     Any,
     /// `list`, `tuple`, `dict`, `set` or `frozenset`, with or without arguments.
@@ -187,7 +189,7 @@ impl Type {
     #[must_use]
     pub fn allows_none(&self) -> bool {
         match self {
-            Self::None => true,
+            Self::None | Self::NoneValue => true,
             Self::Union { members, .. } => members.iter().any(Self::allows_none),
             _ => false,
         }

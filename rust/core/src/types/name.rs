@@ -21,6 +21,7 @@ impl Type {
             Self::Complex => out.push_str("complex"),
             Self::Bytes => out.push_str("bytes"),
             Self::None => out.push_str("NoneType"),
+            Self::NoneValue => out.push_str("None"),
             Self::Any => out.push_str("Any"),
             Self::Generic {
                 container,

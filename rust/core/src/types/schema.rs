@@ -15,7 +15,7 @@ impl Type {
             Self::Float => Some(r#"{"type": "number"}"#.into()),
             Self::Bool => Some(r#"{"type": "boolean"}"#.into()),
             Self::Bytes => Some(r#"{"type": "string", "format": "binary"}"#.into()),
-            Self::None => Some(r#"{"type": "null"}"#.into()),
+            Self::None | Self::NoneValue => Some(r#"{"type": "null"}"#.into()),
             Self::Any => Some("{}".into()),
             Self::Generic {
                 container: Container::Dict,

@@ -57,6 +57,8 @@ impl Type {
                 write_list(out, values, Constant::write_source);
             }
             Self::Python(opaque) => out.push_str(&opaque.source),
+            // A bare `None` is `str` for DSPy, and `NoneType` is unknown to it next to a type of the caller's.
+            Self::None => out.push_str("Optional[None]"),
             plain => plain.write_display_name(out),
         }
     }

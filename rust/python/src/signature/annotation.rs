@@ -86,6 +86,7 @@ pub(super) fn to_python<'py>(
         Type::Complex => py.get_type::<PyComplex>().into_any(),
         Type::Bytes => py.get_type::<PyBytes>().into_any(),
         Type::None => py.None().bind(py).get_type().into_any(),
+        Type::NoneValue => py.None().into_bound(py),
         Type::Any => typing(py)?.any.bind(py).clone(),
         Type::Generic {
             container,
@@ -157,7 +158,7 @@ pub(super) fn from_python(
 ) -> PyResult<Type> {
     let py = annotation.py();
     if annotation.is_none() {
-        return Ok(Type::None);
+        return Ok(Type::NoneValue);
     }
     if let Some(ty) = scalar(annotation) {
         return Ok(ty);
@@ -307,4 +308,12 @@ fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<O
         name: name.into(),
         source: source.into(),
     })
+}
+
+/// An annotation as the text of a signature writes it.
+#[pyfunction]
+pub(crate) fn type_source(annotation: &Bound<'_, PyAny>) -> PyResult<String> {
+    let mut out = String::new();
+    from_python(annotation, &mut Vec::new())?.write_source(&mut out);
+    Ok(out)
 }

@@ -96,7 +96,7 @@ impl<'py> Checker<'_, 'py> {
                     || is_int(value)
             }
             Type::Bytes => value.is_instance_of::<PyBytes>(),
-            Type::None => value.is_none(),
+            Type::None | Type::NoneValue => value.is_none(),
             Type::Generic {
                 container, args, ..
             } => {

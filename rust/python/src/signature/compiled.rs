@@ -3,7 +3,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
-use dspex_core::signature::Signature;
+use dspex_core::signature::{Default, Signature};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
@@ -90,6 +90,20 @@ impl Compiled {
     pub(crate) fn details<'py>(&self, py: Python<'py>, index: usize) -> Option<&Bound<'py, PyAny>> {
         let host = self.core.fields()[index].host?;
         Some(self.objects[host as usize].bind(py))
+    }
+
+    /// What stands in for a missing value: a fresh copy of the default, what the factory makes, or None.
+    pub(crate) fn default_value<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.details(py, index) {
+            Some(details) if self.core.fields()[index].default != Default::Required => {
+                details.call_method0("get_default").map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(crate) fn equals(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {

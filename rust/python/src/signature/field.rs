@@ -91,6 +91,17 @@ impl Field {
         self.core().is_optional()
     }
 
+    /// Whether there is a default.
+    #[getter]
+    fn has_default(&self) -> bool {
+        self.core().default != Default::Required
+    }
+
+    /// A fresh copy of the default, or what its factory makes; None where there is neither.
+    fn get_default<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.compiled.default_value(py, self.index)
+    }
+
     /// What the class signature said beyond all this, or None.
     #[getter]
     fn _details<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

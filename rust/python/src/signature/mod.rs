@@ -14,6 +14,7 @@ use dspex_core::signature::{self as core, FieldState, Instructions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyString};
 
+pub(crate) use annotation::type_source;
 pub(crate) use compiled::Compiled;
 pub(crate) use field::Field;
 pub(crate) use read::{cache_clear, cache_info, cache_resize};

@@ -190,17 +190,21 @@ impl Resolver for NameResolver<'_> {
         converted.map_err(|error| self.fail(expr, error))
     }
 
-    fn check(&mut self, expr: &Expr<'_>, ty: &Type) -> Result<(), SignatureError> {
-        let problem = annotation::to_python(self.py, ty, &self.objects).and_then(|annotation| {
+    fn finish(&mut self, expr: &Expr<'_>, ty: Type) -> Result<Type, SignatureError> {
+        let found = annotation::to_python(self.py, &ty, &self.objects).and_then(|object| {
             let names = self.py.import("dspex.signature.names")?;
-            names
-                .getattr("problem")?
-                .call1((annotation,))?
-                .extract::<Option<(bool, String)>>()
+            let stripped = names.getattr("without_notes")?.call1((&object,))?;
+            let ty = if stripped.is(&object) {
+                ty
+            } else {
+                annotation::from_python(&stripped, &mut self.objects)?
+            };
+            let problem = names.getattr("problem")?.call1((stripped,))?;
+            Ok((ty, problem.extract::<Option<(bool, String)>>()?))
         });
-        match problem {
-            Ok(None) => Ok(()),
-            Ok(Some((is_type, message))) => {
+        match found {
+            Ok((ty, None)) => Ok(ty),
+            Ok((_, Some((is_type, message)))) => {
                 let code = if is_type {
                     Code::UnsupportedType
                 } else {

@@ -1,0 +1,14 @@
+"""How many generated cases the differential tests run: `ci` by default, `parity` for `make parity`."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
+
+settings.register_profile("ci", settings(max_examples=1_500, **_COMMON))
+settings.register_profile("quick", settings(max_examples=400, **{**_COMMON, "derandomize": False}))
+settings.register_profile("parity", settings(max_examples=25_000, **_COMMON))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
