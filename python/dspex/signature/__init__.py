@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dspex._core import Field
-from dspex.signature.value import CacheInfo, Signature, SignatureLike, SignatureMeta, Validation
+from dspex.signature.value import CacheInfo, Limits, Signature, SignatureLike, SignatureMeta, Validation
 
 if TYPE_CHECKING:
     from dspex.signature.fields import InputField, OutputField
@@ -14,6 +14,7 @@ __all__ = [
     "CacheInfo",
     "Field",
     "InputField",
+    "Limits",
     "OutputField",
     "Signature",
     "SignatureLike",

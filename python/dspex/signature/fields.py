@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from dspex._core import Field
 from dspex.errors import SignatureError
-from dspex.signature.names import problem
+from dspex.signature.names import note_source, problem
 
 __all__ = [
     "Details",
@@ -23,6 +23,7 @@ __all__ = [
     "OutputField",
     "annotated",
     "describe_field",
+    "read_annotated",
     "read_field",
     "read_info",
     "read_mapping",
@@ -91,7 +92,7 @@ class Details:
             # A constraint is an object with the argument as its attribute; anything else stays as it is.
             found = {name: getattr(note, name) for name in _CONSTRAINT_ARGUMENTS if hasattr(note, name)}
             settings |= found
-            if not found:
+            if not found and not isinstance(note, _PLAIN):
                 notes.append(note)
         return cls(settings, tuple(notes), extra) if settings or notes or extra else None
 
@@ -115,6 +116,8 @@ class Details:
     __hash__ = None  # type: ignore[assignment]
 
 
+_PLAIN = (str, bytes, int, float, complex, type(None))
+"""Notes that mean nothing to pydantic."""
 _BLANK = FieldInfo()
 _INFO_ATTRIBUTES = [
     name
@@ -244,6 +247,17 @@ def read_info(name: str, info: FieldInfo, annotation: Any) -> FieldSpec:
     )
 
 
+def read_annotated(name: str, kind: str, annotation: Any) -> FieldSpec:
+    """The field of a string signature whose type is `Annotated`, with what pydantic makes of the notes.
+
+    Raises:
+        SignatureError: If the type cannot be used.
+    """
+    field = InputField(**{UNTYPED: False}) if kind == "input" else OutputField()
+    info = FieldInfo.from_annotated_attribute(annotation, field)
+    return read_info(name, info, info.annotation)
+
+
 def describe_field(field: Field) -> FieldSpec:
     """A field of a signature as the core takes it again."""
     plain_desc, plain_prefix = field._is_plain
@@ -311,7 +325,7 @@ def source(field: Field) -> str:
     if field._details is not None:
         settings |= field._details.settings
         if field._details.notes:
-            type_ = f"Annotated[{type_}, {', '.join(map(repr, field._details.notes))}]"
+            type_ = f"Annotated[{type_}, {', '.join(map(note_source, field._details.notes))}]"
     if field._marked and not field.typed:
         settings[UNTYPED] = True
     call = "InputField" if field.kind == "input" else "OutputField"

@@ -59,7 +59,7 @@ def problem(annotation: Any) -> tuple[bool, str] | None:
     try:
         TypeAdapter(annotation)
     except (PydanticUserError, TypeError, ValueError) as error:
-        return True, f"pydantic cannot validate it: {str(error).splitlines()[0]}"
+        return True, f"pydantic cannot validate it: {str(error).splitlines()[0].split('. ')[0]}"
     return None
 
 
@@ -78,7 +78,7 @@ def _source_name(annotation: Any) -> str:
         return "..."
     args = get_args(annotation)
     if get_origin(annotation) is Annotated:
-        return f"Annotated[{type_source(args[0])}, {', '.join(map(repr, args[1:]))}]"
+        return f"Annotated[{type_source(args[0])}, {', '.join(map(note_source, args[1:]))}]"
     if args and not any(isinstance(arg, list) for arg in args):
         alias = getattr(annotation, "_name", None)
         base = f"typing.{alias}" if alias else _source_name(get_origin(annotation))
@@ -87,6 +87,19 @@ def _source_name(annotation: Any) -> str:
         known = annotation.__module__.split(".")[0] in MODULES
         return f"{annotation.__module__}.{annotation.__qualname__}" if known else annotation.__name__
     return str(annotation)
+
+
+def note_source(note: Any) -> str:
+    """Code for what stands beside a type in `Annotated`."""
+    from pydantic.fields import FieldInfo
+
+    from dspex.signature.fields import Details
+
+    if not isinstance(note, FieldInfo):
+        return repr(note)
+    details = Details.of(note, {})
+    settings = {} if details is None else details.settings
+    return f"Field({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
 def display_name(annotation: Any) -> str:

@@ -12,7 +12,7 @@ from dspex.errors import InputError, ReplyError, SignatureError
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["CacheInfo", "Signature", "SignatureLike", "SignatureMeta", "Validation"]
+__all__ = ["CacheInfo", "Limits", "Signature", "SignatureLike", "SignatureMeta", "Validation"]
 
 Validation = Literal["strict", "warn", "off"]
 """What to do about values that do not fit: raise, log a warning as DSPy does, or not look at them."""
@@ -31,6 +31,17 @@ class CacheInfo(NamedTuple):
     """Signatures held now."""
     capacity: int
     """Signatures held at most."""
+
+
+class Limits(NamedTuple):
+    """How much text a signature may be."""
+
+    length: int
+    """Bytes of UTF-8."""
+    depth: int
+    """Nested brackets, dots and quoted types; at zero only plain names pass."""
+    fields: int
+    """Fields on both sides together."""
 
 
 class _Delegate:
@@ -324,6 +335,29 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
     def cache_clear() -> None:
         """Forget all string signatures and set the counts to zero."""
         _core.signature_cache_clear()
+
+    @staticmethod
+    def limits() -> Limits:
+        """How much text a signature may be; all threads share it."""
+        return Limits(*_core.signature_limits())
+
+    @staticmethod
+    def set_limits(
+        *, length: int | None = None, depth: int | None = None, fields: int | None = None
+    ) -> Limits:
+        """Change how much text a signature may be, and return the limits from now on.
+
+        Signatures that are in the cache stay there.
+
+        Args:
+            length: Bytes of UTF-8, by default 65,536.
+            depth: Nested brackets, dots and quoted types, by default 64.
+            fields: Fields on both sides together, by default 1,024.
+        """
+        old = Signature.limits()
+        given = (length, depth, fields)
+        _core.signature_set_limits(*(was if new is None else new for was, new in zip(old, given, strict=True)))
+        return Signature.limits()
 
     # --- Python's own ------------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ mod _core {
     use super::router::Router;
     #[pymodule_export]
     use super::signature::{
-        Field, Handle, Signature, build, cache_clear, cache_info, cache_resize, type_source,
+        Field, Handle, Signature, build, cache_clear, cache_info, cache_resize, limits, set_limits,
+        type_source,
     };
     #[pymodule_export]
     use super::stream::ReplyStream;

@@ -20,7 +20,7 @@ impl fmt::Display for BadIndex {
         let Self { index, kind, len } = self;
         write!(
             f,
-            "index {index} is out of range: there are {len} {kind} fields, so -{} to {len} will do",
+            "there is no place {index} among the {kind} fields, only -{} to {len}",
             len + 1
         )
     }

@@ -26,10 +26,12 @@ pub(super) enum Token<'a> {
     End,
 }
 
+/// Sorted.
 const KEYWORDS: &[&str] = &[
-    "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del", "elif",
-    "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda",
-    "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
+    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
+    "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import",
+    "in", "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while",
+    "with", "yield",
 ];
 
 /// Makes tokens of one side of the arrow.
@@ -115,12 +117,26 @@ impl<'a> Lexer<'a> {
             "None" => Token::Constant(Constant::None),
             "True" => Token::Constant(Constant::Bool(true)),
             "False" => Token::Constant(Constant::Bool(false)),
-            // Python looks for keywords before it normalises, and so do we.
-            word if KEYWORDS.binary_search(&word).is_ok() => Token::Keyword(word),
-            word if word.is_ascii() || is_nfkc(word) => Token::Name(Cow::Borrowed(word)),
-            word => Token::Name(Cow::Owned(word.nfkc().collect())),
+            word if word.is_ascii() || is_nfkc(word) => match keyword(word) {
+                Some(keyword) => Token::Keyword(keyword),
+                None => Token::Name(Cow::Borrowed(word)),
+            },
+            word => {
+                // Python looks for keywords before it normalises and would take this one for a name, which no
+                // call could pass and no text could write again.
+                let name: String = word.nfkc().collect();
+                match keyword(&name) {
+                    Some(keyword) => Token::Keyword(keyword),
+                    None => Token::Name(Cow::Owned(name)),
+                }
+            }
         }
     }
+}
+
+fn keyword(word: &str) -> Option<&'static str> {
+    let at = KEYWORDS.binary_search(&word).ok()?;
+    Some(KEYWORDS[at])
 }
 
 /// A character for an error message: itself, or its code where it would not show.

@@ -11,12 +11,17 @@ pub struct Limits {
     pub fields: usize,
 }
 
+impl Limits {
+    /// Room for any signature that people write, and little enough for text from anywhere.
+    pub const DEFAULT: Self = Self {
+        length: 65_536,
+        depth: 64,
+        fields: 1_024,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            length: 65_536,
-            depth: 64,
-            fields: 1_024,
-        }
+        Self::DEFAULT
     }
 }

@@ -18,6 +18,9 @@ pub trait Resolver {
     /// The type that an expression stands for, when Rust does not know the name at its head.
     fn resolve(&mut self, expr: &Expr<'_>) -> Result<Type>;
 
+    /// A field whose type is `Annotated` with notes that mean something, such as `Field(gt=0)`.
+    fn annotated(&mut self, name: &str, kind: FieldKind, expr: &Expr<'_>) -> Result<Field>;
+
     /// The type of a whole field that is not all Rust's, as the host would have it, or why it cannot be one.
     fn finish(&mut self, expr: &Expr<'_>, ty: Type) -> Result<Type>;
 }
@@ -33,6 +36,11 @@ impl Resolver for NativeOnly {
 
     fn resolve(&mut self, expr: &Expr<'_>) -> Result<Type> {
         Err(unknown(expr))
+    }
+
+    fn annotated(&mut self, _name: &str, _kind: FieldKind, expr: &Expr<'_>) -> Result<Field> {
+        let message = "only Python can say what these notes mean";
+        Err(SignatureError::new(Code::Expression, expr.span, message))
     }
 
     fn finish(&mut self, _expr: &Expr<'_>, ty: Type) -> Result<Type> {
@@ -134,14 +142,14 @@ impl Lowering<'_, '_> {
                 message,
             ));
         }
-        let ty = match &parameter.annotation {
-            None => None,
+        let field = match &parameter.annotation {
+            None => Field::new(name, kind, None),
+            Some(expr) if self.has_meaning(expr) => self.resolver.annotated(name, kind, expr)?,
             Some(expr) => match self.annotation(expr)? {
-                ty if ty.is_native() => Some(ty),
-                ty => Some(self.resolver.finish(expr, ty)?),
+                ty if ty.is_native() => Field::new(name, kind, Some(ty)),
+                ty => Field::new(name, kind, Some(self.resolver.finish(expr, ty)?)),
             },
         };
-        let field = Field::new(name, kind, ty);
         match fields[side_start..]
             .iter_mut()
             .find(|known| *known.name == *name)
@@ -177,24 +185,27 @@ impl Lowering<'_, '_> {
         }
     }
 
+    /// Whether this is `Annotated` with a note that is more than a plain value.
+    fn has_meaning(&self, expr: &Expr<'_>) -> bool {
+        match &expr.kind {
+            ExprKind::Subscript(base, args) if self.is_name(base, "Annotated") => {
+                let (ty, notes) = args.split_at(args.len().min(1));
+                let plain = |note: &Expr<'_>| matches!(note.kind, ExprKind::Constant(_));
+                !notes.iter().all(plain) || ty.iter().any(|ty| self.has_meaning(ty))
+            }
+            _ => false,
+        }
+    }
+
     /// `Annotated[T, notes]`: pydantic keeps the type and drops notes that are plain values.
     fn annotated(&mut self, expr: &Expr<'_>, args: &[Expr<'_>]) -> Result<Type> {
         match args {
-            [ty, notes @ ..] if !notes.is_empty() => {
-                if let Some(note) = notes
-                    .iter()
-                    .find(|note| !matches!(note.kind, ExprKind::Constant(_)))
-                {
-                    let message = "an annotation with meaning cannot be written in a string";
-                    return Err(SignatureError::new(Code::Expression, note.span, message));
+            [ty, _, ..] => match &ty.kind {
+                ExprKind::Subscript(base, args) if self.is_name(base, "Annotated") => {
+                    self.annotated(ty, args)
                 }
-                match &ty.kind {
-                    ExprKind::Subscript(base, args) if self.is_name(base, "Annotated") => {
-                        self.annotated(ty, args)
-                    }
-                    _ => self.ty(ty),
-                }
-            }
+                _ => self.ty(ty),
+            },
             _ => Err(wrong_arguments(
                 expr.span,
                 "Annotated takes a type and at least one note",

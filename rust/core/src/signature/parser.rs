@@ -461,14 +461,20 @@ impl<'a, 'l> Parser<'a, 'l> {
         };
         if let Some(close) = close {
             let (_, open) = self.bump()?;
+            // The first item says whether braces hold a dict or a set.
+            let mut pairs = None;
             while !self.at(close) {
                 if self.token == Token::End {
                     return Err(self.unclosed_or(open, "a value"));
                 }
                 self.default()?;
-                if close == '}' && self.eat(':')? {
+                let pair = close == '}' && pairs != Some(false) && self.eat(':')?;
+                if pair {
                     self.default()?;
+                } else if pairs == Some(true) {
+                    return Err(self.unclosed_or(open, "':' behind the key"));
                 }
+                pairs = Some(pair);
                 if !self.eat(',')? && !self.at(close) {
                     return Err(self.unclosed_or(open, &format!("',' or '{close}'")));
                 }

@@ -17,7 +17,7 @@ use pyo3::types::{PyDict, PyMappingProxy, PyString};
 pub(crate) use annotation::type_source;
 pub(crate) use compiled::Compiled;
 pub(crate) use field::Field;
-pub(crate) use read::{cache_clear, cache_info, cache_resize};
+pub(crate) use read::{cache_clear, cache_info, cache_resize, limits, set_limits};
 
 use crate::errors;
 use field::FieldSpec;

@@ -16,6 +16,8 @@ const CAPACITY: usize = 1_000;
 static CACHE: LazyLock<Mutex<Cache<Arc<Entry>>>> =
     LazyLock::new(|| Mutex::new(Cache::new(CAPACITY)));
 
+static LIMITS: Mutex<Limits> = Mutex::new(Limits::DEFAULT);
+
 /// One meaning of a text.
 struct Entry {
     instructions: Option<Box<str>>,
@@ -92,7 +94,7 @@ fn compile(
     instructions: Option<&str>,
     resolver: &mut NameResolver<'_>,
 ) -> PyResult<Compiled> {
-    let limits = Limits::default();
+    let limits = *LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
     let instructions = instructions.map_or(Instructions::Default, Instructions::Given);
     let lowered = core::parse(source, &limits)
         .and_then(|ast| core::lower(source, &ast, &instructions, &limits, resolver));
@@ -137,4 +139,22 @@ pub(crate) fn cache_resize(capacity: usize) {
 pub(crate) fn cache_clear() {
     let gone = cache().clear();
     drop(gone);
+}
+
+/// How much text a signature may be: bytes, depth, fields.
+#[pyfunction(name = "signature_limits")]
+pub(crate) fn limits() -> (usize, usize, usize) {
+    let limits = *LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
+    (limits.length, limits.depth, limits.fields)
+}
+
+/// Changes how much text a signature may be.
+#[pyfunction(name = "signature_set_limits")]
+pub(crate) fn set_limits(length: usize, depth: usize, fields: usize) {
+    let limits = Limits {
+        length,
+        depth,
+        fields,
+    };
+    *LIMITS.lock().unwrap_or_else(PoisonError::into_inner) = limits;
 }

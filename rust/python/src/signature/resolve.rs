@@ -1,12 +1,15 @@
 //! Names that Rust does not know, given their meaning by Python.
 
 use dspex_core::signature::ast::{Expr, ExprKind};
-use dspex_core::signature::{Code, Resolver, SignatureError, is_native, plain, unknown};
+use dspex_core::signature::{
+    Code, Field, FieldKind, Resolver, SignatureError, is_native, plain, unknown,
+};
 use dspex_core::types::Type;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyEllipsis, PyTuple};
 
 use super::annotation;
+use super::field::FieldSpec;
 
 /// A name, and what it stood for.
 pub(super) type Binding = (Box<str>, Py<PyAny>);
@@ -141,7 +144,22 @@ impl<'py> NameResolver<'py> {
                 let tuple = PyTuple::new(self.py, items).map(Bound::into_any);
                 tuple.map_err(|error| self.fail(expr, error))
             }
-            ExprKind::Field(_) => Err(unknown(expr)),
+            ExprKind::Field(settings) => {
+                let kwargs = PyDict::new(self.py);
+                for (name, value) in settings {
+                    let value = self.evaluate(value)?;
+                    kwargs
+                        .set_item(&**name, value)
+                        .map_err(|error| self.fail(expr, error))?;
+                }
+                let call = || {
+                    self.py
+                        .import("pydantic")?
+                        .getattr("Field")?
+                        .call((), Some(&kwargs))
+                };
+                call().map_err(|error| self.refuse(expr, &error))
+            }
         }
     }
 
@@ -173,6 +191,15 @@ impl<'py> NameResolver<'py> {
         })
     }
 
+    /// The refusal of whoever was asked, in their words.
+    fn refuse(&self, expr: &Expr<'_>, error: &PyErr) -> SignatureError {
+        SignatureError::new(
+            Code::Expression,
+            expr.span,
+            error.value(self.py).to_string(),
+        )
+    }
+
     fn fail(&mut self, expr: &Expr<'_>, error: PyErr) -> SignatureError {
         self.error = Some(error);
         unknown(expr)
@@ -188,6 +215,22 @@ impl Resolver for NameResolver<'_> {
         let object = self.evaluate(expr)?;
         let converted = annotation::from_python(&object, &mut self.objects);
         converted.map_err(|error| self.fail(expr, error))
+    }
+
+    fn annotated(
+        &mut self,
+        name: &str,
+        kind: FieldKind,
+        expr: &Expr<'_>,
+    ) -> Result<Field, SignatureError> {
+        let annotation = self.evaluate(expr)?;
+        let describe = || -> PyResult<FieldSpec<'_>> {
+            let fields = self.py.import("dspex.signature.fields")?;
+            let spec = fields.getattr("read_annotated")?;
+            spec.call1((name, kind.to_string(), annotation))?.extract()
+        };
+        let lowered = describe().and_then(|spec| spec.lower(&mut self.objects));
+        lowered.map_err(|error| self.refuse(expr, &error))
     }
 
     fn finish(&mut self, expr: &Expr<'_>, ty: Type) -> Result<Type, SignatureError> {
