@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dspex.pool import Pool, PoolSpec
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure
-    from dspex.signature import Signature
+    from dspex.signature import InputField, OutputField, Signature
     from dspex.template import Template
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "ChatAdapter",
     "Completions",
     "DspexError",
+    "InputField",
     "JSONAdapter",
+    "OutputField",
     "Pool",
     "PoolSpec",
     "Predict",
@@ -44,17 +46,19 @@ _HOME = {
     "ChatAdapter": "dspex.adapters",
     "Completions": "dspex.prediction",
     "DspexError": "dspex.errors",
+    "InputField": "dspex.signature",
     "JSONAdapter": "dspex.adapters",
     "LM": "dspex.lm",
+    "OutputField": "dspex.signature",
     "Pool": "dspex.pool",
     "PoolSpec": "dspex.pool",
     "Predict": "dspex.modules",
     "Prediction": "dspex.prediction",
     "Runtime": "dspex.runtime",
     "Signature": "dspex.signature",
-    "configure": "dspex.runtime",
-    "XMLAdapter": "dspex.adapters",
     "Template": "dspex.template",
+    "XMLAdapter": "dspex.adapters",
+    "configure": "dspex.runtime",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 

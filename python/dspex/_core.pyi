@@ -7,23 +7,6 @@ from typing_extensions import disjoint_base
 
 from dspex.adapters.events import Event
 from dspex.adapters.tolerant import Repair
-__all__ = [
-    "Compiled",
-    "Field",
-    "Plan",
-    "Router",
-    "Signature",
-    "__version__",
-    "_debug_build",
-    "build",
-    "signature_cache_clear",
-    "signature_cache_info",
-    "signature_cache_resize",
-    "signature_limits",
-    "signature_set_limits",
-    "type_source",
-]
-
 __version__: str
 _debug_build: bool
 

@@ -6,13 +6,16 @@ import warnings
 from typing import Any
 
 import dspy
+import pytest
 from dspy.adapters.utils import get_annotation_name
 from hypothesis import given, note
+from tests.parity.signature_differences import DIFFERENCES
+from tests.parity.signature_texts import mistakes, signatures
 
 from dspex.errors import SignatureError
 from dspex.signature import Signature
-from tests.parity.signature_differences import DIFFERENCES
-from tests.parity.signature_texts import mistakes, signatures
+
+pytestmark = pytest.mark.timeout(1_800)
 
 
 def theirs(text: str) -> type[dspy.Signature] | Exception:
@@ -28,11 +31,12 @@ def ours(text: str) -> Signature | SignatureError:
     try:
         return Signature(text)
     except SignatureError as error:
-        start, end = error.span
-        assert 0 <= start <= end <= len(text)
-        assert error.code
-        assert error.hint
-        return error
+        refusal = error
+    start, end = refusal.span or (0, -1)
+    assert 0 <= start <= end <= len(text)
+    assert refusal.code
+    assert refusal.hint
+    return refusal
 
 
 def agree(text: str) -> None:
@@ -65,8 +69,11 @@ def same(got: Signature, expected: type[dspy.Signature]) -> None:
 
 
 def normal(name: str) -> Any:
-    """The letters of a type's name. `typing` keeps the first of two equal types that it ever saw, and equal are
-    two unions or two literals in different orders; so the order in DSPy's depends on what ran before."""
+    """The letters of a type's name, in no order.
+
+    `typing` keeps the first of two equal types that it ever saw, and unions or literals in different orders are
+    equal; so the order in DSPy's types depends on what ran before.
+    """
     return sorted(name)
 
 

@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from dspex.errors import SignatureError
 

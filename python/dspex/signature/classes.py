@@ -79,9 +79,7 @@ def _read(cls: str, key: str, value: Any, annotation: Any) -> FieldSpec:
         )
     if annotation is None:
         return read_field(key, value, str)._replace(typed=False, marked=True)
-    # pydantic takes metadata out of Annotated and joins it with the field's own.
-    info = FieldInfo.from_annotated_attribute(annotation, value)
-    return read_field(key, info, info.annotation)
+    return read_field(key, value, annotation)
 
 
 def _refuse_other_values(cls: str, namespace: dict[str, Any], hints: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from dspex._core import Field
 from dspex.errors import SignatureError
-from dspex.signature.names import note_source, problem
+from dspex.signature.names import note_source, problem, value_source, without_notes
 
 __all__ = [
     "Details",
@@ -181,7 +181,7 @@ def read_mapping(fields: Mapping[str, Any]) -> list[FieldSpec]:
     """
     if not isinstance(fields, Mapping):
         raise SignatureError(
-            f"a signature is not made of a {type(fields).__name__}",
+            f"a value of class {type(fields).__name__} is not a signature",
             code="signature-source",
             hint="pass a string, a dict of fields, or use Signature.of for a class",
         )
@@ -209,11 +209,15 @@ def read_field(name: str, field: Any, type_: Any = None) -> FieldSpec:
         return spec if type_ is None else spec._replace(annotation=_check_type(name, type_))
     if not isinstance(field, FieldInfo):
         raise SignatureError(
-            f"field {name!r} is a {type(field).__name__}",
+            f"field {name!r} is a value of class {type(field).__name__}",
             code="field-value",
             hint="give InputField(...), OutputField(...) or a pair of type and field",
         )
     type_ = field.annotation if type_ is None else type_
+    if without_notes(type_) is not type_:
+        # pydantic joins what `Annotated` says with what the field says.
+        field = FieldInfo.from_annotated_attribute(type_, field)
+        type_ = field.annotation
     return read_info(name, field, str if type_ is None else type_)
 
 
@@ -329,7 +333,9 @@ def source(field: Field) -> str:
     if field._marked and not field.typed:
         settings[UNTYPED] = True
     call = "InputField" if field.kind == "input" else "OutputField"
-    return f"({type_}, {call}({', '.join(f'{key}={value!r}' for key, value in settings.items())}))"
+    return (
+        f"({type_}, {call}({', '.join(f'{key}={value_source(value)}' for key, value in settings.items())}))"
+    )
 
 
 def updates(field: Field) -> dict[str, Any]:
@@ -377,5 +383,7 @@ def _text(name: str, key: str, text: Any) -> str | None:
     if text is None or isinstance(text, str):
         return text
     raise SignatureError(
-        f"{key} of field {name!r} is a {type(text).__name__}", code="field-text", hint=f"{key} is a string"
+        f"{key} of field {name!r} is a value of class {type(text).__name__}",
+        code="field-text",
+        hint=f"{key} is a string",
     )

@@ -6,6 +6,7 @@ modules. No other module is ever imported because a text says so.
 
 from __future__ import annotations
 
+import enum
 import sys
 import types
 import typing
@@ -53,12 +54,13 @@ def problem(annotation: Any) -> tuple[bool, str] | None:
     """Why an annotation cannot be a field's type, and whether it is a type at all; None where it can."""
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
+    from pydantic_core import SchemaError
 
     if not isinstance(annotation, _TYPES):
-        return False, f"a {type(annotation).__name__} is not a type"
+        return False, f"it is a value of class {type(annotation).__name__}, not a type"
     try:
         TypeAdapter(annotation)
-    except (PydanticUserError, TypeError, ValueError) as error:
+    except (PydanticUserError, SchemaError, TypeError, ValueError) as error:
         return True, f"pydantic cannot validate it: {str(error).splitlines()[0].split('. ')[0]}"
     return None
 
@@ -74,8 +76,8 @@ def names_of(annotation: Any) -> tuple[str, str]:
 
 
 def _source_name(annotation: Any) -> str:
-    if annotation is ...:
-        return "..."
+    if annotation is ... or isinstance(annotation, enum.Enum):
+        return "..." if annotation is ... else value_source(annotation)
     args = get_args(annotation)
     if get_origin(annotation) is Annotated:
         return f"Annotated[{type_source(args[0])}, {', '.join(map(note_source, args[1:]))}]"
@@ -96,10 +98,19 @@ def note_source(note: Any) -> str:
     from dspex.signature.fields import Details
 
     if not isinstance(note, FieldInfo):
-        return repr(note)
+        return value_source(note)
     details = Details.of(note, {})
     settings = {} if details is None else details.settings
-    return f"Field({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+    return f"Field({', '.join(f'{key}={value_source(value)}' for key, value in settings.items())})"
+
+
+def value_source(value: Any) -> str:
+    """Code for a value: its `repr`, or its name where that is no code."""
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__qualname__}.{value.name}"
+    if isinstance(value, type | types.FunctionType):
+        return value.__qualname__
+    return repr(value)
 
 
 def display_name(annotation: Any) -> str:

@@ -356,7 +356,9 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
         """
         old = Signature.limits()
         given = (length, depth, fields)
-        _core.signature_set_limits(*(was if new is None else new for was, new in zip(old, given, strict=True)))
+        _core.signature_set_limits(
+            *(was if new is None else new for was, new in zip(old, given, strict=True))
+        )
         return Signature.limits()
 
     # --- Python's own ------------------------------------------------------------------------------------

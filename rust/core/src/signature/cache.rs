@@ -21,7 +21,7 @@ pub struct Cache<V> {
 pub struct CacheInfo {
     /// Lookups that found their value.
     pub hits: u64,
-    /// Lookups that did not.
+    /// Values that had to be made.
     pub misses: u64,
     /// Values held now.
     pub len: usize,
@@ -42,16 +42,13 @@ impl<V> Cache<V> {
         }
     }
 
-    /// What `pick` returns for one of the values of the text, the latest first; counts a hit or a miss.
+    /// What `pick` returns for one of the values of the text, the latest first; counts a hit.
     pub fn get<T>(&mut self, text: &str, pick: impl FnMut(&V) -> Option<T>) -> Option<T> {
         let found = self
             .entries
             .get(text)
             .and_then(|values| values.iter().rev().find_map(pick));
-        match found {
-            Some(_) => self.hits += 1,
-            None => self.misses += 1,
-        }
+        self.hits += u64::from(found.is_some());
         found
     }
 
@@ -61,9 +58,10 @@ impl<V> Cache<V> {
         self.entries.peek(text).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds a value and returns those that had to go for it.
+    /// Adds a value that had to be made, counts a miss, and returns the values that had to go for it.
     #[must_use]
     pub fn insert(&mut self, text: &str, value: V) -> Vec<V> {
+        self.misses += 1;
         if self.capacity == 0 {
             return vec![value];
         }

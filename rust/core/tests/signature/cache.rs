@@ -15,7 +15,7 @@ fn lookups_are_counted() {
         cache.info(),
         CacheInfo {
             hits: 1,
-            misses: 2,
+            misses: 1,
             len: 1,
             capacity: 10
         }

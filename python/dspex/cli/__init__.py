@@ -1,0 +1,42 @@
+"""The command `dspex`.
+
+Each sub-command is a module of this package with `add(commands)`, which declares its arguments and sets
+`run`, a function of the parsed arguments that returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dspex import __version__
+from dspex.cli import signature
+from dspex.errors import DspexError
+
+__all__ = ["main"]
+
+COMMANDS = (signature,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Args:
+        argv: The arguments behind the command's name; by default those of the process.
+
+    Returns:
+        The exit code: 0 when all went well, 2 when the input was wrong, with the reason on standard error.
+    """
+    parser = argparse.ArgumentParser(prog="dspex", description="Serve DSPy programs: tools for the shell.")
+    parser.add_argument("--version", action="version", version=f"dspex {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except DspexError as error:
+        print(f"dspex: {error}", file=sys.stderr)
+        return 2
+    return code

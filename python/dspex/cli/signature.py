@@ -1,0 +1,51 @@
+"""`dspex signature TEXT`: what a signature says, and the prompt it makes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Declare the sub-command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "signature", help="show the fields and the prompt of a signature, or where its mistake is"
+    )
+    parser.add_argument("text", help='the signature, as in "question, context: list[str] -> answer"')
+    parser.add_argument("-i", "--instructions", help="what to do; DSPy's sentence by default")
+    parser.add_argument(
+        "--adapter", choices=["chat", "json"], default="chat", help="whose prompt (default: chat)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the signature.
+
+    Raises:
+        SignatureError: If the text is not a signature.
+    """
+    import dspex
+
+    signature = dspex.Signature(arguments.text, arguments.instructions)
+    adapter = dspex.ChatAdapter() if arguments.adapter == "chat" else dspex.JSONAdapter()
+    messages = adapter.format(signature, [], {name: f"{{{name}}}" for name in signature.input_fields})
+    if arguments.json:
+        print(json.dumps({**signature.describe(), "messages": messages}, ensure_ascii=False, indent=2))
+        return 0
+    print(signature.text)
+    for side, fields in (("inputs", signature.input_fields), ("outputs", signature.output_fields)):
+        print(f"\n{side}:")
+        width = max(map(len, fields), default=0)
+        for name, field in fields.items():
+            print(f"  {name:{width}}  {field.type_name}{' (optional)' if field.optional else ''}")
+    print("\ninstructions:")
+    print("\n".join(f"  {line}" for line in signature.instructions.splitlines()))
+    print(f"\nprompt ({arguments.adapter}):")
+    for message in messages:
+        print(f"--- {message['role']} ---\n{message['content']}")
+    return 0

@@ -1,0 +1,99 @@
+"""Every mistake is one clear error: the corpus for text, a table for everything made in Python."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from dspex.errors import SignatureError
+from dspex.signature import InputField, OutputField, Signature
+
+CORPUS = Path(__file__).parents[2] / "testdata" / "signature"
+TEXTS = sorted((CORPUS / "errors").glob("*.txt"))
+
+
+@pytest.fixture(autouse=True)
+def limits() -> Iterator[None]:
+    before = Signature.limits()
+    yield
+    Signature.set_limits(**before._asdict())
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_a_mistake_in_a_text_is_shown_with_its_place_and_what_to_do(path):
+    source, expected = path.read_bytes().decode().split("\n---\n")
+    if source.startswith("limits: "):
+        limit, source = source.removeprefix("limits: ").split("\n", 1)
+        name, value = limit.split("=")
+        Signature.set_limits(**{name: int(value)})
+
+    with pytest.raises(SignatureError) as caught:
+        Signature(source)
+
+    assert f"{caught.value}\n" == expected
+    assert caught.value.source == source
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+class Plain:
+    pass
+
+
+def _class(**body: Any) -> Any:
+    annotations = {key: str for key in body if key not in ("loose",)}
+    return type(Signature)(
+        "Made", (Signature,), {"__annotations__": annotations, "__module__": __name__, **body}
+    )
+
+
+QA = _class(question=InputField(), answer=OutputField())
+MISTAKES: dict[str, Callable[[], Any]] = {
+    "class-call": lambda: QA(question="?"),
+    "signature-source": lambda: Signature(5),
+    "signature-source-class": lambda: Signature.of(int),
+    "field-name": lambda: Signature({"my field": InputField()}),
+    "field-name-keyword": lambda: Signature({"class": InputField()}),
+    "underscore-name": lambda: Signature({"_a": InputField()}),
+    "reserved-name": lambda: Signature({"fields": InputField()}),
+    "field-value": lambda: Signature({"a": int}),
+    "field-kind": lambda: Signature({"a": __import__("pydantic").Field()}),
+    "field-kind-class": lambda: _class(a=5),
+    "field-kind-loose": lambda: _class(loose=5),
+    "field-text": lambda: Signature({"a": InputField(desc=5)}),
+    "field-index": lambda: Signature("a -> b").insert(7, "c", InputField()),
+    "no-such-field": lambda: Signature("a -> b").with_updated_fields("c", desc="?"),
+    "bad-state": lambda: Signature("a -> b").load_state({"instructions": "x"}),
+    "bad-state-form": lambda: Signature("a -> b").load_state({"instructions": 5, "fields": []}),
+    "unsupported-type": lambda: Signature({"a": (Plain, InputField())}),
+    "not-a-type": lambda: Signature({"a": (5, InputField())}),
+    "unsupported-type-surrogate": lambda: Signature({"a": (Literal["\ud800"], InputField())}),
+    "surrogate": lambda: Signature("a\ud800 -> b"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_python_says_what_to_do(name):
+    with pytest.raises(SignatureError) as caught:
+        MISTAKES[name]()
+
+    message = str(caught.value).replace(f"{__name__}.", "")
+    assert f"{message}\n" == (CORPUS / "errors_python" / f"{name}.txt").read_text()
+    assert caught.value.hint
+
+
+def test_an_exception_of_the_lookup_reaches_the_caller_as_it_is():
+    class Names(dict):
+        def __hash__(self):
+            return 1
+
+    class Odd:
+        __name__ = property(lambda _self: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        Signature("a: Odd -> b", types={"Odd": Odd()})
+    with pytest.raises(TypeError):
+        Signature("a -> b", types={5: int})
