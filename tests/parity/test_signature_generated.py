@@ -71,8 +71,8 @@ def same(got: Signature, expected: type[dspy.Signature]) -> None:
 def normal(name: str) -> Any:
     """The letters of a type's name, in no order.
 
-    `typing` keeps the first of two equal types that it ever saw, and unions or literals in different orders are
-    equal; so the order in DSPy's types depends on what ran before.
+    `typing` keeps the first of two equal types that it ever saw, and unions or literals in different orders
+    are equal; so the order in DSPy's types depends on what ran before.
     """
     return sorted(name)
 

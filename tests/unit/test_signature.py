@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Optional
 
+import dspy
 import pydantic
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
@@ -21,6 +23,8 @@ from typing_extensions import TypedDict
 import dspex
 from dspex.errors import InputError, ReplyError, SignatureError
 from dspex.signature import InputField, OutputField, Signature, SignatureMeta
+
+OptionalInt = Optional[int]  # noqa: UP045 - the other spelling of int | None
 
 
 @dataclass
@@ -43,8 +47,9 @@ class Movie(TypedDict):
 
 
 class QA(Signature):
-    """Answer
-    well.
+    """Answer.
+
+    Well.
     """
 
     limit: ClassVar[int] = 5
@@ -108,6 +113,45 @@ def test_signatures_with_equal_notes_are_equal_though_the_notes_are_two():
     assert made().fields["a"]._details != 5
 
 
+def test_notes_of_annotated_in_a_string_mean_what_pydantic_makes_of_them():
+    signature = Signature(
+        "a: Annotated[int, Field(gt=5, default=7)], b: Annotated[str, Upper]"
+        " -> c: Annotated[int, Field(le=3)]",
+        types={"Upper": AfterValidator(str.upper)},
+    )
+    field = signature.fields["a"]
+
+    assert (field.annotation, field.desc, field.get_default()) == (int, "${a}", 7)
+    assert signature.fields["c"].kind == "output"
+    with pytest.raises(InputError, match="a: Input should be greater than 5"):
+        signature.validate_inputs({"a": 3, "b": "x"})
+    with pytest.raises(ReplyError, match="c: Input should be less than or equal to 3"):
+        signature.validate_outputs({"c": 4})
+
+
+def test_dspys_classes_are_signatures_and_go_back():
+    class Theirs(dspy.Signature):
+        """Answer."""
+
+        question: str = dspy.InputField(desc="what")
+        effort: int = dspy.InputField(ge=1, default=2)
+        thought: dspy.Reasoning = dspy.OutputField()
+        answer: list[Person] = dspy.OutputField()
+
+    signature = Signature.of(Theirs)
+
+    assert signature.text.startswith("question: str, effort: int -> thought: ")
+    assert signature.fields["thought"].type_name == "str"
+    assert signature.fields["effort"].constraints == "greater than or equal to: 1"
+    assert signature.to_dspy().equals(Theirs)
+    assert Theirs.equals(signature.to_dspy())
+    assert signature.input_defaults() == {"effort": 2}
+    with pytest.raises(SignatureError, match="is not a signature"):
+        Signature.of(int)
+    with pytest.raises(SignatureError, match="is not a signature"):
+        Signature.of(5)
+
+
 def test_names_come_from_types_then_from_the_callers_frame_then_from_modules():
     @dataclass
     class Local:
@@ -119,6 +163,7 @@ def test_names_come_from_types_then_from_the_callers_frame_then_from_modules():
     )
     made = [field.annotation for field in signature.input_fields.values()]
 
+    assert Signature.of("a: Local -> b").fields["a"].annotation is Local
     assert made[:4] == [Local, list[Animal], int, __import__("datetime").date]
     assert made[4] == Literal[Color.RED]
     assert made[5] is Local
@@ -159,10 +204,13 @@ def test_types_that_only_python_can_put_together():
         (Annotated[int, "x"], "int", "int"),
         (list[Annotated[int, "it's"]], "list[Annotated[int, it's]]", 'list[Annotated[int, "it\'s"]]'),
         (list[Literal["it's", 'say "x"', 'it\'s "x"']], None, None),
-        (Union[int, None], "Union[int, NoneType]", "Optional[int]"),
+        (OptionalInt, "Union[int, NoneType]", "Optional[int]"),
         (int | None, "Union[int, NoneType]", "int | None"),
         (dict[str, Animal | None], "dict[str, Union[Animal, NoneType]]", "dict[str, Animal | None]"),
         (list[Color], "list[Color]", "list[Color]"),
+        (Sequence[int | None], "Sequence[Union[int, NoneType]]", None),
+        (Sequence[Literal["x", "it's", 'say "x"']], "Sequence[Literal['x', \"it's\", 'say \"x\"']]", None),
+        (Sequence[Literal['it\'s "x"']], "Sequence[Literal['it\\'s \"x\"']]", None),
         (tuple[Animal, ...], "tuple[Animal, Ellipsis]", "tuple[Animal, ...]"),
         (Literal[1.5, b"x", Color.RED, None], "Literal[1.5, b'x', Color.RED, None]", None),
     ],
@@ -259,19 +307,19 @@ def test_ten_thousand_signatures_leave_no_more_memory_than_two_thousand():
 
     import psutil
 
+    def use(i: int) -> None:
+        signature = Signature(f"question{i}: str, context: list[str] -> answer: Literal['a', 'b']")
+        assert signature.fields["context"].annotation == list[str]
+
     process = psutil.Process()
     Signature.cache_resize(1_000)
     tracemalloc.start()
     try:
         for i in range(2_000):
-            Signature(f"question{i}: str, context: list[str] -> answer: Literal['a', 'b']").fields[
-                "context"
-            ].annotation  # noqa: B018
+            use(i)
         python, resident = tracemalloc.get_traced_memory()[0], process.memory_info().rss
         for i in range(2_000, 10_000):
-            Signature(f"question{i}: str, context: list[str] -> answer: Literal['a', 'b']").fields[
-                "context"
-            ].annotation  # noqa: B018
+            use(i)
         assert tracemalloc.get_traced_memory()[0] - python < 200_000
         # The allocator keeps a page here and there; a leak of what a signature holds would be 20 MB.
         assert process.memory_info().rss - resident < 4_000_000
@@ -284,7 +332,7 @@ def test_ten_thousand_signatures_leave_no_more_memory_than_two_thousand():
 
 def test_a_class_stands_for_its_signature():
     assert QA.signature == "question, count, hint -> people, answer"
-    assert QA.instructions == "Answer\nwell."
+    assert QA.instructions == "Answer.\n\nWell."
     assert QA.fields["question"].desc == "what to answer"
     assert QA.fields["count"].constraints == "greater than: 3"
     assert QA.fields["hint"].typed is False
@@ -300,12 +348,13 @@ def test_a_class_stands_for_its_signature():
 
 
 def test_operations_of_a_class_make_values():
-    changed = QA.with_instructions("Other.").append("more", OutputField(), bool)
+    changed = QA.with_instructions("Other.").append_instructions("More.")
+    changed = changed.append("more", OutputField(), bool)
 
     assert isinstance(changed, Signature)
-    assert changed.instructions == "Other."
+    assert changed.instructions == "Other.\n\nMore."
     assert list(changed.output_fields) == ["people", "answer", "more"]
-    assert QA.instructions == "Answer\nwell."
+    assert QA.instructions == "Answer.\n\nWell."
     with pytest.raises(AttributeError, match="immutable"):
         QA.instructions = "Mine."
     assert callable(Signature.append)
@@ -325,14 +374,14 @@ def test_a_subclass_inherits_fields_and_instructions():
 
     assert Base.instructions == "Given the fields `a`, produce the fields `b`."
     assert Sub.instructions == Base.instructions
-    assert Sub.text == "c: Optional[Color] -> a: float, b: str"
+    assert Sub.text == "c: Color | None -> a: float, b: str"
     assert Third.instructions == "Third."
     assert list(Third.fields) == ["question", "count", "hint", "c", "people", "answer", "a", "b"]
 
 
 def test_an_empty_docstring_means_no_instructions():
     class Empty(Signature):
-        """"""
+        __doc__ = ""
 
         a: str = InputField()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 import pytest
 
 from dspex.errors import SignatureError
@@ -60,7 +61,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "underscore-name": lambda: Signature({"_a": InputField()}),
     "reserved-name": lambda: Signature({"fields": InputField()}),
     "field-value": lambda: Signature({"a": int}),
-    "field-kind": lambda: Signature({"a": __import__("pydantic").Field()}),
+    "field-kind": lambda: Signature({"a": pydantic.Field()}),
     "field-kind-class": lambda: _class(a=5),
     "field-kind-loose": lambda: _class(loose=5),
     "field-text": lambda: Signature({"a": InputField(desc=5)}),

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from dspex._core import Field
 from dspex.errors import SignatureError
-from dspex.signature.names import note_source, problem, value_source, without_notes
+from dspex.signature.names import arguments_source, note_source, problem, without_notes
 
 __all__ = [
     "Details",
@@ -333,9 +333,7 @@ def source(field: Field) -> str:
     if field._marked and not field.typed:
         settings[UNTYPED] = True
     call = "InputField" if field.kind == "input" else "OutputField"
-    return (
-        f"({type_}, {call}({', '.join(f'{key}={value_source(value)}' for key, value in settings.items())}))"
-    )
+    return f"({type_}, {call}({arguments_source(settings)}))"
 
 
 def updates(field: Field) -> dict[str, Any]:

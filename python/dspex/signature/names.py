@@ -100,8 +100,12 @@ def note_source(note: Any) -> str:
     if not isinstance(note, FieldInfo):
         return value_source(note)
     details = Details.of(note, {})
-    settings = {} if details is None else details.settings
-    return f"Field({', '.join(f'{key}={value_source(value)}' for key, value in settings.items())})"
+    return f"Field({arguments_source({} if details is None else details.settings)})"
+
+
+def arguments_source(arguments: dict[str, Any]) -> str:
+    """Code for the keyword arguments of a call."""
+    return ", ".join(f"{name}={value_source(value)}" for name, value in arguments.items())
 
 
 def value_source(value: Any) -> str:
@@ -117,8 +121,6 @@ def display_name(annotation: Any) -> str:
     """The name of a type as DSPy's prompts show it."""
     origin = get_origin(annotation)
     if origin is None:
-        if shown_as_text(annotation):
-            return "str"
         name = getattr(annotation, "__name__", None)
         if name == "Reasoning" and annotation.__module__ == "dspy.adapters.types.reasoning":
             return "str"  # to a model it is text like any other
@@ -130,12 +132,6 @@ def display_name(annotation: Any) -> str:
         _quoted(arg) if quote and isinstance(arg, str) else display_name(arg) for arg in get_args(annotation)
     )
     return f"{display_name(origin)}[{', '.join(args)}]"
-
-
-def shown_as_text(annotation: Any) -> bool:
-    """Whether this is DSPy's `Reasoning`, which prompts call `str`."""
-    dspy = sys.modules.get("dspy")
-    return dspy is not None and annotation is getattr(dspy, "Reasoning", None)
 
 
 def _quoted(text: str) -> str:

@@ -105,12 +105,10 @@ impl<V> Cache<V> {
 
     fn shrink(&mut self) -> Vec<V> {
         let mut gone = Vec::new();
-        while self.len > self.capacity {
-            let only_text = self.entries.len() == 1;
-            let Some((_, oldest)) = self.entries.iter_mut().next_back() else {
-                break;
-            };
-            if only_text && oldest.len() > 1 {
+        while self.len > self.capacity
+            && let Some((_, oldest)) = self.entries.iter_mut().next_back()
+        {
+            if oldest.len() > 1 && oldest.len() == self.len {
                 // The last text left goes value by value, so that what was just added stays.
                 gone.push(oldest.remove(0));
                 self.len -= 1;

@@ -18,10 +18,10 @@ pub struct BadIndex {
 impl fmt::Display for BadIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { index, kind, len } = self;
+        let (kind, first) = (kind.name(), len + 1);
         write!(
             f,
-            "there is no place {index} among the {kind} fields, only -{} to {len}",
-            len + 1
+            "there is no place {index} among the {kind} fields, only -{first} to {len}"
         )
     }
 }

@@ -1,7 +1,6 @@
 //! One field of a signature.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use super::infer_prefix;
@@ -16,12 +15,11 @@ pub enum FieldKind {
     Output,
 }
 
-impl fmt::Display for FieldKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Input => "input",
-            Self::Output => "output",
-        })
+impl FieldKind {
+    /// `"input"` or `"output"`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        ["input", "output"][self as usize]
     }
 }
 

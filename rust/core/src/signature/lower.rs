@@ -51,15 +51,15 @@ impl Resolver for NativeOnly {
 /// The error for an expression whose head nobody knows.
 #[must_use]
 pub fn unknown(expr: &Expr<'_>) -> SignatureError {
-    match &expr.kind {
-        ExprKind::Name(name) => SignatureError::new(
-            Code::UnknownName,
-            expr.span,
-            format!("the name '{name}' is not known"),
-        ),
-        ExprKind::Attribute(base, _) | ExprKind::Subscript(base, _) => unknown(base),
-        _ => SignatureError::new(Code::NotAType, expr.span, "this is not a type"),
+    let mut head = expr;
+    while let ExprKind::Attribute(base, _) | ExprKind::Subscript(base, _) = &head.kind {
+        head = base;
     }
+    let ExprKind::Name(name) = &head.kind else {
+        return not_a_type(head.span);
+    };
+    let message = format!("the name '{name}' is not known");
+    SignatureError::new(Code::UnknownName, head.span, message)
 }
 
 /// Names that DSPy's metaclass reads while it makes the class, and pydantic's own.

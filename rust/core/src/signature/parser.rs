@@ -37,11 +37,8 @@ pub struct Ast<'a> {
 pub fn parse<'a>(source: &'a str, limits: &Limits) -> Result<Ast<'a>> {
     if source.len() > limits.length {
         // The whole text is the place: any shorter one might cut a character in two.
-        let message = format!(
-            "the text has {} bytes, more than the {} allowed",
-            source.len(),
-            limits.length
-        );
+        let (length, limit) = (source.len(), limits.length);
+        let message = format!("the text has {length} bytes, more than the {limit} allowed");
         return Err(SignatureError::new(
             Code::TooLong,
             Span {
@@ -92,10 +89,8 @@ pub fn parse<'a>(source: &'a str, limits: &Limits) -> Result<Ast<'a>> {
             .chain(&outputs)
             .nth(limits.fields)
             .map_or(arrow, |field| field.span);
-        let message = format!(
-            "there are {count} fields, more than the {} allowed",
-            limits.fields
-        );
+        let limit = limits.fields;
+        let message = format!("there are {count} fields, more than the {limit} allowed");
         return Err(SignatureError::new(Code::TooManyFields, beyond, message));
     }
     Ok(Ast { inputs, outputs })
@@ -244,13 +239,10 @@ impl<'a, 'l> Parser<'a, 'l> {
 
     /// Python would go on reading an expression here, DSPy would refuse it: say so, and not that a comma is missing.
     fn refuse_operator(&self, left: Expr<'a>) -> Result<Expr<'a>> {
+        const OPERATORS: &str = "+-*/%&^@<>~";
         let operator = match &self.token {
-            Token::Symbol(
-                c @ ('+' | '-' | '*' | '/' | '%' | '&' | '^' | '@' | '<' | '>' | '~'),
-            ) => c.to_string(),
-            Token::Keyword(word @ ("and" | "or" | "if" | "is" | "in" | "not")) => {
-                (*word).to_owned()
-            }
+            Token::Symbol(symbol) if OPERATORS.contains(*symbol) => symbol.to_string(),
+            Token::Keyword(word @ ("and" | "or" | "if" | "is" | "in" | "not")) => (*word).into(),
             _ => return Ok(left),
         };
         let message = format!("'{operator}' does not make a type");
@@ -263,52 +255,9 @@ impl<'a, 'l> Parser<'a, 'l> {
         let mut expr = self.atom()?;
         loop {
             expr = match self.token {
-                Token::Symbol('.') => {
-                    self.deepen()?;
-                    self.bump()?;
-                    let name = match &mut self.token {
-                        Token::Name(name) => std::mem::take(name),
-                        _ => return Err(self.unexpected("a name behind the dot")),
-                    };
-                    let (_, end) = self.bump()?;
-                    Expr {
-                        span: expr.span.to(end),
-                        kind: ExprKind::Attribute(Box::new(expr), name),
-                    }
-                }
-                Token::Symbol('[') => {
-                    self.deepen()?;
-                    let (_, open) = self.bump()?;
-                    let mut arguments = self.expressions(']', open)?;
-                    let (_, close) = self.bump()?;
-                    // Python reads `dict[(str, int)]` as `dict[str, int]`.
-                    if let (
-                        [
-                            Expr {
-                                kind: ExprKind::Tuple(items),
-                                ..
-                            },
-                        ],
-                        false,
-                    ) = (&mut *arguments.items, arguments.comma)
-                    {
-                        arguments.items = std::mem::take(items);
-                    }
-                    Expr {
-                        span: expr.span.to(close),
-                        kind: ExprKind::Subscript(Box::new(expr), arguments.items),
-                    }
-                }
-                Token::Symbol('(') => match &expr.kind {
-                    ExprKind::Name(name) if name == "Field" => {
-                        self.deepen()?;
-                        self.field_call(expr.span)?
-                    }
-                    _ => {
-                        let message = "a call does not make a type";
-                        return Err(SignatureError::new(Code::Expression, self.span, message));
-                    }
-                },
+                Token::Symbol('.') => self.attribute(expr)?,
+                Token::Symbol('[') => self.subscript(expr)?,
+                Token::Symbol('(') => self.field_call(&expr)?,
                 _ => break,
             };
         }
@@ -316,11 +265,43 @@ impl<'a, 'l> Parser<'a, 'l> {
         Ok(expr)
     }
 
+    /// `'.' NAME`
+    fn attribute(&mut self, base: Expr<'a>) -> Result<Expr<'a>> {
+        self.deepen()?;
+        self.bump()?;
+        let Token::Name(name) = &mut self.token else {
+            return Err(self.unexpected("a name behind the dot"));
+        };
+        let name = std::mem::take(name);
+        let (_, end) = self.bump()?;
+        Ok(Expr {
+            span: base.span.to(end),
+            kind: ExprKind::Attribute(Box::new(base), name),
+        })
+    }
+
+    /// `'[' arguments ']'`
+    fn subscript(&mut self, base: Expr<'a>) -> Result<Expr<'a>> {
+        self.deepen()?;
+        let (_, open) = self.bump()?;
+        let arguments = self.expressions(']', open)?;
+        let (_, close) = self.bump()?;
+        // Python reads `dict[(str, int)]` as `dict[str, int]`.
+        let arguments = arguments.only().map_or_else(|items| items, into_items);
+        Ok(Expr {
+            span: base.span.to(close),
+            kind: ExprKind::Subscript(Box::new(base), arguments),
+        })
+    }
+
     /// `atom: NAME | CONSTANT | '...' | '(' [expr (',' expr)* [',']] ')'`
     fn atom(&mut self) -> Result<Expr<'a>> {
         let kind = match &mut self.token {
             Token::Name(name) => ExprKind::Name(std::mem::take(name)),
-            Token::Constant(Constant::Str(_) | Constant::Bytes(_)) => return self.strings(),
+            Token::Constant(text @ (Constant::Str(_) | Constant::Bytes(_))) => {
+                let first = std::mem::replace(text, Constant::None);
+                return self.strings(first);
+            }
             Token::Constant(constant) => {
                 ExprKind::Constant(std::mem::replace(constant, Constant::None))
             }
@@ -341,7 +322,7 @@ impl<'a, 'l> Parser<'a, 'l> {
         let depth = self.depth;
         self.deepen()?;
         let (_, open) = self.bump()?;
-        let Arguments { mut items, comma } = if self.at(')') {
+        let arguments = if self.at(')') {
             Arguments {
                 items: Vec::new(),
                 comma: true,
@@ -352,18 +333,15 @@ impl<'a, 'l> Parser<'a, 'l> {
         let (_, close) = self.bump()?;
         self.depth = depth;
         let span = open.to(close);
-        match items.pop() {
-            Some(only) if items.is_empty() && !comma => Ok(Expr {
+        match arguments.only() {
+            Ok(only) => Ok(Expr {
                 kind: only.kind,
                 span,
             }),
-            last => {
-                items.extend(last);
-                Ok(Expr {
-                    kind: ExprKind::Tuple(items),
-                    span,
-                })
-            }
+            Err(items) => Ok(Expr {
+                kind: ExprKind::Tuple(items),
+                span,
+            }),
         }
     }
 
@@ -392,7 +370,12 @@ impl<'a, 'l> Parser<'a, 'l> {
     }
 
     /// `fields: [NAME '=' expr (',' NAME '=' expr)* [',']]`
-    fn field_call(&mut self, name: Span) -> Result<Expr<'a>> {
+    fn field_call(&mut self, callee: &Expr<'a>) -> Result<Expr<'a>> {
+        if !matches!(&callee.kind, ExprKind::Name(name) if name == "Field") {
+            let message = "a call does not make a type";
+            return Err(SignatureError::new(Code::Expression, self.span, message));
+        }
+        self.deepen()?;
         let (_, open) = self.bump()?;
         let mut arguments: Vec<(Cow<'a, str>, Expr<'a>)> = Vec::new();
         while !self.at(')') {
@@ -413,36 +396,22 @@ impl<'a, 'l> Parser<'a, 'l> {
         let (_, close) = self.bump()?;
         Ok(Expr {
             kind: ExprKind::Field(arguments),
-            span: name.to(close),
+            span: callee.span.to(close),
         })
     }
 
     /// Strings side by side are one string.
-    fn strings(&mut self) -> Result<Expr<'a>> {
-        let (first, mut span) = self.bump()?;
-        let Token::Constant(mut whole) = first else {
-            return Err(self.unexpected("a string"));
-        };
+    fn strings(&mut self, mut whole: Constant) -> Result<Expr<'a>> {
+        let (_, mut span) = self.bump()?;
         while let Token::Constant(next @ (Constant::Str(_) | Constant::Bytes(_))) = &self.token {
-            whole = match (&whole, next) {
-                (Constant::Str(a), Constant::Str(b)) => Constant::Str([&**a, b].concat().into()),
-                (Constant::Bytes(a), Constant::Bytes(b)) => {
-                    Constant::Bytes([&**a, b].concat().into())
-                }
-                _ => {
-                    return Err(SignatureError::new(
-                        Code::Syntax,
-                        self.span,
-                        "bytes and text cannot be joined",
-                    ));
-                }
-            };
+            whole = join(&whole, next).ok_or_else(|| {
+                let message = "bytes and text cannot be joined";
+                SignatureError::new(Code::Syntax, self.span, message)
+            })?;
             span = span.to(self.bump()?.1);
         }
-        Ok(Expr {
-            kind: ExprKind::Constant(whole),
-            span,
-        })
+        let kind = ExprKind::Constant(whole);
+        Ok(Expr { kind, span })
     }
 
     /// A default is read and dropped, as DSPy does.
@@ -484,19 +453,8 @@ impl<'a, 'l> Parser<'a, 'l> {
             while matches!(self.token, Token::Symbol('-' | '+')) {
                 self.bump()?;
             }
-            let value = self.postfix().map_err(|error| match error.code {
-                Code::Expression => {
-                    SignatureError::new(Code::DefaultValue, error.span, "the default is computed")
-                }
-                _ => error,
-            })?;
-            if let Err(error) = self.refuse_operator(value) {
-                return Err(SignatureError::new(
-                    Code::DefaultValue,
-                    error.span,
-                    "the default is computed",
-                ));
-            }
+            let value = self.postfix().and_then(|value| self.refuse_operator(value));
+            value.map_err(computed_default)?;
         }
         self.depth = depth;
         Ok(())
@@ -504,10 +462,8 @@ impl<'a, 'l> Parser<'a, 'l> {
 
     fn deepen(&mut self) -> Result<()> {
         if self.depth >= self.limits.depth {
-            let message = format!(
-                "the type is nested deeper than the {} levels allowed",
-                self.limits.depth
-            );
+            let limit = self.limits.depth;
+            let message = format!("the type is nested deeper than the {limit} levels allowed");
             return Err(SignatureError::new(Code::TooDeep, self.span, message));
         }
         self.depth += 1;
@@ -541,9 +497,49 @@ impl<'a, 'l> Parser<'a, 'l> {
     }
 }
 
+/// Strings side by side; None where one holds text and the other bytes.
+fn join(left: &Constant, right: &Constant) -> Option<Constant> {
+    match (left, right) {
+        (Constant::Str(a), Constant::Str(b)) => Some(Constant::Str([&**a, b].concat().into())),
+        (Constant::Bytes(a), Constant::Bytes(b)) => {
+            Some(Constant::Bytes([&**a, b].concat().into()))
+        }
+        _ => None,
+    }
+}
+
+/// The items of a tuple, or the one expression that it is.
+fn into_items(expr: Expr<'_>) -> Vec<Expr<'_>> {
+    match expr.kind {
+        ExprKind::Tuple(items) => items,
+        _ => vec![expr],
+    }
+}
+
+/// What is no type may be a value; then the mistake is another.
+fn computed_default(error: SignatureError) -> SignatureError {
+    if error.code != Code::Expression {
+        return error;
+    }
+    SignatureError::new(Code::DefaultValue, error.span, "the default is computed")
+}
+
 /// What stands between brackets.
 struct Arguments<'a> {
     items: Vec<Expr<'a>>,
     /// Whether there was a comma: `(int,)` is a tuple, `(int)` is not.
     comma: bool,
+}
+
+impl<'a> Arguments<'a> {
+    /// The one expression there is, if no comma makes a tuple of it; else all of them.
+    fn only(mut self) -> std::result::Result<Expr<'a>, Vec<Expr<'a>>> {
+        match self.items.pop() {
+            Some(only) if self.items.is_empty() && !self.comma => Ok(only),
+            last => {
+                self.items.extend(last);
+                Err(self.items)
+            }
+        }
+    }
 }

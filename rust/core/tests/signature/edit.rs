@@ -124,3 +124,11 @@ fn dspys_equality_looks_at_marks_and_not_at_types() {
     described.set_desc("${a}");
     assert!(described.dspy_equals(&field("a -> b")));
 }
+
+#[test]
+fn equal_signatures_hash_alike() {
+    use std::collections::HashSet;
+
+    let signatures = HashSet::from([good("a -> b"), good("a->b: str"), good("a -> b: int")]);
+    assert_eq!(signatures.len(), 2);
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dspex_core::signature::{Code, Resolver, SignatureError, unknown};
+use dspex_core::signature::{Code, NativeOnly, Resolver, SignatureError, unknown};
 use dspex_core::signature::{
     Default, Field, FieldKind, Instructions, Limits, Signature, ast, infer_prefix, is_native,
     lower, parse, union,
@@ -280,6 +280,8 @@ fn prefixes_are_words() {
         ("\u{df}x", "Ssx"),
         ("\u{3a3}\u{3b1}\u{3c2}", "\u{3a3}\u{3b1}\u{3c2}"),
         ("\u{540d}", "\u{540d}"),
+        ("\u{1c5}a", "\u{1c5}a"),
+        ("A\u{1c5}", "A\u{1c6}"),
         ("x\u{663}y", "X \u{663} Y"),
     ];
     for (name, expected) in cases {
@@ -442,4 +444,22 @@ fn a_field_is_found_by_its_name() {
     assert_eq!(signature.field("c"), None);
     assert!(good("-> a: int | None").outputs()[0].is_optional());
     assert!(!signature.outputs()[0].is_optional());
+}
+
+#[test]
+fn rust_alone_knows_no_more_than_its_own_names() {
+    let source = "a: Sequence[int], b: list[int][str], c: x.y, e: (int, str)[int] -> d";
+    let ast = parse(source, &Limits::default()).unwrap();
+    let [sequence, nested, attribute, tuple] = &*ast.inputs else {
+        panic!("four fields")
+    };
+    let code = |field: &ast::Parameter<'_>| unknown(field.annotation.as_ref().unwrap()).code;
+    assert_eq!(
+        [code(sequence), code(nested), code(attribute)],
+        [Code::UnknownName; 3]
+    );
+    assert_eq!(code(tuple), Code::NotAType);
+    let expr = sequence.annotation.as_ref().unwrap();
+    assert_eq!(NativeOnly.finish(expr, Type::Any).unwrap(), Type::Any);
+    assert!(read("a: list[int][str] -> b", &Limits::default()).is_err());
 }

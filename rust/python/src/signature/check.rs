@@ -67,7 +67,7 @@ pub(super) fn check(
             if known.is_none_or(|field| field.kind != kind) {
                 problems.push((
                     name.str()?.to_string(),
-                    format!("not an {kind} of this signature"),
+                    format!("not an {} of this signature", kind.name()),
                 ));
             }
         }

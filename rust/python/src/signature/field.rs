@@ -35,10 +35,7 @@ impl Field {
     /// `"input"` or `"output"`.
     #[getter]
     fn kind(&self) -> &'static str {
-        match self.core().kind {
-            FieldKind::Input => "input",
-            FieldKind::Output => "output",
-        }
+        self.core().kind.name()
     }
 
     /// The type, as an annotation.

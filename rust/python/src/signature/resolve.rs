@@ -227,7 +227,7 @@ impl Resolver for NameResolver<'_> {
         let describe = || -> PyResult<FieldSpec<'_>> {
             let fields = self.py.import("dspex.signature.fields")?;
             let spec = fields.getattr("read_annotated")?;
-            spec.call1((name, kind.to_string(), annotation))?.extract()
+            spec.call1((name, kind.name(), annotation))?.extract()
         };
         let lowered = describe().and_then(|spec| spec.lower(&mut self.objects));
         lowered.map_err(|error| self.refuse(expr, &error))
