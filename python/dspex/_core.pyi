@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from dspex.adapters.events import Event
 from dspex.adapters.tolerant import Repair
+
 __version__: str
 _debug_build: bool
 
