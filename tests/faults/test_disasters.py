@@ -51,6 +51,13 @@ DISASTERS: list[tuple[str, str, tuple[Any, ...], type[errors.DspexError], str]] 
     ("sys.exit in the program", "ask_to_exit", (), errors.RemoteError, "SystemExit: 3"),
     ("an exception", "fail", ("no such row",), errors.RemoteError, "ValueError: no such row"),
     ("a result that cannot be sent", "give_unencodable", (), errors.WireError, r"object at \$\.rows\[1\]"),
+    (
+        "an error that cannot be sent",
+        "fail_with_an_object",
+        (),
+        errors.WireError,
+        "InputError: no such customer",
+    ),
     ("garbage on the wire", "write_garbage_on_every_socket", (), errors.WorkerDiedError, "not a frame"),
     ("an unknown function", "nothing_here", (), errors.ConfigError, "nothing_here"),
 ]

@@ -9,6 +9,8 @@ import sys
 import threading
 from typing import Any
 
+from dspex.errors import InputError
+
 
 def add(a: int, b: int) -> int:
     return a + b
@@ -43,6 +45,10 @@ def ask_to_exit() -> None:
 
 def fail(message: str) -> None:
     raise ValueError(message)
+
+
+def fail_with_an_object() -> None:
+    raise InputError("no such customer", customer=object())
 
 
 def block() -> None:

@@ -209,3 +209,20 @@ def test_the_wire_imports_nothing_heavy() -> None:
     code = f"import sys, dspex.wire; print(sorted({heavy!r} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert out.stdout.strip() == "[]"
+
+
+def test_arrays_that_claim_more_than_there_is_take_no_memory() -> None:
+    """500 nested arrays of eight million elements each, in eight megabytes: 32 GB if they were believed."""
+    code = """
+import resource
+from dspex.errors import WireError
+from dspex.wire import MessagePack
+size = 8 * 2**20
+body = (b"\\xdd" + (size - 10).to_bytes(4, "big")) * 500
+try:
+    MessagePack().decode(body + b"\\xc0" * (size - len(body)))
+except WireError as err:
+    print(err.code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**19)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert out.stdout.split() == ["bad-body", "True"]

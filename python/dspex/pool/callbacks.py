@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from dspex.errors import ConfigError, WireError
+from dspex.errors import ConfigError
 from dspex.pool.call import Call
 from dspex.wire import Kind, remote_error
 from dspex.worker.channel import Channel
@@ -50,7 +50,7 @@ class Answerer:
             error = ConfigError(
                 f"the call has no call-back {name!r}", code="no-call-back", hint=f"it was made with: {given}"
             )
-            self._channel.send(Kind.ERROR, number, error.to_dict())
+            self._channel.send_error(number, error)
             return
         task = asyncio.get_running_loop().create_task(self._run(number, function, args, kwargs))
         self._running[number] = call_id, task
@@ -86,14 +86,7 @@ class Answerer:
                     result = await result
             self._channel.send(Kind.RESULT, number, result, alone=True)
         except Exception as err:  # noqa: BLE001 - whatever the user's function raises is an answer too
-            self._send_error(number, err)
-
-    def _send_error(self, number: int, err: Exception) -> None:
-        error = remote_error(err)
-        try:
-            self._channel.send(Kind.ERROR, number, error.to_dict())
-        except WireError as unsendable:  # the details of an error may hold anything
-            self._channel.send(Kind.ERROR, number, unsendable.to_dict())
+            self._channel.send_error(number, remote_error(err))
 
 
 def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> dict[str, Any]:

@@ -304,8 +304,8 @@ class Pool:
                     call.worker.grant(call, WINDOW // 2)
             call.answer.result()
         finally:
-            if not call.answer.done():
-                call.answer.cancel()
+            if not call.answer.cancel() and not call.answer.cancelled():
+                call.answer.exception()  # who closes the stream early does not ask for it
             self._let_go(call)
 
     async def batch(

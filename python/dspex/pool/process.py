@@ -45,10 +45,9 @@ _MAX_LINE: Final = 2000
 class Output(asyncio.Protocol):
     """The last lines a worker wrote to its standard output and error."""
 
-    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._partial = b""
-        self._on_line = on_line
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
@@ -56,10 +55,7 @@ class Output(asyncio.Protocol):
         *lines, rest = (self._partial + data).split(b"\n")
         self._partial = rest[-_MAX_LINE * 4 :]
         for line in lines:
-            text = line.decode(errors="replace")[:_MAX_LINE]
-            self._lines.append(text)
-            if self._on_line is not None:
-                self._on_line(text)
+            self._lines.append(line.decode(errors="replace")[:_MAX_LINE])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody holds the other end any more."""
@@ -148,14 +144,14 @@ class Process:
         self._pulse: _Pulse
         self.output: Output
 
-    async def listen(self, on_line: Callable[[str], None] | None) -> None:
+    async def listen(self) -> None:
         """Begin to read heartbeats and output. If that fails, the process is let go of, and ends."""
         loop = asyncio.get_running_loop()
         files = [os.fdopen(number, "rb", 0) for number in (self._ends.pulse, self._ends.output)]
         try:
             pulse, self._pulse = await loop.connect_read_pipe(lambda: _Pulse(loop), files[0])
             self._pipes.append(pulse)
-            output, self.output = await loop.connect_read_pipe(lambda: Output(on_line), files[1])
+            output, self.output = await loop.connect_read_pipe(Output, files[1])
             self._pipes.append(output)
         except BaseException:
             self.release()
@@ -237,15 +233,11 @@ class SpawnLauncher:
     Args:
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
-        on_line: Called with every line a worker writes.
     """
 
-    def __init__(
-        self, python: str | None, env: Mapping[str, str], on_line: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, python: str | None, env: Mapping[str, str]) -> None:
         self._python = python
         self._env = dict(env)
-        self._on_line = on_line
 
     async def launch(self) -> Process:
         """See `Launcher.launch`."""
@@ -260,7 +252,7 @@ class SpawnLauncher:
             ends.close_given()
         process = Process(popen.pid, ends)
         watch_exit(popen, process.set_exited)
-        await process.listen(self._on_line)
+        await process.listen()
         return process
 
     def output(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError, from_dict
@@ -26,9 +27,11 @@ __all__ = ["WINDOW", "Worker"]
 WINDOW: Final = 32
 """Parts of an answer that may be on their way to somebody who has not taken them yet."""
 
-_KILL_WAIT = 10.0
+_KILL_WAIT: Final = 10.0
 """Seconds to wait for a killed process to be gone; only one stuck in the kernel needs longer."""
 
+_EXIT_WAIT: Final = 0.5
+"""Seconds in which a process whose socket has closed is expected to end by itself."""
 
 _RESULT: Final = int(Kind.RESULT)  # an enum's member costs a look-up, and this is asked for every frame
 _ANSWERS: Final = frozenset({_RESULT, int(Kind.ERROR)})
@@ -284,12 +287,14 @@ class Worker(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has closed its end: it is dead or dying. Its exit says more, so give that a moment."""
+        reason = "it closed its connection"
+        try:
+            self._channel.finish()
+        except WireError as err:
+            reason += f": {err.message}"
         process = self.process
         if process is not None and not process.exited.done():
-            self._loop.call_later(0.5, self._begin_end_if_alive)
-
-    def _begin_end_if_alive(self) -> None:
-        self._begin_end("it closed its connection", force=True)
+            self._loop.call_later(_EXIT_WAIT, partial(self._begin_end, reason, force=True))
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, frame by frame."""

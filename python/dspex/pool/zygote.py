@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from dspex.errors import WireError, WorkerStartError, from_dict
@@ -31,7 +31,6 @@ class ZygoteLauncher:
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
         hello: The settings the zygote needs, without any secret: it outlives no request but serves all.
-        on_line: Called with every line a worker writes.
     """
 
     def __init__(
@@ -39,12 +38,10 @@ class ZygoteLauncher:
         python: str | None,
         env: Mapping[str, str],
         hello: Mapping[str, Any],
-        on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._python = python
         self._env = dict(env)
         self._hello = dict(hello)
-        self._on_line = on_line
         self._link: _Link | None = None
         self._turn = asyncio.Lock()  # one request at a time: see `dspex.worker.zygote`
 
@@ -70,7 +67,7 @@ class ZygoteLauncher:
                 ends.close_given()
             process = Process(pid, ends)
             link.adopt(process)
-            await process.listen(self._on_line)
+            await process.listen()
             return process
 
     def output(self) -> str:

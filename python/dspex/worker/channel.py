@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dspex.errors import WireError
+from dspex.errors import DspexError, WireError
 from dspex.wire import MAX_FRAME, MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
 
 __all__ = ["Channel"]
@@ -67,6 +67,20 @@ class Channel:
         else:
             self._gathered.append(frame)
             self._loop.call_soon(self.flush)
+
+    def send_error(self, call_id: int, error: DspexError) -> None:
+        """Send an error; one that cannot be said is replaced by the error that says so."""
+        try:
+            self.send(Kind.ERROR, call_id, error.to_dict())
+        except WireError as unsendable:  # its details may hold anything
+            unsendable.message = (
+                f"{type(error).__name__}: {error.message}; of its details, {unsendable.message}"
+            )
+            self.send(Kind.ERROR, call_id, unsendable.to_dict())
+
+    def finish(self) -> None:
+        """Say that nothing more arrives; see `FrameReader.finish`."""
+        self._reader.finish()
 
     def flush(self) -> None:
         """Write what waits for the end of the turn."""

@@ -44,15 +44,23 @@ def find(path: str) -> Any:
 
 async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any]) -> Any:
     """Serve one `function` call."""
-    function = find(payload["function"])
-    call = functools.partial(function, *payload.get("args", ()), **payload.get("kwargs", {}))
-    if inspect.isasyncgenfunction(function):
-        return call()
-    if inspect.isgeneratorfunction(function):
-        return _iterate(threads, call())
-    if inspect.iscoroutinefunction(function):
-        return await call()
-    return await in_thread(threads, call)
+    function, is_async, is_generator = _known(payload["function"])
+    args, kwargs = payload.get("args", ()), payload.get("kwargs", {})
+    if is_async:
+        result = function(*args, **kwargs)
+        return result if is_generator else await result
+    if is_generator:
+        return _iterate(threads, function(*args, **kwargs))
+    return await in_thread(threads, functools.partial(function, *args, **kwargs))
+
+
+@functools.cache
+def _known(path: str) -> tuple[Callable[..., Any], bool, bool]:
+    """The function, whether it is async, whether a generator: asking costs more than a small call."""
+    function = find(path)
+    async_generator = inspect.isasyncgenfunction(function)
+    is_async = async_generator or inspect.iscoroutinefunction(function)
+    return function, is_async, async_generator or inspect.isgeneratorfunction(function)
 
 
 async def _iterate(

@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError, from_dict
 from dspex.wire import Frame, Kind
@@ -52,17 +52,14 @@ def serve(descriptors: Descriptors) -> None:
 
 async def _serve(descriptors: Descriptors) -> None:
     loop = asyncio.get_running_loop()
-    _, server = await loop.create_connection(
-        lambda: Server(loop), sock=socket.socket(fileno=descriptors.socket)
-    )
-    await server.closed
+    await loop.create_connection(lambda: Server(loop), sock=socket.socket(fileno=descriptors.socket))
+    await loop.create_future()  # for ever: it is the server that ends the process
 
 
 class Server(asyncio.Protocol):
     """The worker's end of the socket."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._channel = Channel(loop)
         self._calls: dict[int, asyncio.Task[None]] = {}
@@ -94,7 +91,7 @@ class Server(asyncio.Protocol):
             print(f"dspex.worker: {err}", file=sys.stderr)
             self._leave()
 
-    def _leave(self) -> None:
+    def _leave(self) -> NoReturn:
         # Ending the loop is not enough: a thread of the work could keep the process alive for ever.
         self._channel.flush()
         with contextlib.suppress(OSError, ValueError):
@@ -112,7 +109,7 @@ class Server(asyncio.Protocol):
             operation = self._operations.get(op)
             if operation is None:
                 error = WireError(f"the worker has no operation {op!r}", code="unknown-operation")
-                self._channel.send(Kind.ERROR, frame.id, error.to_dict())
+                self._channel.send_error(frame.id, error)
                 return
             self._calls[frame.id] = self._loop.create_task(self._run(frame.id, operation, payload, window))
             self._deadlines.set(frame.id, self._loop.time() + timeout)
@@ -160,7 +157,7 @@ class Server(asyncio.Protocol):
             self._operations = OPERATIONS
             connect(self._loop, self._call_back)
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
-            self._channel.send(Kind.ERROR, 0, start_error(err).to_dict())
+            self._channel.send_error(0, start_error(err))
             self._leave()
         self._channel.send(Kind.READY, 0, versions())
 
@@ -180,6 +177,7 @@ class Server(asyncio.Protocol):
             self._send_error(call_id, err)
         finally:
             del self._calls[call_id]
+            self._late.discard(call_id)
             self._deadlines.discard(call_id)
 
     async def _send_items(self, call_id: int, source: Any, window: int) -> None:
@@ -212,10 +210,8 @@ class Server(asyncio.Protocol):
         task = self._calls.get(call_id)
         if task is None:  # the answer is on its way already
             return
-        if (
-            inspect.getcoroutinestate(cast("Coroutine[Any, Any, None]", task.get_coro()))
-            == inspect.CORO_CREATED
-        ):
+        coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
             # A task that is cancelled before its first step never enters `_run`.
             del self._calls[call_id]
             self._deadlines.discard(call_id)
@@ -232,12 +228,9 @@ class Server(asyncio.Protocol):
             error: DspexError = DeadlineExceeded("the work was not done within its time", stage="worker")
         else:
             error = DspexError("the call was cancelled", code="cancelled")
-        self._channel.send(Kind.ERROR, call_id, error.to_dict())
+        self._channel.send_error(call_id, error)
 
     def _send_error(self, call_id: int, err: BaseException) -> None:
         from dspex.worker.failures import to_dspex_error
 
-        self._late.discard(call_id)
-        self._channel.send(
-            Kind.ERROR, call_id, to_dspex_error(err, secrets=self._bench.models.secrets).to_dict()
-        )
+        self._channel.send_error(call_id, to_dspex_error(err, secrets=self._bench.models.secrets))
