@@ -10,9 +10,10 @@ import os
 import signal
 from typing import Any
 
+import psutil
 import pytest
 from tests.support.pools import OpenPool
-from tests.support.processes import until
+from tests.support.processes import running, until
 
 from dspex import errors
 from dspex.pool import Pool, PoolSpec, State
@@ -385,3 +386,18 @@ async def test_a_full_disk_does_not_stop_a_worker(open_pool: OpenPool) -> None:
     with pytest.raises(errors.RemoteError, match="No space left"):
         await run(pool, "write_to_a_full_disk")
     assert await run(pool, "add", 2, 3) == 5
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_what_the_work_has_started_ends_with_its_worker(open_pool: OpenPool, start: str) -> None:
+    pool = await open_pool(workers=1, start=start)
+    first = psutil.Process(await run(pool, "start_a_child", "live"))
+    with pytest.raises(errors.WorkerDiedError, match="SIGKILL") as raised:
+        await run(pool, "start_a_child", "die")
+    second = int(raised.value.output.split()[-1])
+
+    await until(lambda: not running(first) and not psutil.pid_exists(second))
+
+    third = psutil.Process(await run(pool, "start_a_child", "live"))
+    await pool.aclose()
+    await until(lambda: not running(third))

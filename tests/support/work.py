@@ -180,3 +180,14 @@ def give_bytes(size: int) -> bytes:
 def write_to_a_full_disk() -> None:
     with open("/dev/full", "w") as disk:
         disk.write("x")
+
+
+def start_a_child(how: str) -> int:
+    """Start a process that goes on for long; gives its id, or dies at once."""
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "60"])
+    if how == "die":
+        print(child.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return child.pid

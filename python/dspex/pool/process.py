@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from dspex.worker.guard import BEAT
+from dspex.worker.guard import BEAT, kill_group
 
 __all__ = [
     "Ends",
@@ -316,12 +316,18 @@ def _reap_unwanted(start: Future[subprocess.Popen[bytes]]) -> None:
 def watch_exit(popen: subprocess.Popen[bytes], exited: Callable[[int], None]) -> None:
     """Call `exited` on the running loop with the status of a child of this process, when it has ended."""
     loop = asyncio.get_running_loop()
+
+    def reap() -> int:
+        kill_group(popen.pid)  # what it started ends with it
+        return popen.wait()
+
     if hasattr(os, "pidfd_open"):
-        on_exit_of(popen.pid, lambda: exited(popen.wait()))
+        on_exit_of(popen.pid, lambda: exited(reap()))
         return
 
     def wait() -> None:
-        code = popen.wait()
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        code = reap()
         with contextlib.suppress(RuntimeError):  # the loop has closed: nobody asks any more
             loop.call_soon_threadsafe(exited, code)
 

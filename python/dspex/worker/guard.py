@@ -14,6 +14,7 @@ work is doing.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -24,7 +25,15 @@ import sys
 import threading
 from typing import Final, NamedTuple
 
-__all__ = ["BEAT", "BEAT_INTERVAL", "Descriptors", "die_with_parent", "kill_on_hangup", "stand_guard"]
+__all__ = [
+    "BEAT",
+    "BEAT_INTERVAL",
+    "Descriptors",
+    "die_with_parent",
+    "kill_group",
+    "kill_on_hangup",
+    "stand_guard",
+]
 
 BEAT: Final = struct.Struct("!IQ")
 """One heartbeat: its number, from 0, and the process's resident memory in bytes."""
@@ -51,6 +60,8 @@ def stand_guard(descriptors: Descriptors, *, parent: int | None) -> None:
         descriptors: The worker's descriptors.
         parent: The service's process id when it started this process itself; None when a zygote forked it.
     """
+    for number in descriptors:
+        os.set_inheritable(number, False)  # what the work starts must not hold them
     if parent is not None:
         die_with_parent(parent)
     kill_on_hangup(descriptors.lifeline)
@@ -67,6 +78,18 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the signal was armed
         os._exit(1)
+
+
+def kill_group(pid: int) -> None:
+    """Kill what is left of a process's group.
+
+    Call it before the process is reaped: afterwards its id may be another's.
+
+    Args:
+        pid: The process's id, which is its group's too.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def kill_on_hangup(lifeline: int) -> None:

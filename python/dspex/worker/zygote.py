@@ -26,7 +26,7 @@ from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
 from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
-from dspex.worker.guard import Descriptors, kill_on_hangup, stand_guard
+from dspex.worker.guard import Descriptors, kill_group, kill_on_hangup, stand_guard
 from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
 
 __all__ = ["run"]
@@ -44,6 +44,8 @@ def run(control: int, lifeline: int) -> NoReturn:
         control: The socket's number.
         lifeline: The pipe whose end of file says that the service is gone.
     """
+    for number in (control, lifeline):
+        os.set_inheritable(number, False)
     kill_on_hangup(lifeline)
     Zygote(socket.socket(fileno=control)).serve()
     os._exit(0)
@@ -152,10 +154,9 @@ class Zygote:
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                kill_group(ended.si_pid)
+                pid, status = os.waitpid(ended.si_pid, 0)
                 self._send(Kind.EXITED, 0, [pid, os.waitstatus_to_exitcode(status)])
 
 
