@@ -100,3 +100,32 @@ package-check: ## build wheel and sdist, install each into an empty environment,
 clean: ## remove everything the other targets made
 	rm -rf $(VENV) target dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find python -name '*.so' -delete
+
+# --- signatures: what runs longer than a test should ---------------------------------------------------
+
+TOOLS := target/tools
+TARPAULIN := $(TOOLS)/bin/cargo-tarpaulin
+export FUZZ_SECONDS ?= 60
+
+$(TARPAULIN):
+	cargo install cargo-tarpaulin --version 0.37.5 --locked --quiet --root $(TOOLS)
+
+.PHONY: fuzz
+fuzz: ## throw mutated texts at the signature parser for FUZZ_SECONDS (60); what breaks it joins testdata/
+	cargo test --release --locked -p dspex-core --test signature fuzz -- --nocapture
+
+.PHONY: coverage
+coverage: build $(TARPAULIN) ## line coverage of signatures, in Python and in Rust; both must be 100 %
+	$(BIN)/python -m pytest -q tests/unit/test_signature.py tests/unit/test_signature_errors.py \
+		tests/parity/test_signature.py --cov=dspex.signature --cov-report=term-missing --cov-fail-under=100
+	env -u FUZZ_SECONDS CARGO_PROFILE_DEV_OPT_LEVEL=0 $(TARPAULIN) tarpaulin --engine llvm --skip-clean \
+		-p dspex-core --test signature --include-files 'rust/core/src/signature/*' \
+		--target-dir target/coverage --out Stdout --fail-under 100
+
+.PHONY: parity
+parity: build ## the differential tests against the installed DSPy, with tens of thousands of examples
+	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest -n 2 --timeout 7200 tests/parity
+
+.PHONY: bench
+bench: build ## time dspex beside its peers, and print the ratios (ARGS="benches/bench_signature.py")
+	$(BIN)/python -m pytest -q -p no:xdist $(or $(ARGS),benches)

@@ -12,7 +12,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for bench in getattr(session, "benchmarks", ()):
         if {"case", "side"} <= bench.extra_info.keys():
             case, side = bench.extra_info["case"], bench.extra_info["side"]
-            medians.setdefault(case, {})[side] = bench.stats.median
+            # A round may be a batch of what the case is about.
+            medians.setdefault(case, {})[side] = bench.stats.median / bench.extra_info.get("batch", 1)
     rows = {case: sides for case, sides in medians.items() if sides.keys() == {"theirs", "ours"}}
     if not rows:
         return

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import dspy
+import pydantic
 import pytest
 
 from dspex.errors import SignatureError
@@ -56,3 +57,45 @@ def test_what_dspy_refuses_is_refused(text):
         Signature(text)
     start, end = caught.value.span
     assert 0 <= start <= end <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("a, *rest, b -> c", "parameter-marker"),
+        ("a, /, b -> c", "parameter-marker"),
+        ("**options -> c", "parameter-marker"),
+        ("a -> b): pass\ndef g(x", "syntax"),
+        ("a: string.Formatter -> b", "unknown-name"),
+        ("a: list['Nope'] -> b", "unknown-name"),
+        ("a: Literal[int] -> b", "literal-value"),
+        ("a: Literal[...] -> b", "literal-value"),
+        ("a: Literal[('x', 'y'),] -> b", "literal-value"),
+        ("a: list[int, str] -> b", "type-arguments"),
+        ("a: list[()] -> b", "type-arguments"),
+        ("a: dict[()] -> b", "type-arguments"),
+        ("a: ClassVar -> b", "unsupported-type"),
+        ("\uff43lass -> b", "keyword-name"),
+        ("a: Literal['\\N{BULLET}'] -> b", "invalid-escape"),
+        ("a = [x for x in ()] -> b", "syntax"),
+        ("a = f(x) -> b", "default-value"),
+    ],
+)
+def test_what_nobody_can_want_is_refused(text, code):
+    """`docs/dspy_differences.md` gives the reasons."""
+    with pytest.raises(SignatureError) as caught:
+        Signature(text)
+
+    assert caught.value.code == code
+
+
+def test_a_name_is_found_wherever_it_stands_and_only_where_the_signature_is_made():
+    class Inner(pydantic.BaseModel):
+        x: int
+
+    def elsewhere(text):
+        return Signature(text)
+
+    assert Signature("a: list[Inner], b: NoneType -> c").fields["a"].annotation == list[Inner]
+    with pytest.raises(SignatureError, match="'Inner' is not known"):
+        elsewhere("a: Inner -> b")

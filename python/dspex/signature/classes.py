@@ -18,7 +18,9 @@ if typing.TYPE_CHECKING:
 __all__ = ["read_class"]
 
 
-def read_class(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Signature:
+def read_class(
+    name: str, bases: tuple[type, ...], namespace: dict[str, Any]
+) -> tuple[Signature, tuple[str, ...]]:
     """The signature that a class body describes.
 
     Fields of the bases come first, and a field declared again keeps its place. The docstring is the
@@ -29,26 +31,31 @@ def read_class(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) ->
         bases: Its bases; those that are class signatures hand down their fields.
         namespace: What the body defined.
 
+    Returns:
+        The signature, and the names of its fields in the order of declaration, which a subclass that makes an
+        output of an input goes by.
+
     Raises:
         SignatureError: If the body is not that of a signature.
     """
     from dspex.signature.value import Signature
 
-    parents = [value for base in bases if (value := base.__dict__.get("_value")) is not None]
+    parents = [base.__dict__ for base in bases if "_value" in base.__dict__]
     specs: dict[str, FieldSpec] = {}
     for parent in reversed(parents):
-        specs |= {key: describe_field(field) for key, field in parent.fields.items()}
+        fields = parent["_value"].fields
+        specs |= {key: describe_field(fields[key]) for key in parent["_declared"]}
     hints = _annotations(namespace)
     _refuse_other_values(name, namespace, hints)
     for key, annotation in hints.items():
         if not _is_class_var(annotation):
             specs[key] = _read(name, key, namespace.get(key), annotation)
 
-    doc = namespace.get("__doc__")
+    doc, exact = namespace.get("__doc__"), False
     if doc is None and parents:
-        return Signature(_core.build(list(specs.values()), parents[0].instructions, exact=True))
+        doc, exact = parents[0]["_value"].instructions, True
     # A docstring that is there and empty means no instructions at all; only its absence means the default.
-    return Signature(_core.build(list(specs.values()), doc, exact=doc == ""))
+    return Signature(_core.build(list(specs.values()), doc, exact=exact or doc == "")), tuple(specs)
 
 
 def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:

@@ -76,11 +76,10 @@ class SignatureMeta(type):
             return super().__new__(mcs, name, bases, namespace)
         from dspex.signature.classes import read_class
 
-        value = read_class(name, bases, namespace)
+        value, declared = read_class(name, bases, namespace)
         kept = {key: item for key, item in namespace.items() if key not in value.fields}
-        return super().__new__(
-            mcs, name, bases, {**kept, "__slots__": (), "_value": value, "__new__": _refuse}
-        )
+        own = {"__slots__": (), "_value": value, "_declared": declared, "__new__": _refuse}
+        return super().__new__(mcs, name, bases, {**kept, **own})
 
     def __repr__(cls) -> str:
         value = cls.__dict__.get("_value")

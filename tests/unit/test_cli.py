@@ -1,0 +1,67 @@
+"""The command `dspex`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import dspex
+from dspex.cli import main
+
+
+def test_a_signature_is_shown_with_its_prompt(capsys):
+    assert main(["signature", "question, context: list[str] -> answer: int | None", "-i", "Be brief."]) == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "question, context: list[str] -> answer: Optional[int]\n\ninputs:\n  question  str\n"
+    )
+    assert "  answer  Union[int, NoneType] (optional)\n" in out
+    assert "\ninstructions:\n  Be brief.\n" in out
+    prompt = out.split("\nprompt (chat):\n")[1]
+    messages = dspex.ChatAdapter().format(
+        dspex.Signature("question, context: list[str] -> answer: int | None", "Be brief."),
+        [],
+        {"question": "{question}", "context": "{context}"},
+    )
+    assert prompt == "".join(f"--- {message['role']} ---\n{message['content']}\n" for message in messages)
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_json_is_for_programs(capsys, adapter):
+    assert main(["signature", "q -> a: float", "--json", "--adapter", adapter]) == 0
+
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["text"] == "q -> a: float"
+    assert shown["outputs"][0]["type"] == "float"
+    assert [message["role"] for message in shown["messages"]] == ["system", "user"]
+
+
+def test_a_mistake_gets_a_caret_and_exit_code_2(capsys):
+    assert main(["signature", "größe: lst -> b"]) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[:3] == [
+        "dspex: the name 'lst' is not known [unknown-name]",
+        "  größe: lst -> b",
+        "         ^^^",
+    ]
+
+
+def test_without_a_command_the_commands_are_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "dspex", "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+    assert shown.stdout == f"dspex {dspex.__version__}\n"
