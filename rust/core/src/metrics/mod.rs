@@ -4,7 +4,6 @@
 //! can stand in one table.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -24,14 +23,28 @@ const ARTICLES: [&str; 3] = ["a", "an", "the"];
 /// ```
 #[must_use]
 pub fn normalize(text: &str) -> String {
-    let decomposed = if text.is_ascii() {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(text.nfd().collect())
-    };
-    let mut plain = decomposed.to_lowercase();
+    let mut plain = decomposed(text).to_lowercase();
     plain.retain(|c| !c.is_ascii_punctuation());
     join_words(&without_articles(&plain))
+}
+
+/// The text in Unicode's form D. An ASCII character stays as it is and nothing moves across it, so only the
+/// runs between them need the tables.
+fn decomposed(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let plain = rest.bytes().take_while(u8::is_ascii).count();
+        out.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+        let other = rest.find(|c: char| c.is_ascii()).unwrap_or(rest.len());
+        out.extend(rest[..other].nfd());
+        rest = &rest[other..];
+    }
+    Cow::Owned(out)
 }
 
 /// Whether the answer is one of the references, but for what [`normalize`] takes away.
@@ -55,26 +68,36 @@ pub fn f1<T: AsRef<str>>(answer: &str, references: &[T]) -> f64 {
 }
 
 fn word_f1(answer: &str, reference: &str) -> f64 {
-    let mut left: HashMap<&str, usize> = HashMap::new();
-    let mut given = 0_u32;
-    for word in answer.split_terminator(' ') {
-        *left.entry(word).or_default() += 1;
-        given += 1;
-    }
-    let (mut wanted, mut same) = (0_u32, 0_u32);
-    for word in reference.split_terminator(' ') {
-        wanted += 1;
-        if let Some(count) = left.get_mut(word).filter(|count| **count > 0) {
-            *count -= 1;
+    let (answer, reference) = (sorted_words(answer), sorted_words(reference));
+    let (mut at, mut same) = (0, 0);
+    for word in &reference {
+        at += answer[at..]
+            .iter()
+            .take_while(|&other| other < word)
+            .count();
+        if answer.get(at) == Some(word) {
+            at += 1;
             same += 1;
         }
     }
     if same == 0 {
         return 0.0;
     }
-    let precision = f64::from(same) / f64::from(given);
-    let recall = f64::from(same) / f64::from(wanted);
+    let precision = ratio(same, answer.len());
+    let recall = ratio(same, reference.len());
     (2.0 * precision * recall) / (precision + recall)
+}
+
+/// Sorted, two lists of words are compared in one pass; an answer's few words make no map worth its while.
+fn sorted_words(normal: &str) -> Vec<&str> {
+    let mut words: Vec<&str> = normal.split_terminator(' ').collect();
+    words.sort_unstable();
+    words
+}
+
+#[allow(clippy::cast_precision_loss)] // no text has that many words
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
 }
 
 /// Each article as a word of its own becomes a space. A combining mark is no part of a word to Python, so an
