@@ -93,6 +93,12 @@ LONG = {
     "JSONAdapter": json.dumps(long_values()),
 }
 
+ROWS = [{"name": f"Row {i}", "score": i / 8, "tags": ["one", "two"]} for i in range(12)]
+BROKEN = {
+    "900 bytes": json.dumps({"rows": ROWS, "note": "cut off"})[:-4],
+    "9 kB": "Here it is:\n" + json.dumps({"rows": ROWS * 10, "note": "with a comma"})[:-1] + ",}",
+}
+
 CASES: dict[str, Callable[[], Case]] = {
     **{
         f"{name} render, 4 fields, {count} demos": lambda name=name, count=count: render(name, FOUR, count)
@@ -102,6 +108,12 @@ CASES: dict[str, Callable[[], Case]] = {
     "XMLAdapter render, 4 fields, 0 demos": lambda: render("XMLAdapter", FOUR, 0),
     "f-string render, 4 fields, 0 demos": by_hand,
     **{f"{name} parse, small": lambda name=name: parse(name, FOUR, SMALL[name]) for name in SMALL},
+    **{
+        f"JSONAdapter parse, broken, {size}": lambda reply=reply: parse(
+            "JSONAdapter", "q -> rows: list[dict[str, Any]], note", reply
+        )
+        for size, reply in BROKEN.items()
+    },
     **{f"{name} parse, 8 kB": lambda name=name: parse(name, f"q -> {TWELVE}", LONG[name]) for name in LONG},
 }
 

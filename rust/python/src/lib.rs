@@ -19,6 +19,8 @@ mod _core {
     #[pymodule_export]
     use super::prompt::Plan;
     #[pymodule_export]
+    use super::response::repair_json;
+    #[pymodule_export]
     use super::router::Router;
     #[pymodule_export]
     use super::signature::{

@@ -1,7 +1,9 @@
 //! Replies: what `Plan.parse` does.
 
+use std::borrow::Cow;
+
 use dspex_core::prompt::Layout;
-use dspex_core::response::{Reading, read_json, read_text, read_xml, sections};
+use dspex_core::response::{Reading, read_json, read_text, read_xml, repair, sections};
 use dspex_core::signature::Default;
 use jiter::JsonValue;
 use pyo3::exceptions::{PySyntaxError, PyValueError};
@@ -40,6 +42,12 @@ type Tolerant<'py> = (
     Bound<'py, PyList>,
     Option<(String, String)>,
 );
+
+/// JSON that is broken in one of the usual ways, made whole; None for any other text.
+#[pyfunction]
+pub(crate) fn repair_json(text: &str) -> Option<String> {
+    repair(text)
+}
 
 /// The module that reads what Rust does not.
 fn replies(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
@@ -142,11 +150,22 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     fn json(&mut self) -> PyResult<()> {
         let reply = text_of(self.reply)?;
-        let Ok(JsonValue::Object(entries)) = JsonValue::parse(reply.as_bytes(), true) else {
-            return self.json_in_python();
-        };
+        if let Ok(JsonValue::Object(entries)) = JsonValue::parse(reply.as_bytes(), true) {
+            return self.entries(&entries);
+        }
+        let whole = repair(reply);
+        match whole
+            .as_ref()
+            .map(|whole| JsonValue::parse(whole.as_bytes(), true))
+        {
+            Some(Ok(JsonValue::Object(entries))) => self.entries(&entries),
+            _ => self.json_in_python(),
+        }
+    }
+
+    fn entries<'j>(&mut self, entries: &'j [(Cow<'j, str>, JsonValue<'j>)]) -> PyResult<()> {
         let py = self.reply.py();
-        for (name, _) in entries.iter() {
+        for (name, _) in entries {
             let Some(place) = self
                 .place(name)
                 .filter(|place| self.values[*place].is_none())

@@ -5,10 +5,12 @@
 //! Python's is [`Reading::Python`], and the bindings do with it what DSPy does.
 
 mod chat;
+mod repair;
 pub mod stream;
 mod value;
 mod xml;
 
 pub use chat::{Section, sections};
+pub use repair::repair;
 pub use value::{Reading, Value, read_json, read_text};
 pub use xml::read_xml;

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use jiter::JsonValue;
 
+use super::repair::repair;
 use crate::text::strip;
 use crate::types::{Args, Constant, Container, Type};
 
@@ -28,6 +29,29 @@ pub enum Value<'a> {
     List(Vec<Value<'a>>),
     /// A dict; of a key that comes twice the last value counts.
     Map(Vec<(Cow<'a, str>, Value<'a>)>),
+}
+
+impl Value<'_> {
+    /// The value with texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::None => Value::None,
+            Value::Bool(value) => Value::Bool(value),
+            Value::Int(value) => Value::Int(value),
+            Value::Float(value) => Value::Float(value),
+            Value::Str(text) => Value::Str(Cow::Owned(text.into_owned())),
+            Value::List(items) => Value::List(items.into_iter().map(Value::into_owned).collect()),
+            Value::Map(entries) => {
+                let entries = entries.into_iter();
+                Value::Map(
+                    entries
+                        .map(|(key, value)| (key.into_owned().into(), value.into_owned()))
+                        .collect(),
+                )
+            }
+        }
+    }
 }
 
 /// What became of a text.
@@ -103,16 +127,21 @@ fn read_choice<'a>(text: &'a str, ty: &Type, choices: &[Constant]) -> Option<Val
     read_literal(inner, ty)
 }
 
-/// Strict JSON, or one of Python's three names for a constant.
+/// Strict JSON, JSON that is broken in a usual way, or one of Python's three names for a constant.
 fn read_literal<'a>(text: &'a str, ty: &Type) -> Option<Value<'a>> {
-    let json = match text {
+    match text {
         // These are no JSON; `json_repair` gives them up and `ast.literal_eval` reads them.
-        "True" => JsonValue::Bool(true),
-        "False" => JsonValue::Bool(false),
-        "None" => JsonValue::Null,
-        _ => JsonValue::parse(text.as_bytes(), true).ok()?,
-    };
-    conform(&json, ty)
+        "True" => return conform(&JsonValue::Bool(true), ty),
+        "False" => return conform(&JsonValue::Bool(false), ty),
+        "None" => return conform(&JsonValue::Null, ty),
+        _ => {}
+    }
+    if let Ok(json) = JsonValue::parse(text.as_bytes(), true) {
+        return conform(&json, ty);
+    }
+    let whole = repair(text)?;
+    let json = JsonValue::parse(whole.as_bytes(), true).ok()?;
+    conform(&json, ty).map(Value::into_owned)
 }
 
 /// `json` as a value of `ty`, if pydantic would have nothing to convert.

@@ -101,7 +101,7 @@ fn read_field(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>> {
         // In a list, text is JSON or else the one item.
         if !is_list || text.starts_with('[') {
             return match read_text(&text, ty) {
-                Reading::Value(value) => Some(into_owned(value)),
+                Reading::Value(value) => Some(value.into_owned()),
                 Reading::Python => None,
             };
         }
@@ -261,23 +261,6 @@ fn convert(text: String, ty: &Type) -> Option<Value<'static>> {
             known.then(|| Value::Str(text.into()))
         }
         _ => None,
-    }
-}
-
-fn into_owned(value: Value<'_>) -> Value<'static> {
-    match value {
-        Value::None => Value::None,
-        Value::Bool(value) => Value::Bool(value),
-        Value::Int(value) => Value::Int(value),
-        Value::Float(value) => Value::Float(value),
-        Value::Str(text) => Value::Str(Cow::Owned(text.into_owned())),
-        Value::List(items) => Value::List(items.into_iter().map(into_owned).collect()),
-        Value::Map(entries) => Value::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| (Cow::Owned(key.into_owned()), into_owned(value)))
-                .collect(),
-        ),
     }
 }
 
