@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 use dspex_core::signature::{Default, Signature};
 use pyo3::prelude::*;
@@ -13,11 +14,11 @@ use super::annotation;
 /// Immutable, and shared by every Python object that shows it.
 pub(crate) struct Compiled {
     pub(crate) core: Signature,
-    pub(crate) hash: u64,
     /// What opaque types and the host's part of fields point at, by index: in the order of the fields, no
     /// object twice. So equal signatures have equal tables.
     pub(crate) objects: Vec<Py<PyAny>>,
     // What follows is made when first asked for: most signatures are never asked.
+    hash: OnceLock<u64>,
     annotations: Vec<PyOnceLock<Py<PyAny>>>,
     names: PyOnceLock<Vec<Py<PyString>>>,
     adapters: PyOnceLock<Vec<PyOnceLock<Py<PyAny>>>>,
@@ -31,17 +32,24 @@ impl Compiled {
         } else {
             core.renumber(&mut |index| intern(&mut used, objects[index as usize].bind(py)))
         };
-        let mut hasher = DefaultHasher::new();
-        core.hash(&mut hasher);
         let annotations = core.fields().iter().map(|_| PyOnceLock::new()).collect();
         Self {
-            hash: hasher.finish(),
+            hash: OnceLock::new(),
             core,
             objects: used,
             annotations,
             names: PyOnceLock::new(),
             adapters: PyOnceLock::new(),
         }
+    }
+
+    /// Equal signatures have equal ones.
+    pub(crate) fn hash(&self) -> u64 {
+        *self.hash.get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            self.core.hash(&mut hasher);
+            hasher.finish()
+        })
     }
 
     /// The annotation of a field as a Python object.

@@ -211,7 +211,7 @@ impl Signature {
     }
 
     fn __hash__(&self) -> u64 {
-        self.0.hash
+        self.0.hash()
     }
 }
 
