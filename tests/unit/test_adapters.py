@@ -235,3 +235,20 @@ print([name for name in ("dspy", "pydantic", "json_repair", "pyarrow") if name i
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("parsing", ["dspy", "tolerant"])
+@pytest.mark.parametrize("depth", [100, 10_000, 50_000])
+@pytest.mark.parametrize("kind", ["Any", "list", "dict[str, Any]", "Optional[list[Any]]"])
+def test_a_reply_nested_without_end_is_an_error_or_a_value(kind: str, depth: int, parsing: Any) -> None:
+    replies = {
+        ChatAdapter: "[[ ## a ## ]]\n" + "[" * depth,
+        JSONAdapter: '{"a": ' + '{"k": [' * depth,
+        XMLAdapter: "<a>" + "<item>" * depth + "</item>" * depth + "</a>",
+    }
+    for adapter, reply in replies.items():
+        try:
+            fields = adapter(parsing=parsing).parse(f"q -> a: {kind}", reply)
+        except ReplyError:
+            continue
+        assert fields.keys() == {"a"}

@@ -24,10 +24,13 @@ _OBJECT = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
 
 
 def json_object(reply: str) -> Any:
-    """The JSON object in a reply; anything else than a dict if there is none."""
-    found = json_repair.loads(reply)
-    if not isinstance(found, dict) and (match := _OBJECT.search(reply)):
-        found = json_repair.loads(match[0])
+    """The JSON object in a reply; anything else than a dict if there is none, or one that nests too deep."""
+    try:
+        found = json_repair.loads(reply)
+        if not isinstance(found, dict) and (match := _OBJECT.search(reply)):
+            found = json_repair.loads(match[0])
+    except RecursionError:
+        return None
     return found
 
 
@@ -37,6 +40,13 @@ def parse_value(value: Any, annotation: Any) -> Any:
     Raises:
         ValueError: If it is none; pydantic's `ValidationError` is one.
     """
+    try:
+        return _parse_value(value, annotation)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _parse_value(value: Any, annotation: Any) -> Any:
     if annotation is str:
         return str(value)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):

@@ -91,6 +91,8 @@ class XmlReply:
                     return [adapter_of(annotation).validate_python(value, by_name=True)]
             except ValueError as error:
                 problem = error
+            except RecursionError:
+                problem = ValueError("it is nested too deep")
         assert problem is not None  # noqa: S101 - the loop ran at least once
         raise problem
 

@@ -14,6 +14,9 @@ use crate::types::{Args, Constant, Container, Type};
 
 const ROOT: &str = "dspy_root";
 
+/// Deeper elements than this are left to Python, which has a limit of its own: values are read by recursion.
+const MAX_DEPTH: usize = 64;
+
 /// The values of `outputs`, None for those that the reply lacks; None for a reply that only Python can read.
 #[must_use]
 pub fn read_xml(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'static>>>> {
@@ -39,9 +42,11 @@ pub fn read_xml(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'stat
     }
     // Every element counts, also those inside a field that is passed over: a prefix or an attribute anywhere
     // is Python's to judge.
+    let is_odd =
+        |node: Node<'_, '_>| name_of(node).is_none() || node.ancestors().nth(MAX_DEPTH).is_some();
     if root
         .descendants()
-        .any(|node| node.is_element() && name_of(node).is_none())
+        .any(|node| node.is_element() && is_odd(node))
     {
         return None;
     }
