@@ -45,13 +45,10 @@ async def test_no_worker_outlives_its_service(kind: str, start: str, number: sig
 
 async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> None:
     service, workers = await start_service("forked", "zygote")
-    (fork,) = [
-        child
-        for child in psutil.Process(service.pid).children()
-        if "tests.support.service" in child.cmdline()
-    ]
+    parent = psutil.Process(service.pid)
+    (fork,) = [child for child in parent.children() if "tests.support.service" in child.cmdline()]
     service.kill()
-    await until(lambda: not running(psutil.Process(service.pid)))  # the fork holds its pipes open still
+    await until(lambda: not running(parent))  # not `service.wait`: the fork holds its pipes open still
 
     await until(lambda: not any(map(running, workers)), seconds=1.0)
 

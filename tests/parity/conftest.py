@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 _COMMON = {
@@ -18,3 +19,14 @@ _COMMON = {
 settings.register_profile("ci", settings(max_examples=1_500, **_COMMON))
 settings.register_profile("parity", settings(max_examples=25_000, **_COMMON))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+SECONDS = {"ci": 600, "parity": 7_200}
+"""How long one differential test may take, by profile: thousands of calls of DSPy, on a busy machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = os.path.dirname(__file__)
+    seconds = SECONDS[os.environ.get("HYPOTHESIS_PROFILE", "ci")]
+    for item in items:
+        if str(item.path).startswith(here) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(seconds))
