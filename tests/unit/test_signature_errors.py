@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,8 @@ from typing import Any, Literal
 import pydantic
 import pytest
 
-from dspex.errors import SignatureError
+import dspex.signature
+from dspex.errors import DspexError, SignatureError
 from dspex.signature import InputField, OutputField, Signature
 
 CORPUS = Path(__file__).parents[2] / "testdata" / "signature"
@@ -72,18 +74,32 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "unsupported-type": lambda: Signature({"a": (Plain, InputField())}),
     "not-a-type": lambda: Signature({"a": (5, InputField())}),
     "unsupported-type-surrogate": lambda: Signature({"a": (Literal["\ud800"], InputField())}),
+    "input": lambda: Signature("a: int, b -> c").validate_inputs({"a": "x", "c": 1}),
+    "reply-type": lambda: Signature("a -> b: list[int]").validate_outputs({"b": [1, None]}),
     "surrogate": lambda: Signature("a\ud800 -> b"),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_python_says_what_to_do(name):
-    with pytest.raises(SignatureError) as caught:
+    with pytest.raises(DspexError) as caught:
         MISTAKES[name]()
 
     message = str(caught.value).replace(f"{__name__}.", "")
     assert f"{message}\n" == (CORPUS / "errors_python" / f"{name}.txt").read_text()
     assert caught.value.hint
+
+
+def test_every_code_has_a_case():
+    package = Path(dspex.signature.__file__).parent
+    used = {
+        code for path in package.glob("*.py") for code in re.findall(r'code="([a-z-]+)"', path.read_text())
+    }
+    cases = [*TEXTS, *(CORPUS / "errors_python").glob("*.txt")]
+    shown = {code for path in cases for code in re.findall(r"\[([a-z-]+)\]$", path.read_text(), re.MULTILINE)}
+
+    assert len(used) > 10
+    assert used <= shown
 
 
 def test_an_exception_of_the_lookup_reaches_the_caller_as_it_is():
