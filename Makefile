@@ -76,6 +76,10 @@ format: build ## format all code in place
 
 # --- packages ------------------------------------------------------------------------------------------
 
+.PHONY: bench-pool
+bench-pool: build ## worker pools beside their peers, as ratios of one run (ARGS="quick no_op")
+	$(BIN)/python benches/bench_pool.py $(ARGS)
+
 .PHONY: storm
 storm: build ## kill a random worker every 300 ms under load for 60 s; no call may be lost (ARGS="10")
 	$(BIN)/python -m tests.load.storm $(ARGS)
