@@ -15,6 +15,7 @@ from tests.parity.test_adapter_types import CASES, TURNS, TYPES, Described
 from tests.parity.test_adapters import thorough
 
 import dspex.dspy as dropins
+from dspex.testing import ModelServer
 
 NAMES = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]
 REPLIES = {
@@ -191,3 +192,30 @@ def test_dropins_keep_the_names_that_streaming_looks_up() -> None:
     for name in NAMES:
         assert getattr(dropins, name).__name__ == name
         assert issubclass(getattr(dropins, name), getattr(dspy, name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_program_streams_as_before(name: str) -> None:
+    reply = {
+        "ChatAdapter": "[[ ## answer ## ]]\nParis is it\n\n[[ ## completed ## ]]",
+        "JSONAdapter": '{"answer": "Paris is it"}',
+        "XMLAdapter": "<answer>\nParis is it\n</answer>",
+    }[name]
+    told = []
+    with ModelServer(lambda _: reply) as server:
+        for adapter in pair(name):
+            lm = dspy.LM("openai/scripted", api_base=server.api_base, api_key="k", cache=False, num_retries=0)
+            listener = dspy.streaming.StreamListener(signature_field_name="answer")
+            program = dspy.streamify(dspy.Predict("question -> answer"), stream_listeners=[listener])
+            with dspy.context(lm=lm, adapter=adapter):
+                told.append(
+                    [
+                        part.toDict()
+                        if isinstance(part, dspy.Prediction)
+                        else (part.chunk, part.is_last_chunk)
+                        async for part in program(question="Where?")
+                    ]
+                )
+    assert told[0] == told[1]
+    assert told[0][-1] == {"answer": "Paris is it"}
+    assert len(told[0]) > 1, "it came in pieces"
