@@ -164,6 +164,7 @@ def test_names_come_from_types_then_from_the_callers_frame_then_from_modules():
     made = [field.annotation for field in signature.input_fields.values()]
 
     assert Signature.of("a: Local -> b").fields["a"].annotation is Local
+    assert [Signature(text).fields["a"].annotation for text in ["a: Local -> b"]] == [Local]
     assert made[:4] == [Local, list[Animal], int, __import__("datetime").date]
     assert made[4] == Literal[Color.RED]
     assert made[5] is Local

@@ -36,6 +36,8 @@ MODULES = frozenset(
 _TYPES = (type, typing._GenericAlias, types.GenericAlias, typing._SpecialForm, types.UnionType)  # type: ignore[attr-defined]
 """What DSPy takes for the type of a field."""
 
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+
 
 def find(name: str) -> Any:
     """What a name stands for where the signature is made; `...` if nobody knows it."""
@@ -43,6 +45,9 @@ def find(name: str) -> Any:
         return getattr(typing, name)
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "dspex":
+        frame = frame.f_back
+    # Up to 3.11 a comprehension has a frame of its own, in which the names around it are missing.
+    while frame.f_back is not None and frame.f_code.co_name in _COMPREHENSIONS and name not in frame.f_locals:
         frame = frame.f_back
     for namespace in (frame.f_locals, frame.f_globals):
         if name in namespace:
