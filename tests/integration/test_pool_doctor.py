@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 import resource
 
 import pytest
 
+from dspex.cli import main
 from dspex.pool import PoolSpec
-from dspex.pool.doctor import examine, main
+from dspex.pool.doctor import examine
 
 
 def test_a_fit_machine_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--workers", "1"]) == 0
+    assert main(["doctor", "--workers", "1"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[1] for line in out.splitlines()] == [
         "system",
@@ -33,15 +35,21 @@ def test_a_fit_machine_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_keeps_a_worker_from_starting_is_told_with_what_to_do(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 1
+    assert main(["doctor", *arguments]) == 1
     out = capsys.readouterr().out
     assert says in out
     assert "->" in out
 
 
 def test_a_wrong_setting_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--workers", "0"]) == 2
+    assert main(["doctor", "--workers", "0"]) == 2
     assert "from 1 to 1024" in capsys.readouterr().err
+
+
+def test_what_is_found_can_be_read_by_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--workers", "1", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {finding["about"]: finding["good"] for finding in findings}["round trip"]
 
 
 async def test_limits_that_are_too_low_are_found() -> None:

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from dspex import __version__
-from dspex.cli import signature
+from dspex.cli import doctor, signature
 from dspex.errors import DspexError
 
 __all__ = ["main"]
 
-COMMANDS = (signature,)
+COMMANDS = (signature, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments behind the command's name; by default those of the process.
 
     Returns:
-        The exit code: 0 when all went well, 2 when the input was wrong, with the reason on standard error.
+        The exit code: 0 when all is well, 1 when what was examined is not, 2 when the input was wrong, with
+        the reason on standard error.
     """
     parser = argparse.ArgumentParser(prog="dspex", description="Serve DSPy programs: tools for the shell.")
     parser.add_argument("--version", action="version", version=f"dspex {__version__}")

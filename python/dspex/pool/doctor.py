@@ -1,22 +1,19 @@
-"""Is this machine fit for a pool? `python -m dspex.pool.doctor` looks, and says what to do if not."""
+"""Is this machine fit for a pool, and what is to be done if not? `dspex doctor` shows what is found here."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dspex.errors import ConfigError, DspexError
+from dspex.errors import DspexError
 from dspex.pool.pool import Pool
 from dspex.pool.spec import PoolSpec
 
-__all__ = ["Finding", "examine", "main"]
+__all__ = ["Finding", "examine"]
 
 SUPPORTED_DSPY: Final = ("3.3", "3.4")
 """The versions of DSPy whose prompts dspex knows, by their first two numbers."""
@@ -135,38 +132,3 @@ async def _round_trip(pool: Pool) -> Finding:
         await pool.call("echo", "are you there?", timeout=10)
         times.append(time.perf_counter() - began)
     return Finding("round trip", True, f"{statistics.median(times) * 1e6:.0f} us")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Examine a pool of the settings given, print what was found, and say by the exit status if it is good.
-
-    Returns:
-        0 if a pool can live here, 1 if not, 2 for wrong settings.
-    """
-    parser = argparse.ArgumentParser(
-        prog="dspex doctor", description="Check whether worker pools can run here."
-    )
-    parser.add_argument("--workers", type=int, default=2, help="how many workers the pool would have")
-    parser.add_argument("--python", help="the interpreter of the workers, if not this one")
-    parser.add_argument(
-        "--preload", action="append", default=[], metavar="MODULE", help="a module to preload"
-    )
-    parser.add_argument(
-        "--start", choices=["auto", "zygote", "spawn"], default="auto", help="how workers start"
-    )
-    args = parser.parse_args(argv)
-    try:
-        spec = PoolSpec(workers=args.workers, python=args.python, preload=args.preload, start=args.start)
-    except ConfigError as err:
-        print(err, file=sys.stderr)
-        return 2
-    findings = asyncio.run(examine(spec))
-    for finding in findings:
-        print(f"{'ok ' if finding.good else 'BAD'}  {finding.about:24} {finding.seen}")
-        if finding.advice:
-            print(f"     {'':24} -> {finding.advice}")
-    return 0 if all(finding.good for finding in findings) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
