@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
 
@@ -23,11 +22,8 @@ ADAPTERS = [
     pytest.param(dspy.XMLAdapter(), dspex.XMLAdapter(parsing="dspy"), id="xml"),
 ]
 
-thorough = settings(
-    max_examples=int(os.environ.get("DSPEX_PARITY_EXAMPLES", "300")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
+# A case here draws a signature, values and a reply, and makes DSPy work for milliseconds: fewer do.
+thorough = settings(settings.default, max_examples=settings.default.max_examples // 5)
 
 
 def outcome(call: Any, *refusals: type[Exception]) -> tuple[str, Any]:
