@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     parser.add_argument("text", help='the signature, as in "question, context: list[str] -> answer"')
     parser.add_argument("-i", "--instructions", help="what to do; DSPy's sentence by default")
     parser.add_argument(
-        "--adapter", choices=["chat", "json"], default="chat", help="whose prompt (default: chat)"
+        "--adapter", choices=["chat", "json", "xml"], default="chat", help="whose prompt (default: chat)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.set_defaults(run=run)
@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     import dspex
 
     signature = dspex.Signature(arguments.text, arguments.instructions)
-    adapter = dspex.ChatAdapter() if arguments.adapter == "chat" else dspex.JSONAdapter()
+    adapter = {"chat": dspex.ChatAdapter, "json": dspex.JSONAdapter, "xml": dspex.XMLAdapter}[
+        arguments.adapter
+    ]()
     messages = adapter.format(signature, [], {name: f"{{{name}}}" for name in signature.input_fields})
     if arguments.json:
         print(json.dumps({**signature.describe(), "messages": messages}, ensure_ascii=False, indent=2))
