@@ -15,7 +15,7 @@ from dspex.pool.spec import PoolSpec
 
 __all__ = ["Finding", "examine"]
 
-SUPPORTED_DSPY: Final = ("3.3", "3.4")
+SUPPORTED_DSPY: Final = ("3.4",)
 """The versions of DSPy whose prompts dspex knows, by their first two numbers."""
 
 _ROUND_TRIPS: Final = 200
