@@ -100,7 +100,9 @@ async def test_a_failure_becomes_one_clear_error_and_the_next_call_works(
     code: str,
     mentions: str,
 ) -> None:
-    async with LM("openai/m", api_base=server.api_base, api_key=KEY, timeout=0.3) as lm:
+    # Only a stall is to meet the LM's own limit; anything else has the time a busy machine needs.
+    timeout = 1.0 if isinstance(fault, Stall) else 30.0
+    async with LM("openai/m", api_base=server.api_base, api_key=KEY, timeout=timeout) as lm:
         server.faults.push(fault)
         with pytest.raises(error, match=mentions) as caught:
             await ask(lm, LMRequest(MESSAGES))

@@ -455,6 +455,10 @@ impl<'a, 'l> Parser<'a, 'l> {
             }
             let value = self.postfix().and_then(|value| self.refuse_operator(value));
             value.map_err(computed_default)?;
+            // A bar makes a union of types, so `refuse_operator` lets it pass; of values it is a computation.
+            if self.at('|') {
+                return Err(computed(self.span));
+            }
         }
         self.depth = depth;
         Ok(())
@@ -521,7 +525,11 @@ fn computed_default(error: SignatureError) -> SignatureError {
     if error.code != Code::Expression {
         return error;
     }
-    SignatureError::new(Code::DefaultValue, error.span, "the default is computed")
+    computed(error.span)
+}
+
+fn computed(span: Span) -> SignatureError {
+    SignatureError::new(Code::DefaultValue, span, "the default is computed")
 }
 
 /// What stands between brackets.
