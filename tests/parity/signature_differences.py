@@ -38,4 +38,15 @@ def a_computed_default(text: str, got: Outcome) -> bool:
     return refused(got, "default-value") and "=" in text
 
 
-DIFFERENCES = [a_computed_default, a_tuple_as_literal, markers_of_parameters, none_type_beside_a_dotted_name]
+def a_union_as_literal(text: str, got: Outcome) -> bool:
+    """`Literal[1 | 0]` has one value, a union, which no model can answer with."""
+    return refused(got, "literal-value") and bool(re.search(r"Literal\[[^]]*\|", text))
+
+
+DIFFERENCES = [
+    a_computed_default,
+    a_tuple_as_literal,
+    a_union_as_literal,
+    markers_of_parameters,
+    none_type_beside_a_dotted_name,
+]
