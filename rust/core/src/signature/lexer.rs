@@ -96,7 +96,7 @@ impl<'a> Lexer<'a> {
                 .eat_while(|c| matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0c'));
             let start = self.cursor.position();
             if self.cursor.eat('#') {
-                self.cursor.eat_while(|c| !matches!(c, '\n' | '\r' | '\0'));
+                self.cursor.eat_while(|c| !matches!(c, '\n' | '\r'));
                 if self.cursor.peek().is_none() {
                     let message = "the comment runs to the end of this side and hides it";
                     return Err(SignatureError::new(

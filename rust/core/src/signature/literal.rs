@@ -93,11 +93,6 @@ impl StringReader<'_, '_> {
                 self.push('\n');
                 Ok(())
             }
-            Some('\0') => Err(SignatureError::new(
-                Code::Syntax,
-                self.cursor.span_from(at),
-                "a NUL cannot be read",
-            )),
             Some('\\') if raw => {
                 self.push('\\');
                 // A raw string keeps the backslash, and what follows does not end it.

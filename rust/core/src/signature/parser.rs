@@ -124,6 +124,16 @@ struct Parser<'a, 'l> {
 
 impl<'a, 'l> Parser<'a, 'l> {
     fn new(source: &'a str, part: Span, limits: &'l Limits) -> Result<Self> {
+        // Python reads no source that holds a NUL, be it in a string or a comment.
+        if let Some(at) = source[part.start..part.end].find('\0') {
+            let start = part.start + at;
+            let span = Span {
+                start,
+                end: start + 1,
+            };
+            let message = format!("{} has no place in a signature", describe('\0'));
+            return Err(SignatureError::new(Code::Syntax, span, message));
+        }
         let mut lexer = Lexer::new(source, part);
         let (token, span) = lexer.next()?;
         Ok(Self {
