@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dspex.errors import DspexError
     from dspex.lm import LM
     from dspex.modules import Predict
-    from dspex.pool import Pool, PoolSpec
+    from dspex.pool import Pool, PoolSpec, SyncPool
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure
     from dspex.signature import InputField, OutputField, Signature
@@ -36,6 +36,7 @@ __all__ = [
     "Prediction",
     "Runtime",
     "Signature",
+    "SyncPool",
     "Template",
     "XMLAdapter",
     "__version__",
@@ -56,6 +57,7 @@ _HOME = {
     "Prediction": "dspex.prediction",
     "Runtime": "dspex.runtime",
     "Signature": "dspex.signature",
+    "SyncPool": "dspex.pool",
     "Template": "dspex.template",
     "XMLAdapter": "dspex.adapters",
     "configure": "dspex.runtime",

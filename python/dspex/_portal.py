@@ -1,18 +1,23 @@
-"""A thread with an event loop of its own, for callers who have none."""
+"""A thread with an event loop of its own, for callers who have none, and the way there and back."""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Portal"]
+from dspex.errors import ConfigError, DeadlineExceeded, DspexError
+
+__all__ = ["CROSSING_SECONDS", "Portal", "cross", "refuse_thread", "wait"]
 
 T = TypeVar("T")
 
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
+CROSSING_SECONDS = 5.0
+"""What a caller on another thread grants beyond the call's own limits before it stops waiting."""
 
 
 class Portal:
@@ -66,3 +71,59 @@ class Portal:
             return
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(STOP_SECONDS)
+
+
+def cross(
+    coroutine: Coroutine[Any, Any, T],
+    home: asyncio.AbstractEventLoop,
+    closed: Callable[[], DspexError],
+) -> concurrent.futures.Future[T]:
+    """Schedule the coroutine on the loop `home` from elsewhere, within the caller's context.
+
+    Args:
+        coroutine: What is to run there.
+        home: The loop.
+        closed: Makes the error to raise if that loop is closed.
+    """
+    try:
+        return asyncio.run_coroutine_threadsafe(coroutine, home)
+    except RuntimeError:  # the loop closed since the caller looked
+        coroutine.close()
+        raise closed() from None
+
+
+def wait(future: concurrent.futures.Future[T], seconds: float | None, closed: Callable[[], DspexError]) -> T:
+    """Wait for what runs on another loop, at most `seconds`; a caller that is interrupted ends it.
+
+    Raises:
+        DeadlineExceeded: If it gave no answer: something blocks its loop.
+    """
+    try:
+        return future.result(seconds)
+    except concurrent.futures.CancelledError:
+        raise closed() from None
+    except TimeoutError:
+        if future.done():
+            raise
+        raise DeadlineExceeded(
+            f"the event loop gave no answer within {seconds:g} s",
+            hint="something blocks the loop that this lives on",
+            timeout=seconds,
+            stage="loop",
+        ) from None
+    finally:
+        future.cancel()  # nothing when it is done; on Ctrl-C it ends the call with its caller
+
+
+def refuse_thread(home_thread: int, twin: str) -> None:
+    """Refuse a blocking call on the thread that runs the loop it would wait for.
+
+    Raises:
+        ConfigError: If this is that thread.
+    """
+    if threading.get_ident() == home_thread:
+        raise ConfigError(
+            "a blocking call here would wait for its own event loop",
+            code="blocking-in-loop",
+            hint=f"await `{twin}(...)` instead",
+        )

@@ -191,3 +191,14 @@ def start_a_child(how: str) -> int:
         print(child.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return child.pid
+
+
+async def wait_and_tell(path: str) -> None:
+    """Wait for ever; write down that it has begun, and that it was told to stop."""
+    with open(path, "w") as file:
+        file.write("begun")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        with open(path, "w") as file:
+            file.write("cancelled")

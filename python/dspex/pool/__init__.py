@@ -11,5 +11,15 @@ from dspex.pool.events import PoolEvent
 from dspex.pool.lifecycle import State
 from dspex.pool.pool import Pool, PoolStatus, WorkerStatus
 from dspex.pool.spec import PoolSpec
+from dspex.pool.sync import SyncPool
 
-__all__ = ["Pool", "PoolEvent", "PoolSpec", "PoolStatus", "State", "WorkerStatus", "describe_tool"]
+__all__ = [
+    "Pool",
+    "PoolEvent",
+    "PoolSpec",
+    "PoolStatus",
+    "State",
+    "SyncPool",
+    "WorkerStatus",
+    "describe_tool",
+]

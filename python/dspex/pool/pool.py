@@ -17,6 +17,7 @@ import asyncio
 import math
 import os
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
@@ -106,6 +107,7 @@ class Pool:
         self._life.watch(self._changed)
         self._queue = FairQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._owner = os.getpid()
         self._crew: Crew
         self._deadlines: Deadlines[Call]
@@ -151,6 +153,7 @@ class Pool:
                 f"pool {self.name!r} has been started or closed before", code="pool-restarted"
             )
         self._loop = loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._deadlines = Deadlines(loop, self._overdue)
         self._crew = Crew(self.spec, self._hello, make_launcher(self.spec), self, self._emit)
         try:
@@ -166,7 +169,7 @@ class Pool:
             timeout: Seconds the calls have; None for the pool's `stop_timeout`. What is left then fails
                 with `PoolClosedError`.
         """
-        if os.getpid() != self._owner:  # in a fork, the workers are not ours to end
+        if self.belongs_elsewhere:  # in a fork, the workers are not ours to end
             return
         if self._life.state in (State.STARTING, State.READY):
             finish = self.spec.stop_timeout if timeout is None else timeout
@@ -379,7 +382,7 @@ class Pool:
     ) -> Call:
         """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
         loop = self._check_open()
-        seconds = self._seconds(timeout)
+        seconds = self.seconds(timeout)
         # The call that waits for this one may hold the last place.
         nested = inside_callback()
         free = self._crew.choose(full=nested)
@@ -406,12 +409,7 @@ class Pool:
                 f"pool {self.name!r} is not open: it is {self._life.state.value}",
                 hint="call it between `await pool.start()` and `await pool.aclose()`",
             )
-        if os.getpid() != self._owner:
-            raise PoolClosedError(
-                f"pool {self.name!r} belongs to process {self._owner}; this is a fork of it",
-                code="pool-forked",
-                hint="make a pool after the fork",
-            )
+        self.check_owner()
         if asyncio.get_running_loop() is not self._loop:
             raise PoolClosedError(
                 f"pool {self.name!r} belongs to another event loop",
@@ -420,7 +418,45 @@ class Pool:
             )
         return self._loop
 
-    def _seconds(self, timeout: float | str | None) -> float:
+    # --- for `SyncPool` ---
+
+    @property
+    def belongs_elsewhere(self) -> bool:
+        """Whether this process is a fork of the one the pool belongs to."""
+        return os.getpid() != self._owner
+
+    def check_owner(self) -> None:
+        """Refuse to go on in a fork.
+
+        Raises:
+            PoolClosedError: If this is one.
+        """
+        if os.getpid() != self._owner:
+            raise PoolClosedError(
+                f"pool {self.name!r} belongs to process {self._owner}; this is a fork of it",
+                code="pool-forked",
+                hint="make a pool after the fork",
+            )
+
+    def home(self) -> tuple[asyncio.AbstractEventLoop, int]:
+        """The loop the pool was started on, and the thread that runs it.
+
+        Raises:
+            PoolClosedError: If it has not been started, or the loop has ended.
+        """
+        if self._loop is None or self._loop.is_closed():
+            raise PoolClosedError(
+                f"pool {self.name!r} is not open: it is {self._life.state.value}",
+                hint="call it between `start()` and the close of its event loop",
+            )
+        return self._loop, self._thread
+
+    def seconds(self, timeout: float | str | None) -> float:
+        """The seconds that a call's `timeout` says.
+
+        Raises:
+            ConfigError: If it says none.
+        """
         if timeout is None:
             return self.spec.call_timeout
         if isinstance(timeout, str):

@@ -16,15 +16,14 @@ Failures while opening close what was already open. Closing cancels the calls in
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import enum
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
-from dspex._portal import Portal
+from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
 from dspex.errors import ConfigError, DeadlineExceeded
 from dspex.lm import LM
 from dspex.pool import PoolSpec
@@ -41,13 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime"]
 
-T = TypeVar("T")
-
 DEFAULT_TIMEOUT_SECONDS = 120.0
 WARMUP_SECONDS = 60.0
 CLOSE_SECONDS = 30.0
-CROSSING_SECONDS = 5.0
-"""What a caller on another thread grants beyond the call's own limits before it stops waiting."""
 
 
 class _State(enum.Enum):
@@ -184,9 +179,9 @@ class Runtime:
             DspexError: Whatever the call raised.
         """
         home = self._open_home()
-        self._refuse_home_thread("acall")
+        refuse_thread(self._home_thread, "acall")
         timeout = self._timeout(operation)
-        return _wait(_cross(self._call(operation, timeout), home), timeout + CROSSING_SECONDS)
+        return wait(cross(self._call(operation, timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
 
     async def arun(self, operation: Operation) -> Prediction:
         """The awaitable twin of `run`, from any event loop."""
@@ -194,7 +189,7 @@ class Runtime:
         call = self._call(operation, self._timeout(operation))
         if asyncio.get_running_loop() is home:
             return await call
-        return await asyncio.wrap_future(_cross(call, home))
+        return await asyncio.wrap_future(cross(call, home, _closed))
 
     def warmup(self, timeout: float = WARMUP_SECONDS) -> None:
         """Start what a first call would start: every pool with its workers.
@@ -207,8 +202,8 @@ class Runtime:
             DeadlineExceeded: If they are not all ready in time; those that are stay so.
         """
         home = self._open_home()
-        self._refuse_home_thread("awarmup")
-        _wait(_cross(self._warm(timeout), home), timeout + CROSSING_SECONDS)
+        refuse_thread(self._home_thread, "awarmup")
+        wait(cross(self._warm(timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
 
     async def awarmup(self, timeout: float = WARMUP_SECONDS) -> None:
         """The awaitable twin of `warmup`."""
@@ -216,7 +211,7 @@ class Runtime:
         if asyncio.get_running_loop() is home:
             await self._warm(timeout)
         else:
-            await asyncio.wrap_future(_cross(self._warm(timeout), home))
+            await asyncio.wrap_future(cross(self._warm(timeout), home, _closed))
 
     def counts(self) -> list[TargetCounts]:
         """What each target has served so far, and what it has in flight."""
@@ -284,14 +279,6 @@ class Runtime:
             raise _closed()
         return self._home
 
-    def _refuse_home_thread(self, twin: str) -> None:
-        if threading.get_ident() == self._home_thread:
-            raise ConfigError(
-                "a blocking call here would wait for its own event loop",
-                code="blocking-in-loop",
-                hint=f"await `{twin}(...)` instead",
-            )
-
     def _enter_state(self, before: _State, after: _State) -> None:
         with self._state_lock:
             if self._state is not before:
@@ -309,36 +296,6 @@ class Runtime:
             self._state = _State.CLOSED
         forget(self)
         return was_open
-
-
-def _cross(
-    coroutine: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop
-) -> concurrent.futures.Future[T]:
-    """Schedule the coroutine on the home loop from elsewhere."""
-    try:
-        return asyncio.run_coroutine_threadsafe(coroutine, home)
-    except RuntimeError:  # the loop closed since the caller looked
-        coroutine.close()
-        raise _closed() from None
-
-
-def _wait(future: concurrent.futures.Future[T], seconds: float) -> T:
-    """Wait for what runs on the home loop, at most `seconds`."""
-    try:
-        return future.result(seconds)
-    except concurrent.futures.CancelledError:
-        raise _closed() from None
-    except TimeoutError:
-        if future.done():
-            raise
-        raise DeadlineExceeded(
-            f"the runtime's event loop gave no answer within {seconds:g} s",
-            hint="something blocks the loop that this runtime lives on",
-            timeout=seconds,
-            stage="runtime",
-        ) from None
-    finally:
-        future.cancel()  # nothing when it is done; on Ctrl-C it ends the call with its caller
 
 
 def _closed() -> ConfigError:
