@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, final
 from typing_extensions import disjoint_base
 
 from dspex.adapters.events import Event
-from dspex.adapters.tolerant import Repair
+from dspex.prediction import Repair
 
 __version__: str
 _debug_build: bool

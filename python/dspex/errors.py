@@ -249,6 +249,17 @@ class ReplyError(DspexError):
     code = "reply"
     category = "remote"
 
+    @classmethod
+    def empty(cls) -> Self:
+        """The error for a reply without any text."""
+        return cls(
+            "the model's reply is empty",
+            code="reply-empty",
+            hint="look at why it stopped: a filter, or `max_tokens` used up before it wrote anything",
+            reply="",
+            fields=[],
+        )
+
 
 class LMError(DspexError):
     """A call to the language model failed."""

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
-__all__ = ["Completions", "Prediction"]
+__all__ = ["Completions", "Prediction", "Repair"]
+
+
+class Repair(NamedTuple):
+    """One thing that was done to a reply before it could be read.
+
+    Attributes:
+        field: The output field it was done for.
+        code: What was done; the table in `docs/adapters.md` lists the codes.
+        found: The text as the reply had it, cut to 80 characters.
+    """
+
+    field: str
+    code: str
+    found: str
 
 
 class Completions(Sequence[Mapping[str, Any]]):
@@ -56,9 +70,11 @@ class Prediction(Mapping[str, Any]):
         usage: Tokens as the server counted them, by its own names, empty where it gave none.
         timings: Seconds spent, by stage: `render`, `lm`, `parse`, `total` on the native side; `worker`,
             `lm`, `total` where a worker answered.
+        repairs: What was done to the replies before they could be read, those of all generations in their
+            order; empty where DSPy would have read them too, and with `parsing="dspy"`.
     """
 
-    __slots__ = ("_fields", "completions", "route", "timings", "usage")
+    __slots__ = ("_fields", "completions", "repairs", "route", "timings", "usage")
 
     def __init__(
         self,
@@ -67,6 +83,7 @@ class Prediction(Mapping[str, Any]):
         route: str = "",
         usage: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
+        repairs: Sequence[Repair] = (),
     ) -> None:
         if not rows:
             raise ValueError("a prediction needs at least one completion")
@@ -75,6 +92,7 @@ class Prediction(Mapping[str, Any]):
         self.route = route
         self.usage = dict(usage or {})
         self.timings = dict(timings or {})
+        self.repairs = list(repairs)
 
     def __getitem__(self, name: str) -> Any:
         return self._fields[name]

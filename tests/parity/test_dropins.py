@@ -15,6 +15,7 @@ from tests.parity.test_adapter_types import CASES, TURNS, TYPES, Described
 from tests.parity.test_adapters import thorough
 
 import dspex.dspy as dropins
+from dspex.errors import ConfigError
 from dspex.testing import ModelServer
 
 NAMES = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]
@@ -219,3 +220,25 @@ async def test_a_program_streams_as_before(name: str) -> None:
     assert told[0] == told[1]
     assert told[0][-1] == {"answer": "Paris is it"}
     assert len(told[0]) > 1, "it came in pieces"
+
+
+@pytest.mark.filterwarnings("ignore:Implementing custom LMs:DeprecationWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dropin_may_read_with_tolerance_before_dspy_asks_again(name: str) -> None:
+    near = {
+        "ChatAdapter": "**[[ ## a ## ]]** YES\n",
+        "JSONAdapter": '{"a": "YES"}',
+        "XMLAdapter": "<a>YES</a>",
+    }[name]
+    told: list[Any] = []
+    adapter = getattr(dropins, name)(parsing="tolerant", on_repair=told.extend)
+    lm = Scripted(near)
+    with dspy.context(lm=lm, adapter=adapter):
+        assert dspy.Predict("q -> a: Literal['yes', 'no']")(q="?").a == "yes"
+    assert len(lm.requests) == 1
+    assert ("a", "case") in [(repair.field, repair.code) for repair in told]
+
+
+def test_a_dropin_refuses_a_way_of_reading_that_it_does_not_know() -> None:
+    with pytest.raises(ConfigError, match="'dspy' or 'tolerant'"):
+        dropins.ChatAdapter(parsing="loose")  # type: ignore[arg-type]

@@ -176,10 +176,49 @@ def test_errors_of_the_lm_and_of_its_reply_reach_the_caller_typed(qa) -> None:
     with dspex.Runtime(ScriptedLM(fail)), pytest.raises(LMServerError, match="out of order"):
         qa(question="Who?")
     with dspex.Runtime(ScriptedLM("no markers here")) as runtime, pytest.raises(ReplyError) as caught:
-        qa(question="Who?")
+        dspex.Predict("question -> answer, score: int")(question="Who?")
 
     assert caught.value.reply == "no markers here"
     assert runtime.counts()[0].failed == 1, "one call, and no second one behind the caller's back"
+
+
+def test_replies_are_read_with_tolerance_unless_dspys_letter_is_asked_for(qa) -> None:
+    with dspex.Runtime(ScriptedLM("no markers here")):
+        prediction = qa(question="Who?")
+        strict = dspex.Predict("question -> answer", parsing="dspy")
+        with pytest.raises(ReplyError):
+            strict(question="Who?")
+    with dspex.Runtime(ScriptedLM("no markers here"), parsing="dspy"), pytest.raises(ReplyError):
+        qa(question="Who?")
+
+    assert prediction.answer == "no markers here"
+    assert [(repair.field, repair.code) for repair in prediction.repairs] == [("answer", "no-marker")]
+
+
+def test_a_runtime_or_a_module_says_which_adapter_is_used(qa) -> None:
+    lm = ScriptedLM('{"answer": "Ada"}')
+    with dspex.Runtime(lm, adapter="json"):
+        assert qa(question="Who?").answer == "Ada"
+    with dspex.Runtime(lm):
+        assert dspex.Predict("question -> answer", adapter=dspex.JSONAdapter())(question="Who?").repairs == []
+
+    assert ["JSON object" in request.messages[-1]["content"] for request in lm.requests] == [True, True]
+
+
+class Mine(dspex.ChatAdapter):
+    """A subclass, which no worker knows."""
+
+
+@pytest.mark.parametrize("adapter", ["yaml", 7, Mine()])
+def test_an_adapter_that_is_not_known_is_refused_at_once(adapter) -> None:
+    with pytest.raises(ConfigError) as runtime:
+        dspex.Runtime(ScriptedLM(ANSWER), adapter=adapter)
+    with pytest.raises(ConfigError) as module:
+        dspex.Predict("question -> answer", adapter=adapter)
+    with pytest.raises(ConfigError) as parsing:
+        dspex.Predict("question -> answer", parsing="strict")
+
+    assert [error.value.code for error in (runtime, module, parsing)] == ["adapter", "adapter", "parsing"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,6 @@ signature.
 ['system', 'user']
 """
 
-from dspex.adapters.adapter import ChatAdapter, JSONAdapter, XMLAdapter
+from dspex.adapters.adapter import Adapter, AdapterLike, ChatAdapter, JSONAdapter, Parsing, XMLAdapter
 
-__all__ = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]
+__all__ = ["Adapter", "AdapterLike", "ChatAdapter", "JSONAdapter", "Parsing", "XMLAdapter"]

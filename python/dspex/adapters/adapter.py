@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, get_args
 
 from dspex._core import Plan, ReplyStream
 from dspex.errors import ConfigError, InputError
+from dspex.prediction import Repair
 from dspex.signature import Signature
 
-if TYPE_CHECKING:
-    from dspex.adapters.tolerant import Repair
+__all__ = [
+    "Adapter",
+    "AdapterLike",
+    "ChatAdapter",
+    "JSONAdapter",
+    "Layout",
+    "Markers",
+    "Parsing",
+    "Reply",
+    "XMLAdapter",
+]
 
-__all__ = ["ChatAdapter", "JSONAdapter", "Markers", "Parsing", "Reply", "XMLAdapter"]
+Layout = Literal["chat", "json", "xml"]
+"""How fields are laid out in messages and replies."""
 
 Parsing = Literal["tolerant", "dspy"]
 """How replies are read.
@@ -48,8 +59,8 @@ def _plan(layout: str, tolerant: bool, markers: Markers, signature: Signature) -
     return Plan(signature, layout, tolerant=tolerant, markers=markers)
 
 
-class _Adapter:
-    """What all adapters share.
+class Adapter:
+    """What the three adapters share.
 
     Args:
         parsing: How replies are read.
@@ -59,7 +70,7 @@ class _Adapter:
         ConfigError: If a setting is not one of those above.
     """
 
-    _layout: ClassVar[str]
+    layout: ClassVar[Layout]
 
     def __init__(self, *, parsing: Parsing = "tolerant", markers: Markers = "warn") -> None:
         _check("parsing", parsing, get_args(Parsing))
@@ -69,6 +80,40 @@ class _Adapter:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(parsing={self.parsing!r}, markers={self.markers!r})"
+
+    @staticmethod
+    def of(adapter: AdapterLike, parsing: Parsing | None = None) -> Adapter:
+        """The adapter that a setting names.
+
+        Args:
+            adapter: An adapter, or the name of a layout.
+            parsing: How it is to read replies; by default as it does, or tolerantly.
+
+        Raises:
+            ConfigError: If there is no such adapter (`adapter`), or no such way of reading (`parsing`).
+        """
+        if isinstance(adapter, Adapter):
+            # A subclass would format in one way here and in another in a worker, which has DSPy's.
+            known = type(adapter) in ADAPTERS.values()
+            made = adapter
+        else:
+            known = isinstance(adapter, str) and adapter in ADAPTERS
+            made = ADAPTERS[adapter]() if known else ChatAdapter()
+        if not known:
+            raise ConfigError(
+                f"adapter={adapter!r} is not known",
+                code="adapter",
+                hint='use "chat", "json", "xml", or one of dspex\'s adapters',
+            )
+        return made if parsing is None else made.with_parsing(parsing)
+
+    def with_parsing(self, parsing: Parsing) -> Self:
+        """The same adapter with another way of reading replies.
+
+        Raises:
+            ConfigError: If there is no such way.
+        """
+        return self if parsing == self.parsing else type(self)(parsing=parsing, markers=self.markers)
 
     def compile(self, signature: Any) -> Plan:
         """The plan for a signature, compiled once and kept.
@@ -84,7 +129,7 @@ class _Adapter:
         """
         if not isinstance(signature, Signature):
             signature = Signature.of(signature)
-        return _plan(self._layout, self.parsing == "tolerant", self.markers, signature)
+        return _plan(self.layout, self.parsing == "tolerant", self.markers, signature)
 
     def format(
         self, signature: Any, demos: Iterable[Mapping[str, Any]], inputs: Mapping[str, Any]
@@ -158,19 +203,28 @@ def _check(setting: str, value: object, known: tuple[str, ...]) -> None:
         raise ConfigError(f"{setting}={value!r} is not known", code=setting, hint=f"use {names}")
 
 
-class ChatAdapter(_Adapter):
+class ChatAdapter(Adapter):
     """Fields under headers of the form `[[ ## name ## ]]`: DSPy's default."""
 
-    _layout = "chat"
+    layout = "chat"
 
 
-class JSONAdapter(_Adapter):
+class JSONAdapter(Adapter):
     """Inputs under headers, outputs as one JSON object."""
 
-    _layout = "json"
+    layout = "json"
 
 
-class XMLAdapter(_Adapter):
+class XMLAdapter(Adapter):
     """Each value between tags of its name; lists and mappings in outputs as nested elements."""
 
-    _layout = "xml"
+    layout = "xml"
+
+
+ADAPTERS: Final[Mapping[str, type[Adapter]]] = {
+    cls.layout: cls for cls in (ChatAdapter, JSONAdapter, XMLAdapter)
+}
+"""The adapters by the names of their layouts."""
+
+AdapterLike = Layout | Adapter
+"""What `Adapter.of` takes."""

@@ -13,25 +13,12 @@ import html
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from dspex.adapters.replies import parse_value
+from dspex.prediction import Repair
 
-__all__ = ["Repair", "read"]
-
-
-class Repair(NamedTuple):
-    """One thing that was done to a reply before it could be read.
-
-    Attributes:
-        field: The output field it was done for.
-        code: What was done; the table in `docs/adapters.md` lists the codes.
-        found: The text as the reply had it, cut to 80 characters.
-    """
-
-    field: str
-    code: str
-    found: str
+__all__ = ["read"]
 
 
 class AmbiguousError(ValueError):

@@ -9,16 +9,17 @@ They keep DSPy's class names because its streaming looks adapters up by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import dspy
 from dspy.utils.callback import with_callbacks
 
 from dspex._core import Plan
-from dspex.errors import InputError, ReplyError, SignatureError
-from dspex.signature import Signature
+from dspex.dspy.plans import Plans
+from dspex.errors import ConfigError, InputError, ReplyError
+from dspex.prediction import Repair
 
 __all__ = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]
 
@@ -35,29 +36,50 @@ def _plain(method: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-def _said(signature: type[dspy.Signature]) -> tuple[Any, ...]:
-    """All that a prompt says of a signature: a class can be changed in place."""
-    fields = signature.model_fields
-    return (
-        signature.__doc__,
-        *((name, info.annotation, *info.json_schema_extra.items()) for name, info in fields.items()),
-    )
+def _log_repairs(repairs: Sequence[Repair]) -> None:
+    said = ", ".join(f"`{repair.field}`: {repair.code}" for repair in repairs)
+    logging.getLogger("dspex.adapters").info("a reply was read with tolerance (%s)", said)
 
 
 class _Native:
-    """What the three drop-ins share."""
+    """What the three drop-ins share.
+
+    Args:
+        *args: What DSPy's class takes.
+        parsing: `"dspy"` reads a reply as DSPy does, `"tolerant"` reads near misses too.
+        on_repair: Called with what was done to a reply before it could be read; by default it is logged.
+        **kwargs: What DSPy's class takes.
+
+    Raises:
+        ConfigError: If there is no such way of reading.
+    """
 
     _layout: ClassVar[str]
     _is_native: ClassVar[bool] = True
-    _plans: ClassVar[WeakKeyDictionary[type, tuple[tuple[Any, ...], Plan | None]]]
+    _plans: ClassVar[dict[str, Plans]]
     _format: ClassVar[Callable[..., Any]]
     _parse: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self,
+        *args: Any,
+        parsing: Literal["dspy", "tolerant"] = "dspy",
+        on_repair: Callable[[Sequence[Repair]], None] = _log_repairs,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if parsing not in self._plans:
+            raise ConfigError(
+                f"parsing={parsing!r} is not known", code="parsing", hint="use 'dspy' or 'tolerant'"
+            )
+        self.parsing = parsing
+        self.on_repair = on_repair
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         changed = _HOOKS & cls.__dict__.keys()
         super().__init_subclass__(**kwargs)
         if "_layout" in cls.__dict__:
-            cls._plans = WeakKeyDictionary()
+            cls._plans = {way: Plans(cls._layout, tolerant=way == "tolerant") for way in ("dspy", "tolerant")}
             theirs = cls.__mro__[2]
             cls._format, cls._parse = _plain(theirs.format), _plain(theirs.parse)  # type: ignore[attr-defined]
         elif changed:
@@ -65,17 +87,7 @@ class _Native:
 
     def _plan(self, signature: type[dspy.Signature]) -> Plan | None:
         """The plan for a signature; None where the core cannot serve it."""
-        if not self._is_native:
-            return None
-        said = _said(signature)
-        known = self._plans.get(signature)
-        if known is None or known[0] != said:
-            try:
-                plan = Plan(Signature.of(signature), self._layout)
-            except SignatureError:
-                plan = None
-            known = self._plans[signature] = (said, plan)
-        return known[1]
+        return self._plans[self.parsing].get(signature) if self._is_native else None
 
     def _messages(self, signature: Any, demos: Any, inputs: Any) -> Any:
         plan = self._plan(signature)
@@ -90,9 +102,13 @@ class _Native:
         plan = self._plan(signature)
         if plan is not None and type(completion) is str:
             try:
-                return plan.parse(completion)
+                fields, repairs = plan.read(completion)
             except (InputError, ReplyError):
                 pass
+            else:
+                if repairs:
+                    self.on_repair(repairs)
+                return fields
         return type(self)._parse(self, signature, completion)
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from dspex.adapters import Adapter, AdapterLike, Parsing
 from dspex.errors import ConfigError
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
@@ -29,10 +30,14 @@ class Predict:
         runtime: What runs the calls; by default the runtime current at each call.
         validate: What to do about inputs that do not fit the signature: `"strict"` raises, `"warn"` logs a
             warning and goes on as DSPy does, `"off"` does not look.
+        adapter: How prompts are laid out and replies read: `"chat"`, `"json"`, `"xml"`, or an adapter of
+            dspex's; by default the runtime's.
+        parsing: How replies are read: `"tolerant"` or `"dspy"`; by default as the adapter does it.
         **config: Settings for the LM that override its own, as in DSPy (`temperature=0.5`, `n=3`).
 
     Raises:
         SignatureError: If the signature cannot be read.
+        ConfigError: If there is no such adapter, or no such way of reading.
 
     Example:
         ```python
@@ -48,6 +53,8 @@ class Predict:
         demos: Sequence[Mapping[str, Any]] = (),
         runtime: Dispatcher | None = None,
         validate: Validation = "strict",
+        adapter: AdapterLike | None = None,
+        parsing: Parsing | None = None,
         **config: Any,
     ) -> None:
         self.signature = Signature.of(signature)
@@ -55,6 +62,9 @@ class Predict:
         self._defaults = self.signature.input_defaults()
         self.demos = list(demos)
         self.config = config
+        chosen = Adapter.of("chat" if adapter is None else adapter, parsing)
+        self.adapter = None if adapter is None else chosen
+        self.parsing = parsing
         self._runtime = runtime
         self._options: dict[str, Any] = {}
 
@@ -121,6 +131,8 @@ class Predict:
             config={**self.config, **(options.get("config") or {})},
             route=options.get("route"),
             timeout=timeout,
+            adapter=self.adapter,
+            parsing=self.parsing,
         )
 
     def __repr__(self) -> str:

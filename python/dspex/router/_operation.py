@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dspex.adapters import Adapter, Parsing
     from dspex.signature import Signature
 
 __all__ = ["Operation", "RouteName"]
@@ -27,6 +28,8 @@ class Operation:
         route: The caller's override, or None for the router's choice.
         timeout: Seconds for the whole call, or None for the runtime's default.
         native_able: Whether the native side can run this operation.
+        adapter: A `dspex.adapters.Adapter` for this call, or None for the runtime's.
+        parsing: How the call's replies are read, or None for the adapter's own way.
     """
 
     signature: Signature
@@ -36,3 +39,5 @@ class Operation:
     route: RouteName | None = None
     timeout: float | None = None
     native_able: bool = True
+    adapter: Adapter | None = None
+    parsing: Parsing | None = None

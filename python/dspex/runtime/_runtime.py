@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
+from dspex.adapters import Adapter
 from dspex.errors import ConfigError, DeadlineExceeded
 from dspex.lm import LM
 from dspex.pool import PoolSpec
@@ -34,6 +35,7 @@ from dspex.runtime._targets import NativeTarget, PoolTarget
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from dspex.adapters import AdapterLike, Parsing
     from dspex.lm import LanguageModel
     from dspex.pool import PoolStatus
     from dspex.router import Target
@@ -62,6 +64,10 @@ class Runtime:
         pools: The pools of DSPy workers: a number of workers, one `PoolSpec` or several. By default one
             pool `general`. A pool starts with the first call it gets, or with `warmup`.
         timeout: Seconds a call may take unless it says otherwise.
+        adapter: How prompts are laid out and replies read, on both routes: `"chat"`, `"json"`, `"xml"`, or an
+            adapter of dspex's. A module may bring its own.
+        parsing: `"tolerant"`, the default, reads near misses and lists what it did in
+            `prediction.repairs`; `"dspy"` accepts what DSPy accepts, to the letter.
 
     Raises:
         ConfigError: If a setting is wrong.
@@ -79,6 +85,8 @@ class Runtime:
         *,
         pools: int | PoolSpec | Sequence[PoolSpec] | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        adapter: AdapterLike = "chat",
+        parsing: Parsing | None = None,
     ) -> None:
         if lm is None:
             raise ConfigError(
@@ -92,8 +100,9 @@ class Runtime:
             )
         self.lm: LanguageModel = LM(lm) if isinstance(lm, str) else lm
         self.timeout = timeout
-        self._pools = _pool_targets(self.lm, pools)
-        targets: list[Target] = [NativeTarget(self.lm), *self._pools]
+        self.adapter = Adapter.of(adapter, parsing)
+        self._pools = _pool_targets(self.lm, pools, self.adapter)
+        targets: list[Target] = [NativeTarget(self.lm, self.adapter), *self._pools]
         self._router = Router(targets)
         self._state = _State.NEW
         self._state_lock = threading.Lock()
@@ -304,7 +313,9 @@ def _closed() -> ConfigError:
     )
 
 
-def _pool_targets(lm: LanguageModel, pools: int | PoolSpec | Sequence[PoolSpec] | None) -> list[PoolTarget]:
+def _pool_targets(
+    lm: LanguageModel, pools: int | PoolSpec | Sequence[PoolSpec] | None, adapter: Adapter
+) -> list[PoolTarget]:
     lm_settings = getattr(lm, "settings_for_worker", None)
     if lm_settings is None:
         # An object of this process, such as a scripted model: there is nothing to send to a worker.
@@ -315,7 +326,7 @@ def _pool_targets(lm: LanguageModel, pools: int | PoolSpec | Sequence[PoolSpec] 
             code="lm-not-for-workers",
             hint="leave out `pools=`, or use a dspex.LM",
         )
-    return [PoolTarget(spec, lm_settings) for spec in _specs(pools)]
+    return [PoolTarget(spec, lm_settings, adapter) for spec in _specs(pools)]
 
 
 def _specs(pools: int | PoolSpec | Sequence[PoolSpec] | None) -> list[PoolSpec]:

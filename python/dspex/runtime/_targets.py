@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from dspex.adapters import ChatAdapter
-from dspex.errors import DeadlineExceeded, DspexError
+from dspex.errors import DeadlineExceeded, DspexError, ReplyError
 from dspex.lm import LMRequest
 from dspex.pool import Pool
-from dspex.prediction import Prediction
+from dspex.prediction import Prediction, Repair
 
 if TYPE_CHECKING:
+    from dspex.adapters import Adapter
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
     from dspex.router import Operation
@@ -29,30 +29,43 @@ SHORTEST_SECONDS = 0.001
 
 
 class NativeTarget:
-    """Renders the prompt and reads the reply in Rust, and asks the LM from this process."""
+    """Renders the prompt and reads the reply in Rust, and asks the LM from this process.
+
+    Args:
+        lm: The language model.
+        adapter: Lays out prompts and reads replies, where a call brings none of its own.
+    """
 
     name = "native"
     side: Literal["native", "python"] = "native"
 
-    def __init__(self, lm: LanguageModel) -> None:
+    def __init__(self, lm: LanguageModel, adapter: Adapter) -> None:
         self._lm = lm
-        self._adapter = ChatAdapter(parsing="dspy")  # both routes accept the same replies
+        self._adapter = adapter
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation here; see `dspex.router.Target.run`."""
         begun = time.perf_counter()
-        plan = self._adapter.compile(operation.signature)
+        plan = _adapter(operation, self._adapter).compile(operation.signature)
         messages = plan.render(operation.inputs, operation.demos)
         rendered = time.perf_counter()
         settings = sampling(operation.config, getattr(self._lm, "settings", {}))
         left = timeout - (rendered - begun)
         response = await self._lm.complete(LMRequest(messages, settings, left))
         answered = time.perf_counter()
-        rows = [plan.parse(text) for text in response.texts]
+        rows: list[Mapping[str, Any]] = []
+        repairs: list[Repair] = []
+        for text in response.texts:
+            if not text:
+                raise ReplyError.empty()
+            fields, done = plan.read(text)
+            rows.append(fields)
+            repairs += done
         parsed = time.perf_counter()
         return Prediction(
             rows,
             usage=response.usage,
+            repairs=repairs,
             timings={
                 "render": rendered - begun,
                 "lm": answered - rendered,
@@ -68,24 +81,35 @@ class PoolTarget:
     Args:
         spec: The pool's settings.
         lm_settings: Gives the settings of the workers' LM, key included, when the pool starts.
+        adapter: Lays out prompts and reads replies, where a call brings none of its own.
     """
 
     side: Literal["native", "python"] = "python"
 
-    def __init__(self, spec: PoolSpec, lm_settings: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, spec: PoolSpec, lm_settings: Callable[[], Mapping[str, Any]], adapter: Adapter
+    ) -> None:
         self.spec = spec
         self.name = f"pool:{spec.name}"
         self._lm_settings = lm_settings
+        self._adapter = adapter
         self._opening: asyncio.Task[Pool] | None = None
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation in a worker; see `dspex.router.Target.run`."""
         begun = time.perf_counter()
+        adapter = _adapter(operation, self._adapter)
+        if adapter.markers in ("warn", "reject"):
+            # The log and the refusal are this process's, so the values are looked at here, by the code that
+            # does it natively: some microseconds beside the worker's hundreds.
+            adapter.compile(operation.signature).render(operation.inputs, operation.demos)
         pool = await self._open(timeout)
         left = timeout - (time.perf_counter() - begun)
-        answer = await pool.call("predict", _payload(operation), timeout=max(left, SHORTEST_SECONDS))
+        payload = _payload(operation, adapter)
+        answer = await pool.call("predict", payload, timeout=max(left, SHORTEST_SECONDS))
         timings = {**answer["timings"], "total": time.perf_counter() - begun}
-        return Prediction(answer["completions"], usage=answer["usage"], timings=timings)
+        repairs = [Repair(*repair) for repair in answer.get("repairs", ())]
+        return Prediction(answer["completions"], usage=answer["usage"], timings=timings, repairs=repairs)
 
     @property
     def pool(self) -> Pool | None:
@@ -159,7 +183,13 @@ def sampling(config: Mapping[str, Any], lm_settings: Mapping[str, Any]) -> dict[
     return settings
 
 
-def _payload(operation: Operation) -> dict[str, Any]:
+def _adapter(operation: Operation, default: Adapter) -> Adapter:
+    """The adapter of a call: its own or the target's, with the call's way of reading."""
+    adapter = operation.adapter or default
+    return adapter if operation.parsing is None else adapter.with_parsing(operation.parsing)
+
+
+def _payload(operation: Operation, adapter: Adapter) -> dict[str, Any]:
     signature = operation.signature
     return {
         "signature": signature.text,
@@ -168,7 +198,9 @@ def _payload(operation: Operation) -> dict[str, Any]:
         "inputs": dict(operation.inputs),
         "demos": [dict(demo) for demo in operation.demos],
         "config": dict(operation.config),
-        "adapter": "chat",
+        "adapter": adapter.layout,
+        "parsing": adapter.parsing,
+        "markers": adapter.markers,
     }
 
 

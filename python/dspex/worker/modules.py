@@ -13,11 +13,14 @@ The payload::
      "inputs":       {...},
      "demos":        [{...}], "config": {"temperature": 0.7, "n": 3}, # for a predictor
      "adapter":      "chat" | "json" | "xml",
+     "parsing":      "tolerant" | "dspy",          # left out: DSPy's adapter as it is (`adapters`)
+     "markers":      "escape",                    # any other policy is the service's business
      "lm":           {...}}                       # over the pool's LM settings
 
 and the answer::
 
-    {"completions": [{"answer": "..."}], "usage": {...}, "timings": {"lm": seconds, "worker": seconds}}
+    {"completions": [{"answer": "..."}], "usage": {...}, "timings": {"lm": seconds, "worker": seconds},
+     "repairs": [("answer", "case", "YES")]}       # where there was any
 
 `worker` is the whole time of the operation, the LM's included; `usage` is what the server counted, summed
 over the call's LM requests. A module is made once per content and shared by the calls in flight, as DSPy's
@@ -29,7 +32,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -37,19 +40,12 @@ import dspy
 
 from dspex.errors import ConfigError, SignatureError
 from dspex.wire import MessagePack
+from dspex.worker import adapters
 from dspex.worker.functions import find, in_thread
 from dspex.worker.lm import LMWatch, Models
 from dspex.worker.reverse import call_back
 
-__all__ = ["ADAPTERS", "Modules"]
-
-ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
-    # dspex never makes a second LM call that nobody asked for, so no fallback from one format to another.
-    "chat": lambda: dspy.ChatAdapter(use_json_adapter_fallback=False),
-    "json": dspy.JSONAdapter,
-    "xml": lambda: dspy.XMLAdapter(use_json_adapter_fallback=False),
-}
-"""The adapters a payload may name."""
+__all__ = ["Modules"]
 
 _MAX_MODULES: Final = 1024
 """Modules kept: a signature costs DSPy about a millisecond, a service has few, and memory is bounded."""
@@ -70,7 +66,6 @@ class Modules:
         self._models = models
         self._threads = threads
         self._made: OrderedDict[bytes, dspy.Module] = OrderedDict()
-        self._adapters: dict[str, dspy.Adapter] = {}
         self._codec = MessagePack()
 
     async def answer(self, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +77,7 @@ class Modules:
         """
         started = time.perf_counter()
         module = self._module(payload)
-        adapter = self._adapter(payload.get("adapter", "chat"))
+        adapter = adapters.make(payload)
         watch = LMWatch()
         inputs = dict(payload["inputs"])
         if isinstance(module, dspy.Predict):
@@ -103,6 +98,8 @@ class Modules:
             else:
                 result = await in_thread(self._threads, functools.partial(module, **inputs))
         answer = {"completions": _rows(result), "usage": _sum(usage.get_total_tokens())}
+        if isinstance(adapter, adapters.Reading) and adapter.repairs:
+            answer["repairs"] = [tuple(repair) for repair in adapter.repairs]
         return {**answer, "timings": {"lm": watch.seconds, "worker": time.perf_counter() - started}}
 
     def _module(self, payload: Mapping[str, Any]) -> dspy.Module:
@@ -137,19 +134,6 @@ class Modules:
                 f"{path} refuses what it was made with: {type(err).__name__}: {err}", code="bad-module"
             ) from err
         return module
-
-    def _adapter(self, name: str) -> dspy.Adapter:
-        adapter = self._adapters.get(name)
-        if adapter is None:
-            make = ADAPTERS.get(name)
-            if make is None:
-                raise ConfigError(
-                    f"no adapter is called {name!r}",
-                    code="unknown-adapter",
-                    hint=f"one of: {', '.join(ADAPTERS)}",
-                )
-            adapter = self._adapters[name] = make()
-        return adapter
 
 
 def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:

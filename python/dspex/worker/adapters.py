@@ -1,0 +1,144 @@
+"""The adapters of a worker's calls: DSPy's, which read a reply as the call wants it read.
+
+A payload without `parsing` gets DSPy's adapter as it is. A runtime says `parsing`, so that a worker and the
+native route accept the same replies, give the same values and raise the same errors:
+
+- Messages are DSPy's own, made by DSPy's own code; only `markers="escape"`, which DSPy does not know, takes
+  the core's.
+- `parsing="dspy"`: DSPy's own code reads the reply. What it refuses is an error of DSPy's with few facts, so
+  the core, which refuses the same, says what was wrong.
+- `parsing="tolerant"`: the core reads the reply, and each repair is kept for the answer. To ask DSPy first
+  and the core only where DSPy refuses would be another reading than the native one: DSPy also takes replies
+  of which a part is lost, or a part of a marker stays in the value.
+
+Nothing is asked twice: no format falls back to another, and JSON is asked for by the prompt alone, because
+whether DSPy asks the server too hangs on litellm's list of models, which the native route does not have.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final, Self
+
+import dspy
+
+from dspex._core import Plan
+from dspex.dspy.plans import Plans
+from dspex.errors import ConfigError, ReplyError
+from dspex.prediction import Repair
+
+__all__ = ["ADAPTERS", "Reading", "make"]
+
+ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
+    # dspex never makes a second LM call that nobody asked for, so no fallback from one format to another.
+    "chat": lambda: dspy.ChatAdapter(use_json_adapter_fallback=False),
+    "json": dspy.JSONAdapter,
+    "xml": lambda: dspy.XMLAdapter(use_json_adapter_fallback=False),
+}
+"""The adapters a payload may name."""
+
+
+class Reading:
+    """What the runtime's adapters have beside DSPy's; `for_call` gives one its own list of repairs."""
+
+    layout: str
+
+    def __init__(self, *args: Any, parsing: str = "dspy", markers: str = "dspy", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.repairs: list[Repair] = []
+        self._tolerant = parsing == "tolerant"
+        self._escapes = markers == "escape"
+        self._plans = _plans(self.layout, self._tolerant, "escape" if self._escapes else "dspy")
+
+    def for_call(self) -> Self:
+        """A twin that nobody else writes repairs into."""
+        twin = copy.copy(self)
+        twin.repairs = []
+        return twin
+
+    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
+        """DSPy's messages, or the core's where markers are escaped."""
+        plan = self._plans.get(signature) if self._escapes else None
+        if plan is None:
+            return super().format(signature, demos, inputs)  # type: ignore[misc]  # a mixin
+        return plan.render(dict(inputs), demos)
+
+    def parse(self, signature: Any, completion: str) -> Any:
+        """The fields of a reply, read as the call wants it."""
+        plan = self._plans.get(signature)
+        if plan is not None and self._tolerant:
+            fields, repairs = plan.read(completion)
+            self.repairs += repairs
+            return fields
+        try:
+            return super().parse(signature, completion)  # type: ignore[misc]
+        except (dspy.AdapterParseError, ValueError, TypeError) as error:
+            raise _explained(plan, completion, error) from error
+
+    def _call_postprocess(self, processed: Any, original: Any, outputs: Any, *rest: Any) -> Any:
+        for output in outputs:
+            text = output.get("text") or output.get("tool_calls") if isinstance(output, dict) else output
+            if not text:
+                raise ReplyError.empty()
+        return super()._call_postprocess(processed, original, outputs, *rest)  # type: ignore[misc]
+
+
+def _explained(plan: Plan | None, reply: str, error: Exception) -> Exception:
+    """What the core says of a reply that DSPy refuses."""
+    try:
+        if plan is not None:
+            plan.parse(reply)
+    except ReplyError as explained:
+        return explained
+    return error
+
+
+class _Chat(Reading, dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type hints
+    layout = "chat"
+
+
+class _JSON(Reading, dspy.JSONAdapter):  # type: ignore[misc]
+    layout = "json"
+
+    # What JSONAdapter adds to these is the choice of a `response_format`.
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return dspy.ChatAdapter.__call__(self, *args, **kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        return await dspy.ChatAdapter.acall(self, *args, **kwargs)
+
+
+class _XML(Reading, dspy.XMLAdapter):  # type: ignore[misc]
+    layout = "xml"
+
+
+def make(payload: Mapping[str, Any]) -> dspy.Adapter:
+    """The adapter that a payload names by `adapter`, `parsing` and `markers`.
+
+    Raises:
+        ConfigError: If there is no such adapter.
+    """
+    name = payload.get("adapter", "chat")
+    if name not in ADAPTERS:
+        raise ConfigError(
+            f"no adapter is called {name!r}", code="unknown-adapter", hint=f"one of: {', '.join(ADAPTERS)}"
+        )
+    made = _made(name, payload.get("parsing"), payload.get("markers", "dspy"))
+    return made.for_call() if isinstance(made, Reading) else made
+
+
+@cache
+def _made(name: str, parsing: str | None, markers: str) -> dspy.Adapter:
+    if parsing is None:
+        return ADAPTERS[name]()
+    if name == "json":
+        return _JSON(use_native_function_calling=False, parsing=parsing, markers=markers)
+    cls = {"chat": _Chat, "xml": _XML}[name]
+    return cls(use_json_adapter_fallback=False, parsing=parsing, markers=markers)
+
+
+@cache
+def _plans(layout: str, tolerant: bool, markers: str) -> Plans:
+    return Plans(layout, tolerant=tolerant, markers=markers)
