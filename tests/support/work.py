@@ -202,3 +202,7 @@ async def wait_and_tell(path: str) -> None:
     finally:
         with open(path, "w") as file:
             file.write("cancelled")
+
+
+def stop_iterating() -> None:
+    raise StopIteration("no more")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from dspex.telemetry.trace import Trace
 
 if TYPE_CHECKING:
     from dspex.pool.worker import Worker
@@ -25,6 +28,8 @@ class Call:
         deadline: When its time is over, on the loop's clock.
         session: Whose call it is, for fairness.
         callbacks: The service's functions its work may call, by name.
+        context: The context it was made in, for its callbacks; None if it has none.
+        trace: The trace it belongs to.
         idempotent: Whether it may be run again after its worker was ended for another call's fault.
         items: Where the parts of its answer go, if it is to come in parts.
         waiting: Whether it is in the queue.
@@ -40,6 +45,8 @@ class Call:
     session: str
     callbacks: Mapping[str, Callable[..., Any]] | None = None
     items: asyncio.Queue[Any] | None = None
+    context: Context | None = None
+    trace: Trace | None = None
     idempotent: bool = False
     waiting: bool = False
     since: float = 0.0

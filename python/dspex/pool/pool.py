@@ -19,6 +19,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -34,13 +35,14 @@ from dspex.errors import (
     from_dict,
 )
 from dspex.pool.call import Call, FairQueue
-from dspex.pool.callbacks import inside_callback
+from dspex.pool.callbacks import outer_call
 from dspex.pool.crew import Crew
 from dspex.pool.events import PoolEvent
 from dspex.pool.launch import make_hello, make_launcher
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.spec import PoolSpec
 from dspex.pool.worker import WINDOW, Worker
+from dspex.telemetry.trace import Trace, current_trace, read_trace
 from dspex.worker.deadlines import Deadlines
 
 __all__ = ["DEADLINES", "Pool", "PoolStatus", "WorkerStatus"]
@@ -236,6 +238,7 @@ class Pool:
         idempotent: bool | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        trace: str | Trace | None = None,
     ) -> Any:
         """Run an operation on one of the workers.
 
@@ -248,8 +251,10 @@ class Pool:
                 None leaves it to the operation.
             session: Whose call it is: sessions take turns in the queue.
             callbacks: Functions of this process, by name, that the work may call while the call lasts: sync
-                ones run in a thread, async ones on this loop. A call that such a function makes to this pool
-                does not wait for a place.
+                ones run in a thread, async ones on this loop, both in a copy of this context. A call that
+                such a function makes to a pool does not wait for a place and has no more time than this one.
+            trace: The trace the call belongs to: a W3C `traceparent`, or a mapping with it; None for the one
+                of `dspex.telemetry.use_trace`. The work finds it by `dspex.telemetry.current_trace`.
 
         Returns:
             What the operation answered.
@@ -263,7 +268,7 @@ class Pool:
             WireError: The payload cannot be sent.
             DspexError: Whatever the operation raised, in the classes of `dspex.errors`.
         """
-        call = self._submit(op, payload, timeout, session, callbacks)
+        call = self._submit(op, payload, timeout, session, callbacks, trace)
         call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
         try:
             return await call.answer
@@ -278,6 +283,7 @@ class Pool:
         timeout: float | Profile | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        trace: str | Trace | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Run an operation whose answer comes in parts, and yield them as they come.
 
@@ -290,11 +296,12 @@ class Pool:
             timeout: As for `call`, for the whole.
             session: As for `call`.
             callbacks: As for `call`.
+            trace: As for `call`.
 
         Raises:
             DspexError: As for `call`; parts that came before have been yielded.
         """
-        call = self._submit(op, payload, timeout, session, callbacks, items=asyncio.Queue())
+        call = self._submit(op, payload, timeout, session, callbacks, trace, items=asyncio.Queue())
         items, end = call.items, object()
         assert items is not None  # noqa: S101 - given above
         call.answer.add_done_callback(lambda _: items.put_nowait(end))
@@ -378,14 +385,15 @@ class Pool:
         timeout: float | Profile | None,
         session: str,
         callbacks: Mapping[str, Callable[..., Any]] | None,
+        trace: str | Trace | None,
         items: asyncio.Queue[Any] | None = None,
     ) -> Call:
         """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
         loop = self._check_open()
         seconds = self.seconds(timeout)
+        outer = outer_call()
         # The call that waits for this one may hold the last place.
-        nested = inside_callback()
-        free = self._crew.choose(full=nested)
+        free = self._crew.choose(full=outer is not None)
         if free is None:
             if len(self._queue) >= self.spec.queue:
                 raise PoolSaturated(
@@ -396,8 +404,13 @@ class Pool:
                 raise self._crew.refusal()
         answer: asyncio.Future[Any] = loop.create_future()
         call = Call(op, payload, answer, loop.time() + seconds, session, callbacks, items)
+        call.trace = current_trace() if trace is None else read_trace(trace)
+        if callbacks:
+            call.context = copy_context()
+        if outer is not None:
+            call.deadline = min(call.deadline, outer.deadline)
         self._deadlines.set(call, call.deadline)
-        if free is not None and (nested or not self._queue):
+        if free is not None and (outer is not None or not self._queue):
             self._put(call, free)
         else:
             self._wait(call)

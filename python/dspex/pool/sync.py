@@ -24,6 +24,7 @@ from dspex.pool.events import PoolEvent
 from dspex.pool.lifecycle import State
 from dspex.pool.pool import Pool, PoolStatus, Profile
 from dspex.pool.spec import PoolSpec
+from dspex.telemetry.trace import Trace
 
 __all__ = ["SyncPool"]
 
@@ -164,6 +165,7 @@ class SyncPool:
         idempotent: bool | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        trace: str | Trace | None = None,
     ) -> Any:
         """Run an operation on one of the workers and wait for its answer.
 
@@ -175,7 +177,13 @@ class SyncPool:
         """
         seconds = self._pool.seconds(timeout)
         call = self._pool.call(
-            op, payload, timeout=timeout, idempotent=idempotent, session=session, callbacks=callbacks
+            op,
+            payload,
+            timeout=timeout,
+            idempotent=idempotent,
+            session=session,
+            callbacks=callbacks,
+            trace=trace,
         )
         return self._run(call, "call", seconds)
 
@@ -187,10 +195,13 @@ class SyncPool:
         timeout: float | Profile | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        trace: str | Trace | None = None,
     ) -> Generator[Any, None, None]:
         """Run an operation whose answer comes in parts, and yield them as they come; see `Pool.stream`."""
         seconds = self._pool.seconds(timeout)
-        parts = self._pool.stream(op, payload, timeout=timeout, session=session, callbacks=callbacks)
+        parts = self._pool.stream(
+            op, payload, timeout=timeout, session=session, callbacks=callbacks, trace=trace
+        )
         try:
             while (part := self._run(_next(parts), "stream", seconds)) is not _END:
                 yield part

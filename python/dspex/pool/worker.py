@@ -260,12 +260,10 @@ class Worker(asyncio.Protocol):
             WireError: If its payload cannot be sent.
         """
         call_id = self._next_id
-        self._channel.send(
-            Kind.CALL,
-            call_id,
-            [call.op, call.payload, timeout, 0 if call.items is None else WINDOW],
-            alone=not self.calls,
-        )
+        said = [call.op, call.payload, timeout, 0 if call.items is None else WINDOW]
+        if call.trace is not None:
+            said.append(call.trace)
+        self._channel.send(Kind.CALL, call_id, said, alone=not self.calls)
         self._next_id += 2
         call.id, call.worker = call_id, self
         self.calls[call_id] = call

@@ -41,6 +41,11 @@ class Deadlines(Generic[_Key]):
         if when < self._next:
             self._schedule(when)
 
+    def left(self, key: _Key) -> float | None:
+        """Seconds that `key` has left, None if it is not here."""
+        when = self._when.get(key)
+        return None if when is None else when - self._loop.time()
+
     def discard(self, key: _Key) -> None:
         """Forget `key`, if it is there."""
         self._when.pop(key, None)

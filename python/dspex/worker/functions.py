@@ -19,7 +19,7 @@ from typing import Any
 
 from dspex.errors import ConfigError
 
-__all__ = ["call_function", "find", "in_thread"]
+__all__ = ["call_function", "find", "in_thread", "settled"]
 
 
 @functools.cache
@@ -81,7 +81,7 @@ async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any
     A thread cannot be stopped. To say "cancelled" while it runs on would give its place away and let
     threads pile up; so the wait goes on, and the pool, whose patience has an end, ends the worker.
     """
-    running = threads.submit(contextvars.copy_context().run, call)
+    running = threads.submit(contextvars.copy_context().run, settled, call)
     done = asyncio.wrap_future(running)
     try:
         return await asyncio.shield(done)
@@ -94,3 +94,17 @@ async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any
         if done.done() and not done.cancelled():
             done.exception()  # nobody asks for it any more
         raise
+
+
+def settled(call: Callable[[], Any]) -> Any:
+    """Run `call`; a `StopIteration` of its own becomes an error that a future can hold.
+
+    A future refuses to hold one, and whoever waits for that future would wait for ever.
+
+    Raises:
+        RuntimeError: In place of the `StopIteration`.
+    """
+    try:
+        return call()
+    except StopIteration as err:
+        raise RuntimeError(f"the function raised StopIteration({err.value!r})") from err

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dspex.errors import ConfigError
 
-__all__ = ["RUNNING", "call_back", "call_back_sync", "connect"]
+__all__ = ["RUNNING", "call_back", "call_back_sync", "connect", "time_left"]
 
 RUNNING: ContextVar[int] = ContextVar("dspex_running_call")
 """The id of the call whose work this is; the server sets it, and threads of the work inherit it."""
@@ -23,22 +23,32 @@ RUNNING: ContextVar[int] = ContextVar("dspex_running_call")
 class _Service(NamedTuple):
     loop: asyncio.AbstractEventLoop
     send: Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
+    left: Callable[[int], float | None]
 
 
 _service: _Service | None = None
 
 
 def connect(
-    loop: asyncio.AbstractEventLoop, send: Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
+    loop: asyncio.AbstractEventLoop,
+    send: Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]],
+    left: Callable[[int], float | None],
 ) -> None:
     """Say how calls reach the service; a worker process has one, for its life.
 
     Args:
         loop: The worker's loop.
         send: Takes a call's id, the function's name and its arguments, and gives the answer.
+        left: Takes a call's id and gives the seconds it has left.
     """
     global _service
-    _service = _Service(loop, send)
+    _service = _Service(loop, send, left)
+
+
+def time_left() -> float | None:
+    """Seconds until the deadline of the call whose work this is; None outside of one."""
+    call_id = RUNNING.get(None)
+    return None if _service is None or call_id is None else _service.left(call_id)
 
 
 async def call_back(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -46,7 +56,8 @@ async def call_back(name: str, *args: Any, **kwargs: Any) -> Any:
 
     Raises:
         ConfigError: If this is not the work of a call, or the call brought no such function.
-        DspexError: What the function raised.
+        DspexError: What the function raised; with the code `cancelled` if it was cancelled, as it is when
+            the call itself is over.
     """
     service, call_id = _here(name)
     return await service.send(call_id, name, list(args), kwargs)

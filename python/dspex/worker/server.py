@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError, from_dict
+from dspex.telemetry.trace import CURRENT, Trace
 from dspex.wire import Frame, Kind
 from dspex.worker.channel import Channel
 from dspex.worker.deadlines import Deadlines
@@ -63,7 +64,8 @@ class Server(asyncio.Protocol):
         self._loop = loop
         self._channel = Channel(loop)
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._asked: dict[int, asyncio.Future[Any]] = {}  # calls back to the service
+        self._asked: dict[int, tuple[int, asyncio.Future[Any]]] = {}  # calls back to the service, by whom
+        self._traces: dict[int, Trace] = {}  # of the calls that brought one
         self._credits: dict[int, asyncio.Semaphore] = {}  # of the calls that answer in parts
         self._last_asked = 0  # even: the service's own calls are odd
         self._deadlines = Deadlines(loop, self._overdue)
@@ -105,16 +107,17 @@ class Server(asyncio.Protocol):
         if frame.kind == Kind.CALL:
             if not self._operations:
                 raise WireError("a call came before the hand-shake", code="bad-frame")
-            op, payload, timeout, window = self._channel.decode(frame)
+            op, payload, timeout, window, *trace = self._channel.decode(frame)
             operation = self._operations.get(op)
             if operation is None:
                 error = WireError(f"the worker has no operation {op!r}", code="unknown-operation")
                 self._channel.send_error(frame.id, error)
                 return
-            self._calls[frame.id] = self._loop.create_task(self._run(frame.id, operation, payload, window))
+            running = self._run(frame.id, operation, payload, window, *trace)
+            self._calls[frame.id] = self._loop.create_task(running)
             self._deadlines.set(frame.id, self._loop.time() + timeout)
         elif frame.kind == Kind.RESULT or frame.kind == Kind.ERROR:
-            answer = self._asked.pop(frame.id, None)
+            _, answer = self._asked.pop(frame.id, (0, None))
             if answer is not None and not answer.done():  # else the work has stopped waiting
                 value = self._channel.decode(frame)
                 if frame.kind == Kind.RESULT:
@@ -155,7 +158,7 @@ class Server(asyncio.Protocol):
                 import_preload(module)
             self._bench = Bench(hello["lm"], threads)
             self._operations = OPERATIONS
-            connect(self._loop, self._call_back)
+            connect(self._loop, self._call_back, self._deadlines.left)
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
             self._channel.send_error(0, start_error(err))
             self._leave()
@@ -163,8 +166,13 @@ class Server(asyncio.Protocol):
 
     # --- calls ---
 
-    async def _run(self, call_id: int, operation: Operation, payload: Any, window: int) -> None:
+    async def _run(
+        self, call_id: int, operation: Operation, payload: Any, window: int, trace: Trace | None = None
+    ) -> None:
         RUNNING.set(call_id)
+        if trace is not None:
+            CURRENT.set(trace)
+            self._traces[call_id] = trace
         try:
             result = await operation(self._bench, payload)
             if window:
@@ -179,6 +187,10 @@ class Server(asyncio.Protocol):
             del self._calls[call_id]
             self._late.discard(call_id)
             self._deadlines.discard(call_id)
+            if trace is not None:
+                del self._traces[call_id]
+            if self._asked:
+                self._stop_asking(call_id)
 
     async def _send_items(self, call_id: int, source: Any, window: int) -> None:
         """Send what `source` yields, never more than `window` items ahead of whoever takes them."""
@@ -195,16 +207,32 @@ class Server(asyncio.Protocol):
 
     async def _call_back(self, call_id: int, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call a function of the service for the call `call_id`."""
+        if call_id not in self._calls:
+            raise DspexError(f"the call whose work asks for {name!r} is over", code="cancelled")
         self._last_asked += 2
         number = self._last_asked
-        self._channel.send(Kind.CALL, number, [call_id, name, args, kwargs], alone=True)
-        answer = self._asked[number] = self._loop.create_future()
+        said = [call_id, name, args, kwargs]
+        if (trace := CURRENT.get()) is not self._traces.get(call_id):
+            said.append(trace)  # the work has begun a part of its own
+        self._channel.send(Kind.CALL, number, said, alone=True)
+        answer = self._loop.create_future()
+        self._asked[number] = call_id, answer
         try:
             return await answer
         except asyncio.CancelledError:
             if self._asked.pop(number, None) is not None:
                 self._channel.send(Kind.CANCEL, number, None)
             raise
+
+    def _stop_asking(self, call_id: int) -> None:
+        """Nobody answers any more what work of the call `call_id`, in a thread perhaps, still asks for."""
+        for number, (owner, answer) in list(self._asked.items()):
+            if owner == call_id:
+                del self._asked[number]
+                self._channel.send(Kind.CANCEL, number, None)
+                if not answer.done():
+                    answer.set_exception(DspexError("the call is over or is to stop", code="cancelled"))
+                    answer.exception()  # whoever asked may be gone
 
     def _cancel(self, call_id: int) -> None:
         task = self._calls.get(call_id)
@@ -217,6 +245,8 @@ class Server(asyncio.Protocol):
             self._deadlines.discard(call_id)
             self._send_cancelled(call_id)
         task.cancel()
+        if self._asked:
+            self._stop_asking(call_id)
 
     def _overdue(self, call_id: int) -> None:
         self._late.add(call_id)
