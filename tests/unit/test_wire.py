@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex.errors import WireError
-from dspex.wire import HEADER_SIZE, MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import HEADER_SIZE, MSGPACK, FrameReader, Kind, MessagePack, encode_frame
 
 BODY = b"\x93\x01\x02\x03"
 GOOD = encode_frame(Kind.CALL, 7, BODY, codec=MSGPACK)
@@ -33,10 +33,58 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: Any, 
     places = sorted({0, *(cut for cut in cuts if cut < len(stream)), len(stream)})
     reader = FrameReader()
 
-    out = [frame for a, b in itertools.pairwise(places) for frame in reader.feed(stream[a:b])]
+    out = []
+    for a, b in itertools.pairwise(places):
+        out += [(*head, bytes(body)) for *head, body in reader.feed(stream[a:b])]
 
-    assert out == [Frame(kind, number, MSGPACK, 0, body) for kind, number, body in frames]
+    assert out == [(kind, number, MSGPACK, 0, body) for kind, number, body in frames]
     reader.finish()
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 100, 40_000, 65_519, 65_520, 65_521, 300_000]), max_size=6),
+    reads=st.lists(st.integers(1, 200_000), max_size=20),
+)
+def test_frames_of_any_size_come_out_of_the_room_they_are_written_into(
+    sizes: list[int], reads: list[int]
+) -> None:
+    """As a socket does it: never more than the room has, often less, and whatever size comes next."""
+    bodies = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    stream = b"".join(
+        encode_frame(Kind.CALL, number, body, codec=MSGPACK) for number, body in enumerate(bodies)
+    )
+    reader, out, at = FrameReader(), [], 0
+
+    for most in itertools.chain(reads, itertools.repeat(len(stream))):
+        if at == len(stream):
+            break
+        room = reader.room()
+        count = min(most, len(room), len(stream) - at)
+        room[:count] = stream[at : at + count]
+        out += [(number, bytes(body)) for _, number, _, _, body in reader.take(count)]
+        at += count
+
+    assert out == list(enumerate(bodies))
+    reader.finish()
+
+
+def test_a_header_alone_reserves_no_memory_and_a_large_frame_keeps_none() -> None:
+    reader = FrameReader()
+    large = encode_frame(Kind.CALL, 1, b"x" * 20_000_000, codec=MSGPACK)
+    usual, most, at = len(reader.room()), 0, 0
+
+    while at < len(large):
+        room = reader.room()
+        most = max(most, (len(room) + at) / (at + usual))
+        count = min(len(room), 65_536, len(large) - at)
+        room[:count] = large[at : at + count]
+        frames = reader.take(count)
+        at += count
+
+    assert len(frames) == 1
+    assert len(frames[0][-1]) == 20_000_000
+    assert most <= 4  # never more than four times what has arrived
+    assert len(reader.room()) == usual
 
 
 @pytest.mark.parametrize(
@@ -63,9 +111,8 @@ def test_a_hostile_stream_is_refused_from_its_header(stream: bytes, code: str) -
 
 
 def test_a_frame_at_the_limit_passes_and_one_byte_more_does_not() -> None:
-    assert (
-        FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 10, codec=MSGPACK))[0].body == b"x" * 10
-    )
+    ((*_, body),) = FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 10, codec=MSGPACK))
+    assert body == b"x" * 10
     with pytest.raises(WireError, match="the limit is 10"):
         FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 11, codec=MSGPACK))
 

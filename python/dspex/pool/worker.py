@@ -12,7 +12,7 @@ from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartErro
 from dspex.pool.callbacks import Answerer
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.process import how_it_ended
-from dspex.wire import PROTOCOL, Frame, Kind
+from dspex.wire import PROTOCOL, Kind
 from dspex.worker.channel import Channel
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _RESULT: Final = int(Kind.RESULT)  # an enum's member costs a look-up, and this 
 _ANSWERS: Final = frozenset({_RESULT, int(Kind.ERROR)})
 
 
-class Worker(asyncio.Protocol):
+class Worker(asyncio.BufferedProtocol):
     """A process that serves calls.
 
     The pool makes one, awaits `start`, hands it calls, and hears of its end by `dead`. Everything that can
@@ -294,57 +294,70 @@ class Worker(asyncio.Protocol):
         if process is not None and not process.exited.done():
             self._loop.call_later(_EXIT_WAIT, partial(self._begin_end, reason, force=True))
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where what arrives is to be written."""
+        return self._channel.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for frame in self._channel.feed(data):
-                self._take(frame)
+            for kind, number, _, _, body in self._channel.take(nbytes):
+                if number and kind in _ANSWERS:
+                    value = self._channel.decode(body)
+                    self._settle(
+                        number,
+                        value if kind == _RESULT else None,
+                        from_dict(value) if kind != _RESULT else None,
+                    )
+                else:
+                    self._take(kind, number, body)
         except (WireError, KeyError, TypeError) as err:
             self._begin_end(f"it sent what is not a frame: {err}", force=True)
 
-    def _take(self, frame: Frame) -> None:
-        if frame.id and frame.kind in _ANSWERS:
-            call = self.calls[frame.id]
-            value = self._channel.decode(frame)
-            error = None if frame.kind == _RESULT else from_dict(value)
-            del self.calls[frame.id]
-            if call.callbacks:
-                self._answerer.drop(frame.id)
-            call.worker = None
-            self.served += 1
-            if not self.calls:
-                self.idle_since = self._loop.time()
-            if self._spec.max_requests is not None:
-                self._on_beat(self)
-            self._on_free(call)  # first, so that the caller's next call finds the place free
-            if not call.answer.done():
-                if error is None:
-                    call.answer.set_result(value)
-                else:
-                    call.answer.set_exception(error)
-            if not self.calls and self.life.state is State.DRAINING:
-                self._begin_end("it was drained", force=False)
-        elif frame.kind == Kind.ITEM:
-            items = self.calls[frame.id].items
+    def _settle(self, number: int, value: Any, error: DspexError | None) -> None:
+        """A call has its answer."""
+        calls = self.calls
+        call = calls.pop(number)
+        if call.callbacks:
+            self._answerer.drop(number)
+        call.worker = None
+        self.served += 1
+        if not calls:
+            self.idle_since = self._loop.time()
+        if self._spec.max_requests is not None:
+            self._on_beat(self)
+        self._on_free(call)  # first, so that the caller's next call finds the place free
+        if not call.answer.done():
+            if error is None:
+                call.answer.set_result(value)
+            else:
+                call.answer.set_exception(error)
+        if not calls and self.life.state is State.DRAINING:
+            self._begin_end("it was drained", force=False)
+
+    def _take(self, kind: int, number: int, body: memoryview) -> None:
+        decode = self._channel.decode
+        if kind == Kind.ITEM:
+            items = self.calls[number].items
             if items is not None:
-                items.put_nowait(self._channel.decode(frame))
-        elif frame.kind == Kind.CALL:
-            self._answerer.take(frame.id, *self._channel.decode(frame))
-        elif frame.kind == Kind.CANCEL:
-            self._answerer.cancel(frame.id)
-        elif frame.kind == Kind.READY:
-            ready = self._channel.decode(frame)
+                items.put_nowait(decode(body))
+        elif kind == Kind.CALL:
+            self._answerer.take(number, *decode(body))
+        elif kind == Kind.CANCEL:
+            self._answerer.cancel(number)
+        elif kind == Kind.READY:
+            ready = decode(body)
             if ready["protocol"] != PROTOCOL:
                 raise WireError(f"the worker speaks protocol {ready['protocol']}, not {PROTOCOL}")
             if not self._ready.done():
                 self._ready.set_result(ready)
-        elif frame.kind == Kind.ERROR:
-            refusal = from_dict(self._channel.decode(frame))
+        elif kind == Kind.ERROR:
+            refusal = from_dict(decode(body))
             if not self._ready.done():
                 self._ready.set_exception(_as_start_error(refusal))
                 self._ready.exception()
         else:
-            raise WireError(f"a service does not take {Kind(frame.kind).name} frames", code="bad-frame")
+            raise WireError(f"a service does not take {Kind(kind).name} frames", code="bad-frame")
 
 
 def _as_start_error(error: DspexError) -> WorkerStartError:

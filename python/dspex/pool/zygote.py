@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dspex.errors import WireError, WorkerStartError, from_dict
 from dspex.pool.process import Ends, Output, Process, how_it_ended, on_exit_of, start_interpreter, watch_exit
-from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import MSGPACK, FrameReader, Kind, MessagePack, encode_frame
 
 __all__ = ["ZygoteLauncher"]
 
@@ -211,25 +211,24 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
         try:
-            for frame in self._reader.feed(data):
-                self._take(frame)
+            for kind, number, _, _, body in self._reader.feed(data):
+                self._take(kind, number, self._codec.decode(body))
         except WireError as err:
             self._fail(err)
             self.popen.kill()
 
-    def _take(self, frame: Frame) -> None:
-        value = self._codec.decode(frame.body)
-        if frame.kind == Kind.EXITED:
+    def _take(self, kind: int, number: int, value: Any) -> None:
+        if kind == Kind.EXITED:
             pid, code = value
             process = self._children.pop(pid, None)
             if process is not None:
                 process.set_exited(code)
             else:
                 self._early[pid] = code
-        elif frame.id == self._asked and self._answer is not None and not self._answer.done():
+        elif number == self._asked and self._answer is not None and not self._answer.done():
             # The answer to an earlier question, whose asker was cancelled, has another id and is dropped:
             # the lifeline of that worker is closed already.
-            if frame.kind == Kind.ERROR:
+            if kind == Kind.ERROR:
                 self._answer.set_exception(from_dict(value))
             else:
                 self._answer.set_result(value)

@@ -37,7 +37,7 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, body: bytes) -> Any:
+    def decode(self, body: bytes | memoryview) -> Any:
         """The value that `body` says.
 
         Raises:
@@ -95,7 +95,7 @@ class MessagePack:
             ) from err
         return packed
 
-    def decode(self, body: bytes) -> Any:
+    def decode(self, body: bytes | memoryview) -> Any:
         """See `Codec.decode`."""
         try:
             return msgpack.unpackb(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from dspex.errors import WireError
 
@@ -31,6 +31,11 @@ MAX_FRAME: Final = 64 * 1024 * 1024
 _MAGIC: Final = 0xD5
 _HEADER: Final = struct.Struct("!BBBBIQ")
 HEADER_SIZE: Final = _HEADER.size
+_unpack: Final = _HEADER.unpack_from
+_pack: Final = _HEADER.pack
+
+_ROOM: Final = 64 * 1024
+"""Bytes of a reader's buffer: room for the frames of a few hundred calls in one read."""
 
 
 class Kind(IntEnum):
@@ -53,14 +58,11 @@ class Kind(IntEnum):
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
 
 
-class Frame(NamedTuple):
-    """One message, its body still coded."""
+Frame = tuple[int, int, int, int, memoryview]
+"""One message: kind, id, codec, flags, and its body, still coded.
 
-    kind: int
-    id: int
-    codec: int
-    flags: int
-    body: bytes
+The body is a part of the reader's buffer: it is good until the reader is next asked for room. A plain tuple,
+because making a named one costs more than cutting the frame."""
 
 
 def encode_frame(kind: int, call_id: int, body: bytes, *, codec: int, flags: int = 0) -> bytes:
@@ -70,7 +72,7 @@ def encode_frame(kind: int, call_id: int, body: bytes, *, codec: int, flags: int
         WireError: If the body is longer than the length field can say (`frame-too-large`).
     """
     try:
-        return _HEADER.pack(_MAGIC, kind, codec, flags, len(body), call_id) + body
+        return _pack(_MAGIC, kind, codec, flags, len(body), call_id) + body
     except struct.error as err:
         raise WireError(f"a body of {len(body)} bytes fits no frame", code="frame-too-large") from err
 
@@ -78,23 +80,42 @@ def encode_frame(kind: int, call_id: int, body: bytes, *, codec: int, flags: int
 class FrameReader:
     """Cut what arrives into frames, however the stream was chopped up.
 
+    What arrives is written into the reader's own buffer (`room`, then `take`), so that a frame costs neither
+    an allocation nor a copy. The buffer grows with what has arrived, never with what a header promises.
+
     Args:
         limit: Bytes a body may have.
 
-    Once it has refused something the stream has lost its beat: every later `feed` is refused too.
+    Once it has refused something the stream has lost its beat: whatever follows is refused too.
     """
 
-    __slots__ = ("_chunks", "_failed", "_have", "_limit", "_need")
+    __slots__ = ("_buffer", "_failed", "_limit", "_need", "_start", "_stop", "_view")
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
-        self._chunks: list[bytes] = []  # what no frame has taken yet
-        self._have = 0
+        self._buffer = bytearray(_ROOM)
+        self._view = memoryview(self._buffer)
+        self._start = self._stop = 0  # what no frame has taken yet
         self._need = HEADER_SIZE  # nothing can be cut before this many bytes are there
         self._failed = False
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take more of the stream and give the frames that are now whole.
+    def room(self) -> memoryview:
+        """Where the next bytes of the stream are to be written. It ends the bodies given so far."""
+        start, stop = self._start, self._stop
+        if start == stop:
+            self._start = self._stop = 0
+            if len(self._buffer) > _ROOM:
+                self._move(_ROOM)
+            return self._view
+        if start > _ROOM // 2 or start + self._need > len(self._buffer):
+            self._move(len(self._buffer))
+        if self._stop == len(self._buffer):
+            # Four times what is there, at most: a header alone must not make us take 64 MiB.
+            self._move(min(self._need, 4 * self._stop))
+        return self._view[self._stop :]
+
+    def take(self, count: int) -> list[Frame]:
+        """Take `count` bytes that were written into the room, and give the frames that are now whole.
 
         Raises:
             WireError: If what arrived is not a frame (`bad-frame`) or one beyond the limit
@@ -102,30 +123,33 @@ class FrameReader:
         """
         if self._failed:
             raise WireError("the stream was refused before", code="bad-frame")
-        if self._chunks:
-            self._chunks.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return []
-            data = b"".join(self._chunks)
-            self._chunks.clear()
+        buffer, view, at = self._buffer, self._view, self._start
+        self._stop = end = self._stop + count
         frames: list[Frame] = []
-        at, end, need = 0, len(data), HEADER_SIZE
+        if end - at < self._need:
+            return frames
+        need = HEADER_SIZE
         while end - at >= HEADER_SIZE:
-            magic, kind, codec, flags, length, id_ = _HEADER.unpack_from(data, at)
+            magic, kind, codec, flags, length, id_ = _unpack(buffer, at)
             if magic != _MAGIC or kind not in _KINDS or length > self._limit:
                 self._refuse(magic, kind, length)
             need = HEADER_SIZE + length
             if end - at < need:
                 break
-            frames.append(Frame(kind, id_, codec, flags, data[at + HEADER_SIZE : at + need]))
+            frames.append((kind, id_, codec, flags, view[at + HEADER_SIZE : at + need]))
             at += need
             need = HEADER_SIZE
         self._need = need
-        self._have = end - at
-        if self._have:
-            self._chunks.append(data[at:])
+        self._start = at
         return frames
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes that are elsewhere already; for the rest see `take`."""
+        self.room()
+        if len(self._buffer) - self._stop < len(data):
+            self._move(self._stop - self._start + len(data))
+        self._view[self._stop : self._stop + len(data)] = data
+        return self.take(len(data))
 
     def finish(self) -> None:
         """Say that the stream has ended.
@@ -133,11 +157,21 @@ class FrameReader:
         Raises:
             WireError: If it ended inside a frame (`truncated-frame`).
         """
-        if self._have and not self._failed:
+        have = self._stop - self._start
+        if have and not self._failed:
             raise WireError(
-                f"the stream ended {self._need - self._have} bytes before the end of a frame",
+                f"the stream ended {self._need - have} bytes before the end of a frame",
                 code="truncated-frame",
             )
+
+    def _move(self, size: int) -> None:
+        """Bring what no frame has taken to the beginning of a buffer of `size` bytes."""
+        left = self._view[self._start : self._stop]
+        if size != len(self._buffer):
+            self._buffer = bytearray(size)
+            self._view = memoryview(self._buffer)
+        self._view[: len(left)] = left
+        self._start, self._stop = 0, len(left)
 
     def _refuse(self, magic: int, kind: int, length: int) -> None:
         self._failed = True

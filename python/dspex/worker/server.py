@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError, from_dict
 from dspex.telemetry.trace import CURRENT, Trace
-from dspex.wire import Frame, Kind
+from dspex.wire import Kind
 from dspex.worker.channel import Channel
 from dspex.worker.deadlines import Deadlines
 from dspex.worker.hello import (
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from dspex.worker.guard import Descriptors
-    from dspex.worker.operations import Bench, Operation
+    from dspex.worker.operations import Bench, InstantOperation, Operation
 
 __all__ = ["serve"]
+
+_CALL: Final = int(Kind.CALL)  # an enum's member costs a look-up, and this is asked for every frame
 
 _MANY: Final = 100_000
 """Threads the work may have: the pool bounds the calls in flight, and a second bound could only deadlock."""
@@ -57,7 +59,7 @@ async def _serve(descriptors: Descriptors) -> None:
     await loop.create_future()  # for ever: it is the server that ends the process
 
 
-class Server(asyncio.Protocol):
+class Server(asyncio.BufferedProtocol):
     """The worker's end of the socket."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -71,6 +73,7 @@ class Server(asyncio.Protocol):
         self._deadlines = Deadlines(loop, self._overdue)
         self._late: set[int] = set()  # calls being cancelled because their time is over
         self._operations: Mapping[str, Operation] = {}  # none before the hand-shake
+        self._instant: Mapping[str, InstantOperation] = {}
         self._bench: Bench
 
     # --- the connection ---
@@ -83,11 +86,18 @@ class Server(asyncio.Protocol):
         """The service is gone, or has had enough of us; what still runs is of no use to anybody."""
         self._leave()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where what arrives is to be written."""
+        return self._channel.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for frame in self._channel.feed(data):
-                self._take(frame)
+            for kind, number, _, _, body in self._channel.take(nbytes):
+                if kind == _CALL:
+                    self._begin(number, body)
+                else:
+                    self._take(kind, number, body)
         except WireError as err:
             # The stream cannot be trusted any further; the service sees the end of it and our last words.
             print(f"dspex.worker: {err}", file=sys.stderr)
@@ -103,40 +113,28 @@ class Server(asyncio.Protocol):
 
     # --- frames ---
 
-    def _take(self, frame: Frame) -> None:
-        if frame.kind == Kind.CALL:
-            if not self._operations:
-                raise WireError("a call came before the hand-shake", code="bad-frame")
-            op, payload, timeout, window, *trace = self._channel.decode(frame)
-            operation = self._operations.get(op)
-            if operation is None:
-                error = WireError(f"the worker has no operation {op!r}", code="unknown-operation")
-                self._channel.send_error(frame.id, error)
-                return
-            running = self._run(frame.id, operation, payload, window, *trace)
-            self._calls[frame.id] = self._loop.create_task(running)
-            self._deadlines.set(frame.id, self._loop.time() + timeout)
-        elif frame.kind == Kind.RESULT or frame.kind == Kind.ERROR:
-            _, answer = self._asked.pop(frame.id, (0, None))
+    def _take(self, kind: int, number: int, body: memoryview) -> None:
+        decode = self._channel.decode
+        if kind in (Kind.RESULT, Kind.ERROR):
+            _, answer = self._asked.pop(number, (0, None))
             if answer is not None and not answer.done():  # else the work has stopped waiting
-                value = self._channel.decode(frame)
-                if frame.kind == Kind.RESULT:
-                    answer.set_result(value)
+                if kind == Kind.RESULT:
+                    answer.set_result(decode(body))
                 else:
-                    answer.set_exception(from_dict(value))
-        elif frame.kind == Kind.CANCEL:
-            self._cancel(frame.id)
-        elif frame.kind == Kind.CREDIT:
-            credit = self._credits.get(frame.id)
+                    answer.set_exception(from_dict(decode(body)))
+        elif kind == Kind.CANCEL:
+            self._cancel(number)
+        elif kind == Kind.CREDIT:
+            credit = self._credits.get(number)
             if credit is not None:  # else the work has ended
-                for _ in range(self._channel.decode(frame)):
+                for _ in range(decode(body)):
                     credit.release()
-        elif frame.kind == Kind.HELLO:
-            self._greet(self._channel.decode(frame))
-        elif frame.kind == Kind.STOP:
+        elif kind == Kind.HELLO:
+            self._greet(decode(body))
+        elif kind == Kind.STOP:
             self._leave()
         else:
-            raise WireError(f"a worker does not take {Kind(frame.kind).name} frames", code="bad-frame")
+            raise WireError(f"a worker does not take {Kind(kind).name} frames", code="bad-frame")
 
     # --- hand-shake ---
 
@@ -152,12 +150,12 @@ class Server(asyncio.Protocol):
                 ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-dspy")
             )
             threads = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
-            from dspex.worker.operations import OPERATIONS, Bench
+            from dspex.worker.operations import INSTANT, OPERATIONS, Bench
 
             for module in hello["preload"]:
                 import_preload(module)
             self._bench = Bench(hello["lm"], threads)
-            self._operations = OPERATIONS
+            self._operations, self._instant = OPERATIONS, INSTANT
             connect(self._loop, self._call_back, self._deadlines.left)
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
             self._channel.send_error(0, start_error(err))
@@ -165,6 +163,32 @@ class Server(asyncio.Protocol):
         self._channel.send(Kind.READY, 0, versions())
 
     # --- calls ---
+
+    def _begin(self, call_id: int, body: memoryview) -> None:
+        if not self._operations:
+            raise WireError("a call came before the hand-shake", code="bad-frame")
+        op, payload, timeout, window, *trace = self._channel.decode(body)
+        operation = self._operations.get(op)
+        if operation is None:
+            instant = self._instant.get(op)
+            if instant is not None:
+                self._answer_at_once(call_id, instant, payload, window)
+                return
+            error = WireError(f"the worker has no operation {op!r}", code="unknown-operation")
+            self._channel.send_error(call_id, error)
+            return
+        running = self._run(call_id, operation, payload, window, *trace)
+        self._calls[call_id] = asyncio.Task(running, loop=self._loop)
+        self._deadlines.set(call_id, self._loop.time() + timeout)
+
+    def _answer_at_once(self, call_id: int, operation: InstantOperation, payload: Any, window: int) -> None:
+        """A task would cost several times what such an operation does."""
+        try:
+            if window:
+                raise _not_a_stream()
+            self._channel.send(Kind.RESULT, call_id, operation(self._bench, payload), alone=not self._calls)
+        except Exception as err:  # noqa: BLE001 - whatever it was, the caller must hear of it
+            self._send_error(call_id, err)
 
     async def _run(
         self, call_id: int, operation: Operation, payload: Any, window: int, trace: Trace | None = None
@@ -195,7 +219,7 @@ class Server(asyncio.Protocol):
     async def _send_items(self, call_id: int, source: Any, window: int) -> None:
         """Send what `source` yields, never more than `window` items ahead of whoever takes them."""
         if not isinstance(source, AsyncGenerator):
-            raise ConfigError("what was asked for does not answer in parts", code="not-a-stream")
+            raise _not_a_stream()
         credit = self._credits[call_id] = asyncio.Semaphore(window)
         try:
             async with contextlib.aclosing(source):
@@ -264,3 +288,7 @@ class Server(asyncio.Protocol):
         from dspex.worker.failures import to_dspex_error
 
         self._channel.send_error(call_id, to_dspex_error(err, secrets=self._bench.models.secrets))
+
+
+def _not_a_stream() -> ConfigError:
+    return ConfigError("what was asked for does not answer in parts", code="not-a-stream")

@@ -25,7 +25,7 @@ import sys
 from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
-from dspex.wire import MSGPACK, Frame, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import MSGPACK, FrameReader, Kind, MessagePack, encode_frame
 from dspex.worker.guard import Descriptors, kill_group, kill_on_hangup, stand_guard
 from dspex.worker.hello import check_versions, import_preload, prepare_interpreter, start_error, versions
 
@@ -78,20 +78,20 @@ class Zygote:
                 data, numbers, _, _ = socket.recv_fds(self._control, 65536, 8)
                 if not data:
                     return
-                for frame in self._reader.feed(data):
-                    if frame.kind == Kind.STOP:
+                for kind, call_id, _, _, body in self._reader.feed(data):
+                    if kind == Kind.STOP:
                         return
-                    self._take(frame, numbers)
+                    self._take(kind, call_id, body, numbers)
 
-    def _take(self, frame: Frame, numbers: list[int]) -> None:
+    def _take(self, kind: int, number: int, body: memoryview, descriptors: list[int]) -> None:
         try:
-            if frame.kind == Kind.HELLO:
-                self._warm(self._codec.decode(frame.body))
-                self._send(Kind.READY, frame.id, versions())
-            elif frame.kind == Kind.FORK:
-                self._send(Kind.FORKED, frame.id, self._fork(numbers))
+            if kind == Kind.HELLO:
+                self._warm(self._codec.decode(body))
+                self._send(Kind.READY, number, versions())
+            elif kind == Kind.FORK:
+                self._send(Kind.FORKED, number, self._fork(descriptors))
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
-            self._send(Kind.ERROR, frame.id, start_error(err).to_dict())
+            self._send(Kind.ERROR, number, start_error(err).to_dict())
 
     def _send(self, kind: Kind, call_id: int, value: Any) -> None:
         self._control.sendall(encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK))
