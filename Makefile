@@ -115,8 +115,8 @@ $(TARPAULIN):
 	cargo install cargo-tarpaulin --version 0.37.5 --locked --quiet --root $(TOOLS)
 
 .PHONY: fuzz
-fuzz: ## throw mutated texts at the signature parser for FUZZ_SECONDS (60); what breaks it joins testdata/
-	cargo test --release --locked -p dspex-core --test signature fuzz -- --nocapture
+fuzz: ## throw mutated texts at the parsers, FUZZ_SECONDS (60) each; what breaks one joins testdata/
+	cargo test --release --locked -p dspex-core --test signature --test replies no_ -- --nocapture
 
 .PHONY: coverage
 coverage: build $(TARPAULIN) ## line coverage of signatures, in Python and in Rust; both must be 100 %

@@ -4,6 +4,7 @@
 //! XML of the plain kind, with values that need no judgement; of anything else Python is the judge.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use roxmltree::{Document, Node};
 
@@ -20,13 +21,10 @@ const MAX_DEPTH: usize = 64;
 /// The values of `outputs`, None for those that the reply lacks; None for a reply that only Python can read.
 #[must_use]
 pub fn read_xml(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'static>>>> {
-    // Comments, declarations and odd characters are where parsers differ.
+    // Comments, declarations, prefixes that are empty and odd characters are where parsers differ.
+    const DOUBTFUL: [&str; 6] = ["<!", "<?", "]]>", "<:", "</:", ":key"];
     let odd = |b: u8| b < b' ' && b != b'\n' && b != b'\t';
-    if reply.contains("<!")
-        || reply.contains("<?")
-        || reply.contains("]]>")
-        || reply.bytes().any(odd)
-    {
+    if DOUBTFUL.iter().any(|part| reply.contains(part)) || reply.bytes().any(odd) {
         return None;
     }
     let text = format!("<{ROOT}>{reply}</{ROOT}>");
@@ -210,9 +208,11 @@ fn read_elements(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>>
 fn read_entries(elements: &[Node<'_, '_>], value: &Type) -> Option<Value<'static>> {
     let [element] = elements else { return None };
     let mut groups: Vec<(&str, Vec<Node<'_, '_>>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for child in element.children().filter(Node::is_element) {
         let name = name_of(child)?;
-        match groups.iter_mut().find(|(known, _)| *known == name) {
+        let place = *places.entry(name).or_insert(groups.len());
+        match groups.get_mut(place) {
             Some((_, group)) => group.push(child),
             None => groups.push((name, vec![child])),
         }
@@ -327,6 +327,8 @@ mod tests {
             "<a x=\"1\">1</a>",
             "<a>1</a><a>2</a>",
             "<x:a/>",
+            "<:a>1</a>",
+            "<a>1</:a>",
             "\r",
         ] {
             assert_eq!(read_xml(reply, &outputs), None, "{reply}");

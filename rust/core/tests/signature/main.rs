@@ -4,6 +4,8 @@ mod cache;
 mod edit;
 mod errors;
 mod fuzz;
+#[path = "../fuzzing/mod.rs"]
+mod fuzzing;
 mod read;
 
 use std::path::PathBuf;

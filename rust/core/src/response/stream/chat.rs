@@ -9,8 +9,11 @@ pub(super) struct Scanner {
     leaks: bool,
     /// Whether only white space has come since the last line break, and how much of it.
     indent: Option<usize>,
-    /// What may become a header.
+    /// What may become a header, and how far it has come.
     header: String,
+    progress: Progress,
+    /// Whether the line is that of a header: what stands behind the header there is stripped by itself.
+    headed: bool,
 }
 
 impl Scanner {
@@ -19,15 +22,17 @@ impl Scanner {
             leaks,
             indent: Some(0),
             header: String::new(),
+            progress: Progress::Start(0),
+            headed: false,
         }
     }
 
     pub(super) fn push(&mut self, c: char, fields: &mut Fields) {
         if !self.header.is_empty() {
-            self.header.push(c);
-            match progress(&self.header) {
-                Progress::Whole(name) => {
-                    fields.start(name);
+            match self.progress.with(c) {
+                Some(Progress::Whole(len)) => {
+                    self.header.push(c);
+                    fields.start(&self.header[START.len()..START.len() + len]);
                     if self.leaks {
                         let indent = self.indent.unwrap_or_default();
                         let leaked = self.header.chars().count().saturating_sub(indent);
@@ -38,21 +43,27 @@ impl Scanner {
                     }
                     self.header.clear();
                     self.indent = None;
+                    self.headed = true;
                     return;
                 }
-                Progress::Partial => return,
-                Progress::None => {
-                    self.header.pop();
-                    self.give_up(fields);
+                Some(progress) => {
+                    self.header.push(c);
+                    self.progress = progress;
+                    return;
                 }
+                None => self.give_up(fields),
             }
         }
         if c == '[' && self.indent.is_some() {
             self.header.push(c);
+            self.progress = Progress::Start(1);
             return;
         }
         if is_break(c) {
             self.indent = Some(0);
+            if std::mem::take(&mut self.headed) {
+                fields.strip_line();
+            }
         } else if is_space(c) {
             self.indent = self.indent.map(|indent| indent + 1);
         } else {
@@ -75,29 +86,38 @@ impl Scanner {
     }
 }
 
-enum Progress<'a> {
-    Whole(&'a str),
-    Partial,
-    None,
+/// How much of `[[ ## name ## ]]` has come; each character is looked at once, however long the name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// This many characters of what stands before the name.
+    Start(usize),
+    /// The name, as long as that in bytes.
+    Name(usize),
+    /// A name of that length, and this many characters of what stands behind it.
+    End(usize, usize),
+    Whole(usize),
 }
 
-/// How far `text` is on its way to `[[ ## name ## ]]`.
-fn progress(text: &str) -> Progress<'_> {
-    const START: &str = "[[ ## ";
-    const END: &str = " ## ]]";
-    let Some(inside) = text.strip_prefix(START) else {
-        return if START.starts_with(text) {
-            Progress::Partial
-        } else {
-            Progress::None
-        };
-    };
-    let name = &inside[..inside.find(|c| !is_word(c)).unwrap_or(inside.len())];
-    let end = &inside[name.len()..];
-    match (name.is_empty(), end) {
-        (true, "") => Progress::Partial,
-        (false, END) => Progress::Whole(name),
-        (false, _) if END.starts_with(end) => Progress::Partial,
-        _ => Progress::None,
+const START: &str = "[[ ## ";
+const END: &str = " ## ]]";
+
+impl Progress {
+    /// What it is with one more character; None where that cannot be.
+    fn with(self, c: char) -> Option<Self> {
+        let next = |text: &str, at: usize| text[at..].starts_with(c).then_some(at + 1);
+        match self {
+            Self::Start(at) if at < START.len() => next(START, at).map(Self::Start),
+            Self::Start(_) => is_word(c).then_some(Self::Name(c.len_utf8())),
+            Self::Name(len) if is_word(c) => Some(Self::Name(len + c.len_utf8())),
+            Self::Name(len) => next(END, 0).map(|at| Self::End(len, at)),
+            Self::End(len, at) => next(END, at).map(|at| {
+                if at == END.len() {
+                    Self::Whole(len)
+                } else {
+                    Self::End(len, at)
+                }
+            }),
+            Self::Whole(_) => None,
+        }
     }
 }

@@ -52,7 +52,7 @@ impl ReplyStream {
         };
         Self {
             scanner,
-            fields: Fields::new(names),
+            fields: Fields::new(names, layout),
             tail: Vec::new(),
         }
     }
@@ -120,6 +120,8 @@ struct Fields {
     begun: bool,
     /// Whether there is more in `text` than was told.
     news: bool,
+    /// Whether every line break that Python knows becomes `\n`, as in chat, or only the carriage returns.
+    all_breaks: bool,
     events: Vec<Event>,
 }
 
@@ -131,7 +133,7 @@ struct Known {
 }
 
 impl Fields {
-    fn new(names: &[(&str, bool)]) -> Self {
+    fn new(names: &[(&str, bool)], layout: Layout) -> Self {
         let known = |&(name, is_text): &(&str, bool)| Known {
             name: name.into(),
             is_text,
@@ -144,6 +146,7 @@ impl Fields {
             held: String::new(),
             begun: false,
             news: false,
+            all_breaks: layout == Layout::Chat,
             events: Vec::new(),
         }
     }
@@ -188,12 +191,22 @@ impl Fields {
         self.begun = true;
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
-            // One more character, so that a break at the end keeps the line that it opens.
-            let lines = held + "|";
-            let joined = splitlines(&lines).collect::<Vec<_>>().join("\n");
-            self.text.push_str(&joined[..joined.len() - 1]);
+            if self.all_breaks {
+                // One more character, so that a break at the end keeps the line that it opens.
+                let lines = held + "|";
+                let joined = splitlines(&lines).collect::<Vec<_>>().join("\n");
+                self.text.push_str(&joined[..joined.len() - 1]);
+            } else {
+                let lines = held.replace("\r\n", "\n").replace('\r', "\n");
+                self.text.push_str(&lines);
+            }
         }
         self.exactly(c);
+    }
+
+    /// White space that came last belongs to no value: the line that it ends is stripped.
+    fn strip_line(&mut self) {
+        self.held.clear();
     }
 
     /// The open field ends; white space that was held back was its last.
@@ -279,6 +292,16 @@ mod tests {
                 "So: <a>\n 1 &lt; 2 &amp; 3é \n</a><b><n>no</n></b>\n<n><item>1</item></n>",
                 both("1 < 2 & 3é", "<item>1</item>"),
             ),
+            (
+                Layout::Chat,
+                "[[ ## a ## ]] first  \n second\n[[ ## n ## ]] 1",
+                both("first\n second", "1"),
+            ),
+            (
+                Layout::Xml,
+                "<b/></c><a>1\u{85}2\r\n3\r4</a></a><n><k/>5</n>",
+                both("1\u{85}2\n3\n4", "<k/>5"),
+            ),
         ];
         for (layout, reply, expected) in cases {
             for size in 1..=reply.len() {
@@ -303,6 +326,13 @@ mod tests {
         assert_eq!(stream.feed(b"[["), []);
         assert_eq!(stream.feed(b"x"), [Event::Text(0, " \n[[x".into())]);
         assert_eq!(stream.finish(), [Event::End(0)]);
+    }
+
+    #[test]
+    fn an_element_without_content_begins_and_ends() {
+        let mut stream = ReplyStream::new(Layout::Xml, NAMES, true);
+        assert_eq!(stream.feed(b"<a/>"), [Event::Start(0), Event::End(0)]);
+        assert_eq!(stream.finish(), []);
     }
 
     #[test]

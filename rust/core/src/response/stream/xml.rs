@@ -1,5 +1,7 @@
 //! The fields' elements at the top of a reply, character by character.
 
+use std::collections::HashMap;
+
 use super::Fields;
 
 /// Follows tags; all inside a field belongs to it.
@@ -7,6 +9,8 @@ use super::Fields;
 pub(super) struct Scanner {
     /// The elements that are open, outermost first.
     open: Vec<String>,
+    /// How many elements of each name are open, so that a closing tag of no element costs nothing to pass over.
+    names: HashMap<String, usize>,
     /// A tag or a reference, from its first character on, as far as it has come.
     pending: String,
 }
@@ -43,20 +47,39 @@ impl Scanner {
     fn tag(&mut self, tag: &str, fields: &mut Fields) {
         let inside = &tag[1..tag.len() - 1];
         if let Some(name) = inside.strip_prefix('/') {
-            // The tag that is closed, and any inside that was left open.
-            if let Some(at) = self.open.iter().rposition(|open| open == name.trim_end()) {
-                self.open.truncate(at);
+            let name = name.trim_end();
+            // The element that is closed, and any inside that was left open.
+            while self.names.get(name).is_some_and(|count| *count > 0) {
+                let Some(inner) = self.open.pop() else { break };
+                if let Some(count) = self.names.get_mut(&inner) {
+                    *count -= 1;
+                }
+                if inner == name {
+                    break;
+                }
             }
             if self.open.is_empty() {
                 fields.end();
                 return;
             }
-        } else if !inside.ends_with('/') && !inside.starts_with(['!', '?']) {
-            let name = inside.split_ascii_whitespace().next().unwrap_or_default();
+        } else if !inside.starts_with(['!', '?']) {
+            let name = inside
+                .split([' ', '\t', '\n', '\r', '/'])
+                .next()
+                .unwrap_or_default();
             if self.open.is_empty() {
                 fields.start(name);
             }
+            if inside.ends_with('/') {
+                if self.open.is_empty() {
+                    fields.end();
+                } else {
+                    tag.chars().for_each(|c| fields.stripped(c));
+                }
+                return;
+            }
             self.open.push(name.to_owned());
+            *self.names.entry(name.to_owned()).or_default() += 1;
             if self.open.len() == 1 {
                 return;
             }

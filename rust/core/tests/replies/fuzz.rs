@@ -1,0 +1,340 @@
+//! Any reply, in any pieces: no panic, no hang, no more memory than the reply is worth; and what is told while it
+//! comes in is what it says when it is whole.
+
+use std::sync::LazyLock;
+
+use dspex_core::prompt::Layout;
+use dspex_core::response::stream::{Event, ReplyStream};
+use dspex_core::response::{Reading, Value, read_json, read_text, read_xml, repair, sections};
+use dspex_core::signature::Field;
+use jiter::JsonValue;
+
+use super::fuzzing::{Random, run};
+use super::{corpus, outputs, texts};
+
+static OUTPUTS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    outputs(
+        "q -> a, b: Optional[str], n: int, f: float, t: bool, c: Literal['yes', 'no'], l: list[str], \
+         d: dict[str, list[int]], o: Optional[list[float]], x: Any",
+    )
+});
+const TEXTS: [&str; 2] = ["a", "b"];
+const LAYOUTS: [Layout; 3] = [Layout::Chat, Layout::Json, Layout::Xml];
+
+fn place(name: &str) -> Option<usize> {
+    OUTPUTS.iter().position(|field| *field.name == *name)
+}
+
+/// The texts of the text fields, as a reply that is whole has them; None where only Python can read it.
+fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
+    let is_text = |at: usize| TEXTS.contains(&&*OUTPUTS[at].name);
+    match layout {
+        Layout::Chat => {
+            let found = sections(reply, place);
+            for section in &found {
+                let _ = read_text(&section.text, &OUTPUTS[section.field].ty);
+            }
+            let texts = found.into_iter().filter(|section| is_text(section.field));
+            Some(texts.map(|s| (s.field, s.text.into_owned())).collect())
+        }
+        Layout::Json => {
+            if let Some(whole) = repair(reply) {
+                // What was made whole is JSON, or a number beyond what is read here.
+                let _ = JsonValue::parse(whole.as_bytes(), true);
+            }
+            let json = JsonValue::parse(reply.as_bytes(), true).ok()?;
+            let JsonValue::Object(entries) = json else {
+                return None;
+            };
+            let mut found = Vec::new();
+            for (name, value) in entries.iter() {
+                let Some(at) = place(name) else { continue };
+                if entries.iter().filter(|(other, _)| other == name).count() > 1 {
+                    return None;
+                }
+                match (read_json(value, &OUTPUTS[at].ty), value) {
+                    (Reading::Value(Value::Str(text)), JsonValue::Str(_)) if is_text(at) => {
+                        found.push((at, text.into_owned()));
+                    }
+                    // A value that is no text in a field of text is what Python's `str` makes of it.
+                    _ if is_text(at) => return None,
+                    _ => {}
+                }
+            }
+            Some(found)
+        }
+        Layout::Xml => {
+            let values = read_xml(reply, &OUTPUTS)?;
+            let texts = values
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| is_text(*at));
+            let texts = texts.filter_map(|(at, value)| match value? {
+                Value::Str(text) => Some((at, text.into_owned())),
+                _ => Some((at, String::new())),
+            });
+            Some(texts.collect())
+        }
+    }
+}
+
+/// All events of a reply in pieces, the texts of a field put together, and of its values the last.
+fn told<'a>(
+    layout: Layout,
+    leaks: bool,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<Event>, String> {
+    let names: Vec<(&str, bool)> = OUTPUTS
+        .iter()
+        .map(|field| (&*field.name, TEXTS.contains(&&*field.name)))
+        .collect();
+    let mut stream = ReplyStream::new(layout, &names, leaks);
+    let mut all: Vec<Event> = Vec::new();
+    let mut add = |events: Vec<Event>| {
+        for event in events {
+            match (all.last_mut(), &event) {
+                (Some(Event::Text(at, before)), Event::Text(now, more)) if at == now => {
+                    before.push_str(more);
+                }
+                (Some(Event::Value(at, before)), Event::Value(now, more)) if at == now => {
+                    before.clone_from(more);
+                }
+                _ => all.push(event),
+            }
+        }
+    };
+    let mut fed = 0;
+    for piece in pieces {
+        fed += piece.len();
+        add(stream.feed(piece));
+    }
+    add(stream.finish());
+    let size: usize = all
+        .iter()
+        .map(|event| match event {
+            Event::Text(_, text) | Event::Value(_, text) => text.len(),
+            Event::Start(_) | Event::End(_) => 0,
+        })
+        .sum();
+    // A byte that is no UTF-8 counts as three.
+    if size > 3 * fed || all.len() > 4 * OUTPUTS.len() {
+        return Err(format!(
+            "{size} bytes in {} events are told of {fed}",
+            all.len()
+        ));
+    }
+    Ok(all)
+}
+
+fn check(reply: &str) -> Result<(), String> {
+    let bytes = reply.as_bytes();
+    let mut random = Random::new(bytes.len() as u64);
+    for layout in LAYOUTS {
+        let expected = whole(layout, reply);
+        for leaks in [true, false] {
+            let at_once = told(layout, leaks, std::iter::once(bytes))?;
+            let mut rest = bytes;
+            let cuts = std::iter::from_fn(|| {
+                let (piece, after) = rest.split_at(rest.len().min(1 + random.below(7)));
+                rest = after;
+                (!piece.is_empty()).then_some(piece)
+            });
+            let in_pieces = told(layout, leaks, cuts)?;
+            if at_once != in_pieces {
+                return Err(format!(
+                    "{layout:?} tells {at_once:?} at once and {in_pieces:?} in pieces"
+                ));
+            }
+            if !leaks && layout == Layout::Chat {
+                continue;
+            }
+            for (at, text) in expected.iter().flatten() {
+                let texts = at_once.iter().filter_map(|event| match event {
+                    Event::Text(field, text) if field == at => Some(&**text),
+                    _ => None,
+                });
+                let texts = texts.collect::<String>();
+                let ended =
+                    at_once.contains(&Event::Start(*at)) && at_once.contains(&Event::End(*at));
+                if texts != *text || !ended {
+                    return Err(format!(
+                        "{layout:?} tells {texts:?} of `{}`, which is {text:?}",
+                        OUTPUTS[*at].name
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+const PIECES: &[&str] = &[
+    "[[ ## a ## ]]\n",
+    "[[ ## n ## ]]",
+    "[[ ## completed ## ]]",
+    "  [[ ## b ## ]] ",
+    "[[ ## ",
+    " ## ]]",
+    "[[",
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    "'",
+    "\\",
+    "\\\"",
+    "\\u00e9",
+    "\\ud83d",
+    "\\ude00",
+    ",",
+    ":",
+    "\"a\": \"",
+    "\"l\": [",
+    "\"d\": {\"k\": [1]}",
+    "{\"a\": \"x\", ",
+    "```json\n",
+    "```",
+    "//",
+    "/*",
+    "*/",
+    "#",
+    "(",
+    "True",
+    "null",
+    "-1e5",
+    "NaN",
+    "<a>",
+    "</a>",
+    "<l><item>",
+    "</item></l>",
+    "<b/>",
+    "<entry key=\"k\">",
+    "&amp;",
+    "&#x41;",
+    "&",
+    "<",
+    ">",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "]]>",
+    "<?x?>",
+    "\r\n",
+    "\u{2028}",
+    "\u{85}",
+    "\u{1f}",
+    "\u{a0}",
+    "\0",
+    "é",
+    "😀",
+    "\n\n",
+    " ",
+];
+
+/// Whole replies in every layout, and values in each.
+fn seeds() -> Vec<String> {
+    let mut seeds = vec![
+        "[[ ## a ## ]]\nsome text\n\n[[ ## n ## ]]\n3\n\n[[ ## l ## ]]\n[\"x\", \"y\"]\n\n[[ ## completed ## ]]".to_owned(),
+        r#"{"a": "some \"text\"\n", "n": 3, "l": ["x", "y"], "d": {"k": [1, 2]}, "x": null}"#.to_owned(),
+        "<a>\nsome &lt;text\n</a>\n<n>3</n>\n<l><item>x</item><item>y</item></l>\n<d><k>1</k></d>".to_owned(),
+    ];
+    for part in ["values.json", "typed.json"] {
+        for text in texts(part) {
+            seeds.push(format!("[[ ## l ## ]]\n{text}\n\n[[ ## a ## ]]\n{text}"));
+            seeds.push(format!("{{\"x\": {text}, \"a\": \"{text}\"}}"));
+            seeds.push(format!("<d>{text}</d>\n<a>\n{text}\n</a>"));
+        }
+    }
+    seeds
+}
+
+#[test]
+fn no_reply_breaks_the_readers() {
+    run(&corpus("fuzz"), seeds(), PIECES, check);
+}
+
+/// Replies that make work for a reader that looks twice at what it has seen: a start, and what follows it again
+/// and again.
+const HOSTILE: &[(&str, &str)] = &[
+    ("", "[[ ## a ## ]]\n"),
+    ("", "[[ ## a ## ]]"),
+    ("[[ ## ", "a"),
+    ("", "[[ ## "),
+    ("", "["),
+    ("[[ ## a ## ]]\n", " "),
+    ("[[ ## a ## ]]\n", "\n "),
+    ("[[ ## l ## ]]\n", "["),
+    ("[[ ## l ## ]]\n", "[\"a, "),
+    ("[[ ## l ## ]]\n[\"", "a, "),
+    ("[[ ## l ## ]]\n", "\r"),
+    ("{\"x\": ", "["),
+    ("{\"x\": ", "{\"a\":"),
+    ("{\"x\": [", "[],"),
+    ("{\"a\": \"", "x, "),
+    ("{\"a\": '", "x, "),
+    ("{\"a\": \"", "\\"),
+    ("{\"a\": \"", "\\u0041"),
+    ("{", "\"a\": 1, "),
+    ("{", "'a': 'x, y', "),
+    ("{", "a: 1, "),
+    ("{\"d\": {", "'k': {x}, "),
+    ("{\"a\": ", "\"x\" "),
+    ("{\"a\": ", "// x\n"),
+    ("{\"a\": ", "/*"),
+    ("", "/*"),
+    ("", "# {\n"),
+    ("", "("),
+    ("", "{"),
+    ("", "}"),
+    ("```json\n", "{}"),
+    ("", "<a>"),
+    ("", "</a>"),
+    ("", "<"),
+    ("<", "a"),
+    ("<a>", "&"),
+    ("<a>&", "a"),
+    ("<a>&#", "1"),
+    ("<d>", "<k>"),
+    ("<l>", "<item>1</item>"),
+    ("<d>", "<k>1</k>"),
+    ("<a", " b=\"\""),
+    ("<a>", "<!--"),
+];
+
+/// No bound on time is asserted but that of a hang: work that grows with the square of these sizes takes minutes.
+#[test]
+fn hostile_replies_take_no_more_than_they_are_worth() {
+    const SIZE: usize = 200_000;
+    let nested: String = "<k>".repeat(SIZE / 8) + &"</z>".repeat(SIZE / 8);
+    let many = (0..SIZE / 12).map(|i| format!("\"k{i}\": {i}, "));
+    let many = many.collect::<Vec<_>>().concat();
+    let tags = (0..SIZE / 12).map(|i| format!("<k{i}>1</k{i}>"));
+    let tags = tags.collect::<Vec<_>>().concat();
+    let seeds = HOSTILE
+        .iter()
+        .map(|(start, again)| format!("{start}{}", again.repeat(SIZE / again.len())))
+        .chain([
+            nested,
+            format!("{{\"d\": {{{many}}}}}"),
+            format!("{{\"d\": {{{}}}}}", many.replace('"', "'")),
+            format!("{{\"d\": {{{}", many.replace('"', "")),
+            format!("<d>{tags}</d>"),
+        ]);
+    let mut hangs = Vec::new();
+    for reply in seeds {
+        let start = std::time::Instant::now();
+        for layout in LAYOUTS {
+            let _ = whole(layout, &reply);
+            for size in [reply.len(), 40] {
+                told(layout, true, reply.as_bytes().chunks(size)).unwrap();
+            }
+        }
+        let shown: String = reply.chars().take(20).collect();
+        println!("{:?} {shown:?}", start.elapsed());
+        if start.elapsed() > super::fuzzing::HANG {
+            hangs.push(shown);
+        }
+    }
+    assert_eq!(hangs, [""; 0]);
+}
