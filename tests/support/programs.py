@@ -88,3 +88,43 @@ _left: list[Any] = []
 
 async def stream_trace() -> Any:
     yield current_trace()
+
+
+class Telling(dspy.Module):
+    """Tells the service when its LM has said everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        prediction = await self.answer.acall(question=question)
+        await call_back("lm_is_done")
+        return prediction
+
+
+class ManyTools(dspy.Module):
+    """Uses many tools in one turn of the loop, then asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tool = dspy.Tool(look_up)
+        self.answer = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        for number in range(100):
+            await self.tool.acall(city=f"town {number}")
+        return await self.answer.acall(question=question)
+
+
+class Messages(dspy.streaming.StatusMessageProvider):  # type: ignore[misc]
+    """What a user tells of a call's progress."""
+
+    def lm_start_status_message(self, instance: Any, inputs: dict[str, Any]) -> str:
+        return "asking"
+
+    def lm_end_status_message(self, outputs: Any) -> str:
+        return "answered"
+
+    def module_start_status_message(self, instance: Any, inputs: dict[str, Any]) -> str:
+        return f"running {type(instance).__name__}"

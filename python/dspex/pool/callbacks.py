@@ -72,7 +72,8 @@ class Answerer:
         call = self._calls.get(call_id)
         function = (call.callbacks or {}).get(name) if call is not None else None
         if call is None or function is None:
-            given = ", ".join((call.callbacks or {}) if call is not None else ()) or "none"
+            names = (call.callbacks or {}) if call is not None else ()
+            given = ", ".join(name for name in names if name.isprintable()) or "none"
             error = ConfigError(
                 f"the call has no call-back {name!r}", code="no-call-back", hint=f"it was made with: {given}"
             )

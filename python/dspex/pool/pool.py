@@ -14,6 +14,7 @@ nothing polls. The crew (`crew`) keeps the workers; the pool decides who gets wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import sys
@@ -38,6 +39,7 @@ from dspex.pool.call import Call, FairQueue
 from dspex.pool.callbacks import outer_call
 from dspex.pool.crew import Crew
 from dspex.pool.events import PoolEvent
+from dspex.pool.feeds import Source, feeding
 from dspex.pool.launch import make_hello, make_launcher
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.spec import PoolSpec
@@ -238,6 +240,7 @@ class Pool:
         idempotent: bool | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        feeds: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> Any:
         """Run an operation on one of the workers.
@@ -253,6 +256,10 @@ class Pool:
             callbacks: Functions of this process, by name, that the work may call while the call lasts: sync
                 ones run in a thread, async ones on this loop, both in a copy of this context. A call that
                 such a function makes to a pool does not wait for a place and has no more time than this one.
+            feeds: Input that comes in parts: async iterators, iterators (each step in a thread) or lists, by
+                the name of the argument under which the work finds an iterator over the same parts. They
+                are drawn no faster than the work reads, and closed when it has enough or is over. A call
+                with feeds is never run twice.
             trace: The trace the call belongs to: a W3C `traceparent`, or a mapping with it; None for the one
                 of `dspex.telemetry.use_trace`. The work finds it by `dspex.telemetry.current_trace`.
 
@@ -268,6 +275,18 @@ class Pool:
             WireError: The payload cannot be sent.
             DspexError: Whatever the operation raised, in the classes of `dspex.errors`.
         """
+        if feeds:
+            lent = feeding(feeds, payload, callbacks, self.spec.cancel_grace)
+            async with lent as (payload, callbacks):
+                return await self.call(
+                    op,
+                    payload,
+                    timeout=timeout,
+                    idempotent=False,
+                    session=session,
+                    callbacks=callbacks,
+                    trace=trace,
+                )
         call = self._submit(op, payload, timeout, session, callbacks, trace)
         call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
         try:
@@ -283,6 +302,7 @@ class Pool:
         timeout: float | Profile | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        feeds: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Run an operation whose answer comes in parts, and yield them as they come.
@@ -296,11 +316,22 @@ class Pool:
             timeout: As for `call`, for the whole.
             session: As for `call`.
             callbacks: As for `call`.
+            feeds: As for `call`.
             trace: As for `call`.
 
         Raises:
             DspexError: As for `call`; parts that came before have been yielded.
         """
+        if feeds:
+            lent = feeding(feeds, payload, callbacks, self.spec.cancel_grace)
+            async with lent as (payload, callbacks):
+                parts = self.stream(
+                    op, payload, timeout=timeout, session=session, callbacks=callbacks, trace=trace
+                )
+                async with contextlib.aclosing(parts):
+                    async for part in parts:
+                        yield part
+            return
         call = self._submit(op, payload, timeout, session, callbacks, trace, items=asyncio.Queue())
         items, end = call.items, object()
         assert items is not None  # noqa: S101 - given above

@@ -21,6 +21,7 @@ from typing import Any, Final, Self, TypeVar
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
 from dspex.errors import ConfigError, DspexError, PoolClosedError
 from dspex.pool.events import PoolEvent
+from dspex.pool.feeds import Source
 from dspex.pool.lifecycle import State
 from dspex.pool.pool import Pool, PoolStatus, Profile
 from dspex.pool.spec import PoolSpec
@@ -165,6 +166,7 @@ class SyncPool:
         idempotent: bool | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        feeds: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> Any:
         """Run an operation on one of the workers and wait for its answer.
@@ -183,6 +185,7 @@ class SyncPool:
             idempotent=idempotent,
             session=session,
             callbacks=callbacks,
+            feeds=feeds,
             trace=trace,
         )
         return self._run(call, "call", seconds)
@@ -195,12 +198,13 @@ class SyncPool:
         timeout: float | Profile | None = None,
         session: str = "",
         callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        feeds: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> Generator[Any, None, None]:
         """Run an operation whose answer comes in parts, and yield them as they come; see `Pool.stream`."""
         seconds = self._pool.seconds(timeout)
         parts = self._pool.stream(
-            op, payload, timeout=timeout, session=session, callbacks=callbacks, trace=trace
+            op, payload, timeout=timeout, session=session, callbacks=callbacks, feeds=feeds, trace=trace
         )
         try:
             while (part := self._run(_next(parts), "stream", seconds)) is not _END:

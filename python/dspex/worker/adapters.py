@@ -114,6 +114,10 @@ class _XML(Reading, dspy.XMLAdapter):  # type: ignore[misc]
     layout = "xml"
 
 
+# DSPy's streaming knows adapters by the names of their classes.
+_Chat.__name__, _JSON.__name__, _XML.__name__ = "ChatAdapter", "JSONAdapter", "XMLAdapter"
+
+
 def make(payload: Mapping[str, Any]) -> dspy.Adapter:
     """The adapter that a payload names by `adapter`, `parsing` and `markers`.
 

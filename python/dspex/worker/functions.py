@@ -1,9 +1,9 @@
 """The operation `function`: a plain function of the service's own code, by import path.
 
-The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``. A generator function,
-async or not, answers `Pool.stream`. The path is written
-by the service's programmer, as in a setting; it never comes from an LM or from a request. An async function
-runs on the worker's loop, any other in a thread.
+The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``; `feeds`, put there by
+the pool, names arguments that are iterators (`feeds`). A generator function, async or not, answers
+`Pool.stream`. The path is written by the service's programmer, as in a setting; it never comes from an LM or
+from a request. An async function runs on the worker's loop, any other in a thread.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dspex.errors import ConfigError
+from dspex.worker.feeds import feeds_of
 
 __all__ = ["call_function", "find", "in_thread", "settled"]
 
@@ -46,6 +47,8 @@ async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any])
     """Serve one `function` call."""
     function, is_async, is_generator = _known(payload["function"])
     args, kwargs = payload.get("args", ()), payload.get("kwargs", {})
+    if "feeds" in payload:
+        kwargs = {**kwargs, **feeds_of(payload)}
     if is_async:
         result = function(*args, **kwargs)
         return result if is_generator else await result

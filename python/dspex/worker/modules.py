@@ -34,24 +34,43 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import dspy
 
 from dspex.errors import ConfigError, SignatureError
 from dspex.wire import MessagePack
 from dspex.worker import adapters
+from dspex.worker.feeds import feeds_of
 from dspex.worker.functions import find, in_thread
 from dspex.worker.lm import LMWatch, Models
 from dspex.worker.reverse import call_back
 
-__all__ = ["Modules"]
+__all__ = ["Modules", "Run"]
 
 _MAX_MODULES: Final = 1024
 """Modules kept: a signature costs DSPy about a millisecond, a service has few, and memory is bounded."""
 
 _CONTENT: Final = ("class", "signature", "instructions", "fields", "args", "tools", "state")
 """What makes a module; the rest of a payload is the call's."""
+
+
+class Run(NamedTuple):
+    """A module about to be called: with what, and in which `dspy.context`."""
+
+    module: dspy.Module
+    inputs: dict[str, Any]
+    settings: dict[str, Any]
+    watch: LMWatch
+    started: float
+
+    def answer(self, result: Any, usage: Any) -> dict[str, Any]:
+        """What is sent back for what the module gave, and for what DSPy's tracker counted."""
+        answer = {"completions": _rows(result), "usage": _sum(usage.get_total_tokens())}
+        adapter = self.settings["adapter"]
+        if isinstance(adapter, adapters.Reading) and adapter.repairs:
+            answer["repairs"] = [tuple(repair) for repair in adapter.repairs]
+        return {**answer, "timings": {"lm": self.watch.seconds, "worker": time.perf_counter() - self.started}}
 
 
 class Modules:
@@ -75,6 +94,16 @@ class Modules:
             SignatureError: If DSPy cannot read the signature.
             ConfigError: If the adapter or the class is unknown, or there is no LM.
         """
+        run = self.prepare(payload)
+        with dspy.context(**run.settings), dspy.track_usage() as usage:
+            if hasattr(run.module, "aforward"):
+                result = await run.module.acall(**run.inputs)
+            else:
+                result = await in_thread(self._threads, functools.partial(run.module, **run.inputs))
+        return run.answer(result, usage)
+
+    def prepare(self, payload: Mapping[str, Any]) -> Run:
+        """What a payload asks for, made ready; raises what `answer` does."""
         started = time.perf_counter()
         module = self._module(payload)
         adapter = adapters.make(payload)
@@ -86,21 +115,15 @@ class Modules:
                 "config": payload.get("config") or {},
                 **inputs,
             }
+        if "feeds" in payload:
+            inputs.update(feeds_of(payload))
         settings = {
             "lm": self._models.get(payload.get("lm")),
             "adapter": adapter,
             "callbacks": [*dspy.settings.callbacks, watch],
             "trace": None,
         }
-        with dspy.context(**settings), dspy.track_usage() as usage:
-            if hasattr(module, "aforward"):
-                result = await module.acall(**inputs)
-            else:
-                result = await in_thread(self._threads, functools.partial(module, **inputs))
-        answer = {"completions": _rows(result), "usage": _sum(usage.get_total_tokens())}
-        if isinstance(adapter, adapters.Reading) and adapter.repairs:
-            answer["repairs"] = [tuple(repair) for repair in adapter.repairs]
-        return {**answer, "timings": {"lm": watch.seconds, "worker": time.perf_counter() - started}}
+        return Run(module, inputs, settings, watch, started)
 
     def _module(self, payload: Mapping[str, Any]) -> dspy.Module:
         key = self._codec.encode([payload.get(name) for name in _CONTENT])

@@ -16,7 +16,7 @@ from dspex.worker.functions import call_function
 from dspex.worker.lm import Models
 from dspex.worker.modules import Modules
 
-__all__ = ["INSTANT", "OPERATIONS", "Bench", "InstantOperation", "Operation"]
+__all__ = ["INSTANT", "OPERATIONS", "STREAMS", "Bench", "InstantOperation", "Operation"]
 
 
 class Bench:
@@ -55,6 +55,12 @@ async def _module(bench: Bench, payload: Any) -> Any:
     return await bench.modules.answer(payload)
 
 
+async def _module_in_parts(bench: Bench, payload: Any) -> Any:
+    from dspex.worker.streams import parts_of  # a worker nobody streams from does without
+
+    return parts_of(bench.modules, payload)
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "function": _function,
     "module": _module,
@@ -63,3 +69,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
 
 INSTANT: Final[Mapping[str, InstantOperation]] = {"echo": _echo}
 """Those that neither wait nor take time: they are answered on the spot, without a task."""
+
+STREAMS: Final[Mapping[str, Operation]] = {
+    "function": _function,
+    "module": _module_in_parts,
+    "predict": _module_in_parts,
+}
+"""What answers in parts: such an operation gives an async generator."""

@@ -74,6 +74,7 @@ class Server(asyncio.BufferedProtocol):
         self._late: set[int] = set()  # calls being cancelled because their time is over
         self._operations: Mapping[str, Operation] = {}  # none before the hand-shake
         self._instant: Mapping[str, InstantOperation] = {}
+        self._streams: Mapping[str, Operation] = {}  # those that answer in parts
         self._bench: Bench
 
     # --- the connection ---
@@ -150,12 +151,13 @@ class Server(asyncio.BufferedProtocol):
                 ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-dspy")
             )
             threads = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
-            from dspex.worker.operations import INSTANT, OPERATIONS, Bench
+            from dspex.worker.operations import INSTANT, OPERATIONS, STREAMS, Bench
 
             for module in hello["preload"]:
                 import_preload(module)
             self._bench = Bench(hello["lm"], threads)
             self._operations, self._instant = OPERATIONS, INSTANT
+            self._streams = STREAMS
             connect(self._loop, self._call_back, self._deadlines.left)
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
             self._channel.send_error(0, start_error(err))
@@ -168,7 +170,7 @@ class Server(asyncio.BufferedProtocol):
         if not self._operations:
             raise WireError("a call came before the hand-shake", code="bad-frame")
         op, payload, timeout, window, *trace = self._channel.decode(body)
-        operation = self._operations.get(op)
+        operation = (self._streams if window else self._operations).get(op)
         if operation is None:
             instant = self._instant.get(op)
             if instant is not None:

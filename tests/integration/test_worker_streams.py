@@ -1,0 +1,235 @@
+"""DSPy's token streams out of a worker: what the LM writes, while it writes it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import dspy
+import pytest
+from tests.support import programs
+from tests.support.pools import Chat, OpenPool
+from tests.support.processes import until
+
+from dspex import errors
+from dspex.pool import Pool
+from dspex.testing import ChatRequest, Cut, Stall
+
+PROGRAMS = "tests.support.programs:"
+TEXT = "Rayleigh scattering makes short waves turn aside, so that the sky is blue [mostly] by day."
+
+
+async def collect(pool: Pool, payload: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
+    return [part async for part in pool.stream("module", payload, **settings)]
+
+
+def chunks(parts: list[dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
+    return [(p["predictor"], p["field"], p["text"], p["last"]) for p in parts if p["type"] == "chunk"]
+
+
+def fields(layout: str, **values: str) -> str:
+    if layout == "json":
+        return "{" + ", ".join(f'"{name}": "{value}"' for name, value in values.items()) + "}"
+    if layout == "xml":
+        return "\n\n".join(f"<{name}>\n{value}\n</{name}>" for name, value in values.items())
+    return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in {**values, "completed": ""}.items())
+
+
+ADAPTERS = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
+
+# the class, what makes it here, what it streams
+ASK = "question -> answer"
+ASK_WHY = "question -> reasoning, answer"
+MODULES: list[tuple[str, Any, dict[str, Any]]] = [
+    ("dspy.Predict", lambda: dspy.Predict(ASK_WHY), {"signature": ASK_WHY}),
+    ("dspy.ChainOfThought", lambda: dspy.ChainOfThought(ASK), {"signature": ASK}),
+    (PROGRAMS + "TwoSteps", programs.TwoSteps, {}),
+]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("parsing", [None, "tolerant"])
+@pytest.mark.parametrize(("name", "make", "more"), MODULES, ids=[row[0] for row in MODULES])
+async def test_the_chunks_are_those_of_streamify(
+    open_pool: OpenPool, chat: Chat, name: str, make: Any, more: dict[str, Any], adapter: str, parsing: Any
+) -> None:
+    def reply(request: ChatRequest) -> str:
+        names = ("draft",) if "draft" in str(request.messages[0]) and "tone" not in request.prompt else (
+            ("reasoning", "answer") if "reasoning" in str(request.messages[0]) else ("answer",)
+        )  # fmt: skip
+        return fields(adapter, **dict.fromkeys(names, TEXT))
+
+    chat.reply = reply
+    pool = await open_pool(lm=chat.lm())
+    module = make()
+    listeners = [
+        dspy.streaming.StreamListener(field, predict=predictor, predict_name=where, allow_reuse=True)
+        for where, predictor in module.named_predictors()
+        for field in predictor.signature.output_fields
+    ]
+    payload = {"class": name, **more, "inputs": {"question": "why?"}, "adapter": adapter}
+
+    parts = await collect(pool, {**payload, "parsing": parsing} if parsing else payload)
+    expected: list[Any] = []
+    with dspy.context(lm=dspy.LM(**chat.lm(), cache=False), adapter=ADAPTERS[adapter]()):
+        is_async = hasattr(module, "aforward")
+        async for part in dspy.streamify(module, stream_listeners=listeners, is_async_program=is_async)(
+            question="why?"
+        ):
+            expected.append(part)
+
+    assert chunks(parts) == [
+        (p.predict_name, p.signature_field_name, p.chunk, p.is_last_chunk) for p in expected[:-1]
+    ]
+    assert len(chunks(parts)) > 3
+    assert parts[-1]["type"] == "prediction"
+    assert parts[-1]["completions"] == [dict(expected[-1])]
+    assert parts[-1]["usage"]["total_tokens"] > 0
+    assert parts[-1]["timings"]["lm"] > 0
+
+
+async def test_a_chunk_is_here_before_the_lm_has_finished_and_leaving_ends_the_request(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    chat.reply = lambda _: fields("chat", answer=TEXT)
+    chat.server.faults.push(Stall(at="middle"))
+    pool = await open_pool(lm=chat.lm())
+    payload = {"signature": "question -> answer", "inputs": {"question": "why?"}}
+    async with aclosing(pool.stream("predict", payload)) as parts:
+        part = await anext(parts)
+        assert (part["type"], part["field"], part["last"]) == ("chunk", "answer", False)
+        assert TEXT.startswith(part["text"])
+        assert chat.server.requests[0].seconds is None
+
+    await until(lambda: pool.status().workers[0].inflight == 0)
+    await until(lambda: chat.server.requests[0].seconds is not None)
+    assert (await pool.call("predict", payload))["completions"] == [{"answer": TEXT}]
+
+
+async def test_a_caller_who_does_not_take_the_parts_stops_the_reading_of_the_reply(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    chat.reply = lambda _: fields("chat", answer="word " * 20_000 + "end")
+    pool = await open_pool(lm=chat.lm())
+    done = asyncio.Event()
+
+    async def lm_is_done() -> None:
+        done.set()
+
+    payload = {"class": PROGRAMS + "Telling", "inputs": {"question": "why?"}}
+    async with aclosing(pool.stream("module", payload, callbacks={"lm_is_done": lm_is_done})) as parts:
+        text = (await anext(parts))["text"]
+        for _ in range(300):  # turns enough for the worker to read it all, if it did
+            await pool.call("echo", None)
+        assert not done.is_set()
+        async for part in parts:
+            text += part.get("text", "")
+    assert done.is_set()
+    assert text == "word " * 20_000 + "end"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields_seen"),
+    [
+        (["answer"], {("polish", "answer")}),
+        (["draft.draft"], {("draft", "draft")}),
+        (None, {("draft", "draft"), ("polish", "answer")}),
+        ([], set()),
+    ],
+)
+async def test_the_fields_that_stream_are_chosen(
+    open_pool: OpenPool, chat: Chat, wanted: list[str] | None, fields_seen: set[tuple[str, str]]
+) -> None:
+    chat.reply = lambda request: fields(
+        "chat", **{"answer" if "[[ ## tone ## ]]" in request.prompt else "draft": TEXT}
+    )
+    pool = await open_pool(lm=chat.lm())
+    payload = {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}}
+    parts = await collect(pool, payload if wanted is None else {**payload, "stream": {"fields": wanted}})
+    assert {(predictor, field) for predictor, field, _, _ in chunks(parts)} == fields_seen
+    assert parts[-1]["completions"] == [{"answer": TEXT, "draft": TEXT}]
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        ({"fields": ["colour"]}, "no predictor has an output field 'colour'"),
+        ({"status": "tests.support.work:add"}, "is not a dspy.streaming.StatusMessageProvider"),
+    ],
+)
+async def test_what_cannot_be_streamed_is_refused(
+    open_pool: OpenPool, chat: Chat, stream: dict[str, Any], says: str
+) -> None:
+    pool = await open_pool(lm=chat.lm())
+    payload = {"signature": "question -> answer", "inputs": {"question": "?"}, "stream": stream}
+    with pytest.raises(errors.ConfigError, match=says):
+        await collect(pool, payload)
+    assert chat.bodies == []
+
+
+async def test_messages_tell_of_progress_and_can_never_block_the_worker(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    chat.reply = lambda _: fields("chat", answer=TEXT)
+    pool = await open_pool(lm=chat.lm())
+    payload = {"class": PROGRAMS + "ManyTools", "inputs": {"question": "why?"}}
+
+    # A hundred tools, more than any buffer, while nobody takes a part.
+    async with aclosing(pool.stream("module", payload)) as parts:
+        first = await anext(parts)
+        assert await pool.call("echo", 1) == 1
+        texts = [first["text"]] + [part["text"] async for part in parts if part["type"] == "status"]
+    assert texts[0] == "Calling tool look_up..."
+    assert texts[1].startswith("Tool calling finished!")
+    assert len(texts) == 200
+
+    own = await collect(pool, {**payload, "stream": {"status": PROGRAMS + "Messages", "fields": []}})
+    said = [part["text"] for part in own if part["type"] == "status" and "tool" not in part["text"].lower()]
+    assert said == ["running Predict", "asking", "answered"]
+
+
+async def test_streams_side_by_side_do_not_mix(open_pool: OpenPool, chat: Chat) -> None:
+    chat.reply = lambda request: fields(
+        "chat", answer=f"about {request.prompt.split('number ')[1].split()[0]} and so on"
+    )
+    pool = await open_pool(lm=chat.lm())
+
+    async def ask(number: int) -> str:
+        payload = {"signature": "question -> answer", "inputs": {"question": f"number {number} ?"}}
+        return "".join(text for _, _, text, _ in chunks(await collect(pool, payload)))
+
+    assert await asyncio.gather(*map(ask, range(30))) == [f"about {n} and so on" for n in range(30)]
+
+
+async def test_a_reply_that_breaks_off_is_an_error_after_its_chunks(open_pool: OpenPool, chat: Chat) -> None:
+    chat.reply = lambda _: fields("chat", answer=TEXT)
+    chat.server.faults.push(Cut(at="middle"))
+    pool = await open_pool(lm=chat.lm())
+    payload = {"signature": "question -> answer", "inputs": {"question": "why?"}}
+    seen: list[dict[str, Any]] = []
+
+    async def take() -> None:
+        async for part in pool.stream("predict", payload):
+            seen.append(part)
+
+    with pytest.raises(errors.LMError):
+        await take()
+    assert seen
+    assert TEXT.startswith("".join(part["text"] for part in seen))
+    assert (await collect(pool, payload))[-1]["completions"] == [{"answer": TEXT}]
+
+
+async def test_a_stream_of_a_program_without_an_async_form_is_waited_for(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    chat.reply = lambda _: fields("chat", draft=TEXT)
+    chat.server.faults.push(Stall(at="middle"))
+    pool = await open_pool(lm=chat.lm(timeout=1), cancel_grace=20, max_inflight=1)
+    payload = {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}}
+    (before,) = pool.status().workers
+    async with aclosing(pool.stream("module", payload)) as parts:
+        await anext(parts)
+    # Its thread cannot be stopped: the place is free when the thread has given up, not before.
+    await until(lambda: pool.status().workers[0].inflight == 0, seconds=20)
+    assert pool.status().workers[0].pid == before.pid
