@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tests.support.pools import OpenPool
@@ -14,6 +14,7 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, PoolEvent, PoolSpec, State
+from dspex.pool.events import EventName
 
 WORK = "tests.support.work:"
 FRAGILE = "tests.support.fragile_start"
@@ -229,6 +230,85 @@ async def test_every_transition_is_an_event() -> None:
         "pool.dead",
     ]
     assert "status 5" in next(event.reason for event in events if event.name == "worker.dead")
+
+
+async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> None:
+    events: list[PoolEvent] = []
+    spec = PoolSpec(
+        workers=1, max_workers=2, max_restarts=1, restart_window=60, max_requests=3, max_inflight=1
+    )
+    async with Pool(spec, on_event=events.append) as pool:
+        for number in range(3):  # the third wears it out
+            assert await run(pool, "add", number, 0) == number
+        await until(lambda: [event.name for event in events].count("worker.dead") == 1)
+        pool.resize(2)
+        await until(lambda: len(ready(pool)) == 2)
+        pool.resize(1)
+        await until(lambda: len(pool.status().workers) == 1)
+        await pool.restart()
+        await until(lambda: len(pool.status().workers) == 1)
+        for _ in range(2):
+            with pytest.raises(errors.WorkerDiedError):
+                await run(pool, "leave", 5)
+        await until(lambda: "pool.resting" in [event.name for event in events])
+
+    assert {event.name for event in events} == set(get_args(EventName))
+    reasons = {(event.name, event.reason.split("\n")[0]) for event in events}
+    for told in [
+        ("worker.draining", "it has served 3 calls"),
+        ("worker.stopping", "it was drained"),
+        ("worker.draining", "the pool was resized"),
+        ("worker.draining", "the pool is restarted"),
+        ("worker.stopping", "it exited by itself"),
+        ("pool.resized", "2"),
+        ("pool.resized", "1"),
+    ]:
+        assert told in reasons
+    assert any(name == "pool.resting" and "status 5" in why for name, why in reasons)
+    assert {event.slot for event in events if event.name.startswith("worker.")} == {0, 1}
+    assert {event.slot for event in events if event.name.startswith("pool.")} == {None}
+    # Each worker's own events are a way through the drawing of `lifecycle`, from its start to its end.
+    for pid in {event.pid for event in events} - {None}:
+        names = [event.name.removeprefix("worker.") for event in events if event.pid == pid]
+        assert names in (["ready", "draining", "stopping", "dead"], ["ready", "stopping", "dead"])
+
+
+async def test_the_status_says_of_each_worker_what_it_is_and_does(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=2, max_inflight=3, cancel_grace=0.2)
+    await until(lambda: len(ready(pool)) == 2)
+    before = pool.status()
+    assert (before.name, before.state, before.wanted, before.waiting) == ("general", State.READY, 2, 0)
+    assert [(w.slot, w.restarts, w.served, w.inflight) for w in before.workers] == [
+        (0, 0, 0, 0),
+        (1, 0, 0, 0),
+    ]
+
+    for _ in range(4):
+        await run(pool, "add", 1, 1)
+    calls = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(7)]
+    await until(lambda: pool.status().waiting == 1)
+    busy = pool.status()
+    assert [worker.inflight for worker in busy.workers] == [3, 3]
+    assert sum(worker.served for worker in busy.workers) == 4
+    for worker in busy.workers:
+        assert worker.pid is not None
+        assert 0 < worker.age < 60
+        await until(lambda: all(w.resident > 2**20 for w in pool.status().workers))
+
+    victim = busy.workers[1].pid
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    await until(lambda: len(ready(pool)) == 2 and victim not in ready(pool))
+    after = pool.status()
+    assert [(worker.slot, worker.restarts) for worker in after.workers] == [(0, 0), (1, 1)]
+    assert after.workers[1].age < busy.workers[1].age
+    assert after.deaths == 1
+    for call in calls:
+        call.cancel()
+    await pool.restart()
+    await until(lambda: len(pool.status().workers) == 2)
+    assert [(worker.slot, worker.restarts) for worker in pool.status().workers] == [(0, 1), (1, 2)]
+    assert pool.status().deaths == 1
 
 
 async def test_a_listener_that_fails_does_not_harm_the_pool() -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, Protocol
 
 from dspex.errors import WorkerDiedError, WorkerStartError
@@ -46,11 +47,20 @@ class Owner(Protocol):
 class _Slot:
     """A place for one worker."""
 
+    number: int
     task: asyncio.Task[None] = field(init=False)
     worker: Worker | None = None
+    hired: int = 0
     replace: asyncio.Event = field(default_factory=asyncio.Event)
+    why: str = ""  # it is to be replaced
     renewal: asyncio.Future[None] | None = None  # for whoever waits for the replacement
     resting: bool = False
+
+    def wish(self, why: str) -> None:
+        """Have the worker replaced."""
+        if not self.replace.is_set():
+            self.why = why
+            self.replace.set()
 
     def renewed(self, error: WorkerStartError | None = None) -> None:
         """Tell whoever waits how the replacement went."""
@@ -143,7 +153,7 @@ class Crew:
         """
         for slot in list(self._slots):
             slot.renewal = self._loop.create_future()
-            slot.replace.set()
+            slot.wish("the pool is restarted")
             await slot.renewal
 
     def retire_worn(self, worker: Worker) -> None:
@@ -156,7 +166,7 @@ class Crew:
         if reason is not None:
             for slot in self._slots:
                 if slot.worker is worker:
-                    slot.replace.set()
+                    slot.wish(reason)
 
     def drop_idle(self, least: int, patience: float) -> float | None:
         """Let workers go that had nothing to do for `patience` seconds, down to `least` of them.
@@ -175,7 +185,7 @@ class Crew:
             if worker.calls or now - worker.idle_since < patience:
                 waits.append(patience - (0.0 if worker.calls else now - worker.idle_since))
                 continue
-            self._remove(slot)
+            self._remove(slot, "it had nothing to do")
             self._tell("pool.resized", reason=str(len(self._slots)))
         return min(waits, default=None)
 
@@ -210,18 +220,20 @@ class Crew:
 
     def _resize(self, size: int) -> None:
         while len(self._slots) < size:
-            slot = _Slot()
+            taken = {slot.number for slot in self._slots}
+            slot = _Slot(next(number for number in count() if number not in taken))
             self._slots.append(slot)
             slot.task = self._loop.create_task(self._keep(slot))
         while len(self._slots) > size:
-            self._remove(min(self._slots, key=lambda slot: len(slot.worker.calls) if slot.worker else -1))
+            least = min(self._slots, key=lambda slot: len(slot.worker.calls) if slot.worker else -1)
+            self._remove(least, "the pool was resized")
 
-    def _remove(self, slot: _Slot) -> None:
+    def _remove(self, slot: _Slot, why: str) -> None:
         self._slots.remove(slot)
         slot.task.cancel()
         slot.renewed()
         if slot.worker is not None:
-            slot.worker.drain()
+            slot.worker.drain(why)
 
     async def _keep(self, slot: _Slot) -> None:
         while True:
@@ -245,13 +257,13 @@ class Crew:
 
     async def _renew(self, slot: _Slot) -> None:
         """Start a worker for the slot; the one it has drains when the new one is ready."""
-        worker = self._hire()
+        worker = self._hire(slot)
         await worker.start()
         if not self._first.done():
             self._first.set_result(None)
         old, slot.worker = slot.worker, worker
         if old is not None:
-            old.drain()
+            old.drain(slot.why)
         slot.renewed()
         self._owner.serving()
 
@@ -285,28 +297,31 @@ class Crew:
                 await asyncio.sleep(until - now)
                 slot.resting = False
 
-    def _hire(self) -> Worker:
+    def _hire(self, slot: _Slot) -> Worker:
         worker = Worker(
             self._spec, self._hello, self._launcher, on_free=self._owner.freed, on_beat=self.retire_worn
         )
+        worker.slot, worker.restarts = slot.number, slot.hired
+        slot.hired += 1
         worker.life.watch(partial(self._changed, worker))
         self.workers.append(worker)
         worker.dead.add_done_callback(lambda dead: self._bury(worker, dead.result()))
-        self._tell("worker.starting")
+        self._tell("worker.starting", worker)
         return worker
 
     def _bury(self, worker: Worker, death: WorkerDiedError) -> None:
         self.workers.remove(worker)
-        self._tell("worker.dead", worker.pid, death.message)
+        self._tell("worker.dead", worker, death.message)
         self._owner.bereaved(worker, death)
 
     def _changed(self, worker: Worker, state: State) -> None:
         if state is State.READY:
-            self._tell("worker.ready", worker.pid)
+            self._tell("worker.ready", worker)
         elif state is State.DRAINING:
-            self._tell("worker.draining", worker.pid)
+            self._tell("worker.draining", worker, worker.reason)
         elif state is State.STOPPING:
-            self._tell("worker.stopping", worker.pid)
+            self._tell("worker.stopping", worker, worker.reason)
 
-    def _tell(self, name: EventName, pid: int | None = None, reason: str = "") -> None:
-        self._emit(PoolEvent(name, self._spec.name, pid, reason))
+    def _tell(self, name: EventName, worker: Worker | None = None, reason: str = "") -> None:
+        pid, slot = (worker.pid, worker.slot) if worker is not None else (None, None)
+        self._emit(PoolEvent(name, self._spec.name, pid, reason, slot))

@@ -31,10 +31,14 @@ class PoolEvent:
             restart budget.
         pool: The pool's name.
         pid: The worker's process id; None where it has none yet, or the pool is meant.
-        reason: Why, where there is more to say: the cause of a death, the number wanted.
+        reason: Why, where there is more to say: what a worker drains or stops for, the cause of a death, the
+            number wanted.
+        slot: The worker's place in the pool, from 0; None where the pool is meant. The worker that replaces
+            another has its place.
     """
 
     name: EventName
     pool: str
     pid: int | None = None
     reason: str = ""
+    slot: int | None = None

@@ -63,24 +63,47 @@ _WORKER_MARGIN: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker now: `age` in seconds, `resident` in bytes, `served` and `inflight` in calls."""
+    """One worker now.
 
+    Attributes:
+        slot: Its place in the pool, from 0. While one is replaced, both are there, in the same place.
+        pid: Its process id, None while it has none.
+        state: Where it is in its life.
+        age: Seconds since its start.
+        inflight: Calls on it.
+        served: Calls it has answered.
+        restarts: Workers its place had before it.
+        resident: Bytes of memory, its own, at its last heartbeat.
+    """
+
+    slot: int
     pid: int | None
     state: State
     age: float
     inflight: int
     served: int
+    restarts: int
     resident: int
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """A pool now: `waiting` counts the queue, `deaths` workers lost since the start."""
+    """A pool now.
+
+    Attributes:
+        name: Its name.
+        state: Where it is in its life.
+        waiting: Calls in the queue.
+        deaths: Workers lost since the start, those that were asked to go not counted.
+        wanted: Workers it is to have at the moment.
+        workers: Those it has, by their places. A place without one is waiting to start another.
+    """
 
     name: str
     state: State
     waiting: int
     deaths: int
+    wanted: int
     workers: tuple[WorkerStatus, ...]
 
 
@@ -396,16 +419,19 @@ class Pool:
             state=self._life.state,
             waiting=len(self._queue),
             deaths=self._crew.deaths if self._loop else 0,
+            wanted=self._crew.size if self._loop else 0,
             workers=tuple(
                 WorkerStatus(
+                    slot=worker.slot,
                     pid=worker.pid,
                     state=worker.life.state,
                     age=now - worker.started,
                     inflight=len(worker.calls),
                     served=worker.served,
+                    restarts=worker.restarts,
                     resident=worker.process.resident if worker.process else 0,
                 )
-                for worker in (self._crew.workers if self._loop else ())
+                for worker in sorted(self._crew.workers if self._loop else (), key=lambda worker: worker.slot)
             ),
         )
 

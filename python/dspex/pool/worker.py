@@ -64,6 +64,12 @@ class Worker(asyncio.BufferedProtocol):
         self.life = Lifecycle()
         self.calls: dict[int, Call] = {}
         self.served = 0
+        self.slot = 0
+        """Its place in the crew."""
+        self.restarts = 0
+        """Workers its place had before it."""
+        self.reason = ""
+        """Why it is to go."""
         self.process: Process | None = None
         self.versions: dict[str, Any] = {}
         loop = asyncio.get_running_loop()
@@ -147,9 +153,14 @@ class Worker(asyncio.BufferedProtocol):
             output=output,
         )
 
-    def drain(self) -> None:
-        """Take no new calls; leave when those in flight are done."""
+    def drain(self, why: str) -> None:
+        """Take no new calls; leave when those in flight are done.
+
+        Args:
+            why: For the event.
+        """
         if self.life.state is State.READY:
+            self.reason = why
             self.life.become(State.DRAINING)
             self.open = False
             if not self.calls:
@@ -179,6 +190,7 @@ class Worker(asyncio.BufferedProtocol):
 
     async def _end(self, reason: str, force: bool) -> None:
         if self.life.state is not State.DEAD:
+            self.reason = reason
             self.life.become(State.STOPPING)
         if self._pulse_check is not None:
             self._pulse_check.cancel()
