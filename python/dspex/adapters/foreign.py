@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from dspex.errors import SignatureError
 
-__all__ = ["describe", "is_dspy_type"]
+__all__ = ["describe", "is_dspy_type", "is_text"]
 
 
 def _dspy_class(module: str, name: str) -> Any:
@@ -29,6 +29,11 @@ def _is_subclass(annotation: Any, base: Any) -> bool:
 def is_dspy_type(annotation: Any) -> bool:
     """Whether the annotation is a subclass of `dspy.Type`."""
     return _is_subclass(annotation, _dspy_class("base_type", "Type"))
+
+
+def is_text(annotation: Any) -> bool:
+    """Whether what a model writes for the type is its text, as it stands."""
+    return _same(annotation, _dspy_class("reasoning", "Reasoning"))
 
 
 def describe(name: str, is_output: bool, annotation: Any) -> tuple[str, str, bool, bool]:

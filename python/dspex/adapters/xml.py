@@ -17,7 +17,7 @@ from typing_extensions import is_typeddict
 from dspex.adapters.replies import parse_value
 from dspex.adapters.validation import adapter_of, element_schema_of
 
-__all__ = ["XmlReply", "pattern"]
+__all__ = ["XmlReply", "pattern", "value_of"]
 
 _Elements = list[ET.Element]
 
@@ -84,7 +84,7 @@ class XmlReply:
         problem: ValueError | None = None
         for candidate in [schema, *schema.get("anyOf", [])]:
             try:
-                value = _value(self._fields[name], candidate, schema.get("$defs", {}))
+                value = value_of(self._fields[name], candidate, schema.get("$defs", {}))
                 try:
                     return [parse_value(value, annotation)]
                 except ValidationError:
@@ -108,7 +108,7 @@ def _text(element: ET.Element) -> str:
     return (element.text or "").strip()
 
 
-def _value(elements: _Elements, schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+def value_of(elements: _Elements, schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
     """What elements say, in the shape that the schema asks for; scalars stay text."""
     schema = definitions.get(schema.get("$ref", "").rsplit("/", 1)[-1], schema)
     first = elements[0]
@@ -127,7 +127,7 @@ def _value(elements: _Elements, schema: dict[str, Any], definitions: dict[str, A
                 return text or []
         if len(elements) == 1 and (items := _children(first).get("item")):
             elements = items
-        return [_value([element], schema.get("items", {}), definitions) for element in elements]
+        return [value_of([element], schema.get("items", {}), definitions) for element in elements]
     if kind == "string" and list(first):
         return (first.text or "") + "".join(ET.tostring(child, encoding="unicode") for child in first)
     children = _children(first)
@@ -140,4 +140,6 @@ def _value(elements: _Elements, schema: dict[str, Any], definitions: dict[str, A
     other = schema.get("additionalProperties", {})
     if not isinstance(other, dict):
         other = {}
-    return {name: _value(group, properties.get(name, other), definitions) for name, group in children.items()}
+    return {
+        name: value_of(group, properties.get(name, other), definitions) for name, group in children.items()
+    }

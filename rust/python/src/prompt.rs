@@ -147,7 +147,7 @@ impl Plan {
     }
 
     /// A reader for one reply that comes in piece by piece.
-    fn stream(this: &Bound<'_, Self>) -> ReplyStream {
+    fn stream(this: &Bound<'_, Self>) -> PyResult<ReplyStream> {
         ReplyStream::new(this)
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use dspex_core::prompt::Layout;
-use dspex_core::response::{Reading, read_json, read_text, read_xml, repair, sections};
+use dspex_core::response::{Reading, Value, read_json, read_text, read_xml, repair, sections};
 use dspex_core::signature::Default;
 use jiter::JsonValue;
 use pyo3::exceptions::{PySyntaxError, PyValueError};
@@ -33,6 +33,48 @@ pub(crate) fn read<'py>(
         }
         Err(error) if !errors::is(reply.py(), &error, "ReplyError") => Err(error),
         read => reader.tolerantly(read.err()),
+    }
+}
+
+/// The value of one output, of which `raw` is all the text that a reply has; None if it is none of its type.
+pub(crate) fn read_one<'py>(
+    py: Python<'py>,
+    plan: &Plan,
+    place: usize,
+    raw: &str,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let ty = &plan.signature.core.outputs()[place].ty;
+    let name = &plan.compiled.outputs()[place].name;
+    let reply = match plan.compiled.layout() {
+        Layout::Xml => format!("<{name}>{raw}</{name}>"),
+        Layout::Chat | Layout::Json => raw.to_owned(),
+    };
+    let reply = PyString::new(py, &reply);
+    let mut reader = Reader::new(plan, &reply);
+    let value = match plan.compiled.layout() {
+        Layout::Chat => match read_text(raw, ty) {
+            Reading::Value(value) => to_python(py, &value),
+            Reading::Python => reader.in_python(place, &reply),
+        },
+        Layout::Json => {
+            let Ok(json) = JsonValue::parse(raw.as_bytes(), true) else {
+                return Ok(None);
+            };
+            match read_json(&json, ty) {
+                Reading::Value(value) => to_python(py, &value),
+                Reading::Python => to_python(py, &Value::from(&json))
+                    .and_then(|json| reader.in_python(place, &json)),
+            }
+        }
+        Layout::Xml => match reader.xml() {
+            Ok(()) => return Ok(reader.values[place].take()),
+            Err(error) => Err(error),
+        },
+    };
+    match value {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if errors::is(py, &error, "ReplyError") => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,18 +1,29 @@
 //! `_core.ReplyStream`: a reply that is read as it comes in.
 
 use dspex_core::prompt::Layout;
-use dspex_core::response::Value;
-use dspex_core::response::stream::{self, Event};
+use dspex_core::response::stream::{self, Event, partial};
 use dspex_core::types::Type;
-use jiter::{JsonValue, PartialMode};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
+use crate::errors;
 use crate::prompt::Plan;
 use crate::response;
 use crate::value::{text_of, to_python};
+
+/// What has been told of a field.
+enum Told {
+    Nothing,
+    /// The deltas of its text, together.
+    Text(String),
+    /// Its value, or as much as there was of it.
+    Value(Py<PyAny>, bool),
+}
+
+/// The output fields of a reply, and what was done to it before it could be read.
+type Read<T, U> = (T, U);
 
 /// Reads one reply; to be fed by one thread at a time.
 #[pyclass(module = "dspex._core")]
@@ -21,78 +32,176 @@ pub(crate) struct ReplyStream {
     stream: stream::ReplyStream,
     /// All that has come.
     bytes: Vec<u8>,
+    told: Vec<Told>,
+    /// The whole reply, once it is over and could be read.
+    read: Option<Read<Py<PyDict>, Py<PyList>>>,
 }
 
 impl ReplyStream {
-    pub(crate) fn new(plan: &Bound<'_, Plan>) -> Self {
+    pub(crate) fn new(plan: &Bound<'_, Plan>) -> PyResult<Self> {
+        let py = plan.py();
         let this = plan.get();
-        let outputs = this.signature.core.outputs();
-        // An optional text is as good as a text: nothing else can come of it.
-        let is_text = |ty: &Type| match ty {
-            Type::Str => true,
-            Type::Union { members, .. } => {
-                members.len() == 2 && members.contains(&Type::Str) && members.contains(&Type::None)
-            }
-            _ => false,
-        };
-        let names: Vec<(&str, bool)> = outputs
+        let slots = this.compiled.outputs().iter();
+        let names = this
+            .signature
+            .core
+            .outputs()
             .iter()
-            .map(|field| (&*field.name, is_text(&field.ty)))
-            .collect();
-        let stream = stream::ReplyStream::new(this.compiled.layout(), &names, !this.tolerant);
-        Self {
+            .zip(slots)
+            .map(|(field, slot)| {
+                let is_text = match &field.ty {
+                    Type::Str => true,
+                    // An optional text is as good as a text: nothing else can come of it.
+                    Type::Union { members, .. } => {
+                        members.len() == 2
+                            && members.contains(&Type::Str)
+                            && members.contains(&Type::None)
+                    }
+                    Type::Python(_) => py
+                        .import(intern!(py, "dspex.adapters.foreign"))?
+                        .call_method1(
+                            intern!(py, "is_text"),
+                            (this.signature.annotation(py, slot.index)?,),
+                        )?
+                        .extract()?,
+                    _ => false,
+                };
+                Ok((&*field.name, is_text))
+            })
+            .collect::<PyResult<Vec<(&str, bool)>>>()?;
+        let stream = stream::ReplyStream::new(this.compiled.layout(), &names, this.tolerant);
+        Ok(Self {
             plan: plan.clone().unbind(),
             stream,
             bytes: Vec::new(),
-        }
+            told: names.iter().map(|_| Told::Nothing).collect(),
+            read: None,
+        })
     }
 
-    fn told<'py>(&self, py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, PyList>> {
-        let module = py.import(intern!(py, "dspex.adapters.events"))?;
-        let told = PyList::empty(py);
+    fn tell<'py>(&mut self, py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, PyList>> {
+        let module = events_module(py)?;
+        let list = PyList::empty(py);
         for event in events {
-            if let Some(event) = self.tell(&module, &event)? {
-                told.append(event)?;
+            let plan = self.plan.bind(py).get();
+            let name = |at: usize| &plan.names[plan.compiled.outputs()[at].index];
+            match event {
+                Event::Start(at) => {
+                    list.append(module.call_method1(intern!(py, "FieldStart"), (name(at),))?)?;
+                }
+                Event::Text(at, text, is_last) => {
+                    let delta = (name(at), &text, is_last);
+                    list.append(module.call_method1(intern!(py, "TextDelta"), delta)?)?;
+                    match &mut self.told[at] {
+                        Told::Text(told) => told.push_str(&text),
+                        told => *told = Told::Text(text),
+                    }
+                }
+                Event::Value(at, text, is_last) => {
+                    let value = if is_last {
+                        response::read_one(py, plan, at, &text)?
+                    } else {
+                        so_far(py, plan, at, &text)?
+                    };
+                    let Some(value) = value else { continue };
+                    if let Told::Value(told, false) = &self.told[at]
+                        && !is_last
+                        && told.bind(py).eq(&value)?
+                    {
+                        continue;
+                    }
+                    let part = (name(at), &value, is_last);
+                    list.append(module.call_method1(intern!(py, "PartialValue"), part)?)?;
+                    self.told[at] = Told::Value(value.unbind(), is_last);
+                }
+                Event::End(at, complete) => {
+                    let end = (name(at), complete);
+                    list.append(module.call_method1(intern!(py, "FieldEnd"), end)?)?;
+                }
             }
         }
-        Ok(told)
+        Ok(list)
     }
 
-    fn tell<'py>(
-        &self,
-        module: &Bound<'py, PyModule>,
-        event: &Event,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = module.py();
+    /// Tell the fields that the reply as a whole gives another value than was told.
+    fn correct<'py>(&self, fields: &Bound<'py, PyDict>, list: &Bound<'py, PyList>) -> PyResult<()> {
+        let py = list.py();
         let plan = self.plan.get();
-        let name = |at: usize| &plan.names[plan.compiled.outputs()[at].index];
-        let event = match event {
-            Event::Start(at) => module.call_method1(intern!(py, "FieldStart"), (name(*at),))?,
-            Event::Text(at, text) => {
-                module.call_method1(intern!(py, "TextDelta"), (name(*at), text))?
-            }
-            Event::End(at) => module.call_method1(intern!(py, "FieldEnd"), (name(*at),))?,
-            Event::Value(at, text) => {
-                let grows = !matches!(
-                    plan.signature.core.outputs()[*at].ty,
-                    Type::Int | Type::Float | Type::Bool | Type::None | Type::Literal(_)
-                );
-                if plan.compiled.layout() == Layout::Xml || !grows || !text.starts_with(['[', '{'])
-                {
-                    return Ok(None);
+        for (slot, told) in plan.compiled.outputs().iter().zip(&self.told) {
+            let name = &plan.names[slot.index];
+            let Some(value) = fields.get_item(name)? else {
+                continue;
+            };
+            let same = match told {
+                Told::Nothing | Told::Value(_, false) => false,
+                // Not only a `str`: of some types of DSPy's the text is all there is.
+                Told::Text(text) => !value.is_none() && value.str()?.as_any().eq(text)?,
+                Told::Value(told, true) => {
+                    let told = told.bind(py);
+                    told.get_type().is(value.get_type()) && told.eq(&value)?
                 }
-                let part = JsonValue::parse_with_config(
-                    text.as_bytes(),
-                    true,
-                    PartialMode::TrailingStrings,
-                );
-                let Ok(part) = part else { return Ok(None) };
-                let value = to_python(py, &Value::from(&part))?;
-                module.call_method1(intern!(py, "PartialValue"), (name(*at), value))?
+            };
+            if !same {
+                list.append(
+                    events_module(py)?.call_method1(intern!(py, "Correction"), (name, value))?,
+                )?;
             }
-        };
-        Ok(Some(event))
+        }
+        Ok(())
     }
+
+    fn read_all<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Read<Bound<'py, PyDict>, Bound<'py, PyList>>> {
+        let reply = PyString::new(py, &String::from_utf8_lossy(&self.bytes));
+        response::read(self.plan.get(), &reply)
+    }
+}
+
+fn events_module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import(intern!(py, "dspex.adapters.events"))
+}
+
+/// What is sure of a value that still grows; None if there is nothing to tell yet.
+fn so_far<'py>(
+    py: Python<'py>,
+    plan: &Plan,
+    at: usize,
+    text: &str,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let slot = &plan.compiled.outputs()[at];
+    let ty = &plan.signature.core.outputs()[at].ty;
+    if matches!(
+        ty,
+        Type::Int | Type::Float | Type::Bool | Type::None | Type::Literal(_)
+    ) {
+        return Ok(None);
+    }
+    let module = || py.import(intern!(py, "dspex.adapters.partial"));
+    // The values, none or one.
+    let found: Vec<Bound<'py, PyAny>> = if plan.compiled.layout() == Layout::Xml {
+        if !text.starts_with('<') {
+            return Ok(None);
+        }
+        let annotation = plan.signature.annotation(py, slot.index)?;
+        module()?
+            .call_method1(intern!(py, "of_xml"), (text, annotation))?
+            .extract()?
+    } else {
+        let Some(part) = partial(text, ty) else {
+            return Ok(None);
+        };
+        let value = to_python(py, &part.value)?;
+        if !part.in_python {
+            return Ok(Some(value));
+        }
+        let annotation = plan.signature.annotation(py, slot.index)?;
+        module()?
+            .call_method1(intern!(py, "of_json"), (value, annotation))?
+            .extract()?
+    };
+    Ok(found.into_iter().next())
 }
 
 #[pymethods]
@@ -108,18 +217,35 @@ impl ReplyStream {
         };
         self.bytes.extend_from_slice(bytes);
         let events = self.stream.feed(bytes);
-        self.told(piece.py(), events)
+        self.tell(piece.py(), events)
     }
 
-    /// What was still held back; the reply is over.
+    /// What was still held back, and what was told otherwise than the whole reply is read; the reply is over.
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let events = self.stream.finish();
-        self.told(py, events)
+        let list = self.tell(py, events)?;
+        if self.read.is_none() {
+            match self.read_all(py) {
+                Ok((fields, repairs)) => {
+                    self.correct(&fields, &list)?;
+                    self.read = Some((fields.unbind(), repairs.unbind()));
+                }
+                // What cannot be read has no values to be compared with; `read` says why.
+                Err(error) if errors::is(py, &error, "ReplyError") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(list)
     }
 
     /// The output fields of all that has come, and what was done before it could be read: `Plan.read` of it.
-    fn read<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
-        let reply = PyString::new(py, &String::from_utf8_lossy(&self.bytes));
-        response::read(self.plan.get(), &reply)
+    fn read<'py>(&self, py: Python<'py>) -> PyResult<Read<Bound<'py, PyDict>, Bound<'py, PyList>>> {
+        match &self.read {
+            Some((fields, repairs)) => Ok((
+                fields.bind(py).copy()?,
+                repairs.bind(py).get_slice(0, usize::MAX),
+            )),
+            None => self.read_all(py),
+        }
     }
 }

@@ -79,7 +79,7 @@ impl Scanner {
                     State::Text
                 }
                 Some(Piece::End) => {
-                    fields.end();
+                    fields.end(true);
                     State::After
                 }
                 None => State::Text,
@@ -99,6 +99,9 @@ impl Scanner {
         if c == '"' && fields.is_text() {
             State::Text
         } else {
+            if fields.is_text() {
+                fields.mute(); // Python's `str()` of what comes
+            }
             raw(c, 0, false, false, fields)
         }
     }
@@ -166,7 +169,7 @@ fn raw(c: char, depth: u32, string: bool, escaped: bool, fields: &mut Fields) ->
         (true, _) | (false, '"') => (depth, true, false),
         (false, '[' | '{') => (depth + 1, false, false),
         (false, ']' | '}' | ',') if depth == 0 => {
-            fields.end();
+            fields.end(true);
             return if c == ',' { State::Entry } else { State::Over };
         }
         (false, ']' | '}') => (depth - 1, false, false),

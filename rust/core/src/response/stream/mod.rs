@@ -2,11 +2,18 @@
 //!
 //! Bytes may be cut anywhere, inside a marker or a character too: what may still become a marker, and white
 //! space that may turn out to be the last, is held back until it is sure. So the events do not depend on the
-//! cuts, but for how the text of a field is shared out among its deltas.
+//! cuts, but for how the text of a field is shared out among its deltas, and at which points a value that is no
+//! text is told while it grows.
+//!
+//! The last piece of a field is marked as such. What the events cannot know is how the reply as a whole is
+//! read: the bindings compare, when it is over, and tell every field that was read otherwise.
 
 mod chat;
 mod json;
+mod partial;
 mod xml;
+
+pub use partial::{Partial, partial};
 
 use crate::prompt::Layout;
 use crate::text::{is_space, splitlines};
@@ -16,13 +23,17 @@ use crate::text::{is_space, splitlines};
 pub enum Event {
     /// A field begins.
     Start(usize),
-    /// The text of a field goes on.
-    Text(usize, String),
-    /// All that has come so far of the value of a field that is no text.
-    Value(usize, String),
-    /// A field has ended.
-    End(usize),
+    /// The text of a field goes on; the flag marks its last piece, which may be empty.
+    Text(usize, String, bool),
+    /// All that has come so far of the value of a field that is no text; the flag marks the whole of it.
+    Value(usize, String, bool),
+    /// A field has ended; the flag says whether the reply itself ended it, or only broke off.
+    End(usize, bool),
 }
+
+/// A value that grows is told again when it has grown by this part of itself, so that the work over a whole
+/// reply stays in proportion to its length.
+const STEP: usize = 32;
 
 /// Reads one reply.
 #[derive(Debug)]
@@ -41,12 +52,12 @@ enum Scanner {
 }
 
 impl ReplyStream {
-    /// A stream for the fields of these names; those marked are text. `leaks` is for an indented header in
-    /// chat: whether its last characters are in the value, as in DSPy.
+    /// A stream for the fields of these names; those marked are text. `tolerant` is for headers in chat: whether
+    /// one counts that is decorated. If not, an indented one leaves its last characters in the value, as in DSPy.
     #[must_use]
-    pub fn new(layout: Layout, names: &[(&str, bool)], leaks: bool) -> Self {
+    pub fn new(layout: Layout, names: &[(&str, bool)], tolerant: bool) -> Self {
         let scanner = match layout {
-            Layout::Chat => Scanner::Chat(chat::Scanner::new(leaks)),
+            Layout::Chat => Scanner::Chat(chat::Scanner::new(tolerant)),
             Layout::Json => Scanner::Json(json::Scanner::default()),
             Layout::Xml => Scanner::Xml(xml::Scanner::default()),
         };
@@ -90,9 +101,10 @@ impl ReplyStream {
         }
         match &mut self.scanner {
             Scanner::Chat(scanner) => scanner.finish(&mut self.fields),
-            Scanner::Json(_) | Scanner::Xml(_) => {}
+            Scanner::Xml(scanner) => scanner.give_up(&mut self.fields),
+            Scanner::Json(_) => {}
         }
-        self.fields.end();
+        self.fields.end(false);
         self.fields.flush()
     }
 
@@ -118,8 +130,10 @@ struct Fields {
     held: String,
     /// Whether anything but white space has come of the open field.
     begun: bool,
-    /// Whether there is more in `text` than was told.
-    news: bool,
+    /// How much there is in `text` that was not told.
+    news: usize,
+    /// Whether what comes is no text of the field, but something that its text will be made of.
+    mute: bool,
     /// Whether every line break that Python knows becomes `\n`, as in chat, or only the carriage returns.
     all_breaks: bool,
     events: Vec<Event>,
@@ -145,7 +159,8 @@ impl Fields {
             text: String::new(),
             held: String::new(),
             begun: false,
-            news: false,
+            news: 0,
+            mute: false,
             all_breaks: layout == Layout::Chat,
             events: Vec::new(),
         }
@@ -153,7 +168,7 @@ impl Fields {
 
     /// Begin the field of this name, the first time that it comes.
     fn start(&mut self, name: &str) {
-        self.end();
+        self.end(true);
         if let Some(at) = self
             .known
             .iter()
@@ -169,11 +184,20 @@ impl Fields {
         self.open.is_some_and(|at| self.known[at].is_text)
     }
 
+    fn knows(&self, name: &str) -> bool {
+        self.known.iter().any(|known| &*known.name == name)
+    }
+
+    /// The text of the open field is not what comes, and nobody knows it before the reply is read.
+    fn mute(&mut self) {
+        self.mute = true;
+    }
+
     /// A character of a value that counts as it is.
     fn exactly(&mut self, c: char) {
-        if self.open.is_some() {
+        if self.open.is_some() && !self.mute {
             self.text.push(c);
-            self.news = true;
+            self.news += c.len_utf8();
         }
     }
 
@@ -191,6 +215,7 @@ impl Fields {
         self.begun = true;
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
+            let before = self.text.len();
             if self.all_breaks {
                 // One more character, so that a break at the end keeps the line that it opens.
                 let lines = held + "|";
@@ -200,6 +225,7 @@ impl Fields {
                 let lines = held.replace("\r\n", "\n").replace('\r', "\n");
                 self.text.push_str(&lines);
             }
+            self.news += self.text.len() - before;
         }
         self.exactly(c);
     }
@@ -209,27 +235,39 @@ impl Fields {
         self.held.clear();
     }
 
-    /// The open field ends; white space that was held back was its last.
-    fn end(&mut self) {
-        self.tell();
+    /// The open field ends, by the reply's own word or because there is no more; white space that was held back
+    /// was its last.
+    fn end(&mut self, complete: bool) {
         if let Some(at) = self.open.take() {
-            self.events.push(Event::End(at));
+            let text = std::mem::take(&mut self.text);
+            self.events.push(if self.known[at].is_text {
+                Event::Text(at, text, true)
+            } else {
+                Event::Value(at, text, true)
+            });
+            self.events.push(Event::End(at, complete));
         }
         self.text.clear();
         self.held.clear();
         self.begun = false;
+        self.mute = false;
+        self.news = 0;
     }
 
     fn tell(&mut self) {
-        if let Some(at) = self.open
-            && std::mem::take(&mut self.news)
-        {
-            self.events.push(if self.known[at].is_text {
-                Event::Text(at, std::mem::take(&mut self.text))
-            } else {
-                Event::Value(at, self.text.clone())
-            });
+        let Some(at) = self.open else { return };
+        if self.news == 0 {
+            return;
         }
+        if self.known[at].is_text {
+            self.events
+                .push(Event::Text(at, std::mem::take(&mut self.text), false));
+        } else if self.news * STEP >= self.text.len() {
+            self.events.push(Event::Value(at, self.text.clone(), false));
+        } else {
+            return;
+        }
+        self.news = 0;
     }
 
     fn flush(&mut self) -> Vec<Event> {
@@ -245,8 +283,8 @@ mod tests {
     const NAMES: &[(&str, bool)] = &[("a", true), ("n", false)];
 
     /// The events, with the pieces of each value put together.
-    fn told(layout: Layout, reply: &str, size: usize) -> Vec<Event> {
-        let mut stream = ReplyStream::new(layout, NAMES, true);
+    fn told(layout: Layout, reply: &str, size: usize, tolerant: bool) -> Vec<Event> {
+        let mut stream = ReplyStream::new(layout, NAMES, tolerant);
         let mut all: Vec<Event> = Vec::new();
         let pieces: Vec<&[u8]> = reply.as_bytes().chunks(size).collect();
         let events = pieces
@@ -255,8 +293,16 @@ mod tests {
             .collect::<Vec<_>>();
         for event in events.into_iter().chain(stream.finish()) {
             match (all.last_mut(), &event) {
-                (Some(Event::Text(_, before)), Event::Text(_, more)) => before.push_str(more),
-                (Some(Event::Value(_, before)), Event::Value(_, now)) => before.clone_from(now),
+                (Some(Event::Text(_, before, last)), Event::Text(_, more, is_last)) => {
+                    assert!(!*last, "nothing comes behind the last piece");
+                    before.push_str(more);
+                    *last = *is_last;
+                }
+                (Some(Event::Value(_, before, last)), Event::Value(_, now, is_last)) => {
+                    assert!(!*last, "nothing comes behind the last piece");
+                    before.clone_from(now);
+                    *last = *is_last;
+                }
                 _ => all.push(event),
             }
         }
@@ -266,11 +312,11 @@ mod tests {
     fn both(text: &str, value: &str) -> Vec<Event> {
         vec![
             Event::Start(0),
-            Event::Text(0, text.into()),
-            Event::End(0),
+            Event::Text(0, text.into(), true),
+            Event::End(0, true),
             Event::Start(1),
-            Event::Value(1, value.into()),
-            Event::End(1),
+            Event::Value(1, value.into(), true),
+            Event::End(1, true),
         ]
     }
 
@@ -289,12 +335,12 @@ mod tests {
             ),
             (
                 Layout::Xml,
-                "So: <a>\n 1 &lt; 2 &amp; 3é \n</a><b><n>no</n></b>\n<n><item>1</item></n>",
-                both("1 < 2 & 3é", "<item>1</item>"),
+                "So: <a>\n 1 &lt; 2 &amp; R & D < <!-- > -->3é<![CDATA[ <x>&amp;]]>\n</a><b><n>no</n></b>\n<n><item>1</item></n>",
+                both("1 < 2 & R & D < 3é <x>&amp;", "<item>1</item>"),
             ),
             (
                 Layout::Chat,
-                "[[ ## a ## ]] first  \n second\n[[ ## n ## ]] 1",
+                "[[ ## a ## ]] first  \n second\n[[ ## n ## ]] 1\n[[ ## completed ## ]]",
                 both("first\n second", "1"),
             ),
             (
@@ -305,58 +351,114 @@ mod tests {
         ];
         for (layout, reply, expected) in cases {
             for size in 1..=reply.len() {
+                for tolerant in [false, true] {
+                    assert_eq!(
+                        told(layout, reply, size, tolerant),
+                        expected,
+                        "{layout:?} in pieces of {size}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_decorated_header_counts_where_tolerance_reads_it() {
+        let cases = [
+            "**[[ ## a ## ]]** Pa\nris\n**[[ ## n ## ]]**: 3\n**[[ ## completed ## ]]**",
+            "# [[ ## a ## ]] #\nPa\nris\n## [[ ## n ## ]]\n3\n[[ ## completed ## ]]",
+            " 1. [[ ## a ## ]]\n Pa\nris\n2) **[[ ## n ## ]]**\n3\n- [[ ## completed ## ]]",
+            "> `[[ ## a ## ]]`\nPa\nris\n_[[ ## n ## ]]_\n3\n[[ ## completed ## ]]",
+        ];
+        for reply in cases {
+            for size in 1..=reply.len() {
                 assert_eq!(
-                    told(layout, reply, size),
-                    expected,
-                    "{layout:?} in pieces of {size}"
+                    told(Layout::Chat, reply, size, true),
+                    both("Pa\nris", "3"),
+                    "{reply} in pieces of {size}"
                 );
             }
         }
     }
 
     #[test]
+    fn what_only_looks_like_a_decorated_header_is_text() {
+        let text = "- one\n1. two\n**bold**\n# [[ ## x ## ]]\n---\n3. ** [[ ## n ## ]]\n12";
+        let reply = format!("[[ ## a ## ]]\n{text}");
+        for size in 1..=reply.len() {
+            let expected = vec![
+                Event::Start(0),
+                Event::Text(0, text.into(), true),
+                Event::End(0, false),
+            ];
+            assert_eq!(told(Layout::Chat, &reply, size, true), expected);
+        }
+    }
+
+    #[test]
     fn text_is_told_as_soon_as_it_is_sure() {
-        let mut stream = ReplyStream::new(Layout::Chat, NAMES, true);
-        assert_eq!(stream.feed(b"[[ ## a #"), []);
-        assert_eq!(
-            stream.feed(b"# ]]\nPar"),
-            [Event::Start(0), Event::Text(0, "Par".into())]
-        );
-        assert_eq!(stream.feed(b"is \n"), [Event::Text(0, "is".into())]);
-        assert_eq!(stream.feed(b"[["), []);
-        assert_eq!(stream.feed(b"x"), [Event::Text(0, " \n[[x".into())]);
-        assert_eq!(stream.finish(), [Event::End(0)]);
+        for tolerant in [false, true] {
+            let mut stream = ReplyStream::new(Layout::Chat, NAMES, tolerant);
+            let piece = |text: &str| [Event::Text(0, text.into(), false)];
+            assert_eq!(stream.feed(b"[[ ## a #"), []);
+            assert_eq!(
+                stream.feed(b"# ]]\nPar"),
+                [Event::Start(0), Event::Text(0, "Par".into(), false)]
+            );
+            assert_eq!(stream.feed(b"is \n"), piece("is"));
+            assert_eq!(stream.feed(b"[["), []);
+            assert_eq!(stream.feed(b"x"), piece(" \n[[x"));
+            let end = [Event::Text(0, String::new(), true), Event::End(0, false)];
+            assert_eq!(stream.finish(), end);
+        }
     }
 
     #[test]
     fn an_element_without_content_begins_and_ends() {
-        let mut stream = ReplyStream::new(Layout::Xml, NAMES, true);
-        assert_eq!(stream.feed(b"<a/>"), [Event::Start(0), Event::End(0)]);
+        let mut stream = ReplyStream::new(Layout::Xml, NAMES, false);
+        let empty = Event::Text(0, String::new(), true);
+        assert_eq!(
+            stream.feed(b"<a/>"),
+            [Event::Start(0), empty, Event::End(0, true)]
+        );
         assert_eq!(stream.finish(), []);
     }
 
     #[test]
     fn bytes_that_are_no_text_are_replaced() {
-        let mut stream = ReplyStream::new(Layout::Chat, NAMES, true);
+        let mut stream = ReplyStream::new(Layout::Chat, NAMES, false);
         stream.feed(b"[[ ## a ## ]]\n");
         assert_eq!(
             stream.feed(b"\xffx\xe2\x82"),
-            [Event::Text(0, "\u{fffd}x".into())]
+            [Event::Text(0, "\u{fffd}x".into(), false)]
         );
         assert_eq!(
             stream.finish(),
-            [Event::Text(0, "\u{fffd}".into()), Event::End(0)]
+            [
+                Event::Text(0, "\u{fffd}".into(), true),
+                Event::End(0, false)
+            ]
         );
     }
 
     #[test]
     fn an_indented_header_leaks_where_dspy_lets_it() {
-        let mut stream = ReplyStream::new(Layout::Chat, NAMES, true);
+        let mut stream = ReplyStream::new(Layout::Chat, NAMES, false);
         assert_eq!(
             stream.feed(b"  [[ ## a ## ]]"),
-            [Event::Start(0), Event::Text(0, "]]".into())]
+            [Event::Start(0), Event::Text(0, "]]".into(), false)]
         );
-        let mut stream = ReplyStream::new(Layout::Chat, NAMES, false);
+        let mut stream = ReplyStream::new(Layout::Chat, NAMES, true);
         assert_eq!(stream.feed(b"  [[ ## a ## ]]"), [Event::Start(0)]);
+    }
+
+    #[test]
+    fn a_value_that_grows_is_told_in_steps() {
+        let mut stream = ReplyStream::new(Layout::Chat, NAMES, false);
+        stream.feed(b"[[ ## n ## ]]\n[");
+        let told = (0..10_000)
+            .filter(|_| !stream.feed(b"1,").is_empty())
+            .count();
+        assert!((64..400).contains(&told), "{told}");
     }
 }

@@ -17,34 +17,52 @@ pub(super) struct Scanner {
 
 impl Scanner {
     pub(super) fn push(&mut self, c: char, fields: &mut Fields) {
-        match (self.pending.chars().next(), c) {
-            (None, '<') => self.pending.push(c),
-            (None, '&') if fields.is_text() => self.pending.push(c),
-            (None, _) => fields.stripped(c),
-            (Some('<'), '>') => {
+        if self.pending.is_empty() {
+            if c == '<' || c == '&' && fields.is_text() {
                 self.pending.push(c);
-                let tag = std::mem::take(&mut self.pending);
-                self.tag(&tag, fields);
+            } else {
+                fields.stripped(c);
             }
-            (Some('&'), ';') => {
-                self.pending.push(c);
-                let reference = std::mem::take(&mut self.pending);
-                match meaning(&reference) {
-                    Some(c) => fields.stripped(c),
-                    None => reference.chars().for_each(|c| fields.stripped(c)),
-                }
+            return;
+        }
+        if !may_follow(&self.pending, c) {
+            // A `<` or `&` that only stands for itself.
+            self.give_up(fields);
+            self.push(c, fields);
+            return;
+        }
+        self.pending.push(c);
+        if is_whole(&self.pending) {
+            let whole = std::mem::take(&mut self.pending);
+            if whole.starts_with('<') {
+                self.tag(&whole, fields);
+            } else if let Some(c) = meaning(&whole) {
+                fields.stripped(c);
+            } else {
+                whole.chars().for_each(|c| fields.stripped(c));
             }
-            (Some('&'), '<' | '&') => {
-                std::mem::take(&mut self.pending)
-                    .chars()
-                    .for_each(|c| fields.stripped(c));
-                self.pending.push(c);
-            }
-            _ => self.pending.push(c),
         }
     }
 
+    /// What might have become a tag or a reference is text.
+    pub(super) fn give_up(&mut self, fields: &mut Fields) {
+        std::mem::take(&mut self.pending)
+            .chars()
+            .for_each(|c| fields.stripped(c));
+    }
+
     fn tag(&mut self, tag: &str, fields: &mut Fields) {
+        if fields.is_text() && (tag.starts_with("<!") || tag.starts_with("<?")) {
+            // Comments and their like are no text; what is quoted is.
+            let quoted = tag
+                .strip_prefix(QUOTE)
+                .and_then(|rest| rest.strip_suffix("]]>"));
+            quoted
+                .unwrap_or_default()
+                .chars()
+                .for_each(|c| fields.stripped(c));
+            return;
+        }
         let inside = &tag[1..tag.len() - 1];
         if let Some(name) = inside.strip_prefix('/') {
             let name = name.trim_end();
@@ -59,7 +77,7 @@ impl Scanner {
                 }
             }
             if self.open.is_empty() {
-                fields.end();
+                fields.end(true);
                 return;
             }
         } else if !inside.starts_with(['!', '?']) {
@@ -72,7 +90,7 @@ impl Scanner {
             }
             if inside.ends_with('/') {
                 if self.open.is_empty() {
-                    fields.end();
+                    fields.end(true);
                 } else {
                     tag.chars().for_each(|c| fields.stripped(c));
                 }
@@ -85,6 +103,40 @@ impl Scanner {
             }
         }
         tag.chars().for_each(|c| fields.stripped(c));
+    }
+}
+
+/// What quotes text as it is.
+const QUOTE: &str = "<![CDATA[";
+
+/// Whether a tag or reference that has come as far as `pending` may go on with `c`.
+fn may_follow(pending: &str, c: char) -> bool {
+    if pending.starts_with('&') {
+        return c == ';' || c == '#' && pending == "&" || c.is_alphanumeric();
+    }
+    if pending.starts_with("<!") || pending.starts_with("<?") {
+        return true;
+    }
+    match pending {
+        "<" => c.is_alphabetic() || matches!(c, '_' | ':' | '/' | '!' | '?'),
+        "</" => c.is_alphabetic() || matches!(c, '_' | ':'),
+        _ => c != '<',
+    }
+}
+
+/// Whether `pending`, which has just grown, is a whole tag, comment, quotation or reference.
+fn is_whole(pending: &str) -> bool {
+    if pending.starts_with('&') {
+        return pending.ends_with(';');
+    }
+    if pending.starts_with("<!--") {
+        pending.len() >= "<!---->".len() && pending.ends_with("-->")
+    } else if pending.starts_with(QUOTE) {
+        pending.ends_with("]]>")
+    } else if pending.starts_with("<?") {
+        pending.ends_with("?>")
+    } else {
+        pending.ends_with('>')
     }
 }
 

@@ -1,0 +1,185 @@
+//! The value of a field that is no text, while it still grows.
+//!
+//! Only what is sure is in it: a number, a constant or a choice when it is whole, a text as far as it has come. So
+//! of two values told one after the other the first is a beginning of the second.
+
+use jiter::{JsonValue, PartialMode};
+
+use crate::response::Value;
+use crate::types::{Args, Container, Type};
+
+/// How far a value has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partial {
+    /// The value so far.
+    pub value: Value<'static>,
+    /// Whether a text at its end is still growing, in a place whose type only Python knows.
+    pub in_python: bool,
+}
+
+/// The value of type `ty` of which `text` is the beginning, in JSON; None as long as it is no list and no mapping.
+#[must_use]
+pub fn partial(text: &str, ty: &Type) -> Option<Partial> {
+    if !text.starts_with(['[', '{']) {
+        return None;
+    }
+    let (sure, grows) = sure(text);
+    let json = JsonValue::parse_with_config(sure.as_bytes(), true, PartialMode::TrailingStrings);
+    let value = Value::from(&json.ok()?).into_owned();
+    if !grows {
+        return Some(Partial {
+            value,
+            in_python: false,
+        });
+    }
+    let mut in_python = false;
+    trim(value, ty, &mut in_python).map(|value| Partial { value, in_python })
+}
+
+/// `text` without a number or constant at its end that may go on, and whether it ends inside a text that is no key.
+fn sure(text: &str) -> (&str, bool) {
+    let mut open: Vec<bool> = Vec::new();
+    let (mut in_string, mut escaped, mut is_value, mut word) = (false, false, false, None);
+    for (at, c) in text.char_indices() {
+        if in_string {
+            (in_string, escaped) = (escaped || c != '"', c == '\\' && !escaped);
+            continue;
+        }
+        match c {
+            '"' => in_string = true,
+            '{' | '[' => {
+                open.push(c == '{');
+                is_value = c == '[';
+            }
+            '}' | ']' => {
+                open.pop();
+            }
+            ':' => is_value = true,
+            ',' => is_value = open.last() == Some(&false),
+            _ => {}
+        }
+        let ends_word = c.is_whitespace() || matches!(c, '"' | '{' | '[' | '}' | ']' | ':' | ',');
+        word = if ends_word { None } else { word.or(Some(at)) };
+    }
+    (&text[..word.unwrap_or(text.len())], in_string && is_value)
+}
+
+/// `value` without the text at its end, if one of type `ty` may only be told whole.
+fn trim<'a>(value: Value<'a>, ty: &Type, in_python: &mut bool) -> Option<Value<'a>> {
+    let args = |wanted: &[Container]| match ty {
+        Type::Generic {
+            container, args, ..
+        } if wanted.contains(container) => Some(args),
+        _ => None,
+    };
+    match (value, ty) {
+        (value, Type::Union { members, .. }) => {
+            let mut some = members.iter().filter(|member| **member != Type::None);
+            match (some.next(), some.next()) {
+                (Some(inner), None) => trim(value, inner, in_python),
+                _ if members.iter().any(|member| !member.is_native()) => {
+                    *in_python = true;
+                    Some(value)
+                }
+                _ => Some(value),
+            }
+        }
+        (value, Type::Python(_)) => {
+            *in_python = true;
+            Some(value)
+        }
+        (Value::Str(text), Type::Str | Type::Any) => Some(Value::Str(text)),
+        (Value::Str(_), _) => None,
+        (Value::List(mut items), _) => {
+            let last = items.pop()?;
+            let item = match args(&[Container::List, Container::Set, Container::FrozenSet])
+                .or(args(&[Container::Tuple]))
+            {
+                Some(Args::Of(types)) if types.len() > 1 => types.get(items.len()),
+                Some(Args::Of(types)) => types.first(),
+                Some(Args::Variadic(item)) => Some(&**item),
+                Some(Args::Bare) | None => None,
+            };
+            items.extend(trim(last, item.unwrap_or(&Type::Any), in_python));
+            Some(Value::List(items))
+        }
+        (Value::Map(mut entries), _) => {
+            let (key, last) = entries.pop()?;
+            let item = match args(&[Container::Dict]) {
+                Some(Args::Of(types)) => types.get(1),
+                _ => None,
+            };
+            let last = trim(last, item.unwrap_or(&Type::Any), in_python);
+            entries.extend(last.map(|value| (key, value)));
+            Some(Value::Map(entries))
+        }
+        (value, _) => Some(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::{Instructions, Limits, NativeOnly, lower, parse};
+
+    fn told(text: &str, ty: &str) -> Option<String> {
+        let source = format!("q -> a: {ty}");
+        let ast = parse(&source, &Limits::default()).expect("a signature");
+        let signature = lower(
+            &source,
+            &ast,
+            &Instructions::Default,
+            &Limits::default(),
+            &mut NativeOnly,
+        )
+        .expect("native types");
+        partial(text, &signature.outputs()[0].ty).map(|found| show(&found.value))
+    }
+
+    fn show(value: &Value<'_>) -> String {
+        match value {
+            Value::List(items) => {
+                format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" "))
+            }
+            Value::Map(entries) => {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|(key, value)| format!("{key}:{}", show(value)))
+                    .collect();
+                format!("{{{}}}", entries.join(" "))
+            }
+            Value::Str(text) => format!("{text:?}"),
+            Value::Int(value) => value.to_string(),
+            value => format!("{value:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_and_constants_are_told_whole_and_texts_as_they_grow() {
+        let cases = [
+            ("[1, 2", "list[int]", "[1]"),
+            ("[1, 2,", "list[int]", "[1 2]"),
+            ("[1, 2 ", "list[int]", "[1 2]"),
+            ("[tr", "list[bool]", "[]"),
+            ("[\"a\", \"b", "list[str]", "[\"a\" \"b\"]"),
+            ("[\"yes\", \"n", "list[Literal['yes', 'no']]", "[\"yes\"]"),
+            (
+                "[\"yes\", \"no\"",
+                "list[Literal['yes', 'no']]",
+                "[\"yes\" \"no\"]",
+            ),
+            ("{\"k", "dict[str, str]", "{}"),
+            ("{\"k\": \"v", "dict[str, str]", "{k:\"v\"}"),
+            ("{\"k\": \"v\", \"l", "dict[str, Literal['v']]", "{k:\"v\"}"),
+            ("{\"k\": {\"l\": -1", "dict[str, dict[str, int]]", "{k:{}}"),
+            ("[[1], [2, \"x", "list", "[[1] [2 \"x\"]]"),
+            ("[1, \"x", "tuple[int, str]", "[1 \"x\"]"),
+            ("[1, \"x", "Optional[tuple[int, ...]]", "[1]"),
+            ("{\"a\": \"\\\"x, [", "dict", "{a:\"\\\"x, [\"}"),
+        ];
+        for (text, ty, expected) in cases {
+            assert_eq!(told(text, ty).as_deref(), Some(expected), "{text} as {ty}");
+        }
+        assert_eq!(told("12", "int"), None);
+    }
+}
