@@ -1,7 +1,7 @@
 """The Rust core. Private: users meet the modules of `dspex` instead."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self, final
+from typing import Any, ClassVar, Literal, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -86,10 +86,37 @@ class Field:
     def _is_plain(self) -> tuple[bool, bool]: ...
 
 @final
+class Dialect:
+    def __new__(cls, name: str) -> Dialect: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def noted_types(self) -> bool: ...
+    @property
+    def parts_become_text(self) -> bool: ...
+    @property
+    def converts_choices(self) -> bool: ...
+    @property
+    def any_error_refuses(self) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+def dialects() -> list[str]: ...
+
+@final
 class Plan:
     def __new__(
-        cls, signature: Signature, layout: str, *, tolerant: bool = False, markers: str = "dspy"
+        cls,
+        signature: Signature,
+        layout: str,
+        *,
+        tolerant: bool = False,
+        markers: str = "dspy",
+        dialect: str | None = None,
     ) -> Plan: ...
+    @property
+    def dialect(self) -> str: ...
     def render(
         self,
         inputs: Mapping[str, Any],

@@ -29,6 +29,8 @@
 
 Each class has a stable ``code`` for programs, a ``category`` that says who must act, and ``retryable``;
 each instance a ``hint`` that says what to do. All of them survive pickling and the wire.
+
+`DialectWarning` stands beside the tree: nothing has gone wrong yet.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ __all__ = [
     "Category",
     "ConfigError",
     "DeadlineExceeded",
+    "DialectWarning",
     "DspexError",
     "InputError",
     "LMAuthError",
@@ -377,3 +380,7 @@ class RemoteError(DspexError):
 
     code = "remote"
     category = "remote"
+
+
+class DialectWarning(UserWarning):
+    """DSPy is of a version whose prompts dspex does not know, or not of the one whose prompts are written."""

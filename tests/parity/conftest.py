@@ -7,6 +7,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+# LiteLLM otherwise fetches a table of prices over the network.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
 _COMMON = {
     "deadline": None,
     "derandomize": True,

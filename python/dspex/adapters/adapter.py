@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, get_args
 
+from dspex import dialects
 from dspex._core import Plan, ReplyStream
 from dspex.errors import ConfigError, InputError
 from dspex.prediction import Repair
@@ -55,8 +56,8 @@ class Reply(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _plan(layout: str, tolerant: bool, markers: Markers, signature: Signature) -> Plan:
-    return Plan(signature, layout, tolerant=tolerant, markers=markers)
+def _plan(layout: str, tolerant: bool, markers: Markers, dialect: str, signature: Signature) -> Plan:
+    return Plan(signature, layout, tolerant=tolerant, markers=markers, dialect=dialect)
 
 
 class Adapter:
@@ -65,6 +66,8 @@ class Adapter:
     Args:
         parsing: How replies are read.
         markers: What becomes of values that hold field markers.
+        dialect: The version of DSPy whose prompts are written, `"3.3"` or `"3.4"`; by default that of the
+            installed DSPy, or the newest where there is none.
 
     Raises:
         ConfigError: If a setting is not one of those above.
@@ -72,14 +75,18 @@ class Adapter:
 
     layout: ClassVar[Layout]
 
-    def __init__(self, *, parsing: Parsing = "tolerant", markers: Markers = "warn") -> None:
+    def __init__(
+        self, *, parsing: Parsing = "tolerant", markers: Markers = "warn", dialect: str | None = None
+    ) -> None:
         _check("parsing", parsing, get_args(Parsing))
         _check("markers", markers, get_args(Markers))
         self.parsing = parsing
         self.markers = markers
+        self.dialect = None if dialect is None else dialects.check(dialect)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(parsing={self.parsing!r}, markers={self.markers!r})"
+        dialect = "" if self.dialect is None else f", dialect={self.dialect!r}"
+        return f"{type(self).__name__}(parsing={self.parsing!r}, markers={self.markers!r}{dialect})"
 
     @staticmethod
     def of(adapter: AdapterLike, parsing: Parsing | None = None) -> Adapter:
@@ -113,23 +120,29 @@ class Adapter:
         Raises:
             ConfigError: If there is no such way.
         """
-        return self if parsing == self.parsing else type(self)(parsing=parsing, markers=self.markers)
+        if parsing == self.parsing:
+            return self
+        return type(self)(parsing=parsing, markers=self.markers, dialect=self.dialect)
 
-    def compile(self, signature: Any) -> Plan:
+    def compile(self, signature: Any, dialect: str | None = None) -> Plan:
         """The plan for a signature, compiled once and kept.
 
         Args:
             signature: A `dspex.Signature`, or anything `Signature.of` takes.
+            dialect: The dialect where the adapter has none of its own; by default the installed DSPy's.
 
         Returns:
             A plan with `render(inputs, demos=(), history=None)` and `parse(reply)`, for the hot path.
 
         Raises:
             SignatureError: If it is no signature.
+            ConfigError: If the installed DSPy is one that dspex does not know (`unknown-dspy`), and the
+                adapter has no `dialect=`. So it is for the methods below.
         """
         if not isinstance(signature, Signature):
             signature = Signature.of(signature)
-        return _plan(self.layout, self.parsing == "tolerant", self.markers, signature)
+        dialect = self.dialect or dialect or dialects.required()
+        return _plan(self.layout, self.parsing == "tolerant", self.markers, dialect, signature)
 
     def format(
         self, signature: Any, demos: Iterable[Mapping[str, Any]], inputs: Mapping[str, Any]

@@ -6,12 +6,12 @@ import enum
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from dspex.errors import SignatureError
 
-__all__ = ["describe", "is_dspy_type", "is_text"]
+__all__ = ["describe", "describe_notes", "is_dspy_type", "is_text"]
 
 
 def _dspy_class(module: str, name: str) -> Any:
@@ -57,6 +57,11 @@ def describe(name: str, is_output: bool, annotation: Any) -> tuple[str, str, boo
         not is_output and _same(annotation, _dspy_class("history", "History")),
         is_output and _same(annotation, _dspy_class("tool", "ToolCalls")),
     )
+
+
+def describe_notes(notes: Sequence[Any]) -> str:
+    """The text about the types that stand beside a field's own in `Annotated`."""
+    return "".join(_about(cls) for note in notes for cls in _custom_types(note))
 
 
 def _same(annotation: Any, cls: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import enum
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import json_repair
 import regex
@@ -17,6 +17,9 @@ from pydantic import ValidationError
 
 from dspex.adapters.foreign import is_dspy_type
 from dspex.adapters.validation import adapter_of
+
+if TYPE_CHECKING:
+    from dspex._core import Dialect
 
 __all__ = ["json_object", "parse_value"]
 
@@ -34,19 +37,19 @@ def json_object(reply: str) -> Any:
     return found
 
 
-def parse_value(value: Any, annotation: Any) -> Any:
+def parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
     """The value of a field as its type.
 
     Raises:
         ValueError: If it is none; pydantic's `ValidationError` is one.
     """
     try:
-        return _parse_value(value, annotation)
+        return _parse_value(value, annotation, dialect)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
-def _parse_value(value: Any, annotation: Any) -> Any:
+def _parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
     if annotation is str:
         return str(value)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
@@ -59,6 +62,8 @@ def _parse_value(value: Any, annotation: Any) -> Any:
             value = _bare(value)
             if value in args:
                 return value
+        if not dialect.converts_choices:
+            raise ValueError(f"{value!r} is not one of {args!r}")
     if not isinstance(value, str):
         return adapter_of(annotation).validate_python(value)
     if origin in (Union, types.UnionType) and type(None) in args and str in args:
@@ -77,8 +82,9 @@ def _parse_value(value: Any, annotation: Any) -> Any:
             raise
         try:
             return adapter_of(annotation).validate_python(value)
-        except ValidationError:
-            pass
+        except Exception as error:
+            if not (dialect.any_error_refuses or isinstance(error, ValidationError)):
+                raise
         raise
 
 

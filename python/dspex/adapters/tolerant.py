@@ -13,10 +13,13 @@ import html
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from dspex.adapters.replies import parse_value
 from dspex.prediction import Repair
+
+if TYPE_CHECKING:
+    from dspex._core import Dialect
 
 __all__ = ["read"]
 
@@ -34,7 +37,7 @@ _Found = dict[str, tuple[str, list[Repair]]]
 
 
 def read(
-    layout: str, fields: Sequence[_Field], reply: str
+    layout: str, fields: Sequence[_Field], reply: str, dialect: Dialect
 ) -> tuple[dict[str, Any], list[Repair], tuple[str, str] | None]:
     """Read a reply with tolerance.
 
@@ -42,6 +45,7 @@ def read(
         layout: The adapter's: `"chat"`, `"json"` or `"xml"`.
         fields: The output fields, each with its type.
         reply: The model's reply.
+        dialect: Whose reading comes first.
 
     Returns:
         The fields that could be read, what was done for them, and a field that is there but has no value of
@@ -62,7 +66,7 @@ def read(
             continue
         text, done = found[name]
         try:
-            values[name], code = _value(text, annotation)
+            values[name], code = _value(text, annotation, dialect)
         except ValueError as error:
             # A bare text that is no answer is just that: the field is not there.
             if not bare and problem is None:
@@ -160,21 +164,21 @@ def _cut_xml(reply: str, names: list[str]) -> _Found:
 # --- values ----------------------------------------------------------------------------------------------
 
 
-def _value(text: Any, annotation: Any) -> tuple[Any, str | None]:
+def _value(text: Any, annotation: Any, dialect: Dialect) -> tuple[Any, str | None]:
     """The value, and the code of what was done to get it.
 
     Raises:
         ValueError: If there is none, or more than one.
     """
     try:
-        return parse_value(text, annotation), None
+        return parse_value(text, annotation, dialect), None
     except ValueError as error:
         refusal = error
     if not isinstance(text, str):
         raise refusal
     for code, candidate in _bare(text):
         try:
-            return parse_value(candidate, annotation), code
+            return parse_value(candidate, annotation, dialect), code
         except ValueError:
             continue
     bare = [text, *(candidate for _, candidate in _bare(text))][-1]
@@ -218,7 +222,7 @@ def _conversions(annotation: Any) -> Iterator[tuple[str, _Attempt]]:
         if len(some) == 1:
             yield from _conversions(some[0])
     elif origin is Literal:
-        names = {str(arg): arg for arg in args if isinstance(arg, str)}
+        names = {str(arg): arg for arg in args}
         yield "case", lambda text: _by_case(text, names)
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         members = {str(member.value): member for member in annotation} | dict(annotation.__members__)

@@ -8,33 +8,37 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspex.adapters.validation import adapter_of
 from dspex.errors import InputError
+
+if TYPE_CHECKING:
+    from dspex._core import Dialect
 
 __all__ = ["blocks_of", "json_of", "plain", "quoted", "text_of", "tool_turn", "turns_of"]
 
 _BLOCK = re.compile("<<CUSTOM-TYPE-START-IDENTIFIER>>(.*?)<<CUSTOM-TYPE-END-IDENTIFIER>>", re.DOTALL)
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON can carry it; its `str()` where pydantic cannot make it so."""
+def plain(value: Any, dialect: Dialect) -> Any:
+    """`value` as JSON can carry it; the `str()` of what pydantic cannot make so."""
     try:
-        return adapter_of(type(value)).dump_python(value, mode="json", fallback=str)
+        fallback = str if dialect.parts_become_text else None
+        return adapter_of(type(value)).dump_python(value, mode="json", fallback=fallback)
     except Exception:  # noqa: BLE001 - a serialiser of the user's may raise anything; DSPy prints the value then
         return str(value)
 
 
-def text_of(value: Any) -> str:
+def text_of(value: Any, dialect: Dialect) -> str:
     """The text of a value in a message: JSON for lists and mappings, `str()` for the rest."""
-    simple = plain(value)
+    simple = plain(value, dialect)
     return json.dumps(simple, ensure_ascii=False) if isinstance(simple, dict | list) else str(simple)
 
 
-def json_of(values: Mapping[str, Any]) -> str:
+def json_of(values: Mapping[str, Any], dialect: Dialect) -> str:
     """The fields of an assistant message as indented JSON."""
-    return json.dumps(plain(values), indent=2, ensure_ascii=False)
+    return json.dumps(plain(values, dialect), indent=2, ensure_ascii=False)
 
 
 def quoted(values: Sequence[Any]) -> str:
@@ -118,7 +122,7 @@ def turns_of(history: Any) -> Sequence[Mapping[str, Any]]:
     return turns
 
 
-def tool_turn(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
+def tool_turn(message: Mapping[str, Any], dialect: Dialect) -> tuple[Mapping[str, Any], str | None]:
     """A turn in which tools were called: its values without the tools' results, and those as text."""
     from dspy.adapters.types.tool import ToolCallResults, ToolCalls
 
@@ -128,5 +132,6 @@ def tool_turn(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None
             if calls.tool_call_results is None:
                 return message, None
             results = ToolCallResults.model_validate(calls.tool_call_results)
-            return {**message, name: calls.model_copy(update={"tool_call_results": None})}, text_of(results)
+            without = {**message, name: calls.model_copy(update={"tool_call_results": None})}
+            return without, text_of(results, dialect)
     return message, None

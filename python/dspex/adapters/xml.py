@@ -9,13 +9,16 @@ from __future__ import annotations
 import types
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import is_typeddict
 
 from dspex.adapters.replies import parse_value
 from dspex.adapters.validation import adapter_of, element_schema_of
+
+if TYPE_CHECKING:
+    from dspex._core import Dialect
 
 __all__ = ["XmlReply", "pattern", "value_of"]
 
@@ -72,7 +75,7 @@ class XmlReply:
         root = ET.fromstring(f"<dspy_root>{reply}</dspy_root>")  # noqa: S314
         self._fields = _children(root)
 
-    def read(self, name: str, annotation: Any) -> list[Any]:
+    def read(self, name: str, annotation: Any, dialect: Dialect) -> list[Any]:
         """The value of a field, in a list; an empty list if the reply has none.
 
         Raises:
@@ -81,18 +84,22 @@ class XmlReply:
         if name not in self._fields:
             return []
         schema = element_schema_of(annotation)
-        problem: ValueError | None = None
+        problem: Exception | None = None
         for candidate in [schema, *schema.get("anyOf", [])]:
             try:
                 value = value_of(self._fields[name], candidate, schema.get("$defs", {}))
                 try:
-                    return [parse_value(value, annotation)]
+                    return [parse_value(value, annotation, dialect)]
                 except ValidationError:
                     return [adapter_of(annotation).validate_python(value, by_name=True)]
             except ValueError as error:
                 problem = error
             except RecursionError:
                 problem = ValueError("it is nested too deep")
+            except Exception as error:
+                if not dialect.any_error_refuses:
+                    raise
+                problem = error
         assert problem is not None  # noqa: S101 - the loop ran at least once
         raise problem
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import dspy
 from dspy.utils.callback import with_callbacks
 
+from dspex import dialects
 from dspex._core import Plan
 from dspex.dspy.plans import Plans
 from dspex.errors import ConfigError, InputError, ReplyError
@@ -41,6 +43,11 @@ def _log_repairs(repairs: Sequence[Repair]) -> None:
     logging.getLogger("dspex.adapters").info("a reply was read with tolerance (%s)", said)
 
 
+@cache
+def _plans(layout: str, tolerant: bool, dialect: str | None) -> Plans:
+    return Plans(layout, tolerant=tolerant, dialect=dialect)
+
+
 class _Native:
     """What the three drop-ins share.
 
@@ -48,15 +55,16 @@ class _Native:
         *args: What DSPy's class takes.
         parsing: `"dspy"` reads a reply as DSPy does, `"tolerant"` reads near misses too.
         on_repair: Called with what was done to a reply before it could be read; by default it is logged.
+        dialect: The version of DSPy whose prompts are written, for a program whose prompts are to stay as
+            they were; by default the installed one's.
         **kwargs: What DSPy's class takes.
 
     Raises:
-        ConfigError: If there is no such way of reading.
+        ConfigError: If there is no such way of reading, or no such dialect.
     """
 
     _layout: ClassVar[str]
     _is_native: ClassVar[bool] = True
-    _plans: ClassVar[dict[str, Plans]]
     _format: ClassVar[Callable[..., Any]]
     _parse: ClassVar[Callable[..., Any]]
 
@@ -65,21 +73,24 @@ class _Native:
         *args: Any,
         parsing: Literal["dspy", "tolerant"] = "dspy",
         on_repair: Callable[[Sequence[Repair]], None] = _log_repairs,
+        dialect: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if parsing not in self._plans:
+        if parsing not in ("dspy", "tolerant"):
             raise ConfigError(
                 f"parsing={parsing!r} is not known", code="parsing", hint="use 'dspy' or 'tolerant'"
             )
         self.parsing = parsing
         self.on_repair = on_repair
+        self.dialect = dialect
+        if dialects.chosen(dialect) is None:
+            dialects.warn_unknown("its adapters do the work themselves")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         changed = _HOOKS & cls.__dict__.keys()
         super().__init_subclass__(**kwargs)
         if "_layout" in cls.__dict__:
-            cls._plans = {way: Plans(cls._layout, tolerant=way == "tolerant") for way in ("dspy", "tolerant")}
             theirs = cls.__mro__[2]
             cls._format, cls._parse = _plain(theirs.format), _plain(theirs.parse)  # type: ignore[attr-defined]
         elif changed:
@@ -87,7 +98,10 @@ class _Native:
 
     def _plan(self, signature: type[dspy.Signature]) -> Plan | None:
         """The plan for a signature; None where the core cannot serve it."""
-        return self._plans[self.parsing].get(signature) if self._is_native else None
+        if not self._is_native:
+            return None
+        # Found anew each time: an adapter may be copied and pickled, plans may not.
+        return _plans(self._layout, self.parsing == "tolerant", self.dialect).get(signature)
 
     def _messages(self, signature: Any, demos: Any, inputs: Any) -> Any:
         plan = self._plan(signature)

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import dspy
 
+from dspex import dialects
 from dspex._core import Plan
 from dspex.errors import SignatureError
 from dspex.signature import Signature
@@ -21,22 +22,33 @@ class Plans:
         layout: The adapter's layout.
         tolerant: Whether replies are read with tolerance.
         markers: What becomes of values that hold field markers; see `dspex.adapters`.
+        dialect: The version of DSPy whose prompts are written; by default the installed one's. There are no
+            plans where dspex does not know that one.
     """
 
-    def __init__(self, layout: str, *, tolerant: bool = False, markers: str = "dspy") -> None:
+    def __init__(
+        self, layout: str, *, tolerant: bool = False, markers: str = "dspy", dialect: str | None = None
+    ) -> None:
         self._layout = layout
         self._tolerant = tolerant
         self._markers = markers
+        self._dialect = dialects.chosen(dialect)
         self._known: WeakKeyDictionary[type, tuple[tuple[Any, ...], Plan | None]] = WeakKeyDictionary()
 
     def get(self, signature: type[dspy.Signature]) -> Plan | None:
         """The plan for a signature; None where the core cannot serve it."""
+        if self._dialect is None:
+            return None
         said = _said(signature)
         known = self._known.get(signature)
         if known is None or known[0] != said:
             try:
                 plan = Plan(
-                    Signature.of(signature), self._layout, tolerant=self._tolerant, markers=self._markers
+                    Signature.of(signature),
+                    self._layout,
+                    tolerant=self._tolerant,
+                    markers=self._markers,
+                    dialect=self._dialect,
                 )
             except SignatureError:
                 plan = None

@@ -11,7 +11,7 @@ import sys
 import types
 import typing
 from importlib import import_module
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from dspex._core import type_source
 
@@ -75,9 +75,13 @@ def without_notes(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def names_of(annotation: Any) -> tuple[str, str]:
-    """The name of a type in prompts, and in the text of a signature."""
-    return display_name(annotation), _source_name(annotation)
+def names_of(annotation: Any) -> tuple[str, str | None, str]:
+    """The name of a type in prompts, the same where bars have a name of their own, and in a signature's text.
+
+    The second is None where it is the first.
+    """
+    name, pipe_name = display_name(annotation), display_name(annotation, pipe="UnionType")
+    return name, None if pipe_name == name else pipe_name, _source_name(annotation)
 
 
 def _source_name(annotation: Any) -> str:
@@ -122,21 +126,23 @@ def value_source(value: Any) -> str:
     return repr(value)
 
 
-def display_name(annotation: Any) -> str:
-    """The name of a type as DSPy's prompts show it."""
+def display_name(annotation: Any, pipe: str = "Union") -> str:
+    """The name of a type as DSPy's prompts show it; `pipe` is what a union written with a bar is called."""
     origin = get_origin(annotation)
     if origin is None:
         name = getattr(annotation, "__name__", None)
         if name == "Reasoning" and annotation.__module__ == "dspy.adapters.types.reasoning":
             return "str"  # to a model it is text like any other
         return str(annotation) if name is None else str(name)
-    if origin is types.UnionType:
-        origin = Union
     quote = origin is Literal
     args = (
-        _quoted(arg) if quote and isinstance(arg, str) else display_name(arg) for arg in get_args(annotation)
+        _quoted(arg) if quote and isinstance(arg, str) else display_name(arg, pipe)
+        for arg in get_args(annotation)
     )
-    return f"{display_name(origin)}[{', '.join(args)}]"
+    # From Python 3.14 on the bar makes a `Union` too.
+    has_bars = origin is types.UnionType and sys.version_info < (3, 14)
+    base = pipe if has_bars else display_name(origin)
+    return f"{base}[{', '.join(args)}]"
 
 
 def _quoted(text: str) -> str:

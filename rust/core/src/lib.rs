@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dialect;
 pub mod metrics;
 pub mod prompt;
 pub mod response;

@@ -1,5 +1,6 @@
 //! `dspex._core`: the core crate bound to Python. One file per area; this one is the table of contents.
 
+mod dialect;
 mod errors;
 mod metrics;
 mod prompt;
@@ -14,6 +15,8 @@ mod value;
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::dialect::{Dialect, dialects};
     #[pymodule_export]
     use super::metrics::{exact_match, f1, normalize};
     #[pymodule_export]

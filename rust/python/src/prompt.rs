@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::prompt::{
     self, Foreign, Layout, Markers, Presence, Record, Role, Sink, Slot, Turn,
 };
@@ -13,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
+use crate::dialect::{Dialect, named};
 use crate::signature::{Compiled, Signature};
 use crate::stream::ReplyStream;
 use crate::value::{text_of, values, write, write_json};
@@ -48,14 +50,16 @@ pub(crate) struct Plan {
 impl Plan {
     /// Compile `signature` for the adapter of this name.
     #[new]
-    #[pyo3(signature = (signature, layout, *, tolerant = false, markers = "dspy"))]
+    #[pyo3(signature = (signature, layout, *, tolerant = false, markers = "dspy", dialect = None))]
     fn new(
         py: Python<'_>,
         signature: &Bound<'_, Signature>,
         layout: &str,
         tolerant: bool,
         markers: &str,
+        dialect: Option<&str>,
     ) -> PyResult<Self> {
+        let dialect = named(dialect)?;
         let policy = match markers {
             "dspy" => Markers::AsIs,
             "warn" | "reject" => Markers::Report,
@@ -72,15 +76,19 @@ impl Plan {
         let fields = signature.core.fields();
         let foreign = (0..fields.len())
             .map(|index| {
-                if fields[index].ty.is_native() {
-                    Ok(Foreign::default())
+                let mut foreign = if fields[index].ty.is_native() {
+                    Foreign::default()
                 } else {
-                    describe(py, &signature, index, layout)
+                    describe(py, &signature, index, layout)?
+                };
+                if dialect.noted_types {
+                    foreign.types += &describe_notes(py, &signature, index)?;
                 }
+                Ok(foreign)
             })
             .collect::<PyResult<Vec<_>>>()?;
         let compiled =
-            prompt::Plan::compile(&signature.core, layout, &foreign).with_markers(policy);
+            prompt::Plan::compile(&signature.core, layout, &foreign, dialect).with_markers(policy);
         let system = PyString::new(py, compiled.system()).unbind();
         let names = fields
             .iter()
@@ -129,6 +137,12 @@ impl Plan {
         Ok(messages.list)
     }
 
+    /// The version of DSPy whose prompts these are.
+    #[getter]
+    fn dialect(&self) -> &'static str {
+        self.compiled.dialect().name
+    }
+
     /// Whether a field of the signature holds the turns of a conversation.
     #[getter]
     fn has_history(&self) -> bool {
@@ -161,9 +175,10 @@ impl Plan {
 }
 
 impl Plan {
-    fn record<'a, 'py>(&'a self, values: Bound<'py, PyAny>) -> Values<'a, 'py> {
-        Values {
+    fn record<'a, 'py>(&'a self, values: Bound<'py, PyAny>) -> Given<'a, 'py> {
+        Given {
             names: &self.names,
+            dialect: self.compiled.dialect(),
             values,
         }
     }
@@ -171,9 +186,9 @@ impl Plan {
     /// The turns of the conversation: given, or in the field that the signature has for them.
     fn turns<'a, 'py>(
         &'a self,
-        inputs: &Values<'a, 'py>,
+        inputs: &Given<'a, 'py>,
         history: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Vec<Turn<Values<'a, 'py>>>> {
+    ) -> PyResult<Vec<Turn<Given<'a, 'py>>>> {
         let py = inputs.values.py();
         let messages = match (history, self.compiled.history()) {
             (Some(history), _) => history.clone(),
@@ -191,7 +206,10 @@ impl Plan {
                     tool_results: None,
                 });
             }
-            let turn = values(py)?.call_method1(intern!(py, "tool_turn"), (message,))?;
+            let turn = values(py)?.call_method1(
+                intern!(py, "tool_turn"),
+                (message, Dialect(self.compiled.dialect())),
+            )?;
             let (values, tool_results) = turn.extract()?;
             Ok(Turn {
                 values: self.record(values),
@@ -260,13 +278,28 @@ fn describe(
     })
 }
 
+/// What the types say that stand beside a field's own.
+fn describe_notes(py: Python<'_>, signature: &Compiled, index: usize) -> PyResult<String> {
+    let Some(details) = signature.details(py, index) else {
+        return Ok(String::new());
+    };
+    let notes = details.getattr(intern!(py, "notes"))?;
+    if notes.is_empty()? {
+        return Ok(String::new());
+    }
+    py.import(intern!(py, "dspex.adapters.foreign"))?
+        .call_method1(intern!(py, "describe_notes"), (notes,))?
+        .extract()
+}
+
 /// Values by name, in a dict or in anything that is like one.
-struct Values<'a, 'py> {
+struct Given<'a, 'py> {
     names: &'a [Py<PyString>],
+    dialect: &'static CoreDialect,
     values: Bound<'py, PyAny>,
 }
 
-impl<'py> Values<'_, 'py> {
+impl<'py> Given<'_, 'py> {
     fn get(&self, slot: &Slot) -> PyResult<Option<Bound<'py, PyAny>>> {
         let name = self.names[slot.index].bind(self.values.py());
         if let Ok(dict) = self.values.cast_exact::<PyDict>() {
@@ -279,7 +312,7 @@ impl<'py> Values<'_, 'py> {
     }
 }
 
-impl Record for Values<'_, '_> {
+impl Record for Given<'_, '_> {
     type Error = PyErr;
 
     fn presence(&self, slot: &Slot) -> PyResult<Presence> {
@@ -292,7 +325,7 @@ impl Record for Values<'_, '_> {
 
     fn write(&self, slot: &Slot, out: &mut String) -> PyResult<()> {
         match self.get(slot)? {
-            Some(value) => write(&slot.name, &value, slot.style, out),
+            Some(value) => write(&slot.name, &value, slot.style, self.dialect, out),
             None => Ok(()),
         }
     }
@@ -319,7 +352,7 @@ impl Record for Values<'_, '_> {
     }
 }
 
-impl Values<'_, '_> {
+impl Given<'_, '_> {
     fn write_json_in_python(
         &self,
         slots: &[Slot],
@@ -335,7 +368,8 @@ impl Values<'_, '_> {
                 None => outputs.set_item(name, missing)?,
             }
         }
-        let text = values(py)?.call_method1(intern!(py, "json_of"), (outputs,))?;
+        let text =
+            values(py)?.call_method1(intern!(py, "json_of"), (outputs, Dialect(self.dialect)))?;
         out.push_str(text_of(text.cast()?)?);
         Ok(())
     }

@@ -6,11 +6,12 @@ use dspex_core::prompt::Layout;
 use dspex_core::response::{Reading, Value, read_json, read_text, read_xml, repair, sections};
 use dspex_core::signature::Default;
 use jiter::JsonValue;
-use pyo3::exceptions::{PySyntaxError, PyValueError};
+use pyo3::exceptions::{PyException, PySyntaxError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule, PyString};
 
+use crate::dialect::Dialect;
 use crate::errors;
 use crate::prompt::Plan;
 use crate::value::{text_of, to_python};
@@ -143,7 +144,10 @@ impl<'a, 'py> Reader<'a, 'py> {
             Layout::Xml => "xml",
         };
         let module = py.import(intern!(py, "dspex.adapters.tolerant"))?;
-        let read = module.call_method1(intern!(py, "read"), (layout, fields, self.reply))?;
+        let read = module.call_method1(
+            intern!(py, "read"),
+            (layout, fields, self.reply, self.dialect()),
+        )?;
         let (values, repairs, problem): Tolerant<'py> = read.extract()?;
         for (slot, value) in slots.iter().zip(&mut self.values) {
             if let Some(found) = values.get_item(&*slot.name)? {
@@ -163,6 +167,10 @@ impl<'a, 'py> Reader<'a, 'py> {
         }
     }
 
+    fn dialect(&self) -> Dialect {
+        Dialect(self.plan.compiled.dialect())
+    }
+
     fn place(&self, name: &str) -> Option<usize> {
         self.plan
             .compiled
@@ -179,6 +187,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             let value = match read_text(
                 &section.text,
                 &self.plan.signature.core.outputs()[section.field].ty,
+                self.plan.compiled.dialect(),
             ) {
                 Reading::Value(value) => to_python(py, &value)?,
                 Reading::Python => {
@@ -218,7 +227,8 @@ impl<'a, 'py> Reader<'a, 'py> {
             let Some((_, json)) = entries.iter().rev().find(|(other, _)| other == name) else {
                 continue;
             };
-            let value = match read_json(json, &self.plan.signature.core.outputs()[place].ty) {
+            let ty = &self.plan.signature.core.outputs()[place].ty;
+            let value = match read_json(json, ty, self.plan.compiled.dialect()) {
                 Reading::Value(value) => to_python(py, &value)?,
                 Reading::Python => self.in_python(place, &to_python(py, &json.into())?)?,
             };
@@ -255,7 +265,8 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn xml(&mut self) -> PyResult<()> {
         let py = self.reply.py();
         let outputs = self.plan.signature.core.outputs();
-        let Some(values) = read_xml(text_of(self.reply)?, outputs) else {
+        let Some(values) = read_xml(text_of(self.reply)?, outputs, self.plan.compiled.dialect())
+        else {
             return self.xml_in_python();
         };
         for (place, value) in values.iter().enumerate() {
@@ -288,7 +299,10 @@ impl<'a, 'py> Reader<'a, 'py> {
         for place in 0..self.values.len() {
             let slot = &self.plan.compiled.outputs()[place];
             let annotation = self.plan.signature.annotation(py, slot.index)?;
-            let found = reader.call_method1(intern!(py, "read"), (&*slot.name, annotation));
+            let found = reader.call_method1(
+                intern!(py, "read"),
+                (&*slot.name, annotation, self.dialect()),
+            );
             // The values, none or one.
             let found: Vec<Bound<'py, PyAny>> = found
                 .map_err(|error| self.wrong_value(place, error))?
@@ -305,14 +319,22 @@ impl<'a, 'py> Reader<'a, 'py> {
             .plan
             .signature
             .annotation(py, self.plan.compiled.outputs()[place].index)?;
-        let read = replies(py)?.call_method1(intern!(py, "parse_value"), (raw, annotation));
+        let read = replies(py)?.call_method1(
+            intern!(py, "parse_value"),
+            (raw, annotation, self.dialect()),
+        );
         read.map_err(|error| self.wrong_value(place, error))
     }
 
     /// The error for a value that is none of its type; any other error as it is.
     fn wrong_value(&self, place: usize, error: PyErr) -> PyErr {
         let py = self.reply.py();
-        if !error.is_instance_of::<PyValueError>(py) {
+        let refuses = if self.plan.compiled.dialect().any_error_refuses {
+            error.is_instance_of::<PyException>(py)
+        } else {
+            error.is_instance_of::<PyValueError>(py)
+        };
+        if !refuses {
             return error;
         }
         self.no_value(place, "", Some(error))

@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
 
+use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::template::data::{Value, ValueKind};
 use dspex_core::template::{self as core, Given, Limits, Source};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
+use crate::dialect::Dialect;
 use crate::errors;
 use crate::value::{text_of, values, write_text};
 
@@ -148,7 +150,7 @@ impl Source for Mine {
     fn json(&self) -> Option<String> {
         Python::attach(|py| {
             let mut out = String::new();
-            match write_text(self.object.bind(py), &mut out) {
+            match write_text(self.object.bind(py), CoreDialect::newest(), &mut out) {
                 Ok(()) => Some(out),
                 Err(error) => {
                     RAISED.set(Some(error));
@@ -219,7 +221,10 @@ fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
         return Ok(Given::value(Mine { map, object }));
     }
     let py = value.py();
-    given(&values(py)?.call_method1(intern!(py, "plain"), (value,))?)
+    given(&values(py)?.call_method1(
+        intern!(py, "plain"),
+        (value, Dialect(CoreDialect::newest())),
+    )?)
 }
 
 /// A key that a template wrote, to look into a dict with.

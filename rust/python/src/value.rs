@@ -3,6 +3,7 @@
 //! Only exact built-in types are written here. A subclass may print itself as it likes, and pydantic may know
 //! better: such a value, and whatever holds it, goes to `dspex.adapters.values`, which does as DSPy does.
 
+use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::prompt::{Element, Style, push_escaped, push_quotes};
 use dspex_core::response::Value;
 use dspex_core::text::{JsonStyle, JsonWriter, push_float};
@@ -10,6 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
 
+use crate::dialect::Dialect;
 use crate::errors;
 
 /// Deeper nesting than this goes to Python, which knows its own limit and finds circles.
@@ -38,26 +40,32 @@ pub(crate) fn write(
     name: &str,
     value: &Bound<'_, PyAny>,
     style: Style,
+    dialect: &'static CoreDialect,
     out: &mut String,
 ) -> PyResult<()> {
     match style {
-        Style::Text => write_text(value, out),
+        Style::Text => write_text(value, dialect, out),
         Style::TextOrList => match value.cast::<PyList>() {
             Ok(list) => write_quotes(list, out),
-            Err(_) => write_text(value, out),
+            Err(_) => write_text(value, dialect, out),
         },
         Style::XmlText => {
             let mut text = String::new();
-            write(name, value, Style::TextOrList, &mut text)?;
+            write(name, value, Style::TextOrList, dialect, &mut text)?;
             push_escaped(out, &text);
             Ok(())
         }
-        Style::XmlTree => write_field_element(name, value, out),
+        Style::XmlTree => write_field_element(name, value, dialect, out),
     }
 }
 
 /// A field that takes nested elements: one for each part of a list or a mapping, text for anything else.
-fn write_field_element(name: &str, value: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
+fn write_field_element(
+    name: &str,
+    value: &Bound<'_, PyAny>,
+    dialect: &'static CoreDialect,
+    out: &mut String,
+) -> PyResult<()> {
     let py = value.py();
     let element = Element::new(name);
     let start = out.len();
@@ -67,7 +75,7 @@ fn write_field_element(name: &str, value: &Bound<'_, PyAny>, out: &mut String) -
     out.truncate(start);
     if !value.is_exact_instance_of::<PyString>() {
         // A value of Python's own, such as a model, may be made of lists and mappings; pydantic takes it apart.
-        let simple = values(py)?.call_method1(intern!(py, "plain"), (value,))?;
+        let simple = values(py)?.call_method1(intern!(py, "plain"), (value, Dialect(dialect)))?;
         if is_container(&simple) {
             write_element(element, &simple, Scalars::Any, 0, out)?;
             return Ok(());
@@ -75,7 +83,7 @@ fn write_field_element(name: &str, value: &Bound<'_, PyAny>, out: &mut String) -
     }
     element.open(out);
     out.push('\n');
-    write_text(value, out)?;
+    write_text(value, dialect, out)?;
     out.push('\n');
     element.close(out);
     Ok(())
@@ -165,7 +173,11 @@ fn write_element(
     Ok(true)
 }
 
-pub(crate) fn write_text(value: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
+pub(crate) fn write_text(
+    value: &Bound<'_, PyAny>,
+    dialect: &'static CoreDialect,
+    out: &mut String,
+) -> PyResult<()> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         out.push_str(text_of(text)?);
         return Ok(());
@@ -177,7 +189,8 @@ pub(crate) fn write_text(value: &Bound<'_, PyAny>, out: &mut String) -> PyResult
         return Ok(());
     }
     out.truncate(start);
-    let text = values(value.py())?.call_method1(intern!(value.py(), "text_of"), (value,))?;
+    let text = values(value.py())?
+        .call_method1(intern!(value.py(), "text_of"), (value, Dialect(dialect)))?;
     out.push_str(text_of(text.cast()?)?);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The compiled form of a signature.
 
 use super::{Markers, system, xml};
+use crate::dialect::Dialect;
 use crate::signature::{Field, FieldKind, Signature};
 use crate::types::{Note, Type};
 
@@ -66,22 +67,30 @@ pub struct Plan {
     pub(super) requirements: Box<str>,
     pub(super) history: Option<usize>,
     pub(super) markers: Markers,
+    pub(super) dialect: &'static Dialect,
 }
 
 impl Plan {
     /// Compile `signature`; `foreign` has one entry per field, inputs first.
     #[must_use]
-    pub fn compile(signature: &Signature, layout: Layout, foreign: &[Foreign]) -> Self {
+    pub fn compile(
+        signature: &Signature,
+        layout: Layout,
+        foreign: &[Foreign],
+        dialect: &'static Dialect,
+    ) -> Self {
         let (inputs, outputs) = parts(signature, foreign);
         let slots = |parts: &[Part<'_>]| parts.iter().map(|part| part.slot(layout)).collect();
         Self {
             layout,
-            system: system::message(layout, &inputs, &outputs, signature.instructions()).into(),
-            requirements: system::requirements(layout, &outputs).into(),
+            system: system::message(layout, &inputs, &outputs, signature.instructions(), dialect)
+                .into(),
+            requirements: system::requirements(layout, &outputs, dialect).into(),
             history: inputs.iter().position(|part| part.foreign.history),
             inputs: slots(&inputs),
             outputs: slots(&outputs),
             markers: Markers::default(),
+            dialect,
         }
     }
 
@@ -89,6 +98,12 @@ impl Plan {
     #[must_use]
     pub fn with_markers(self, markers: Markers) -> Self {
         Self { markers, ..self }
+    }
+
+    /// The dialect the plan was compiled for.
+    #[must_use]
+    pub fn dialect(&self) -> &'static Dialect {
+        self.dialect
     }
 
     /// The layout the plan was compiled for.

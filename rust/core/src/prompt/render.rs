@@ -237,7 +237,8 @@ impl<S: Sink> Page<'_, S> {
             any_input |=
                 Some(at) != self.plan.history && turn.values.presence(slot)? != Presence::Absent;
         }
-        self.user(&turn.values, self.plan.history, "", any_input)?;
+        let reminder = any_input && self.plan.dialect.turns_end_in_reminder;
+        self.user(&turn.values, self.plan.history, "", reminder)?;
         self.send_unless_empty(Role::User)?;
         self.assistant(&turn.values, None)?;
         self.send_unless_empty(Role::Assistant)?;

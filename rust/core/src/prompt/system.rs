@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plan::{Layout, Part, frame};
+use crate::dialect::Dialect;
 use crate::signature::FieldKind;
 use crate::text::{JsonStyle, JsonWriter, dedent, splitlines, strip};
 use crate::types::Type;
@@ -15,11 +16,12 @@ pub(super) fn message(
     inputs: &[Part<'_>],
     outputs: &[Part<'_>],
     instructions: &str,
+    dialect: &Dialect,
 ) -> String {
     format!(
         "Your input fields are:\n{}\nYour output fields are:\n{}\n{}\n{}",
-        descriptions(inputs),
-        descriptions(outputs),
+        descriptions(inputs, dialect),
+        descriptions(outputs, dialect),
         structure(layout, inputs, outputs),
         objective(instructions),
     )
@@ -51,7 +53,7 @@ fn structure(layout: Layout, inputs: &[Part<'_>], outputs: &[Part<'_>]) -> Strin
 }
 
 /// The numbered list of fields.
-fn descriptions(parts: &[Part<'_>]) -> String {
+fn descriptions(parts: &[Part<'_>], dialect: &Dialect) -> String {
     let mut out = String::new();
     for (at, part) in parts.iter().enumerate() {
         let field = part.field;
@@ -59,7 +61,7 @@ fn descriptions(parts: &[Part<'_>]) -> String {
             out.push('\n');
         }
         _ = write!(out, "{}. `{}` (", at + 1, field.name);
-        field.ty.write_display_name(&mut out);
+        field.ty.write_display_name(&mut out, dialect);
         _ = write!(
             out,
             "): {}{}",
@@ -124,7 +126,7 @@ fn objective(instructions: &str) -> String {
 }
 
 /// The reminder of what the reply must look like, at the end of a request.
-pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>]) -> String {
+pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>], dialect: &Dialect) -> String {
     let (start, marker, end) = match layout {
         Layout::Chat => (
             "Respond with the corresponding output fields, starting with the field ",
@@ -151,7 +153,7 @@ pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>]) -> String {
         out.push_str(&part.field.name);
         out.push_str(marker.1);
         if layout != Layout::Xml {
-            push_type(&mut out, part);
+            push_type(&mut out, part, dialect);
         }
     }
     out.push_str(end);
@@ -169,14 +171,14 @@ pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>]) -> String {
 }
 
 /// Of which type an output must be; text may be any.
-fn push_type(out: &mut String, part: &Part<'_>) {
+fn push_type(out: &mut String, part: &Part<'_>, dialect: &Dialect) {
     if part.foreign.tool_calls {
         out.push_str(
             r#" (must be a JSON object like {"tool_calls": [{"name": "...", "args": {...}}]})"#,
         );
     } else if part.field.ty != Type::Str {
         out.push_str(" (must be formatted as a valid Python ");
-        part.field.ty.write_display_name(out);
+        part.field.ty.write_display_name(out, dialect);
         out.push(')');
     }
 }

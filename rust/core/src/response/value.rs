@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use jiter::JsonValue;
 
 use super::repair::repair;
+use crate::dialect::Dialect;
 use crate::text::strip;
 use crate::types::{Args, Constant, Container, Type};
 
@@ -71,10 +72,10 @@ impl<'a> From<Option<Value<'a>>> for Reading<'a> {
 
 /// Read the text of a field as its type.
 #[must_use]
-pub fn read_text<'a>(text: &'a str, ty: &Type) -> Reading<'a> {
+pub fn read_text<'a>(text: &'a str, ty: &Type, dialect: &Dialect) -> Reading<'a> {
     match ty {
         Type::Str => Reading::Value(Value::Str(text.into())),
-        Type::Literal(choices) => read_choice(text, ty, choices).into(),
+        Type::Literal(choices) => read_choice(text, ty, choices, dialect).into(),
         // Text is a `str` already, so it is kept as it is: `"null"` too.
         Type::Union { members, .. }
             if members.contains(&Type::Str) && members.contains(&Type::None) =>
@@ -92,9 +93,9 @@ pub fn read_text<'a>(text: &'a str, ty: &Type) -> Reading<'a> {
 
 /// Read a value that is JSON already, as in the JSON layout, as its type.
 #[must_use]
-pub fn read_json<'a>(json: &'a JsonValue<'a>, ty: &Type) -> Reading<'a> {
+pub fn read_json<'a>(json: &'a JsonValue<'a>, ty: &Type, dialect: &Dialect) -> Reading<'a> {
     match (json, ty) {
-        (JsonValue::Str(text), _) => read_text(text, ty),
+        (JsonValue::Str(text), _) => read_text(text, ty, dialect),
         // Anything else in a field of text is Python's `str()` of it.
         (_, Type::Str) => Reading::Python,
         _ => conform(json, ty).into(),
@@ -102,7 +103,12 @@ pub fn read_json<'a>(json: &'a JsonValue<'a>, ty: &Type) -> Reading<'a> {
 }
 
 /// A `Literal`: the text is one of the choices, as it is or without what stands around it.
-fn read_choice<'a>(text: &'a str, ty: &Type, choices: &[Constant]) -> Option<Value<'a>> {
+fn read_choice<'a>(
+    text: &'a str,
+    ty: &Type,
+    choices: &[Constant],
+    dialect: &Dialect,
+) -> Option<Value<'a>> {
     let chosen = |text: &str| choices.iter().any(|choice| is_text(choice, text));
     if chosen(text) {
         return Some(Value::Str(text.into()));
@@ -124,7 +130,11 @@ fn read_choice<'a>(text: &'a str, ty: &Type, choices: &[Constant]) -> Option<Val
     if chosen(inner) {
         return Some(Value::Str(inner.into()));
     }
-    read_literal(inner, ty)
+    if dialect.converts_choices {
+        read_literal(inner, ty)
+    } else {
+        None
+    }
 }
 
 /// Strict JSON, JSON that is broken in a usual way, or one of Python's three names for a constant.
@@ -269,7 +279,11 @@ mod tests {
     }
 
     fn value(text: &str, ty: &Type) -> Option<Value<'static>> {
-        match read_text(Box::leak(text.to_owned().into_boxed_str()), ty) {
+        match read_text(
+            Box::leak(text.to_owned().into_boxed_str()),
+            ty,
+            Dialect::newest(),
+        ) {
             Reading::Value(value) => Some(value),
             Reading::Python => None,
         }
@@ -319,6 +333,14 @@ mod tests {
         for (text, ty) in cases {
             assert_eq!(value(text, ty), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_choice_that_is_no_text_is_converted_where_the_dialect_does() {
+        let ty = Type::Literal([Constant::Int("2".into())].into());
+        let read = |name| read_text("2", &ty, Dialect::named(name).unwrap());
+        assert_eq!(read("3.3"), Reading::Python);
+        assert_eq!(read("3.4"), Reading::Value(Value::Int(2)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use roxmltree::{Document, Node};
 
 use super::value::{Reading, Value, read_text};
+use crate::dialect::Dialect;
 use crate::signature::Field;
 use crate::text::strip;
 use crate::types::{Args, Constant, Container, Type};
@@ -20,7 +21,11 @@ const MAX_DEPTH: usize = 64;
 
 /// The values of `outputs`, None for those that the reply lacks; None for a reply that only Python can read.
 #[must_use]
-pub fn read_xml(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'static>>>> {
+pub fn read_xml(
+    reply: &str,
+    outputs: &[Field],
+    dialect: &Dialect,
+) -> Option<Vec<Option<Value<'static>>>> {
     // Comments, declarations, prefixes that are empty and odd characters are where parsers differ.
     const DOUBTFUL: [&str; 6] = ["<!", "<?", "]]>", "<:", "</:", ":key"];
     let odd = |b: u8| b < b' ' && b != b'\n' && b != b'\t';
@@ -50,7 +55,7 @@ pub fn read_xml(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'stat
     }
     for ((field, elements), value) in outputs.iter().zip(names).zip(&mut values) {
         if let Some(elements) = elements {
-            *value = Some(read_field(&elements, &field.ty)?);
+            *value = Some(read_field(&elements, &field.ty, dialect)?);
         }
     }
     Some(values)
@@ -70,7 +75,7 @@ fn name_of<'a>(element: Node<'a, '_>) -> Option<&'a str> {
 }
 
 /// The value of a field of type `ty`.
-fn read_field(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>> {
+fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option<Value<'static>> {
     // What is not None, of a type that allows it.
     let inner = match ty {
         Type::Union { members, .. } => match &**members {
@@ -103,7 +108,7 @@ fn read_field(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>> {
         }
         // In a list, text is JSON or else the one item.
         if !is_list || text.starts_with('[') {
-            return match read_text(&text, ty) {
+            return match read_text(&text, ty, dialect) {
                 Reading::Value(value) => Some(value.into_owned()),
                 Reading::Python => None,
             };
@@ -293,6 +298,7 @@ mod tests {
         let read = read_xml(
             "So:\n<a>\n1 &lt; 2\n</a>\n<n>\n42\n</n>",
             &outputs("a, n: int"),
+            Dialect::newest(),
         );
         assert_eq!(
             read,
@@ -305,6 +311,7 @@ mod tests {
         let read = read_xml(
             "<l><item>1</item><item>-2</item></l><d><a>x</a><entry key=\"b c\">y</entry></d>",
             &outputs("l: list[int], d: dict[str, str]"),
+            Dialect::newest(),
         );
         let map = vec![
             ("a".into(), Value::Str("x".into())),
@@ -331,7 +338,11 @@ mod tests {
             "<a>1</:a>",
             "\r",
         ] {
-            assert_eq!(read_xml(reply, &outputs), None, "{reply}");
+            assert_eq!(
+                read_xml(reply, &outputs, Dialect::newest()),
+                None,
+                "{reply}"
+            );
         }
     }
 }

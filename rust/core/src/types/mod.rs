@@ -134,6 +134,8 @@ pub struct Opaque {
     pub index: u32,
     /// Its name as a prompt shows it.
     pub name: Box<str>,
+    /// The same where unions with bars have a name of their own, if that makes a difference.
+    pub pipe_name: Option<Box<str>>,
     /// Its name as the text of a signature would have it.
     pub source: Box<str>,
 }

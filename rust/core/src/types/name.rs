@@ -1,18 +1,19 @@
 //! The name of a type as DSPy's prompts show it.
 
-use super::{Args, Constant, Spelling, Type};
+use super::{Args, Constant, Spelling, Type, UnionSpelling};
+use crate::dialect::Dialect;
 
 impl Type {
-    /// The name a prompt shows: `list[str]`, `Union[int, NoneType]`, `Literal['a', 1]`.
+    /// The name a prompt of the newest dialect shows: `list[str]`, `Union[int, NoneType]`, `Literal['a', 1]`.
     #[must_use]
     pub fn display_name(&self) -> String {
         let mut out = String::new();
-        self.write_display_name(&mut out);
+        self.write_display_name(&mut out, Dialect::newest());
         out
     }
 
-    /// Appends [`Type::display_name`] to `out`.
-    pub fn write_display_name(&self, out: &mut String) {
+    /// Appends the name that a prompt of this dialect shows.
+    pub fn write_display_name(&self, out: &mut String, dialect: &Dialect) {
         match self {
             Self::Str => out.push_str("str"),
             Self::Int => out.push_str("int"),
@@ -33,17 +34,18 @@ impl Type {
                     Args::Bare if *spelling == Spelling::Builtin => {}
                     // `typing.List` has an origin but no arguments, and DSPy writes both.
                     Args::Bare => out.push_str("[]"),
-                    Args::Of(types) => write_names(out, types),
+                    Args::Of(types) => write_names(out, types, dialect),
                     Args::Variadic(item) => {
                         out.push('[');
-                        item.write_display_name(out);
+                        item.write_display_name(out, dialect);
                         out.push_str(", Ellipsis]");
                     }
                 }
             }
-            Self::Union { members, .. } => {
-                out.push_str("Union");
-                write_names(out, members);
+            Self::Union { members, spelling } => {
+                let apart = dialect.names_pipes && *spelling == UnionSpelling::Pipe;
+                out.push_str(if apart { "UnionType" } else { "Union" });
+                write_names(out, members, dialect);
             }
             Self::Literal(values) => {
                 out.push_str("Literal[");
@@ -58,18 +60,21 @@ impl Type {
                 }
                 out.push(']');
             }
-            Self::Python(opaque) => out.push_str(&opaque.name),
+            Self::Python(opaque) => out.push_str(match &opaque.pipe_name {
+                Some(name) if dialect.names_pipes => name,
+                _ => &opaque.name,
+            }),
         }
     }
 }
 
-fn write_names(out: &mut String, types: &[Type]) {
+fn write_names(out: &mut String, types: &[Type], dialect: &Dialect) {
     out.push('[');
     for (i, ty) in types.iter().enumerate() {
         if i > 0 {
             out.push_str(", ");
         }
-        ty.write_display_name(out);
+        ty.write_display_name(out, dialect);
     }
     out.push(']');
 }

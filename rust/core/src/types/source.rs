@@ -1,12 +1,13 @@
 //! A type as the text of a signature writes it.
 
 use super::{Args, Constant, Spelling, Type, UnionSpelling};
+use crate::dialect::Dialect;
 
 impl Type {
     /// Appends text that reads back as this type, both here and in DSPy.
     ///
     /// In a string `int | None` makes `typing.Optional[int]`, so a class signature that has the former has the
-    /// latter when its text is read again; prompts show no difference.
+    /// latter when its text is read again; only prompts of a dialect that names pipes show the difference.
     pub fn write_source(&self, out: &mut String) {
         match self {
             Self::Generic {
@@ -59,7 +60,7 @@ impl Type {
             Self::Python(opaque) => out.push_str(&opaque.source),
             // A bare `None` is `str` for DSPy, and `NoneType` is unknown to it next to a type of the caller's.
             Self::None => out.push_str("Optional[None]"),
-            plain => plain.write_display_name(out),
+            plain => plain.write_display_name(out, Dialect::newest()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use dspex_core::dialect::Dialect;
 use dspex_core::prompt::Layout;
 use dspex_core::response::stream::{Event, ReplyStream};
 use dspex_core::response::{Reading, Value, read_json, read_text, read_xml, repair, sections};
@@ -32,7 +33,7 @@ fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
         Layout::Chat => {
             let found = sections(reply, place);
             for section in &found {
-                let _ = read_text(&section.text, &OUTPUTS[section.field].ty);
+                let _ = read_text(&section.text, &OUTPUTS[section.field].ty, Dialect::newest());
             }
             let texts = found.into_iter().filter(|section| is_text(section.field));
             Some(texts.map(|s| (s.field, s.text.into_owned())).collect())
@@ -52,7 +53,7 @@ fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
                 if entries.iter().filter(|(other, _)| other == name).count() > 1 {
                     return None;
                 }
-                match (read_json(value, &OUTPUTS[at].ty), value) {
+                match (read_json(value, &OUTPUTS[at].ty, Dialect::newest()), value) {
                     (Reading::Value(Value::Str(text)), JsonValue::Str(_)) if is_text(at) => {
                         found.push((at, text.into_owned()));
                     }
@@ -64,7 +65,7 @@ fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
             Some(found)
         }
         Layout::Xml => {
-            let values = read_xml(reply, &OUTPUTS)?;
+            let values = read_xml(reply, &OUTPUTS, Dialect::newest())?;
             let texts = values
                 .into_iter()
                 .enumerate()

@@ -372,6 +372,7 @@ fn thing(index: u32) -> Type {
     Type::Python(Opaque {
         index,
         name: "Thing".into(),
+        pipe_name: None,
         source: "my.Thing".into(),
     })
 }

@@ -301,11 +301,12 @@ fn constant_from_python(
 /// Keeps the object, so that its identity means something as long as the signature lives.
 fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<Opaque> {
     let names = object.py().import("dspex.signature.names")?;
-    let (name, source): (String, String) =
+    let (name, pipe_name, source): (String, Option<String>, String) =
         names.getattr("names_of")?.call1((object,))?.extract()?;
     Ok(Opaque {
         index: intern(objects, object),
         name: name.into(),
+        pipe_name: pipe_name.map(Into::into),
         source: source.into(),
     })
 }
