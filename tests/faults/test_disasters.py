@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from typing import Any
 
@@ -78,6 +79,28 @@ async def test_a_disaster_fails_only_its_own_call_and_the_pool_carries_on(
     assert await run(pool, "add", 2, 3, timeout=20) == 5
 
 
+async def test_a_disaster_on_a_spawned_worker_fails_only_its_own_call_too(open_pool: OpenPool) -> None:
+    """The whole table on one pool, since each of its deaths costs the start of an interpreter."""
+    pool = await open_pool(workers=3, start="spawn", max_inflight=1, max_restarts=100)
+    witness = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    await until(lambda: sum(worker.inflight for worker in pool.status().workers) == 1)
+
+    rows = iter(DISASTERS)
+
+    async def meet() -> None:
+        for name, work, args, error, says in rows:
+            assert await run(pool, "add", 2, 3) == 5  # who dies without an answer is replaced later and later
+            (end,) = await asyncio.gather(run(pool, work, *args), return_exceptions=True)
+            assert type(end) is error, f"{name}: {end!r}"
+            assert re.search(says, str(end)), f"{name}: {end}"
+
+    await asyncio.gather(meet(), meet())
+    assert pool.status().deaths == sum(error is errors.WorkerDiedError for _, _, _, error, _ in DISASTERS)
+    assert not witness.done()
+    assert await run(pool, "add", 2, 3, timeout=20) == 5
+    witness.cancel()
+
+
 # name, the work, whether the worker can be told to stop
 HANGS = [
     ("async work", "wait_for_ever", True),
@@ -117,8 +140,33 @@ async def test_a_cancelled_call_frees_its_place(open_pool: OpenPool, work: str, 
     assert (await run(pool, "pid") == before) is stops
 
 
-async def test_a_worker_killed_from_outside_fails_its_calls_and_no_other(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=2)
+async def test_what_hangs_on_a_spawned_worker_is_ended_at_the_deadline_too(open_pool: OpenPool) -> None:
+    """The whole table on one pool, each hang on a worker of its own, at the same time."""
+    pool = await open_pool(workers=len(HANGS), start="spawn", max_inflight=1, cancel_grace=0.2)
+    await until(lambda: [w.state for w in pool.status().workers] == [State.READY] * len(HANGS), seconds=30)
+    before = {worker.pid for worker in pool.status().workers}
+    kept = sum(stops for _, _, stops in HANGS)
+
+    ends = await asyncio.gather(
+        *(run(pool, work, timeout=0.3) for _, work, _ in HANGS), return_exceptions=True
+    )
+
+    assert [type(end) for end in ends] == [errors.DeadlineExceeded] * len(HANGS)
+    await until(lambda: pool.status().deaths == len(HANGS) - kept)
+    await until(lambda: [w.state for w in pool.status().workers] == [State.READY] * len(HANGS), seconds=30)
+    between = {worker.pid for worker in pool.status().workers}
+    assert len(before & between) == kept
+    assert await run(pool, "add", 2, 3, timeout=20) == 5
+
+
+STARTS_OF_WORKERS = pytest.mark.parametrize("start", ["zygote", "spawn"])
+
+
+@STARTS_OF_WORKERS
+async def test_a_worker_killed_from_outside_fails_its_calls_and_no_other(
+    open_pool: OpenPool, start: str
+) -> None:
+    pool = await open_pool(workers=2, start=start)
     await until(lambda: [w.state for w in pool.status().workers] == [State.READY, State.READY])
     calls = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(6)]
     await until(lambda: [w.inflight for w in pool.status().workers] == [3, 3])
@@ -139,8 +187,9 @@ async def test_a_worker_killed_from_outside_fails_its_calls_and_no_other(open_po
         call.cancel()
 
 
-async def test_all_workers_may_die_at_once(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=2)
+@STARTS_OF_WORKERS
+async def test_all_workers_may_die_at_once(open_pool: OpenPool, start: str) -> None:
+    pool = await open_pool(start=start, workers=2)
     await until(lambda: [w.state for w in pool.status().workers] == [State.READY, State.READY])
     for worker in pool.status().workers:
         assert worker.pid is not None
@@ -158,8 +207,11 @@ async def retried(pool: Pool) -> int:
             continue
 
 
-async def test_the_innocent_on_a_worker_ended_for_anothers_fault_are_run_again(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_inflight=8, cancel_grace=0.2)
+@STARTS_OF_WORKERS
+async def test_the_innocent_on_a_worker_ended_for_anothers_fault_are_run_again(
+    open_pool: OpenPool, start: str
+) -> None:
+    pool = await open_pool(start=start, workers=1, max_inflight=8, cancel_grace=0.2)
     guilty = asyncio.ensure_future(run(pool, "block", timeout=0.3))
     innocent = asyncio.ensure_future(run(pool, "survivor_of", await run(pool, "pid"), idempotent=True))
     touchy = asyncio.ensure_future(run(pool, "wait_for_ever", idempotent=False))
@@ -171,8 +223,9 @@ async def test_the_innocent_on_a_worker_ended_for_anothers_fault_are_run_again(o
     assert await innocent == "ran elsewhere"
 
 
-async def test_the_last_words_of_a_worker_are_in_the_error(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1)
+@STARTS_OF_WORKERS
+async def test_the_last_words_of_a_worker_are_in_the_error(open_pool: OpenPool, start: str) -> None:
+    pool = await open_pool(start=start, workers=1)
     await run(pool, "say", "the tensor has the wrong shape")
 
     with pytest.raises(errors.WorkerDiedError, match="the tensor has the wrong shape"):
@@ -360,8 +413,9 @@ async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
     assert pool.state is State.DEAD
 
 
-async def test_a_worker_that_stops_reading_is_ended_at_the_deadline(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, cancel_grace=0.2)
+@STARTS_OF_WORKERS
+async def test_a_worker_that_stops_reading_is_ended_at_the_deadline(open_pool: OpenPool, start: str) -> None:
+    pool = await open_pool(start=start, workers=1, cancel_grace=0.2)
     pid = await run(pool, "pid")
     os.kill(pid, signal.SIGSTOP)
 

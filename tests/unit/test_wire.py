@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.errors import WireError
@@ -41,6 +41,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: Any, 
     reader.finish()
 
 
+@settings(deadline=None)  # millions of bytes through a busy machine
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 100, 40_000, 65_519, 65_520, 65_521, 300_000]), max_size=6),
     reads=st.lists(st.integers(1, 200_000), max_size=20),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from dspex.errors import DspexError, WireError
 from dspex.wire import MAX_FRAME, MSGPACK, FrameReader, Kind, MessagePack, encode_frame
@@ -44,8 +44,8 @@ class Channel:
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
         """Write to `transport` from now on."""
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - a socket's transport is one
-        self._transport = transport
+        # A socket's transport is one; uvloop's is so without saying it, so `isinstance` would refuse it.
+        self._transport = cast(asyncio.WriteTransport, transport)
 
     def send(self, kind: Kind, call_id: int, value: Any, *, alone: bool = False) -> None:
         """Send a frame; nothing happens once the connection is closed.
