@@ -53,7 +53,7 @@ pub(crate) fn read_one<'py>(
     let reply = PyString::new(py, &reply);
     let mut reader = Reader::new(plan, &reply);
     let value = match plan.compiled.layout() {
-        Layout::Chat => match read_text(raw, ty) {
+        Layout::Chat => match read_text(raw, ty, plan.compiled.dialect()) {
             Reading::Value(value) => to_python(py, &value),
             Reading::Python => reader.in_python(place, &reply),
         },
@@ -61,7 +61,7 @@ pub(crate) fn read_one<'py>(
             let Ok(json) = JsonValue::parse(raw.as_bytes(), true) else {
                 return Ok(None);
             };
-            match read_json(&json, ty) {
+            match read_json(&json, ty, plan.compiled.dialect()) {
                 Reading::Value(value) => to_python(py, &value),
                 Reading::Python => to_python(py, &Value::from(&json))
                     .and_then(|json| reader.in_python(place, &json)),
