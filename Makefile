@@ -80,6 +80,11 @@ format: build ## format all code in place
 bench-pool: build ## worker pools beside their peers, as ratios of one run (ARGS="quick no_op")
 	$(BIN)/python benches/bench_pool.py $(ARGS)
 
+.PHONY: test-ray
+test-ray: build ## the contract of a pool's backend on a Ray cluster of this machine (installs Ray)
+	$(BIN)/python -m pip install -q 'ray>=2.40'
+	DSPEX_TEST_RAY=1 $(BIN)/python -m pytest tests/integration/test_pool_backends.py -k ray $(ARGS)
+
 .PHONY: storm
 storm: build ## kill a random worker every 300 ms under load for 60 s; no call may be lost (ARGS="10")
 	$(BIN)/python -m tests.load.storm $(ARGS)

@@ -6,14 +6,20 @@
 
 from __future__ import annotations
 
+from dspex.pool.backend import Backend, Handle, Launcher
 from dspex.pool.callbacks import describe_tool
 from dspex.pool.events import PoolEvent
+from dspex.pool.launch import LocalProcesses
 from dspex.pool.lifecycle import State
 from dspex.pool.pool import Pool, PoolStatus, WorkerStatus
 from dspex.pool.spec import PoolSpec
 from dspex.pool.sync import SyncPool
 
 __all__ = [
+    "Backend",
+    "Handle",
+    "Launcher",
+    "LocalProcesses",
     "Pool",
     "PoolEvent",
     "PoolSpec",

@@ -152,7 +152,8 @@ def _after_fork_in_child() -> None:
     _executor = None
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> dict[str, Any]:

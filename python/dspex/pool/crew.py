@@ -16,11 +16,11 @@ from itertools import count
 from typing import Any, Protocol
 
 from dspex.errors import WorkerDiedError, WorkerStartError
+from dspex.pool.backend import Launcher
 from dspex.pool.call import Call
 from dspex.pool.events import EventName, PoolEvent
 from dspex.pool.lifecycle import State
 from dspex.pool.policy import GiveUp, Respawn, RestartPolicy, after_death, worn
-from dspex.pool.process import Launcher
 from dspex.pool.spec import PoolSpec
 from dspex.pool.worker import Worker
 

@@ -1,4 +1,4 @@
-"""From a pool's settings to its launcher and to what the hand-shake says."""
+"""From a pool's settings to what the hand-shake says, and the backend that is this machine."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import sys
 from typing import Any
 
 from dspex import __version__
-from dspex.pool.process import Launcher, SpawnLauncher
+from dspex.errors import ConfigError
+from dspex.pool.backend import Launcher
+from dspex.pool.process import SpawnLauncher
 from dspex.pool.spec import PoolSpec
 from dspex.pool.zygote import ZygoteLauncher
 from dspex.wire import PROTOCOL
 
-__all__ = ["make_hello", "make_launcher"]
+__all__ = ["LocalProcesses", "make_hello"]
 
 
 def make_hello(spec: PoolSpec) -> dict[str, Any]:
@@ -28,11 +30,42 @@ def make_hello(spec: PoolSpec) -> dict[str, Any]:
     }
 
 
-def make_launcher(spec: PoolSpec) -> Launcher:
-    """What starts the workers. Call it on the loop the pool runs on."""
-    start = spec.start
-    if start == "auto":
-        start = "zygote" if sys.platform == "linux" and spec.python is None else "spawn"
-    if start == "zygote":
-        return ZygoteLauncher(spec.python, spec.env, make_hello(spec))
-    return SpawnLauncher(spec.python, spec.env)
+class LocalProcesses:
+    """Workers on this machine: forked by a zygote, or spawned. The backend a pool has by default.
+
+    Args:
+        platform: The system, as `sys.platform` names it.
+    """
+
+    def __init__(self, platform: str = sys.platform) -> None:
+        self._platform = platform
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {"backend": "local", "platform": self._platform}
+
+    def launcher(self, spec: PoolSpec) -> Launcher:
+        """See `Backend.launcher`.
+
+        Raises:
+            ConfigError: On Windows, and for a zygote on a system where it is not safe.
+        """
+        if self._platform == "win32":
+            raise ConfigError(
+                "worker pools need Unix sockets and signals, which Windows has not",
+                code="no-pools-here",
+                hint="use route='native', or run the service under WSL",
+            )
+        linux = self._platform == "linux"
+        start = spec.start
+        if start == "auto":
+            start = "zygote" if linux and spec.python is None else "spawn"
+        if start == "zygote" and not linux:
+            raise ConfigError(
+                f"pool.{spec.name}.start: the libraries of {self._platform} do not survive being forked",
+                code="no-zygote-here",
+                hint="leave start='auto', or set start='spawn'",
+            )
+        if start == "zygote":
+            return ZygoteLauncher(spec.python, spec.env, make_hello(spec))
+        return SpawnLauncher(spec.python, spec.env)

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import math
 import os
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextvars import copy_context
@@ -35,12 +34,13 @@ from dspex.errors import (
     WorkerStartError,
     from_dict,
 )
+from dspex.pool.backend import Backend
 from dspex.pool.call import Call, FairQueue
 from dspex.pool.callbacks import outer_call
 from dspex.pool.crew import Crew
 from dspex.pool.events import PoolEvent
 from dspex.pool.feeds import Source, feeding
-from dspex.pool.launch import make_hello, make_launcher
+from dspex.pool.launch import LocalProcesses, make_hello
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.spec import PoolSpec
 from dspex.pool.worker import WINDOW, Worker
@@ -74,6 +74,7 @@ class WorkerStatus:
         served: Calls it has answered.
         restarts: Workers its place had before it.
         resident: Bytes of memory, its own, at its last heartbeat.
+        where: The machine it runs on: `"local"`, or a name or address.
     """
 
     slot: int
@@ -84,6 +85,7 @@ class WorkerStatus:
     served: int
     restarts: int
     resident: int
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class PoolStatus:
         deaths: Workers lost since the start, those that were asked to go not counted.
         wanted: Workers it is to have at the moment.
         workers: Those it has, by their places. A place without one is waiting to start another.
+        backend: What its backend says of itself.
     """
 
     name: str
@@ -105,6 +108,7 @@ class PoolStatus:
     deaths: int
     wanted: int
     workers: tuple[WorkerStatus, ...]
+    backend: Mapping[str, str]
 
 
 class Pool:
@@ -115,6 +119,7 @@ class Pool:
         lm: Settings of the workers' language model: `model`, `api_base`, `api_key` and anything `dspy.LM`
             takes. They reach the workers over the socket; the key is never shown.
         on_event: Called on the loop with every `PoolEvent`. What it raises goes to the loop's handler.
+        backend: Where the workers run; None for processes on this machine.
 
     Use it as ``async with Pool(spec) as pool``, or await `start` and `aclose`. It belongs to the event
     loop it was started on, and to the process.
@@ -126,8 +131,10 @@ class Pool:
         *,
         lm: Mapping[str, Any] | None = None,
         on_event: Callable[[PoolEvent], None] | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.spec = spec or PoolSpec()
+        self._backend = backend or LocalProcesses()
         self._hello = {**make_hello(self.spec), "lm": dict(lm) if lm else None}
         self._on_event = on_event
         self._life = Lifecycle()
@@ -169,20 +176,17 @@ class Pool:
         Raises:
             WorkerStartError: If none came up within the restart budget; the first failure is told.
             PoolClosedError: If the pool has been started before.
-            ConfigError: On a system that has no Unix sockets.
+            ConfigError: If the backend cannot give what the settings say; on Windows, always.
         """
-        if sys.platform == "win32":
-            raise ConfigError(
-                "worker pools need Unix sockets and signals", code="no-pools-here", hint="use route='native'"
-            )
         if self._loop is not None or self._life.state is not State.STARTING:
             raise PoolClosedError(
                 f"pool {self.name!r} has been started or closed before", code="pool-restarted"
             )
+        launcher = self._backend.launcher(self.spec)
         self._loop = loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._deadlines = Deadlines(loop, self._overdue)
-        self._crew = Crew(self.spec, self._hello, make_launcher(self.spec), self, self._emit)
+        self._crew = Crew(self.spec, self._hello, launcher, self, self._emit)
         try:
             await self._crew.start(self.spec.workers)
         except BaseException:
@@ -420,6 +424,7 @@ class Pool:
             waiting=len(self._queue),
             deaths=self._crew.deaths if self._loop else 0,
             wanted=self._crew.size if self._loop else 0,
+            backend=self._backend.describe(),
             workers=tuple(
                 WorkerStatus(
                     slot=worker.slot,
@@ -430,6 +435,7 @@ class Pool:
                     served=worker.served,
                     restarts=worker.restarts,
                     resident=worker.process.resident if worker.process else 0,
+                    where=worker.process.where if worker.process else "",
                 )
                 for worker in sorted(self._crew.workers if self._loop else (), key=lambda worker: worker.slot)
             ),

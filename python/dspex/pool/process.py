@@ -19,15 +19,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from dspex.worker.guard import BEAT, kill_group
 
 __all__ = [
     "Ends",
-    "Launcher",
     "Output",
     "Process",
+    "Pulse",
     "SpawnLauncher",
     "how_it_ended",
     "on_exit_of",
@@ -67,7 +67,7 @@ class Output(asyncio.Protocol):
         return "\n".join([*self._lines, *filter(None, [self._partial.decode(errors="replace")[:_MAX_LINE]])])
 
 
-class _Pulse(asyncio.Protocol):
+class Pulse(asyncio.Protocol):
     """Reads heartbeats; keeps the last one and when it came."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -78,6 +78,7 @@ class _Pulse(asyncio.Protocol):
         self.resident = 0
 
     def data_received(self, data: bytes) -> None:
+        """Take whole heartbeats; the last one counts."""
         data = self._partial + data
         whole = len(data) - len(data) % BEAT.size
         self._partial = data[whole:]
@@ -125,14 +126,12 @@ class Ends:
 
 
 class Process:
-    """One worker process, and what it says beside its socket.
+    """One worker process, and what it says beside its socket: a `dspex.pool.backend.Handle`.
 
-    Attributes:
-        pid: Its process id, which is its process group's too.
-        socket: The service's end of the socket.
-        exited: Its exit status when it has ended: negative for a signal, None when nobody could tell.
-        output: The last lines it wrote.
+    Its process id is its process group's too.
     """
+
+    where = "local"
 
     def __init__(self, pid: int, ends: Ends) -> None:
         self.pid = pid
@@ -141,17 +140,17 @@ class Process:
         self._ends = ends
         _LIFELINES.add(ends.lifeline)
         self._pipes: list[asyncio.BaseTransport] = []
-        self._pulse: _Pulse
-        self.output: Output
+        self._pulse: Pulse
+        self._output: Output
 
     async def listen(self) -> None:
         """Begin to read heartbeats and output. If that fails, the process is let go of, and ends."""
         loop = asyncio.get_running_loop()
         files = [os.fdopen(number, "rb", 0) for number in (self._ends.pulse, self._ends.output)]
         try:
-            pulse, self._pulse = await loop.connect_read_pipe(lambda: _Pulse(loop), files[0])
+            pulse, self._pulse = await loop.connect_read_pipe(lambda: Pulse(loop), files[0])
             self._pipes.append(pulse)
-            output, self.output = await loop.connect_read_pipe(Output, files[1])
+            output, self._output = await loop.connect_read_pipe(Output, files[1])
             self._pipes.append(output)
         except BaseException:
             self.release()
@@ -169,6 +168,15 @@ class Process:
         """Bytes of memory the process said it has, at its last heartbeat."""
         return self._pulse.resident
 
+    @property
+    def said_all(self) -> asyncio.Future[None]:
+        """Done when nobody holds its standard output and error any more."""
+        return self._output.closed
+
+    def tail(self) -> str:
+        """The last lines it wrote."""
+        return self._output.tail()
+
     def on_beat(self, heard: Callable[[], None]) -> None:
         """Call `heard` after every heartbeat from now on."""
         self._pulse.on_beat = heard
@@ -178,8 +186,15 @@ class Process:
         if not self.exited.done():
             self.exited.set_result(code)
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Signal the process and everything it started, as far as they stayed in its group."""
+    def terminate(self) -> None:
+        """Send TERM to the process and everything it started, as far as they stayed in its group."""
+        self._send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send them KILL."""
+        self._send_signal(signal.SIGKILL)
+
+    def _send_signal(self, number: signal.Signals) -> None:
         if not self.exited.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
@@ -204,27 +219,6 @@ def how_it_ended(code: int | None) -> tuple[str, str | None]:
     except ValueError:  # a real-time signal between the named ones
         name = f"signal {-code}"
     return f"was ended by {name}", name
-
-
-class Launcher(Protocol):
-    """How the workers of a pool come into being."""
-
-    async def launch(self) -> Process:
-        """Start a process that waits for HELLO.
-
-        Raises:
-            OSError: If the system refuses.
-            WorkerStartError: If it cannot be started for another reason.
-        """
-        ...
-
-    def output(self) -> str:
-        """The last lines of what launches, for the error of a launch that failed."""
-        ...
-
-    async def aclose(self) -> None:
-        """Let go of what launching needed. The processes go on."""
-        ...
 
 
 class SpawnLauncher:
@@ -373,4 +367,5 @@ def _after_fork_in_child() -> None:
     _LIFELINES.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # not on Windows, where this can be imported all the same
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeVar
 
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
 from dspex.errors import ConfigError, DspexError, PoolClosedError
+from dspex.pool.backend import Backend
 from dspex.pool.events import PoolEvent
 from dspex.pool.feeds import Source
 from dspex.pool.lifecycle import State
@@ -44,6 +45,7 @@ class SyncPool:
         spec: The settings.
         lm: Settings of the workers' language model, as for `Pool`.
         on_event: Called with every `PoolEvent`, on the pool's own thread.
+        backend: Where the workers run, as for `Pool`.
 
     Use it as ``with SyncPool(spec) as pool``, or call `start` and `close`. All methods may be called from
     any thread, many at once.
@@ -61,8 +63,9 @@ class SyncPool:
         *,
         lm: Mapping[str, Any] | None = None,
         on_event: Callable[[PoolEvent], None] | None = None,
+        backend: Backend | None = None,
     ) -> None:
-        self._pool = Pool(spec, lm=lm, on_event=on_event)
+        self._pool = Pool(spec, lm=lm, on_event=on_event, backend=backend)
         self._portal: Portal | None = None
         self._view = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +17,8 @@ from dspex.worker.channel import Channel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dspex.pool.backend import Handle, Launcher
     from dspex.pool.call import Call
-    from dspex.pool.process import Launcher, Process
     from dspex.pool.spec import PoolSpec
 
 __all__ = ["WINDOW", "Worker"]
@@ -70,7 +69,7 @@ class Worker(asyncio.BufferedProtocol):
         """Workers its place had before it."""
         self.reason = ""
         """Why it is to go."""
-        self.process: Process | None = None
+        self.process: Handle | None = None
         self.versions: dict[str, Any] = {}
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -203,19 +202,19 @@ class Worker(asyncio.BufferedProtocol):
             self._channel.flush()
             await self._wait_exit(process)
         if not force and not process.exited.done():
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             await self._wait_exit(process)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         if not process.exited.done():
             await asyncio.wait([process.exited], timeout=_KILL_WAIT)
-        if not process.output.closed.done():
+        if not process.said_all.done():
             # The last words are in the pipe; a grandchild may hold it open, so there is an end to waiting.
-            await asyncio.wait([process.output.closed], timeout=0.2)
+            await asyncio.wait([process.said_all], timeout=0.2)
         self._bury(self._death(reason))
         self._channel.close()
         process.release()
 
-    async def _wait_exit(self, process: Process) -> None:
+    async def _wait_exit(self, process: Handle) -> None:
         if not process.exited.done():
             await asyncio.wait([process.exited], timeout=self._spec.stop_timeout)
 
@@ -247,7 +246,7 @@ class Worker(asyncio.BufferedProtocol):
 
     def output(self) -> str:
         """The last lines the process wrote, without the LM's key."""
-        text = self.process.output.tail() if self.process else ""
+        text = self.process.tail() if self.process else ""
         key = (self._hello["lm"] or {}).get("api_key")
         return text.replace(key, "***") if key else text
 

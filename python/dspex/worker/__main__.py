@@ -17,6 +17,11 @@ def main() -> None:
             from dspex.worker.server import serve
 
             serve(descriptors)
+        case ["dial", host, port]:
+            from dspex.worker.dial import Invitation, dial
+
+            # The token comes by a pipe: command lines and environments can be read by others.
+            dial(Invitation(host, int(port), sys.stdin.buffer.read(32)))
         case ["zygote", parent, control, lifeline]:
             die_with_parent(int(parent))
 
@@ -24,7 +29,7 @@ def main() -> None:
 
             run(int(control), int(lifeline))
         case _:
-            sys.exit("a pool starts this: python -m dspex.worker worker|zygote PARENT DESCRIPTOR...")
+            sys.exit("a pool starts this: python -m dspex.worker worker|zygote|dial ...")
 
 
 if __name__ == "__main__":

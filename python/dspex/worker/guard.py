@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import select
 import signal
+import stat
 import struct
 import sys
 import threading
@@ -74,10 +74,15 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: The process id of the process that did.
     """
-    if sys.platform == "linux":
+    if _ropes_of_the_kernel():
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the signal was armed
         os._exit(1)
+
+
+def _ropes_of_the_kernel() -> bool:
+    """Whether the two that need Linux are to be used. Tests do without, to prove the third."""
+    return sys.platform == "linux" and not os.environ.get("DSPEX_TEST_THREAD_ROPE_ONLY")
 
 
 def kill_group(pid: int) -> None:
@@ -93,9 +98,14 @@ def kill_group(pid: int) -> None:
 
 
 def kill_on_hangup(lifeline: int) -> None:
-    """Have the kernel kill this process when the other end of a pipe closes (Linux; nothing elsewhere)."""
-    if sys.platform != "linux":
+    """Have the kernel kill this process when the other end of a pipe closes (Linux; nothing elsewhere).
+
+    A lifeline that is a socket has only the thread: the signal would tell of room to write, too.
+    """
+    if not _ropes_of_the_kernel() or not stat.S_ISFIFO(os.fstat(lifeline).st_mode):
         return
+    import fcntl
+
     # Nobody writes to the lifeline, so the only event that can ever signal is its end.
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
