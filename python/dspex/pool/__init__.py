@@ -12,6 +12,7 @@ from dspex.pool.events import PoolEvent
 from dspex.pool.launch import LocalProcesses
 from dspex.pool.lifecycle import State
 from dspex.pool.pool import Pool, PoolStatus, WorkerStatus
+from dspex.pool.settings import load_pools
 from dspex.pool.spec import PoolSpec
 from dspex.pool.sync import SyncPool
 
@@ -28,4 +29,5 @@ __all__ = [
     "SyncPool",
     "WorkerStatus",
     "describe_tool",
+    "load_pools",
 ]

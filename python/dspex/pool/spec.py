@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from dspex.errors import ConfigError
 from dspex.pool.policy import Recycling
 
-__all__ = ["PoolSpec"]
+__all__ = ["PoolSpec", "did_you_mean"]
 
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -143,6 +145,17 @@ class PoolSpec(BaseModel):
         return cls(**{"name": "neural", "workers": 1, **own, **settings})
 
     @classmethod
+    def load(cls, path: str | os.PathLike[str], name: str) -> PoolSpec:
+        """The settings in the table `[pool.<name>]` of a TOML file; see `dspex.pool.load_pools`.
+
+        Raises:
+            ConfigError: If there is no such table, or anything in the file's pools is wrong.
+        """
+        from dspex.pool.settings import load_pool
+
+        return load_pool(path, name)
+
+    @classmethod
     def allowed(cls, setting: str) -> str:
         """What `setting` may be, as a sentence."""
         schema = cls.model_json_schema()["properties"][setting]
@@ -184,12 +197,19 @@ def _describe(schema: dict[str, Any]) -> str:
 _KNOWN: Final = tuple(PoolSpec.model_fields)
 
 
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """A question with the known name that is nearest to `given`, or nothing."""
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
 def _config_error(name: Any, err: ValidationError) -> ConfigError:
     problems = err.errors(include_url=False, include_context=False)
     first = problems[0]
     path = ".".join(["pool", str(name or "general"), *map(str, first["loc"])])
     if first["type"] == "extra_forbidden":
-        message, hint = f"{path}: there is no such setting", f"the settings are: {', '.join(_KNOWN)}"
+        message = f"{path}: there is no such setting"
+        hint = did_you_mean(str(first["loc"][-1]), _KNOWN) + f"the settings are: {', '.join(_KNOWN)}"
     elif first["loc"] == ("env",) or first["loc"][:1] == ("env",):
         # The value may be a secret.
         message, hint = f"{path}: {first['msg'].lower()}", "environment variables are text"

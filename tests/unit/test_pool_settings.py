@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dspex.errors import ConfigError
+from dspex.pool import PoolSpec, load_pools
+
+EVERYTHING = """
+title = "what others keep in the file is theirs"
+
+[pool.answers]
+workers = 3
+max_workers = 5
+start_timeout = 20
+preload = ["json", "decimal"]
+[pool.answers.env]
+TOKENIZERS_PARALLELISM = "false"
+
+[pool.reports]
+preset = "optimizer"
+call_timeout = 100.5
+
+[pool.plain]
+"""
+
+
+def write(folder: Path, text: str, name: str = "service.toml") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def test_a_file_has_many_pools_and_each_is_what_keyword_arguments_make(tmp_path: Path) -> None:
+    file = write(tmp_path, EVERYTHING)
+    answers = PoolSpec(
+        name="answers",
+        workers=3,
+        max_workers=5,
+        start_timeout=20,
+        preload=("json", "decimal"),
+        env={"TOKENIZERS_PARALLELISM": "false"},
+    )
+    assert load_pools(file) == {
+        "answers": answers,
+        "reports": PoolSpec.optimizer(name="reports", call_timeout=100.5),
+        "plain": PoolSpec(name="plain"),
+    }
+    assert list(load_pools(str(file))) == ["answers", "reports", "plain"]
+    assert PoolSpec.load(file, "answers") == answers
+
+
+def test_a_file_without_pools_has_none(tmp_path: Path) -> None:
+    assert load_pools(write(tmp_path, "[lm]\nmodel = 'x'\n")) == {}
+
+
+def test_in_a_pyproject_the_tables_are_the_tools(tmp_path: Path) -> None:
+    text = "[pool.not_ours]\nanything = 1\n[tool.dspex.pool.answers]\nworkers = 1\n"
+    assert load_pools(write(tmp_path, text, "pyproject.toml")) == {
+        "answers": PoolSpec(name="answers", workers=1)
+    }
+
+
+def test_an_interpreter_is_looked_for_beside_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "python").symlink_to(sys.executable)
+    file = write(tmp_path, '[pool.other]\npython = "venv/python"\n')
+    monkeypatch.chdir("/")
+    assert PoolSpec.load(file, "other").python == str(tmp_path / "venv" / "python")
+    absolute = write(tmp_path, f'[pool.other]\npython = "{sys.executable}"\n')
+    assert PoolSpec.load(absolute, "other").python == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message", "hint"),
+    [
+        ("[pool.reports]\nworkers = 0", "pool.reports.workers", "0 is refused", "from 1 to 1024"),
+        ("[pool.reports]\nworkers = '2'", "pool.reports.workers", "'2' is refused", "a whole number"),
+        ("[pool.reports]\nworker = 2", "pool.reports.worker", "no such setting", "did you mean 'workers'?"),
+        ("[pool.reports]\nxyzzy = 2", "pool.reports.xyzzy", "no such setting", "the settings are: name"),
+        ("[pool.reports]\nstart = 'fork'", "pool.reports.start", "'fork' is refused", "one of 'auto'"),
+        ("[pool.reports]\nenv = { A = 1 }", "pool.reports.env.A", "string", "environment variables are text"),
+        ("[pool.reports]\npreset = 'optimise'", "pool.reports.preset", "'optimise'", "did you mean 'optim"),
+        ("[pool.reports]\npreset = 3", "pool.reports.preset", "3 is refused", "one of 'general'"),
+        ("[pool.reports]\nname = 'b'", "pool.reports.name", "the name of its table", "leave it out"),
+        ("[pool.'a b']\nworkers = 1", "pool.a b.name", "'a b' is refused", "that matches"),
+        ("[pool]\nworkers = 1", "pool.workers", "is not a table", "[pool.reports]"),
+        ("pool = 3", "pool", "is not a table", "[pool.reports]"),
+        ("[pool.b]\n[pool.reports]\nqueue = -1\nnice = 20", "pool.reports.queue", "-1", "also wrong: nice"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused_with_file_path_and_what_is_allowed(
+    tmp_path: Path, text: str, path: str, message: str, hint: str
+) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as refused:
+        load_pools(file)
+    error = refused.value
+    assert (error.code, error.file, error.path) == ("bad-pool-setting", str(file), path)
+    assert error.message.startswith(f"{file}: {path}")
+    assert message in error.message
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        (None, "no-settings-file", "No such file"),
+        (b"\xff\xfe", "no-settings-file", "utf-8"),
+        (b"[pool.a\n", "bad-settings-file", "line 1"),
+        (b"[pool.a]\n[pool.a]\n", "bad-settings-file", "twice"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_so(
+    tmp_path: Path, content: bytes | None, code: str, says: str
+) -> None:
+    file = tmp_path / "service.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        load_pools(file)
+    assert refused.value.code == code
+    assert says in refused.value.message
+
+
+def test_a_pool_that_is_not_there_is_asked_for_by_a_name_that_is(tmp_path: Path) -> None:
+    file = write(tmp_path, EVERYTHING)
+    with pytest.raises(ConfigError) as refused:
+        PoolSpec.load(file, "report")
+    assert refused.value.code == "no-such-pool"
+    assert refused.value.hint == "did you mean 'reports'? it has: answers, reports, plain"
+
+
+def test_no_value_of_an_environment_variable_is_in_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path, "[pool.a]\nenv = { KEY = ['sk-secret'] }\nworkers = 0")
+    with pytest.raises(ConfigError) as refused:
+        load_pools(file)
+    details: dict[str, Any] = refused.value.to_dict()
+    assert "sk-secret" not in str(refused.value) + str(details)
