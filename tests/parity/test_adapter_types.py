@@ -12,11 +12,17 @@ from typing import Any
 import dspy
 import pydantic
 import pytest
-from tests.parity.versions import REFUSALS
+from dspy import experimental
+from dspy.adapters.types.tool import ToolCallResults
+from dspy.experimental import Citations, Document
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic.errors import PydanticInvalidForJsonSchema
+from tests.parity.versions import NEWER_THAN_33, REFUSALS
 from typing_extensions import TypedDict
 
 import dspex
-from dspex.errors import ReplyError
+from dspex.errors import ReplyError, SignatureError
 
 ADAPTERS = [
     pytest.param(dspy.ChatAdapter(), dspex.ChatAdapter(parsing="dspy"), id="chat"),
@@ -67,8 +73,25 @@ def tool(city: str, days: int = 1) -> str:
     return f"{city} {days}"
 
 
-IMAGE = dspy.Image(url="data:image/png;base64,AAAA")
+IMAGE_URL = "data:image/png;base64,AAAA"
+IMAGE = dspy.Image(url=IMAGE_URL)
 CALLS = dspy.ToolCalls.from_dict_list([{"name": "tool", "args": {"city": "Paris"}}])
+
+DOCUMENT = Document(data='The "sky" is <blue>.', title="T", context="c")
+CITED = Citations.from_dict_list(
+    [
+        {
+            "cited_text": "é",
+            "document_index": 0,
+            "start_char_index": 0,
+            "end_char_index": 1,
+            "supported_text": "s",
+        }
+    ]
+)
+RESULTS = ToolCallResults.model_validate(
+    {"tool_call_results": [{"call_id": "c1", "name": "tool", "value": {"t": [1, IMAGE_URL]}}]}
+)
 
 START, END = "<<CUSTOM-TYPE-START-IDENTIFIER>>", "<<CUSTOM-TYPE-END-IDENTIFIER>>"
 
@@ -87,12 +110,14 @@ TYPES: dict[str, Any] = {
     "Code": dspy.Code,
     "Java": dspy.Code["java"],
     "Reasoning": dspy.Reasoning,
+    "ToolCallResults": ToolCallResults,
     "History": dspy.History,
+    "Document": Document,
+    "Citations": Citations,
     "date": datetime.date,
 }
-
-READ_FROM_TEXT = sorted(TYPES.keys() - {"Audio", "File", "Image", "Tool"})
-"""Types that do not fetch or open what a reply names."""
+if NEWER_THAN_33:
+    TYPES |= {"Choice": experimental.Choice["yes", "no"], "Score": experimental.Score}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "image": ("image: Image, q -> a", {"image": IMAGE, "q": "What?"}),
@@ -103,6 +128,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "file": ("file: File -> a", {"file": dspy.File(file_id="f1", filename="n.pdf")}),
     "own type": ("s: Shout, l: list[Shout] -> t: Shout", {"s": Shout(text="a"), "l": [Shout(text="b")]}),
     "tools": ("tools: list[Tool], q -> calls: ToolCalls", {"tools": [dspy.Tool(tool)], "q": "?"}),
+    "documents": ("docs: list[Document], one: Document, q -> a, sources: Citations", {
+        "docs": [DOCUMENT, Document(data="plain")], "one": DOCUMENT, "q": "?"
+    }),
+    "citations": ("sources: Citations, q -> more: Citations, d: Document", {"sources": CITED, "q": "?"}),
+    "results": ("results: ToolCallResults, q -> a", {"results": RESULTS, "q": "?"}),
+    "nothing given": ("image: Optional[Image], file: Optional[File], q -> a", {"image": None, "q": "?"}),
+    "types in types": ("all: dict[str, list[Image]], pair: tuple[Image, str], q -> a", {
+        "all": {"k": [IMAGE], "none": []}, "pair": (IMAGE, "x"), "q": "?"
+    }),
     "code": ("code: Code, java: Java -> fixed: Java", {"code": dspy.Code(code="x = 1\n"), "java": "int x;"}),
     "reasoning": ("q -> reasoning: Reasoning, a", {"q": "?"}),
     "models": ("p: Point, l: list[Tree] -> t: Tree, r: Row, ps: list[Point], o: Optional[Point]", {
@@ -169,6 +203,19 @@ def test_a_default_is_each_replys_own() -> None:
     assert adapter.parse(Described, reply) == {"a": "yes", "b": [], "c": None, "d": {"k": []}}
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+def test_turns_and_demos_with_dspys_types_are_dspys(theirs: Any, ours: Any, case: str) -> None:
+    source, inputs = CASES[case]
+    their_signature, our_signature = signatures(f"history: History, {source}")
+    # What is an input here may be an output there: every type on both sides.
+    values = {**inputs, **dict(zip(their_signature.output_fields, inputs.values(), strict=False))}
+    demos = [{**values, "history": dspy.History(messages=[])}, values]
+    turns = [values, inputs, {**inputs, **dict.fromkeys(their_signature.output_fields)}]
+    now = {**inputs, "history": dspy.History(messages=turns)}
+    assert ours.format(our_signature, demos, now) == theirs.format(their_signature, demos, now)
+
+
 TURNS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "plain": [{"q": "one", "a": "1"}, {"q": "two", "a": 2}],
@@ -224,16 +271,85 @@ REPLIES: dict[str, list[str]] = json.loads(
 )
 
 
-@pytest.mark.parametrize("name", [*READ_FROM_TEXT, "list[Point]", "Optional[Tree]", "dict[str, Point]"])
-@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
-def test_replies_of_dspys_types_are_read_as_dspy_reads_them(theirs: Any, ours: Any, name: str) -> None:
-    their_signature, our_signature = signatures(f"q -> a: {name}")
-    replies = [
-        reply.format(value) for value in REPLIES["values"] for reply in ("[[ ## a ## ]]\n{}", '{{"a": {}}}')
-    ]
-    replies += [f"<a>{value}</a>" for value in REPLIES["values"] + REPLIES["elements"]]
+IN_OTHERS = ["list[{}]", "Optional[{}]", "dict[str, {}]"]
 
-    # An enum and a value that cannot be hashed: DSPy lets the TypeError through.
+
+def replies_of(value: str) -> list[str]:
+    return [f"[[ ## a ## ]]\n{value}", f'{{"a": {value}}}', f"<a>{value}</a>"]
+
+
+def assert_read_alike(theirs: Any, ours: Any, name: str, replies: list[str]) -> None:
+    their_signature, our_signature = signatures(f"q -> a: {name}")
+    # DSPy lets through what a type raises that is no ValueError.
     expected = [outcome(partial(theirs.parse, their_signature, r), *REFUSALS, TypeError) for r in replies]
     got = [outcome(partial(ours.parse, our_signature, r), ReplyError) for r in replies]
     assert dict(zip(replies, got, strict=True)) == dict(zip(replies, expected, strict=True))
+    # Tolerance refuses with the same class, and reads no less.
+    loose = type(ours)()
+    for reply, (kind, _) in zip(replies, expected, strict=True):
+        assert outcome(partial(loose.parse, our_signature, reply), ReplyError)[0] in (kind, "value")
+
+
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+def test_no_prompt_asks_for_a_tool(theirs: Any, ours: Any) -> None:
+    their_signature, our_signature = signatures("q -> a: Tool")
+    with pytest.raises(PydanticInvalidForJsonSchema):
+        theirs.format(their_signature, [], {"q": "?"})
+    with pytest.raises(SignatureError) as caught:
+        ours.format(our_signature, [], {"q": "?"})
+    assert caught.value.code == "no-json-schema"
+
+
+READ = sorted(TYPES.keys() - {"Tool"})
+"""What a model can be asked for."""
+
+
+@pytest.mark.parametrize("name", [*READ, "list[Point]", "Optional[Tree]", "dict[str, Point]"])
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+def test_replies_of_dspys_types_are_read_as_dspy_reads_them(theirs: Any, ours: Any, name: str) -> None:
+    replies = [reply for value in REPLIES["values"] for reply in replies_of(value)]
+    assert_read_alike(theirs, ours, name, replies + [f"<a>{value}</a>" for value in REPLIES["elements"]])
+
+
+# What DSPy's types are made of; no path and no address is real.
+PARTS = st.sampled_from(REPLIES["keys"])
+LEAVES = st.sampled_from(REPLIES["strings"]) | st.integers(-1, 2) | st.booleans() | st.none()
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(PARTS, inner, max_size=4),
+    max_leaves=6,
+)
+
+
+def elements(value: Any) -> str:
+    """The value in XML."""
+    if isinstance(value, dict):
+        return "".join(f"<{name}>{elements(item)}</{name}>" for name, item in value.items())
+    if isinstance(value, list):
+        return "".join(f"<item>{elements(item)}</item>" for item in value)
+    return str(value)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a reply made somebody fetch something")
+
+    monkeypatch.setattr("requests.sessions.Session.request", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+@settings(settings.default, max_examples=settings.default.max_examples // 30)
+@given(data=st.data())
+def test_any_reply_for_a_type_of_dspys_is_read_as_dspy_reads_it(
+    theirs: Any, ours: Any, name: str, data: st.DataObject
+) -> None:
+    form = data.draw(st.sampled_from(["{}", "{}", *IN_OTHERS]))
+    value = data.draw(NESTED | st.dictionaries(PARTS, LEAVES, max_size=4))
+    text = json.dumps(value, ensure_ascii=False)
+    replies = [*replies_of(text), *replies_of(json.dumps(text)), f"<a>{elements(value)}</a>"]
+    if isinstance(value, str):
+        replies += replies_of(value)
+    assert_read_alike(theirs, ours, form.format(name), replies)

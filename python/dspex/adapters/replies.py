@@ -47,6 +47,9 @@ def parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
         return _parse_value(value, annotation, dialect)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except TypeError as error:
+        # So a type of DSPy's may refuse a value.
+        raise ValueError(f"TypeError: {error}") from error
 
 
 def _parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:

@@ -6,7 +6,7 @@ use dspex_core::prompt::Layout;
 use dspex_core::response::{Reading, Value, read_json, read_text, read_xml, repair, sections};
 use dspex_core::signature::Default;
 use jiter::JsonValue;
-use pyo3::exceptions::{PyException, PySyntaxError, PyValueError};
+use pyo3::exceptions::{PyException, PySyntaxError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule, PyString};
@@ -326,13 +326,14 @@ impl<'a, 'py> Reader<'a, 'py> {
         read.map_err(|error| self.wrong_value(place, error))
     }
 
-    /// The error for a value that is none of its type; any other error as it is.
+    /// The error for a value that is none of its type; any other error as it is. Types of DSPy's say so with a
+    /// `TypeError` too.
     fn wrong_value(&self, place: usize, error: PyErr) -> PyErr {
         let py = self.reply.py();
         let refuses = if self.plan.compiled.dialect().any_error_refuses {
             error.is_instance_of::<PyException>(py)
         } else {
-            error.is_instance_of::<PyValueError>(py)
+            error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py)
         };
         if !refuses {
             return error;
