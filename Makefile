@@ -78,6 +78,7 @@ format: build ## format all code in place
 
 .PHONY: bench-pool
 bench-pool: build ## worker pools beside their peers, as ratios of one run (ARGS="quick no_op")
+	@$(BIN)/python -m pip install -q --group peers || echo 'Ray cannot be had here: it is left out'
 	$(BIN)/python benches/bench_pool.py $(ARGS)
 
 .PHONY: test-ray
