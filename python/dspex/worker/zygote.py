@@ -22,6 +22,8 @@ import select
 import signal
 import socket
 import sys
+import threading
+import time
 from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
@@ -32,6 +34,9 @@ from dspex.worker.hello import check_versions, import_preload, prepare_interpret
 __all__ = ["run"]
 
 _REHEARSALS: Final = 10
+
+_LEAVING: Final = 0.5
+"""Seconds in which a thread that has ended leaves the kernel's list."""
 
 _LATE_IMPORTS: Final = ("dspy.clients.costs", "dspy._vendor.lm15.cloud.hosts")
 """What DSPy imports in the middle of a first call over HTTP, which a zygote cannot make."""
@@ -195,12 +200,10 @@ def _check_threads(cause: str) -> None:
     Raises:
         WorkerStartError: If there are others; `cause` is to blame.
     """
-    try:
-        count = len(os.listdir("/proc/self/task"))
-    except OSError:
-        import threading
-
-        count = threading.active_count()
+    # A thread that was joined has done with Python, but the kernel may list it for a moment still.
+    patience = time.monotonic() + _LEAVING
+    while (count := _count_threads()) > 1 and time.monotonic() < patience:
+        time.sleep(0.001)
     if count > 1:
         raise WorkerStartError(
             f"importing {cause} left {count - 1} thread(s) running: a process that has them cannot be forked",
@@ -209,3 +212,10 @@ def _check_threads(cause: str) -> None:
             module=cause,
             threads=count - 1,
         )
+
+
+def _count_threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()
