@@ -206,3 +206,26 @@ async def wait_and_tell(path: str) -> None:
 
 def stop_iterating() -> None:
     raise StopIteration("no more")
+
+
+def loaded(module: str) -> bool:
+    return module in sys.modules
+
+
+async def meet(count: int) -> int:
+    """Answer when that many threads of the default executor wait for each other, and never with fewer."""
+    barrier = threading.Barrier(count)
+    met = await asyncio.gather(*(asyncio.to_thread(barrier.wait) for _ in range(count)))
+    return len(met)
+
+
+def descriptors(pid: int | None = None) -> list[str]:
+    """What the descriptors of a process are: this one's, or another's."""
+    folder = f"/proc/{pid or os.getpid()}/fd"
+    found = []
+    for number in os.listdir(folder):
+        try:
+            found.append(os.readlink(f"{folder}/{number}"))
+        except FileNotFoundError:  # the one that listed
+            continue
+    return found

@@ -29,10 +29,11 @@ own modules allow; a program that keeps something of a call on `self` needs a po
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -94,16 +95,16 @@ class Modules:
             SignatureError: If DSPy cannot read the signature.
             ConfigError: If the adapter or the class is unknown, or there is no LM.
         """
-        run = self.prepare(payload)
-        with dspy.context(**run.settings), dspy.track_usage() as usage:
+        with self.ready(payload) as run, dspy.context(**run.settings), dspy.track_usage() as usage:
             if hasattr(run.module, "aforward"):
                 result = await run.module.acall(**run.inputs)
             else:
                 result = await in_thread(self._threads, functools.partial(run.module, **run.inputs))
         return run.answer(result, usage)
 
-    def prepare(self, payload: Mapping[str, Any]) -> Run:
-        """What a payload asks for, made ready; raises what `answer` does."""
+    @contextlib.contextmanager
+    def ready(self, payload: Mapping[str, Any]) -> Iterator[Run]:
+        """What a payload asks for, made ready; raises what `answer` does. Its LM is lent for as long."""
         started = time.perf_counter()
         module = self._module(payload)
         adapter = adapters.make(payload)
@@ -117,13 +118,17 @@ class Modules:
             }
         if "feeds" in payload:
             inputs.update(feeds_of(payload))
+        lm = self._models.get(payload.get("lm"))
         settings = {
-            "lm": self._models.get(payload.get("lm")),
+            "lm": lm,
             "adapter": adapter,
             "callbacks": [*dspy.settings.callbacks, watch],
             "trace": None,
         }
-        return Run(module, inputs, settings, watch, started)
+        try:
+            yield Run(module, inputs, settings, watch, started)
+        finally:
+            self._models.give_back(lm)
 
     def _module(self, payload: Mapping[str, Any]) -> dspy.Module:
         key = self._codec.encode([payload.get(name) for name in _CONTENT])

@@ -54,29 +54,28 @@ async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerat
         ConfigError: If a field to stream, or the provider of messages, is none.
         DspexError: As `Modules.answer`.
     """
-    run = modules.prepare(payload)
     wish = payload.get("stream") or {}
     parts: asyncio.Queue[Any] = asyncio.Queue()
     status = _Status(_provider(wish.get("status")), parts.put_nowait)
-    settings = {**run.settings, "callbacks": [*run.settings["callbacks"], status]}
-    with dspy.context(**settings), dspy.track_usage() as usage:
+    with modules.ready(payload) as run, dspy.track_usage() as usage:
+        settings = {**run.settings, "callbacks": [*run.settings["callbacks"], status]}
         program = run.module if hasattr(run.module, "aforward") else _Threaded(run.module)
-        source = streamify(
-            program, stream_listeners=_listeners(run.module, wish.get("fields")), is_async_program=True
-        )
-        async for part in _merged(source(**run.inputs), parts):
-            if isinstance(part, StreamResponse):
-                yield {
-                    "type": "chunk",
-                    "predictor": part.predict_name,
-                    "field": part.signature_field_name,
-                    "text": part.chunk,
-                    "last": part.is_last_chunk,
-                }
-            elif isinstance(part, str):
-                yield {"type": "status", "text": part}
-            elif isinstance(part, dspy.Prediction):
-                yield {"type": "prediction", **run.answer(part, usage)}
+        listeners = _listeners(run.module, wish.get("fields"))
+        with dspy.context(**settings):
+            source = streamify(program, stream_listeners=listeners, is_async_program=True)
+            async for part in _merged(source(**run.inputs), parts):
+                if isinstance(part, StreamResponse):
+                    yield {
+                        "type": "chunk",
+                        "predictor": part.predict_name,
+                        "field": part.signature_field_name,
+                        "text": part.chunk,
+                        "last": part.is_last_chunk,
+                    }
+                elif isinstance(part, str):
+                    yield {"type": "status", "text": part}
+                elif isinstance(part, dspy.Prediction):
+                    yield {"type": "prediction", **run.answer(part, usage)}
 
 
 async def _merged(source: AsyncGenerator[Any, None], parts: asyncio.Queue[Any]) -> AsyncIterator[Any]:

@@ -38,6 +38,8 @@ _REHEARSALS: Final = 10
 _LEAVING: Final = 0.5
 """Seconds in which a thread that has ended leaves the kernel's list."""
 
+_GATEWAYS: Final = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
+
 _LATE_IMPORTS: Final = ("dspy.clients.costs", "dspy._vendor.lm15.cloud.hosts")
 """What DSPy imports in the middle of a first call over HTTP, which a zygote cannot make."""
 
@@ -185,8 +187,11 @@ def _rehearse() -> None:
                 await ask.acall(question="is it warm?", **{f"context{number}": ["yes"]})
 
     asyncio.run(predict())  # it joins the threads it started
-    # DSPy asks its catalogue of models before a model's first call, 16 MB that all workers can share.
+    # DSPy asks its catalogue of models before a model's first call, 16 MB that all workers can share. With
+    # a gateway's address in the environment it would ask litellm, which most workers never need: see `lm`.
+    gateways = {name: os.environ.pop(name) for name in _GATEWAYS if name in os.environ}
     _ = dspy.LM("openai/gpt-4o-mini", api_key="none", cache=False).supported_params
+    os.environ.update(gateways)
     for module in _LATE_IMPORTS:
         with contextlib.suppress(
             ImportError
