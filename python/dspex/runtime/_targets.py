@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
+from dspex.adapters.plain import foreign_of, pack, unpack
 from dspex.errors import DeadlineExceeded, DspexError, ReplyError
 from dspex.lm import LMRequest
 from dspex.pool import Pool
@@ -15,6 +16,7 @@ from dspex.prediction import Prediction, Repair
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
+    from dspex.adapters.plain import Foreign
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
     from dspex.router import Operation
@@ -103,13 +105,15 @@ class PoolTarget:
             # The log and the refusal are this process's, so the values are looked at here, by the code that
             # does it natively: some microseconds beside the worker's hundreds.
             adapter.compile(operation.signature).render(operation.inputs, operation.demos)
+        foreign = foreign_of(operation.signature)
+        payload = _payload(operation, adapter, foreign)
         pool = await self._open(timeout)
         left = timeout - (time.perf_counter() - begun)
-        payload = _payload(operation, adapter)
         answer = await pool.call("predict", payload, timeout=max(left, SHORTEST_SECONDS))
         timings = {**answer["timings"], "total": time.perf_counter() - begun}
         repairs = [Repair(*repair) for repair in answer.get("repairs", ())]
-        return Prediction(answer["completions"], usage=answer["usage"], timings=timings, repairs=repairs)
+        rows = [_typed(row, payload, foreign) for row in answer["completions"]]
+        return Prediction(rows, usage=answer["usage"], timings=timings, repairs=repairs)
 
     @property
     def pool(self) -> Pool | None:
@@ -189,9 +193,9 @@ def _adapter(operation: Operation, default: Adapter) -> Adapter:
     return adapter if operation.parsing is None else adapter.with_parsing(operation.parsing)
 
 
-def _payload(operation: Operation, adapter: Adapter) -> dict[str, Any]:
+def _payload(operation: Operation, adapter: Adapter, foreign: Foreign) -> dict[str, Any]:
     signature = operation.signature
-    return {
+    payload: dict[str, Any] = {
         "signature": signature.text,
         "instructions": signature.instructions,
         "fields": {name: texts for name, field in signature.fields.items() if (texts := _texts(field))},
@@ -202,6 +206,21 @@ def _payload(operation: Operation, adapter: Adapter) -> dict[str, Any]:
         "parsing": adapter.parsing,
         "markers": adapter.markers,
     }
+    if foreign.fields:
+        inputs, typed = pack(payload["inputs"], foreign.fields)
+        demos = [pack(demo, foreign.fields) for demo in payload["demos"]]
+        outputs = [name for name in foreign.fields if name in signature.output_fields]
+        payload |= {"inputs": inputs, "demos": [demo for demo, _ in demos], "types": dict(foreign.paths)}
+        payload["typed"] = {"inputs": typed, "demos": [names for _, names in demos], "outputs": outputs}
+    return payload
+
+
+def _typed(row: dict[str, Any], payload: Mapping[str, Any], foreign: Foreign) -> dict[str, Any]:
+    """The fields of a worker's answer, with values of the types that the wire does not carry."""
+    for name in payload.get("typed", {}).get("outputs", ()):
+        if name in row:
+            row[name] = unpack(row[name], foreign.fields[name])
+    return row
 
 
 def _texts(field: Field) -> dict[str, str]:

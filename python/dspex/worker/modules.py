@@ -4,6 +4,7 @@ The payload::
 
     {"class":        "dspy.ChainOfThought",       # or "my_app.rag:RAG"; left out: "dspy.Predict"
      "signature":    "question, context: list[str] -> answer: str",   # what DSPy's parser reads
+     "types":        {"Point": "my_app.types:Point"},                 # names in it that DSPy does not know
      "instructions": "..." or None,               # None: DSPy's default
      "fields":       {"answer": {"desc": "one word"}},                # over what the text gave
      "args":         {"max_iters": 5},            # more for the class's constructor
@@ -15,6 +16,8 @@ The payload::
      "adapter":      "chat" | "json" | "xml",
      "parsing":      "tolerant" | "dspy",          # left out: DSPy's adapter as it is (`adapters`)
      "markers":      "escape",                    # any other policy is the service's business
+     "typed":        {"inputs": ["place"], "demos": [[]], "outputs": ["point"]},   # whose values are of
+                                                  # types that the wire does not carry (`adapters.plain`)
      "lm":           {...}}                       # over the pool's LM settings
 
 and the answer::
@@ -33,13 +36,15 @@ import contextlib
 import functools
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 import dspy
 
-from dspex.errors import ConfigError, SignatureError
+from dspex.adapters.plain import to_plain, unpack
+from dspex.errors import ConfigError, InputError, SignatureError
+from dspex.signature import Signature
 from dspex.wire import MessagePack
 from dspex.worker import adapters
 from dspex.worker.feeds import feeds_of
@@ -52,7 +57,7 @@ __all__ = ["Modules", "Run"]
 _MAX_MODULES: Final = 1024
 """Modules kept: a signature costs DSPy about a millisecond, a service has few, and memory is bounded."""
 
-_CONTENT: Final = ("class", "signature", "instructions", "fields", "args", "tools", "state")
+_CONTENT: Final = ("class", "signature", "types", "instructions", "fields", "args", "tools", "state")
 """What makes a module; the rest of a payload is the call's."""
 
 
@@ -64,10 +69,14 @@ class Run(NamedTuple):
     settings: dict[str, Any]
     watch: LMWatch
     started: float
+    typed_outputs: tuple[str, ...]
 
     def answer(self, result: Any, usage: Any) -> dict[str, Any]:
         """What is sent back for what the module gave, and for what DSPy's tracker counted."""
-        answer = {"completions": _rows(result), "usage": _sum(usage.get_total_tokens())}
+        rows = _rows(result)
+        for row in rows:
+            row |= {name: to_plain(row[name]) for name in self.typed_outputs if name in row}
+        answer = {"completions": rows, "usage": _sum(usage.get_total_tokens())}
         adapter = self.settings["adapter"]
         if isinstance(adapter, adapters.Reading) and adapter.repairs:
             answer["repairs"] = [tuple(repair) for repair in adapter.repairs]
@@ -110,9 +119,15 @@ class Modules:
         adapter = adapters.make(payload)
         watch = LMWatch()
         inputs = dict(payload["inputs"])
+        typed = payload.get("typed") or {}
         if isinstance(module, dspy.Predict):
+            demos = list(payload.get("demos") or ())
+            if typed:
+                inputs = _made_again(inputs, typed["inputs"], module.signature)
+                names = zip(demos, typed["demos"], strict=True)
+                demos = [_made_again(demo, of, module.signature) for demo, of in names]
             inputs = {
-                "demos": list(payload.get("demos") or ()),
+                "demos": demos,
                 "config": payload.get("config") or {},
                 **inputs,
             }
@@ -126,7 +141,7 @@ class Modules:
             "trace": None,
         }
         try:
-            yield Run(module, inputs, settings, watch, started)
+            yield Run(module, inputs, settings, watch, started, tuple(typed.get("outputs", ())))
         finally:
             self._models.give_back(lm)
 
@@ -166,15 +181,28 @@ class Modules:
 
 def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:
     text = payload["signature"]
+    # Names that DSPy does not know: types of the caller's own signature, found by the paths that it gave.
+    types = {name: find(path) for name, path in (payload.get("types") or {}).items()}
     try:
-        signature = dspy.Signature(text, payload.get("instructions"))
+        if types:
+            signature = Signature(text, payload.get("instructions"), types=types).to_dspy()
+        else:
+            signature = dspy.Signature(text, payload.get("instructions"))
         for name, given in (payload.get("fields") or {}).items():
             signature = signature.with_updated_fields(name, **given)
     except (ValueError, TypeError, SyntaxError, KeyError) as err:
         raise SignatureError(
             f"DSPy cannot read the signature: {err}", code="signature-refused-by-dspy", source=text
         ) from err
-    return signature  # type: ignore[no-any-return]  # DSPy has no type hints
+    return signature
+
+
+def _made_again(values: Mapping[str, Any], names: Sequence[str], signature: Any) -> dict[str, Any]:
+    """Values with those of these names as their fields' types."""
+    try:
+        return {**values, **{name: unpack(values[name], signature.fields[name].annotation) for name in names}}
+    except ValueError as error:
+        raise InputError(f"a value is not of its field's type: {error}", code="input-type") from error
 
 
 def _tool(given: Mapping[str, Any]) -> dspy.Tool:
