@@ -44,7 +44,7 @@ demo: build ## answer real questions on both routes and compare them (ARGS="--li
 	@$(BIN)/python docs/examples/demo.py $(ARGS)
 
 .PHONY: test
-test: test-rust test-python ## build and run every test: Rust, Python with coverage, documentation blocks
+test: test-rust test-python parity-33 ## build and run every test: Rust, Python with coverage, documentation, DSPy 3.3
 
 .PHONY: test-rust
 test-rust: ## run the Rust tests
@@ -108,7 +108,7 @@ package-check: ## build wheel and sdist, install each into an empty environment,
 
 .PHONY: clean
 clean: ## remove everything the other targets made
-	rm -rf $(VENV) target dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV33) target dist .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find python -name '*.so' -delete
 
 # --- signatures: what runs longer than a test should ---------------------------------------------------
@@ -135,6 +135,28 @@ coverage: build $(TARPAULIN) ## line coverage of signatures, in Python and in Ru
 .PHONY: parity
 parity: build ## the differential tests against the installed DSPy, with tens of thousands of examples
 	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest -n 2 --timeout 7200 tests/parity
+
+# DSPy 3.3 lives in an environment of its own, with this checkout's sources and the extension that `build` makes.
+VENV33 := .venv33
+BIN33 := $(VENV33)/bin
+# A pool that starts imports DSPy 3.3 anew, for five seconds: of the tests with workers, those that share one.
+# ARGS="tests/integration/test_worker_predict.py tests/integration/test_worker_modules.py" runs more.
+TESTS33 := tests/parity tests/unit/test_dialects.py tests/unit/test_adapters.py tests/unit/test_worker_failures.py \
+	tests/integration/test_runtime.py
+
+$(VENV33)/.deps: pyproject.toml
+	rm -rf $(VENV33)
+	$(PYTHON) -m venv $(VENV33)
+	$(BIN33)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN33)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+		> $(VENV33)/requirements.txt
+	$(BIN33)/python -m pip install -q -r $(VENV33)/requirements.txt 'dspy==3.3.1' --group test
+	@touch $@
+
+.PHONY: parity-33
+parity-33: build $(VENV33)/.deps ## the differential and worker tests with DSPy 3.3 (HYPOTHESIS_PROFILE=parity for more)
+	PYTHONPATH=python HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-brief} \
+		$(BIN33)/python -m pytest -q -n 2 --timeout 7200 $(or $(ARGS),$(TESTS33))
 
 .PHONY: bench
 bench: build ## time dspex beside its peers, and print the ratios (ARGS="benches/bench_signature.py")

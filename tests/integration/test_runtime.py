@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
+from tests.parity.versions import NEWER_THAN_33
 from tests.support.processes import children, until
 
 import dspex
@@ -122,9 +123,11 @@ def test_several_generations_are_one_request_natively_and_one_each_from_dspy(ser
     """A deliberate difference; see docs/dspy_differences.md."""
     (native, python), (ours, *theirs) = both(server, qa, **INPUTS, config={"n": 2})
 
-    assert ours.pop("n") == 2
+    assert ours["n"] == 2
     assert ours["temperature"] == 0.7
-    assert theirs == [ours, ours]
+    once = {name: value for name, value in ours.items() if name != "n"}
+    # DSPy 3.3 asks once too.
+    assert theirs == ([once, once] if NEWER_THAN_33 else [ours])
     assert native.completions == python.completions
     assert len(native.completions) == 2
 
@@ -156,6 +159,8 @@ def test_a_fault_of_the_server_is_the_same_error_on_both_routes_and_the_next_cal
     with pytest.raises(DspexError) as caught:
         qa(**INPUTS, route=route)
 
+    if isinstance(fault, MalformedJSON) and route == "python" and not NEWER_THAN_33:
+        error = LMServerError  # to LiteLLM a server that answers nonsense is one that failed
     assert type(caught.value) is error
     assert len(server.requests) == 1, "a call is not repeated behind its caller's back"
     assert qa(**INPUTS, route=route).answer
@@ -202,7 +207,7 @@ async def test_a_worker_s_death_fails_its_call_by_name_and_the_next_call_works()
         async with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
             qa = dspex.Predict(SIGNATURE)
             call = asyncio.create_task(qa.acall(**INPUTS, route="python"))
-            await until(lambda: server.requests)
+            await until(lambda: server.requests, seconds=30.0)
             (worker,) = runtime.pools()["general"].workers
             os.kill(worker.pid, signal.SIGKILL)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import dspy
 import pytest
+from tests.parity.versions import NEWER_THAN_33
 from tests.support.pools import KEY, Chat, OpenPool
 
 from dspex import errors
@@ -87,7 +88,9 @@ async def test_config_reaches_the_lm_and_every_generation_comes_back(open_pool: 
     answer = await pool.call("predict", {**ASK, "config": {"n": 2, "temperature": 0.9}})
 
     assert sorted(row["answer"] for row in answer["completions"]) == ["blue", "grey"]
-    assert [(body["temperature"], body["max_completion_tokens"]) for body in chat.bodies] == [(0.9, 50)] * 2
+    # DSPy 3.3 asks once, and passes the limit on as it was given.
+    limit, requests = ("max_completion_tokens", 2) if NEWER_THAN_33 else ("max_tokens", 1)
+    assert [(body["temperature"], body[limit]) for body in chat.bodies] == [(0.9, 50)] * requests
     assert answer["usage"]["total_tokens"] > 0
 
 
@@ -164,7 +167,9 @@ async def test_what_the_server_refuses_is_an_lm_error_after_one_attempt(
         await pool.call("predict", ASK)
 
     assert raised.value.status == status
-    assert raised.value.retry_after == (7.0 if status == 429 else raised.value.retry_after)
+    if status == 429:
+        # LiteLLM, which DSPy 3.3 asks through, does not pass the header on.
+        assert raised.value.retry_after == (7.0 if NEWER_THAN_33 else None)
     assert len(chat.bodies) == 1
 
 
@@ -208,7 +213,12 @@ async def test_a_server_that_is_not_there_is_a_connection_error(open_pool: OpenP
         ({"fields": {"nothing": {"desc": "x"}}}, errors.SignatureError, "nothing"),
         ({"adapter": "yaml"}, errors.ConfigError, "chat, json, xml"),
         ({"lm": {"model": None}}, errors.ConfigError, "no language model"),
-        ({"lm": {"num_retries": -1}}, errors.ConfigError, "num_retries"),
+        pytest.param(
+            {"lm": {"num_retries": -1}},
+            errors.ConfigError,
+            "num_retries",
+            marks=pytest.mark.skipif(not NEWER_THAN_33, reason="DSPy 3.3 takes any number of retries"),
+        ),
     ],
 )
 async def test_a_payload_that_is_wrong_gets_one_clear_error(

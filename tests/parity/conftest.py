@@ -1,4 +1,7 @@
-"""How many generated cases the differential tests run: `ci` by default, `parity` for `make parity`."""
+"""How many generated cases the differential tests run.
+
+`ci` by default, `parity` for `make parity`, `brief` for a second version of DSPy (`make parity-33`).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,12 @@ _COMMON = {
     "phases": [Phase.explicit, Phase.generate, Phase.shrink],
 }
 
+settings.register_profile("brief", settings(max_examples=120, **_COMMON))
 settings.register_profile("ci", settings(max_examples=1_500, **_COMMON))
 settings.register_profile("parity", settings(max_examples=25_000, **_COMMON))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-SECONDS = {"ci": 600, "parity": 7_200}
+SECONDS = {"brief": 300, "ci": 600, "parity": 7_200}
 """How long one differential test may take, by profile: thousands of calls of DSPy, on a busy machine."""
 
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
 from tests.parity.test_adapters import thorough
+from tests.parity.versions import NEWER_THAN_33
 
 import dspex
 from dspex.adapters.events import Correction, FieldEnd, FieldStart, PartialValue, TextDelta
@@ -343,6 +344,7 @@ def test_lists_and_mappings_grow() -> None:
 prose = st.lists(st.text("abcé .,\n", min_size=1, max_size=9), min_size=1, max_size=6).map("".join)
 
 
+@pytest.mark.skipif(not NEWER_THAN_33, reason="the listener of DSPy 3.3 lets space around a value through")
 @pytest.mark.parametrize("layout", ["chat", "xml"])
 @settings(settings.default, max_examples=settings.default.max_examples // 10)
 @given(data=st.data())

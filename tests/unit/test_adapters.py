@@ -76,7 +76,7 @@ def test_examples_that_lack_a_field_come_first() -> None:
 
 
 def test_turns_stand_between_examples_and_request() -> None:
-    plan = ChatAdapter().compile("question -> answer")
+    plan = ChatAdapter(dialect="3.4").compile("question -> answer")
     messages = plan.render({"question": "now?"}, history=[{"question": "before?", "answer": "yes"}])
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[1]["content"].startswith("[[ ## question ## ]]\nbefore?\n\nRespond with")

@@ -9,14 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from dspex.dialects import KNOWN, dialect_of
 from dspex.errors import DspexError
 from dspex.pool.pool import Pool
 from dspex.pool.spec import PoolSpec
 
 __all__ = ["Finding", "examine"]
-
-SUPPORTED_DSPY: Final = ("3.4",)
-"""The versions of DSPy whose prompts dspex knows, by their first two numbers."""
 
 _ROUND_TRIPS: Final = 200
 
@@ -113,14 +111,14 @@ def _limits(spec: PoolSpec) -> list[Finding]:
 
 def _versions(versions: dict[str, str]) -> list[Finding]:
     version = versions["dspy"]
-    known = ".".join(version.split(".")[:2]) in SUPPORTED_DSPY
+    known = dialect_of(version) is not None
     return [
         Finding("interpreter", True, f"Python {versions['python']}, dspex {versions['dspex']}"),
         Finding(
             "DSPy",
             known,
             version,
-            "" if known else f"install a version that is supported: {', '.join(SUPPORTED_DSPY)}",
+            "" if known else f"install a version whose prompts dspex knows: {', '.join(KNOWN)}",
         ),
     ]
 

@@ -13,25 +13,32 @@ from dspex.wire import remote_error
 
 __all__ = ["LM_ERRORS", "to_dspex_error"]
 
+_BY_NAME: Final[Mapping[str, type[errors.LMError]]] = {
+    "LMError": errors.LMError,
+    "LMTransportError": errors.LMConnectionError,
+    "LMLockTimeoutError": errors.LMTimeoutError,
+    "LMCollectionLimitError": errors.LMResponseError,
+    "LMConfigurationError": errors.LMRequestError,
+    "LMNotConfiguredError": errors.LMAuthError,
+    "LMUnsupportedFeatureError": errors.LMRequestError,
+    "LMProviderError": errors.LMResponseError,
+    "LMUnexpectedError": errors.LMError,
+    "LMStreamAssemblyError": errors.LMResponseError,
+    "LMAuthError": errors.LMAuthError,
+    "LMBillingError": errors.LMRequestError,
+    "LMRateLimitError": errors.LMRateLimitError,
+    "LMInvalidRequestError": errors.LMRequestError,
+    "ContextWindowExceededError": errors.LMRequestError,
+    "LMUnsupportedModelError": errors.LMRequestError,
+    "LMTimeoutError": errors.LMTimeoutError,
+    "LMServerError": errors.LMServerError,
+}
+
 LM_ERRORS: Final[Mapping[type[foreign.LMError], type[errors.LMError]]] = {
-    foreign.LMError: errors.LMError,
-    foreign.LMTransportError: errors.LMConnectionError,
-    foreign.LMLockTimeoutError: errors.LMTimeoutError,
-    foreign.LMCollectionLimitError: errors.LMResponseError,
-    foreign.LMConfigurationError: errors.LMRequestError,
-    foreign.LMNotConfiguredError: errors.LMAuthError,
-    foreign.LMUnsupportedFeatureError: errors.LMRequestError,
-    foreign.LMProviderError: errors.LMResponseError,
-    foreign.LMUnexpectedError: errors.LMError,
-    foreign.LMStreamAssemblyError: errors.LMResponseError,
-    foreign.LMAuthError: errors.LMAuthError,
-    foreign.LMBillingError: errors.LMRequestError,
-    foreign.LMRateLimitError: errors.LMRateLimitError,
-    foreign.LMInvalidRequestError: errors.LMRequestError,
-    foreign.ContextWindowExceededError: errors.LMRequestError,
-    foreign.LMUnsupportedModelError: errors.LMRequestError,
-    foreign.LMTimeoutError: errors.LMTimeoutError,
-    foreign.LMServerError: errors.LMServerError,
+    # By name, because a version of DSPy need not have them all.
+    getattr(foreign, name): ours
+    for name, ours in _BY_NAME.items()
+    if hasattr(foreign, name)
 }
 """Every LM error of DSPy and what it is here; a class that is not listed is what its parent is."""
 
