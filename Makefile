@@ -142,6 +142,7 @@ BIN33 := $(VENV33)/bin
 # A pool that starts imports DSPy 3.3 anew, for five seconds: of the tests with workers, those that share one.
 # ARGS="tests/integration/test_worker_predict.py tests/integration/test_worker_modules.py" runs more.
 TESTS33 := tests/parity tests/unit/test_dialects.py tests/unit/test_adapters.py tests/unit/test_worker_failures.py \
+	tests/unit/test_cli_diff.py \
 	tests/integration/test_runtime.py
 
 $(VENV33)/.deps: pyproject.toml

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from dspex import __version__
-from dspex.cli import doctor, signature
+from dspex.cli import diff, doctor, signature
 from dspex.errors import DspexError
 
 __all__ = ["main"]
 
-COMMANDS = (signature, doctor)
+COMMANDS = (signature, diff, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

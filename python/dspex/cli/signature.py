@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from dspex.dialects import KNOWN
+
 __all__ = ["add"]
 
 
@@ -19,6 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--adapter", choices=["chat", "json", "xml"], default="chat", help="whose prompt (default: chat)"
     )
+    parser.add_argument("--dialect", choices=KNOWN, help="which DSPy's prompt (default: the installed one's)")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.set_defaults(run=run)
 
@@ -34,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     signature = dspex.Signature(arguments.text, arguments.instructions)
     adapter = {"chat": dspex.ChatAdapter, "json": dspex.JSONAdapter, "xml": dspex.XMLAdapter}[
         arguments.adapter
-    ]()
+    ](dialect=arguments.dialect)
     messages = adapter.format(signature, [], {name: f"{{{name}}}" for name in signature.input_fields})
     if arguments.json:
         print(json.dumps({**signature.describe(), "messages": messages}, ensure_ascii=False, indent=2))
