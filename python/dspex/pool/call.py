@@ -59,10 +59,11 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, deque[Call]] = OrderedDict()
-        self._count = 0
+        self.count = 0
+        """How many wait: `len` of the queue, for those who ask with every call."""
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __iter__(self) -> Iterator[Call]:
         return (call for waiting in self._sessions.values() for call in waiting if call.waiting)
@@ -75,7 +76,7 @@ class FairQueue:
         else:
             waiting.append(call)
         call.waiting = True
-        self._count += 1
+        self.count += 1
 
     def pop(self) -> Call:
         """Take the call whose turn it is.
@@ -92,7 +93,7 @@ class FairQueue:
                 if waiting:
                     self._sessions.move_to_end(session)
                 call.waiting = False
-                self._count -= 1
+                self.count -= 1
                 return call
         raise IndexError("no call waits")
 
@@ -107,6 +108,6 @@ class FairQueue:
         """Let `call` wait no longer. It is only marked, and taken out when its turn comes."""
         if call.waiting:
             call.waiting = False
-            self._count -= 1
-            if not self._count:
+            self.count -= 1
+            if not self.count:
                 self._sessions.clear()

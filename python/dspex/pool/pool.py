@@ -57,6 +57,8 @@ DEADLINES: Final[Mapping[str, float]] = {"interactive": 30.0, "batch": 600.0, "o
 _IDEMPOTENT: Final = frozenset({"echo", "predict"})
 """Operations that may be run again without harm, when the caller does not say."""
 
+_READY: Final = State.READY  # an enum's member costs a look-up, and this is asked for with every call
+
 _WORKER_MARGIN: Final = 0.05
 """Seconds, at most, by which the worker's limit fires before the caller's, to be the one that explains."""
 
@@ -317,9 +319,10 @@ class Pool:
         call = self._submit(op, payload, timeout, session, callbacks, trace)
         call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
         try:
-            return await call.answer
-        finally:
+            return await call.answer  # a call that is answered has been let go of already
+        except BaseException:
             self._let_go(call)
+            raise
 
     async def stream(
         self,
@@ -453,7 +456,7 @@ class Pool:
     ) -> Call:
         """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
         loop = self._check_open()
-        seconds = self.seconds(timeout)
+        seconds = self.spec.call_timeout if timeout is None else self.seconds(timeout)
         outer = outer_call()
         # The call that waits for this one may hold the last place.
         free = self._crew.choose(full=outer is not None)
@@ -465,22 +468,22 @@ class Pool:
                 )
             if self._crew.is_stranded():
                 raise self._crew.refusal()
-        answer: asyncio.Future[Any] = loop.create_future()
-        call = Call(op, payload, answer, loop.time() + seconds, session, callbacks, items)
+        now = loop.time()
+        call = Call(op, payload, asyncio.Future(loop=loop), now + seconds, session, callbacks, items)
         call.trace = current_trace() if trace is None else read_trace(trace)
         if callbacks:
             call.context = copy_context()
         if outer is not None:
             call.deadline = min(call.deadline, outer.deadline)
         self._deadlines.set(call, call.deadline)
-        if free is not None and (outer is not None or not self._queue):
-            self._put(call, free)
+        if free is not None and (outer is not None or not self._queue.count):
+            self._put(call, free, now)
         else:
             self._wait(call)
         return call
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
-        if self._life.state is not State.READY or self._loop is None:
+        if self._life.state is not _READY or self._loop is None:
             raise PoolClosedError(
                 f"pool {self.name!r} is not open: it is {self._life.state.value}",
                 hint="call it between `await pool.start()` and `await pool.aclose()`",
@@ -549,8 +552,8 @@ class Pool:
             )
         return timeout
 
-    def _put(self, call: Call, worker: Worker) -> None:
-        left = call.deadline - asyncio.get_running_loop().time()
+    def _put(self, call: Call, worker: Worker, now: float) -> None:
+        left = call.deadline - now
         try:
             worker.send(call, max(0.001, left - min(_WORKER_MARGIN, left / 10)))
         except WireError as err:
@@ -566,7 +569,7 @@ class Pool:
             worker = self._crew.choose()
             if worker is None:
                 return
-            self._put(self._queue.pop(), worker)
+            self._put(self._queue.pop(), worker, asyncio.get_running_loop().time())
 
     def _overdue(self, call: Call) -> None:
         if not call.answer.done():
@@ -601,9 +604,9 @@ class Pool:
     def freed(self, call: Call) -> None:
         """See `Owner.freed`."""
         self._deadlines.discard(call)
-        if self._queue:
+        if self._queue.count:
             self._dispatch()
-        elif self._crew.size > self.spec.workers:
+        elif self.spec.max_workers is not None and self._crew.size > self.spec.workers:
             self._watch_idle()
 
     def serving(self) -> None:

@@ -32,7 +32,9 @@ _KILL_WAIT: Final = 10.0
 _EXIT_WAIT: Final = 0.5
 """Seconds in which a process whose socket has closed is expected to end by itself."""
 
-_RESULT: Final = int(Kind.RESULT)  # an enum's member costs a look-up, and this is asked for every frame
+# An enum's member costs a look-up, and these are asked for with every call.
+_CALL: Final = int(Kind.CALL)
+_RESULT: Final = int(Kind.RESULT)
 _ANSWERS: Final = frozenset({_RESULT, int(Kind.ERROR)})
 
 
@@ -274,7 +276,7 @@ class Worker(asyncio.BufferedProtocol):
         said = [call.op, call.payload, timeout, 0 if call.items is None else WINDOW]
         if call.trace is not None:
             said.append(call.trace)
-        self._channel.send(Kind.CALL, call_id, said, alone=not self.calls)
+        self._channel.send(_CALL, call_id, said, alone=not self.calls)
         self._next_id += 2
         call.id, call.worker = call_id, self
         self.calls[call_id] = call
@@ -343,7 +345,7 @@ class Worker(asyncio.BufferedProtocol):
                 call.answer.set_result(value)
             else:
                 call.answer.set_exception(error)
-        if not calls and self.life.state is State.DRAINING:
+        if not calls and not self.open and self.life.state is State.DRAINING:
             self._begin_end("it was drained", force=False)
 
     def _take(self, kind: int, number: int, body: memoryview) -> None:

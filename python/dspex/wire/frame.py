@@ -65,7 +65,7 @@ The body is a part of the reader's buffer: it is good until the reader is next a
 because making a named one costs more than cutting the frame."""
 
 
-def encode_frame(kind: int, call_id: int, body: bytes, *, codec: int, flags: int = 0) -> bytes:
+def encode_frame(kind: int, call_id: int, body: bytes, codec: int, flags: int = 0) -> bytes:
     """The bytes of one frame.
 
     Raises:

@@ -47,7 +47,7 @@ class Channel:
         # A socket's transport is one; uvloop's is so without saying it, so `isinstance` would refuse it.
         self._transport = cast(asyncio.WriteTransport, transport)
 
-    def send(self, kind: Kind, call_id: int, value: Any, *, alone: bool = False) -> None:
+    def send(self, kind: int, call_id: int, value: Any, *, alone: bool = False) -> None:
         """Send a frame; nothing happens once the connection is closed.
 
         Args:
@@ -66,13 +66,14 @@ class Channel:
                 code="frame-too-large",
                 hint="send less at once, or a path to where it is",
             )
-        frame = encode_frame(kind, call_id, body, codec=MSGPACK)
-        if alone and not self._gathered:
+        frame = encode_frame(kind, call_id, body, MSGPACK)
+        if self._gathered:
+            self._gathered.append(frame)
+        elif alone:
             self._write(frame)
-            return
-        if not self._gathered:
+        else:
+            self._gathered.append(frame)
             self._loop.call_soon(self.flush)
-        self._gathered.append(frame)
 
     def send_error(self, call_id: int, error: DspexError) -> None:
         """Send an error; one that cannot be said is replaced by the error that says so."""

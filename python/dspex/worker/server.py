@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-_CALL: Final = int(Kind.CALL)  # an enum's member costs a look-up, and this is asked for every frame
+# An enum's member costs a look-up, and these are asked for with every call.
+_CALL: Final = int(Kind.CALL)
+_RESULT: Final = int(Kind.RESULT)
 
 _MANY: Final = 100_000
 """Threads the work may have: the pool bounds the calls in flight, and a second bound could only deadlock."""
@@ -188,7 +190,7 @@ class Server(asyncio.BufferedProtocol):
         try:
             if window:
                 raise _not_a_stream()
-            self._channel.send(Kind.RESULT, call_id, operation(self._bench, payload), alone=not self._calls)
+            self._channel.send(_RESULT, call_id, operation(self._bench, payload), alone=not self._calls)
         except Exception as err:  # noqa: BLE001 - whatever it was, the caller must hear of it
             self._send_error(call_id, err)
 
@@ -204,7 +206,7 @@ class Server(asyncio.BufferedProtocol):
             if window:
                 await self._send_items(call_id, result, window)
                 result = None
-            self._channel.send(Kind.RESULT, call_id, result, alone=len(self._calls) == 1)
+            self._channel.send(_RESULT, call_id, result, alone=len(self._calls) == 1)
         except asyncio.CancelledError:
             self._send_cancelled(call_id)
         except BaseException as err:  # noqa: BLE001 - sys.exit() in a program must not end the worker
