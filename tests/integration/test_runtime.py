@@ -218,7 +218,7 @@ async def test_a_worker_s_death_fails_its_call_by_name_and_the_next_call_works()
 
 
 async def test_concurrent_calls_share_one_worker() -> None:
-    async with ModelServer(delay=0.05) as server:
+    async with ModelServer(delay=0.5) as server:  # longer than it takes to send them all
         lm = dspex.LM("openai/local", api_base=server.api_base)
         async with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
             qa = dspex.Predict(SIGNATURE)
