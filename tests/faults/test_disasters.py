@@ -9,12 +9,13 @@ import asyncio
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from tests.support.pools import OpenPool
-from tests.support.processes import running, until
+from tests.support.processes import children, running, until
 
 from dspex import errors
 from dspex.pool import Pool, PoolSpec, State
@@ -101,6 +102,40 @@ async def test_a_disaster_on_a_spawned_worker_fails_only_its_own_call_too(open_p
     witness.cancel()
 
 
+_HARMLESS = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
+"""What a process ignores unless it says otherwise, and what stops it: `HANGS` has that."""
+
+
+async def test_each_signal_that_can_end_a_worker_ends_its_calls_and_nothing_else(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=2, max_restarts=1000)
+    deadly = [number for number in signal.valid_signals() if getattr(number, "name", "") not in _HARMLESS]
+    ignored = {signal.SIGPIPE, signal.SIGXFSZ}  # by the interpreter
+    assert len(deadly) > 50
+    for number in deadly:
+        assert await run(pool, "add", 2, 3) == 5
+        if number in ignored:
+            with pytest.raises(errors.DeadlineExceeded):
+                await run(pool, "die_by_async", int(number), timeout=0.05)
+            continue
+        with pytest.raises(errors.WorkerDiedError) as raised:
+            await run(pool, "die_by_async", int(number), timeout=20)
+        assert raised.value.exit_status == -number
+    await until(lambda: pool.status().deaths == len(deadly) - len(ignored))
+    assert await run(pool, "add", 2, 3) == 5
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_memory_there_is_not_is_an_error_of_the_work_and_the_worker_lives(
+    open_pool: OpenPool, start: str
+) -> None:
+    pool = await open_pool(start=start, memory_limit=512 * 2**20)
+    before = await run(pool, "pid")
+    for _ in range(3):
+        with pytest.raises(errors.RemoteError, match="MemoryError"):
+            await run(pool, "allocate", 2**30)
+    assert await run(pool, "pid") == before
+
+
 # name, the work, whether the worker can be told to stop
 HANGS = [
     ("async work", "wait_for_ever", True),
@@ -126,11 +161,14 @@ async def test_what_hangs_is_ended_at_the_deadline_and_its_place_is_free_again(
 
 
 @pytest.mark.parametrize(("work", "stops"), [row[1:] for row in HANGS], ids=[row[0] for row in HANGS])
-async def test_a_cancelled_call_frees_its_place(open_pool: OpenPool, work: str, stops: bool) -> None:
+async def test_a_cancelled_call_frees_its_place(
+    open_pool: OpenPool, tmp_path: Path, work: str, stops: bool
+) -> None:
     pool = await open_pool(workers=1, max_inflight=1, cancel_grace=0.2)
     before = await run(pool, "pid")
-    call = asyncio.ensure_future(run(pool, work))
-    await until(lambda: pool.status().workers[0].inflight == 1)
+    begun = tmp_path / "begun"
+    call = asyncio.ensure_future(run(pool, work, str(begun)))
+    await until(begun.exists)  # what has not begun can be taken back, whatever it would have done
 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -281,6 +319,29 @@ async def test_a_start_that_fails_says_why(
     assert raised.value.code == code
 
 
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_cause(
+    open_pool: OpenPool, tmp_path: Path, start: str
+) -> None:
+    broken = tmp_path / "broken"
+    settings = {"env": {"DSPEX_TEST_BROKEN": str(broken)}, "preload": ["tests.support.fragile_start"]}
+    pool = await open_pool(start=start, max_restarts=2, **settings)
+    broken.touch()
+    launcher = pool._crew._launcher
+    if isinstance(launcher, ZygoteLauncher):  # it has imported the module, and would not again
+        assert launcher.pid is not None
+        os.kill(launcher.pid, signal.SIGKILL)
+        await until(lambda: launcher.pid is None)
+    with pytest.raises(errors.WorkerDiedError):
+        await run(pool, "say_and_die", "farewell")
+
+    with pytest.raises(errors.WorkerStartError) as raised:
+        await run(pool, "add", 2, 3, timeout=20)
+    assert raised.value.code == "restart-budget"
+    assert "max_restarts=2" in raised.value.message
+    assert "farewell" in str(raised.value)  # the first cause, with its last lines
+
+
 async def test_the_queue_is_bounded_and_a_cancelled_caller_leaves_it(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_inflight=1, queue=2)
     running = asyncio.ensure_future(run(pool, "wait_for_ever"))
@@ -367,6 +428,30 @@ async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(open_pool: OpenPool
     await pool.aclose()
     pool._owner -= 1
     assert await pool.call("echo", 1) == 1
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+def test_a_loop_that_ends_takes_its_pool_along(start: Any) -> None:
+    """Nobody has closed the pool, and the process goes on."""
+    before = {child.pid for child in children()}
+    kept: list[asyncio.Future[Any]] = []
+
+    async def main() -> Pool:
+        pool = Pool(PoolSpec(workers=2, start=start, stop_timeout=60))
+        await pool.start()
+        for work in ("block", "wait_for_ever", "block_the_loop"):  # whatever its workers do
+            kept.append(asyncio.ensure_future(run(pool, work)))
+        await until(lambda: sum(worker.inflight for worker in pool.status().workers) == 3)
+        return pool
+
+    pool = asyncio.run(main())
+
+    assert pool.state is State.DEAD
+    assert [child for child in children() if child.pid not in before] == []
+    assert all(call.done() for call in kept)
+    with pytest.raises(errors.PoolClosedError):
+        asyncio.run(pool.call("echo", 1))
+    asyncio.run(pool.aclose())
 
 
 async def test_a_pool_starts_once(open_pool: OpenPool) -> None:

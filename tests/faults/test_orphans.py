@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.pools import OpenPool
 from tests.support.processes import running, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +27,12 @@ async def start_service(kind: str, start: str) -> tuple[asyncio.subprocess.Proce
         env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
     )
     assert service.stdout is not None
-    workers = [psutil.Process(int(pid)) for pid in (await service.stdout.readline()).split()]
-    assert len(workers) == 2
+    pids = (await service.stdout.readline()).split()
+    assert len(pids) == 2
+    workers = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a careless service may be gone already
+            workers.append(psutil.Process(int(pid)))
     return service, workers
 
 
@@ -41,6 +47,32 @@ async def test_no_worker_outlives_its_service(kind: str, start: str, number: sig
     await service.wait()
 
     await until(lambda: not any(map(running, workers)), seconds=1.0)
+
+
+@pytest.mark.parametrize("kind", ["idle", "busy"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+async def test_the_end_of_the_lifeline_alone_ends_a_worker(
+    kind: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, where the kernel sends no signal: the ropes that need Linux are really off."""
+    monkeypatch.setenv("DSPEX_TEST_THREAD_ROPE_ONLY", "1")
+    service, workers = await start_service(kind, "spawn")
+    assert all(map(running, workers))
+
+    service.send_signal(number)
+    await service.wait()
+
+    await until(lambda: not any(map(running, workers)), seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "ropes"), [({}, (9, 9)), ({"DSPEX_TEST_THREAD_ROPE_ONLY": "1"}, (0, 0))]
+)
+async def test_the_ropes_of_the_kernel_are_on_and_can_be_off(
+    open_pool: OpenPool, environment: dict[str, str], ropes: tuple[int, int]
+) -> None:
+    pool = await open_pool(start="spawn", env=environment)
+    assert await pool.call("function", {"function": "tests.support.work:ropes"}) == ropes
 
 
 async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -27,9 +28,11 @@ async def start_script(
     )
     assert script.stdout is not None
     pids = (await script.stdout.readline()).split()
-    # Its end may be over before it can be looked at: then there is nobody to look at.
-    workers = [psutil.Process(int(pid)) for pid in pids if psutil.pid_exists(int(pid))]
     assert len(pids) == 2
+    workers = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):  # the script's end may be over already
+            workers.append(psutil.Process(int(pid)))
     return script, workers
 
 

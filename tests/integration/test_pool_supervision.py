@@ -140,19 +140,6 @@ async def test_a_pool_does_not_grow_for_calls_that_are_served_in_time(open_pool:
     assert len(pool.status().workers) == 1
 
 
-async def test_memory_beyond_the_limit_is_refused_to_the_work_and_the_worker_lives(
-    open_pool: OpenPool,
-) -> None:
-    pool = await open_pool(workers=1, memory_limit=512 * 2**20)
-    before = await run(pool, "pid")
-    assert await run(pool, "allocate", 50 * 2**20) == 50 * 2**20
-
-    with pytest.raises(errors.RemoteError, match="MemoryError"):
-        await run(pool, "allocate", 2**30)
-
-    assert await run(pool, "pid") == before
-
-
 @pytest.mark.parametrize("start", ["zygote", "spawn"])
 async def test_niceness_processors_and_environment_reach_the_worker(open_pool: OpenPool, start: str) -> None:
     cpu = min(os.sched_getaffinity(0))

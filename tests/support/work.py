@@ -29,6 +29,11 @@ def die_by(number: int) -> None:
     threading.Event().wait()
 
 
+async def die_by_async(number: int) -> None:
+    os.kill(os.getpid(), number)
+    await asyncio.Event().wait()
+
+
 def crash_in_c() -> None:
     import ctypes
 
@@ -51,19 +56,30 @@ def fail_with_an_object() -> None:
     raise InputError("no such customer", customer=object())
 
 
-def block() -> None:
+def tell(path: str | None) -> None:
+    """Leave a file that says the work has begun, if that is asked for."""
+    if path is not None:
+        with open(path, "w"):
+            pass
+
+
+def block(begun: str | None = None) -> None:
+    tell(begun)
     threading.Event().wait()
 
 
-async def wait_for_ever() -> None:
+async def wait_for_ever(begun: str | None = None) -> None:
+    tell(begun)
     await asyncio.Event().wait()
 
 
-async def block_the_loop() -> None:
+async def block_the_loop(begun: str | None = None) -> None:
+    tell(begun)
     threading.Event().wait()
 
 
-async def refuse_to_stop() -> None:
+async def refuse_to_stop(begun: str | None = None) -> None:
+    tell(begun)
     while True:
         try:
             await asyncio.Event().wait()
@@ -71,7 +87,8 @@ async def refuse_to_stop() -> None:
             continue
 
 
-def stop_the_process() -> None:
+def stop_the_process(begun: str | None = None) -> None:
+    tell(begun)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -229,3 +246,21 @@ def descriptors(pid: int | None = None) -> list[str]:
         except FileNotFoundError:  # the one that listed
             continue
     return found
+
+
+async def ropes() -> tuple[int, int]:  # on the main thread, which is the one that the kernel asks for
+    """The signal for the end of the parent, and that for the end of the lifeline; 0 for none."""
+    import ctypes
+    import fcntl
+    import stat
+
+    at_parents_death = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(at_parents_death))
+    armed = [
+        fcntl.fcntl(number, 11)  # F_GETSIG
+        for number in range(3, 64)
+        if os.path.exists(f"/proc/self/fd/{number}")
+        and stat.S_ISFIFO(os.fstat(number).st_mode)
+        and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ASYNC
+    ]
+    return at_parents_death.value, max(armed, default=0)

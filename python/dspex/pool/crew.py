@@ -206,14 +206,20 @@ class Crew:
             **cause.details,
         )
 
-    async def close(self) -> None:
-        """End every worker; returns when the last is reaped."""
+    async def close(self, *, force: bool = False) -> None:
+        """End every worker; returns when the last is reaped.
+
+        Args:
+            force: Without asking them: nobody is left to wait for what they do.
+        """
         tasks = [slot.task for slot in self._slots]
         self._slots.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.end("the pool was closed") for worker in list(self.workers)))
+        await asyncio.gather(
+            *(worker.end("the pool was closed", force=force) for worker in list(self.workers))
+        )
         await self._launcher.aclose()
 
     # --- slots ---

@@ -148,6 +148,10 @@ class Pool:
         self._crew: Crew
         self._deadlines: Deadlines[Call]
         self._closing: asyncio.Future[None] | None = None
+        self._farewell: AsyncGenerator[None, None]
+        self._loop_ends = False
+        self.hurried = False
+        """Whether closing ends the workers without asking them first: nobody waits for what they do."""
         self._growing: asyncio.TimerHandle | None = None
         self._shrinking: asyncio.TimerHandle | None = None
 
@@ -188,12 +192,27 @@ class Pool:
         self._loop = loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._deadlines = Deadlines(loop, self._overdue)
+        self._farewell = self._leave_with_loop()
         self._crew = Crew(self.spec, self._hello, launcher, self, self._emit)
         try:
             await self._crew.start(self.spec.workers)
+            await anext(self._farewell)
         except BaseException:
             await self.aclose(timeout=0)
             raise
+
+    async def _leave_with_loop(self) -> AsyncGenerator[None, None]:
+        """Waits for the end of the loop, which closes what generators it has, as `asyncio.run` sees to.
+
+        A pool that nobody has closed by then could never be closed: its workers would stay, idle, for as
+        long as the process does.
+        """
+        try:
+            yield
+        finally:
+            if self._closing is None:
+                self.hurried = self._loop_ends = True
+                await self.aclose(timeout=0)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
         """Finish the calls in flight, refuse new ones, and end the workers. Safe to await twice.
@@ -224,7 +243,9 @@ class Pool:
             if timer is not None:
                 timer.cancel()
         if self._loop is not None:
-            await self._crew.close()
+            await self._crew.close(force=self.hurried)
+            if not self._loop_ends:  # else it is the farewell that closes
+                await self._farewell.aclose()
         self._refuse_waiting(self._closed_error())
         self._life.become(State.DEAD)
 

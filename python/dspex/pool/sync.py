@@ -289,5 +289,6 @@ _open_pools: Final[set[SyncPool]] = set()
 def _close_all() -> None:
     """A pool that is created in a script ends with it."""
     for pool in list(_open_pools):
+        pool._pool.hurried = True
         with contextlib.suppress(DspexError):
             pool.close(timeout=0)

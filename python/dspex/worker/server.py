@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import inspect
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
@@ -52,6 +53,9 @@ def serve(descriptors: Descriptors) -> None:
     """Serve calls on the socket until the service says STOP or closes it."""
     faulthandler.enable(all_threads=False)  # a crash in C leaves its stack in the captured standard error
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a print before a crash is not lost
+    with contextlib.suppress(ValueError):  # not the main thread, if another's process has become a worker
+        # An interrupt ends a worker as any signal does; as an exception it would look like a cancelled call.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     asyncio.run(_serve(descriptors))
 
 
