@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, get_args
 from dspex import dialects
 from dspex._core import Plan, ReplyStream
 from dspex.errors import ConfigError, InputError
+from dspex.markers import Markers, check
 from dspex.prediction import Repair
 from dspex.signature import Signature
 
@@ -32,14 +33,6 @@ Parsing = Literal["tolerant", "dspy"]
 
 `"dspy"` accepts what DSPy accepts, its quirks included; `"tolerant"` accepts readable near misses too, and
 lists what it did to read them.
-"""
-
-
-Markers = Literal["dspy", "warn", "escape", "reject"]
-"""What becomes of a value that holds a field marker, and so could pass for the prompt's own structure.
-
-`"warn"` writes it as it is and logs a warning, without the value; `"escape"` writes it so that it is no
-marker any more; `"reject"` raises an `InputError`; `"dspy"` writes it as it is and does not look.
 """
 
 
@@ -79,7 +72,7 @@ class Adapter:
         self, *, parsing: Parsing = "tolerant", markers: Markers = "warn", dialect: str | None = None
     ) -> None:
         _check("parsing", parsing, get_args(Parsing))
-        _check("markers", markers, get_args(Markers))
+        check(markers)
         self.parsing = parsing
         self.markers = markers
         self.dialect = None if dialect is None else dialects.check(dialect)

@@ -8,6 +8,7 @@ from typing import Any
 
 from dspex import _core
 from dspex.errors import ConfigError, TemplateError
+from dspex.markers import Markers, check
 from dspex.signature import Signature
 
 __all__ = ["Template"]
@@ -33,10 +34,12 @@ class Template:
         fuel: Steps one rendering may take; each is an instruction, or some 64 bytes of text.
         max_output: Bytes that the rendered text may have.
         max_depth: How deep loops, conditions and macros may nest while rendering.
+        markers: What becomes of a value that holds a marker of DSPy's, `[[ ## name ## ]]`; the adapters have
+            the same policies. What the filter `marker` writes is the template's own.
 
     Raises:
         TemplateError: If the source is not a template; it says where.
-        ConfigError: If a limit is not a positive number.
+        ConfigError: If a limit is not a positive number, or there is no such policy.
 
     Example:
         ```python
@@ -45,17 +48,25 @@ class Template:
         ```
     """
 
-    __slots__ = ("_compiled", "_limits")
+    __slots__ = ("_compiled", "_limits", "_markers")
 
     def __init__(
-        self, source: str, *, fuel: int = FUEL, max_output: int = MAX_OUTPUT, max_depth: int = MAX_DEPTH
+        self,
+        source: str,
+        *,
+        fuel: int = FUEL,
+        max_output: int = MAX_OUTPUT,
+        max_depth: int = MAX_DEPTH,
+        markers: Markers = "warn",
     ) -> None:
         limits = {"fuel": fuel, "max_output": max_output, "max_depth": max_depth}
         for name, value in limits.items():
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
                 raise ConfigError(f"{name} must be a positive int, not {value!r}", code="template-limit")
+        check(markers)
         self._limits = limits
-        self._compiled = _compile(source, fuel, max_output, max_depth)
+        self._markers: Markers = markers
+        self._compiled = _compile(source, fuel, max_output, max_depth, markers)
 
     @property
     def source(self) -> str:
@@ -77,6 +88,7 @@ class Template:
         Raises:
             TemplateError: If a value is missing, an operation does not fit its values, or a limit is reached;
                 `code` says which.
+            InputError: If a value holds a field marker, with `markers="reject"`.
         """
         if values is None:
             return self._compiled.render(named)
@@ -113,13 +125,13 @@ class Template:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Template):
             return NotImplemented
-        return self.source == other.source and self._limits == other._limits
+        return self.__reduce__() == other.__reduce__()
 
     def __hash__(self) -> int:
         return hash(self.source)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.source, self._limits)
+        return _rebuild, (self.source, self._limits, self._markers)
 
     def __repr__(self) -> str:
         source = self.source if len(self.source) <= 60 else self.source[:57] + "..."
@@ -127,9 +139,9 @@ class Template:
 
 
 @lru_cache(maxsize=CACHED)
-def _compile(source: str, fuel: int, max_output: int, max_depth: int) -> _core.Template:
-    return _core.Template(source, fuel=fuel, max_output=max_output, max_depth=max_depth)
+def _compile(source: str, fuel: int, max_output: int, max_depth: int, markers: Markers) -> _core.Template:
+    return _core.Template(source, fuel=fuel, max_output=max_output, max_depth=max_depth, markers=markers)
 
 
-def _rebuild(source: str, limits: dict[str, int]) -> Template:
-    return Template(source, **limits)
+def _rebuild(source: str, limits: dict[str, int], markers: Markers) -> Template:
+    return Template(source, markers=markers, **limits)

@@ -393,22 +393,22 @@ impl<'py> Messages<'_, 'py> {
 impl Sink for Messages<'_, '_> {
     type Error = PyErr;
 
-    fn forged(&mut self, slot: &Slot, count: usize) -> PyResult<()> {
+    fn forged(&mut self, name: &str, count: usize) -> PyResult<()> {
         let py = self.list.py();
         self.plan.forged.fetch_add(count as u64, Ordering::Relaxed);
         match self.plan.report {
             Report::Count => Ok(()),
             Report::Log => {
-                let module = py.import(intern!(py, "dspex.adapters.markers"))?;
+                let module = py.import(intern!(py, "dspex.markers"))?;
                 module
-                    .call_method1(intern!(py, "report"), (&*slot.name, count))
+                    .call_method1(intern!(py, "report"), (name, count))
                     .map(drop)
             }
             Report::Raise => {
                 let details = PyDict::new(py);
-                details.set_item("field", &*slot.name)?;
+                details.set_item("field", name)?;
                 details.set_item("count", count)?;
-                let message = format!("the value of `{}` holds a field marker", slot.name);
+                let message = format!("the value of `{name}` holds a field marker");
                 let hint = "clean the value, or let the adapter do it with markers=\"escape\"";
                 Err(errors::raise_with(
                     py,

@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 
 use dspex_core::dialect::Dialect as CoreDialect;
+use dspex_core::prompt::Markers;
 use dspex_core::template::data::{Value, ValueKind};
 use dspex_core::template::{self as core, Given, Limits, Source};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -34,6 +36,8 @@ thread_local! {
 #[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Template {
     compiled: core::Template,
+    /// Whether a marker in a value is an error, or else is logged.
+    report: Option<Report>,
     #[pyo3(get)]
     source: Py<PyString>,
 }
@@ -41,22 +45,31 @@ pub(crate) struct Template {
 #[pymethods]
 impl Template {
     #[new]
-    #[pyo3(signature = (source, *, fuel, max_output, max_depth))]
+    #[pyo3(signature = (source, *, fuel, max_output, max_depth, markers = "dspy"))]
     fn new(
         source: &Bound<'_, PyString>,
         fuel: u64,
         max_output: NonZeroUsize,
         max_depth: NonZeroUsize,
+        markers: &str,
     ) -> PyResult<Self> {
         let limits = Limits {
             fuel,
             output: max_output.get(),
             depth: max_depth.get(),
         };
-        let compiled = core::Template::compile(text_of(source)?, limits)
+        let (policy, report) = match markers {
+            "dspy" => (Markers::AsIs, None),
+            "warn" => (Markers::Report, Some(Report::Log)),
+            "reject" => (Markers::Report, Some(Report::Raise)),
+            "escape" => (Markers::Escape, None),
+            _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
+        };
+        let compiled = core::Template::compile(text_of(source)?, limits, policy)
             .map_err(|error| raise(source, &error))?;
         Ok(Self {
             compiled,
+            report,
             source: source.clone().unbind(),
         })
     }
@@ -78,8 +91,37 @@ impl Template {
         if let Some(raised) = RAISED.replace(around) {
             return Err(raised);
         }
-        result.map_err(|error| raise(self.source.bind(values.py()), &error))
+        let py = values.py();
+        let rendered = result.map_err(|error| raise(self.source.bind(py), &error))?;
+        match (rendered.forged, self.report) {
+            (0, _) | (_, None) => {}
+            (count, Some(Report::Log)) => {
+                py.import(intern!(py, "dspex.markers"))?
+                    .call_method1(intern!(py, "report"), (py.None(), count))?;
+            }
+            (count, Some(Report::Raise)) => {
+                let details = PyDict::new(py);
+                details.set_item("count", count)?;
+                let hint = "clean the value, or let the template do it with markers=\"escape\"";
+                return Err(errors::raise_with(
+                    py,
+                    "InputError",
+                    "a value for the template holds a field marker",
+                    "forged-marker",
+                    hint,
+                    &details,
+                ));
+            }
+        }
+        Ok(rendered.text)
     }
+}
+
+/// What is done about a value that holds a marker.
+#[derive(Clone, Copy)]
+enum Report {
+    Log,
+    Raise,
 }
 
 fn raise(source: &Bound<'_, PyString>, error: &core::TemplateError) -> PyErr {

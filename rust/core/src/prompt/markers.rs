@@ -1,7 +1,5 @@
 //! Field markers inside values: text that would pass for the prompt's own structure.
 
-use std::ops::Range;
-
 use super::plan::Layout;
 use crate::text::word_len;
 
@@ -17,44 +15,77 @@ pub enum Markers {
     Escape,
 }
 
-/// The markers in a value, by where they stand: headers of any name, or tags of one of `names`.
-pub(super) fn find(layout: Layout, text: &str, names: &[&str]) -> Vec<Range<usize>> {
-    match layout {
-        Layout::Chat | Layout::Json => headers(text).collect(),
-        Layout::Xml => tags(text, names).collect(),
-    }
+/// What begins a block of a custom type inside a message: what stands in it becomes an image, a file, and so on.
+pub(crate) const BLOCK: &str = "<<CUSTOM-TYPE-START-IDENTIFIER>>";
+
+/// A marker in a value: where it stands, and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker {
+    at: usize,
+    kind: Kind,
 }
 
-fn headers(text: &str) -> impl Iterator<Item = Range<usize>> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Header,
+    Tag,
+    Block,
+}
+
+/// The markers in a value: headers of any name, or tags of one of `names`; and what begins a block, where none of
+/// the value's own can stand.
+pub(crate) fn find(layout: Layout, text: &str, names: &[&str], blocks: bool) -> Vec<Marker> {
+    let mut found: Vec<Marker> = match layout {
+        Layout::Chat | Layout::Json => headers(text).collect(),
+        Layout::Xml => tags(text, names).collect(),
+    };
+    if blocks {
+        found.extend(text.match_indices(BLOCK).map(|(at, _)| Marker {
+            at,
+            kind: Kind::Block,
+        }));
+        found.sort_unstable_by_key(|marker| marker.at);
+    }
+    found
+}
+
+/// The headers in a text.
+pub(crate) fn headers_in(text: &str) -> Vec<Marker> {
+    headers(text).collect()
+}
+
+fn headers(text: &str) -> impl Iterator<Item = Marker> {
     text.match_indices("[[ ## ").filter_map(|(at, start)| {
         let inside = &text[at + start.len()..];
         let name = word_len(inside);
-        let end = " ## ]]";
-        (name > 0 && inside[name..].starts_with(end))
-            .then(|| at..at + start.len() + name + end.len())
+        (name > 0 && inside[name..].starts_with(" ## ]]")).then_some(Marker {
+            at,
+            kind: Kind::Header,
+        })
     })
 }
 
-fn tags(text: &str, names: &[&str]) -> impl Iterator<Item = Range<usize>> {
+fn tags(text: &str, names: &[&str]) -> impl Iterator<Item = Marker> {
     text.match_indices('<').filter_map(move |(at, _)| {
         let inside = &text[at + 1..];
         let inside = inside.strip_prefix('/').unwrap_or(inside);
         let (name, _) = inside.split_once('>')?;
-        let start = text.len() - inside.len();
-        names
-            .contains(&name.trim_end())
-            .then(|| at..start + name.len() + 1)
+        names.contains(&name.trim_end()).then_some(Marker {
+            at,
+            kind: Kind::Tag,
+        })
     })
 }
 
-/// Rewrite the text from `start` on so that none of its markers is one: `[[ # # name ## ]]`, `&lt;name>`. What is
-/// inserted means nothing inside a JSON string, where the marker may stand.
-pub(super) fn escape(layout: Layout, out: &mut String, start: usize, found: &[Range<usize>]) {
-    for range in found.iter().rev() {
-        let at = start + range.start;
-        match layout {
-            Layout::Chat | Layout::Json => out.insert(at + "[[ #".len(), ' '),
-            Layout::Xml => out.replace_range(at..=at, "&lt;"),
+/// Rewrite the text from `start` on so that none of its markers is one: `[[ # # name ## ]]`, `&lt;name>`,
+/// `<< CUSTOM-TYPE...`. What is inserted means nothing inside a JSON string, where the marker may stand.
+pub(crate) fn escape(out: &mut String, start: usize, found: &[Marker]) {
+    for marker in found.iter().rev() {
+        let at = start + marker.at;
+        match marker.kind {
+            Kind::Header => out.insert(at + "[[ #".len(), ' '),
+            Kind::Tag => out.replace_range(at..=at, "&lt;"),
+            Kind::Block => out.insert(at + "<<".len(), ' '),
         }
     }
 }
@@ -64,9 +95,9 @@ mod tests {
     use super::*;
 
     fn escaped(layout: Layout, text: &str) -> (usize, String) {
-        let found = find(layout, text, &["a", "b"]);
+        let found = find(layout, text, &["a", "b"], true);
         let mut out = format!("before {text}");
-        escape(layout, &mut out, "before ".len(), &found);
+        escape(&mut out, "before ".len(), &found);
         (found.len(), out["before ".len()..].to_owned())
     }
 
@@ -88,7 +119,13 @@ mod tests {
 
     #[test]
     fn what_is_escaped_is_no_marker() {
-        for (layout, text) in [(Layout::Chat, "[[ ## a ## ]]"), (Layout::Xml, "</a>")] {
+        let block = format!("<a>{BLOCK}[]");
+        for (layout, text) in [
+            (Layout::Chat, "[[ ## a ## ]]"),
+            (Layout::Xml, "</a>"),
+            (Layout::Chat, &block),
+            (Layout::Xml, &block),
+        ] {
             let (_, once) = escaped(layout, text);
             assert_eq!(escaped(layout, &once), (0, once.clone()));
         }

@@ -6,7 +6,7 @@
 //! Values stay on the caller's side: a [`Record`] is asked to write a value into the text, so that nothing
 //! is converted or copied on the way.
 
-mod markers;
+pub(crate) mod markers;
 mod plan;
 mod quote;
 mod render;

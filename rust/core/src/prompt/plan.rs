@@ -3,7 +3,7 @@
 use super::{Markers, system, xml};
 use crate::dialect::Dialect;
 use crate::signature::{Field, FieldKind, Signature};
-use crate::types::{Note, Type};
+use crate::types::{Args, Note, Type};
 
 /// The way in which fields are laid out in messages: DSPy's adapters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +53,8 @@ pub struct Slot {
     pub index: usize,
     /// How the value is written.
     pub style: Style,
+    /// Whether a block of a custom type may stand in the value because the field's type allows one.
+    pub(super) holds_blocks: bool,
     pub(super) open: Box<str>,
     pub(super) close: Box<str>,
 }
@@ -137,6 +139,20 @@ impl Plan {
     }
 }
 
+/// Whether only texts, numbers and constants, and lists and mappings of such, are of the type.
+fn is_plain(ty: &Type) -> bool {
+    match ty {
+        Type::Any | Type::Python(_) => false,
+        Type::Union { members, .. } => members.iter().all(is_plain),
+        Type::Generic { args, .. } => match args {
+            Args::Bare => false,
+            Args::Of(types) => types.iter().all(is_plain),
+            Args::Variadic(item) => is_plain(item),
+        },
+        _ => true,
+    }
+}
+
 /// A field together with what Python says about it.
 pub(super) struct Part<'a> {
     pub(super) field: &'a Field,
@@ -164,6 +180,7 @@ impl Part<'_> {
             name: name.clone(),
             index: self.index,
             style,
+            holds_blocks: !is_plain(&self.field.ty),
             open: open.into(),
             close: close.into(),
         }

@@ -9,6 +9,7 @@ use crate::text::{is_space, strip};
 const INCOMPLETE: &str =
     "This is an example of the task, though some input or output fields are not supplied.";
 const NOT_SUPPLIED: &str = "Not supplied for this particular example. ";
+const TOOL_RESULTS: &str = "tool_call_results";
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +59,8 @@ pub trait Sink {
     /// What can go wrong with a message.
     type Error;
 
-    /// A value in the message that comes next holds so many markers.
-    fn forged(&mut self, slot: &Slot, count: usize) -> Result<(), Self::Error>;
+    /// The value of the field of this name in the message that comes next holds so many markers.
+    fn forged(&mut self, name: &str, count: usize) -> Result<(), Self::Error>;
 
     /// One message.
     fn message(&mut self, role: Role, text: &str) -> Result<(), Self::Error>;
@@ -201,7 +202,8 @@ impl<S: Sink> Page<'_, S> {
     {
         self.out.clear();
         if self.plan.layout == Layout::Json {
-            return record.write_json(&self.plan.outputs, missing, &mut self.out);
+            record.write_json(&self.plan.outputs, missing, &mut self.out)?;
+            return self.look_at_json(record);
         }
         for slot in &self.plan.outputs {
             self.section(&slot.open);
@@ -244,9 +246,12 @@ impl<S: Sink> Page<'_, S> {
         self.send_unless_empty(Role::Assistant)?;
         if let Some(results) = &turn.tool_results {
             self.out.clear();
-            let (open, close) = frame(self.plan.layout, "tool_call_results");
-            self.out
-                .extend([&open, results, &close].map(String::as_str));
+            let (open, close) = frame(self.plan.layout, TOOL_RESULTS);
+            self.out.push_str(&open);
+            let start = self.out.len();
+            self.out.push_str(results);
+            self.look_at(TOOL_RESULTS, start, true)?;
+            self.out.push_str(&close);
             self.send(Role::User)?;
         }
         Ok(())
@@ -260,29 +265,66 @@ impl<S: Sink> Page<'_, S> {
     {
         let start = self.out.len();
         record.write(slot, &mut self.out)?;
-        let is_escaped = matches!(slot.style, Style::XmlText | Style::XmlTree);
-        if self.plan.markers == Markers::AsIs || is_escaped {
+        if matches!(slot.style, Style::XmlText | Style::XmlTree) {
+            return Ok(()); // escaped as it was written
+        }
+        self.look_at(&slot.name, start, slot.holds_blocks)
+    }
+
+    /// See to the markers in the value that the text ends in.
+    fn look_at(&mut self, name: &str, start: usize, holds_blocks: bool) -> Result<(), S::Error> {
+        let found = self.markers(&self.out[start..], holds_blocks);
+        if found.is_empty() {
             return Ok(());
         }
-        let text = &self.out[start..];
+        if self.plan.markers == Markers::Escape {
+            markers::escape(&mut self.out, start, &found);
+        }
+        self.sink.forged(name, found.len())
+    }
+
+    /// See to the markers in the outputs of a record, which are one JSON object.
+    fn look_at_json<R>(&mut self, record: &R) -> Result<(), R::Error>
+    where
+        R: Record,
+        S: Sink<Error = R::Error>,
+    {
+        let found = self.markers(&self.out, true);
+        if found.is_empty() {
+            return Ok(());
+        }
+        if self.plan.markers == Markers::Escape {
+            markers::escape(&mut self.out, 0, &found);
+        }
+        // Whose they are: this is rare enough to write each value once more.
+        let mut value = String::new();
+        for slot in &self.plan.outputs {
+            value.clear();
+            if record.presence(slot)? == Presence::Value {
+                record.write(slot, &mut value)?;
+                let count = self.markers(&value, true).len();
+                if count > 0 {
+                    self.sink.forged(&slot.name, count)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The markers in a text, if anybody looks for them.
+    fn markers(&self, text: &str, holds_blocks: bool) -> Vec<markers::Marker> {
         let first = if self.plan.layout == Layout::Xml {
             "<"
         } else {
             "[[ ## "
         };
-        if !text.contains(first) {
-            return Ok(());
+        let may_hold = text.contains(first) || !holds_blocks && text.contains(markers::BLOCK);
+        if self.plan.markers == Markers::AsIs || !may_hold {
+            return Vec::new();
         }
         let slots = self.plan.inputs.iter().chain(&self.plan.outputs);
         let names: Vec<&str> = slots.map(|slot| &*slot.name).collect();
-        let found = markers::find(self.plan.layout, text, &names);
-        if found.is_empty() {
-            return Ok(());
-        }
-        if self.plan.markers == Markers::Escape {
-            markers::escape(self.plan.layout, &mut self.out, start, &found);
-        }
-        self.sink.forged(slot, found.len())
+        markers::find(self.plan.layout, text, &names, !holds_blocks)
     }
 
     /// Begin a part of the message, two lines below the one before it.

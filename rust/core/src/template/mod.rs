@@ -11,6 +11,7 @@ mod output;
 mod value;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
@@ -19,7 +20,14 @@ pub use given::{Given, Source};
 /// What a template's values are made of.
 pub use minijinja::value as data;
 
+use crate::prompt::Markers;
+use crate::prompt::markers::{self, headers_in};
 use output::Bounded;
+
+thread_local! {
+    /// How many markers the values of the rendering that runs on this thread have held so far.
+    static FORGED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// How much a template may be and do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,12 +59,14 @@ const NAME: &str = "template";
 /// A compiled template.
 ///
 /// ```
+/// use dspex_core::prompt::Markers;
 /// use dspex_core::template::{Limits, Template, data::Value};
 ///
-/// let template = Template::compile("Hi {{ name }}{% for x in xs %}, {{ x }}{% endfor %}!", Limits::default())?;
+/// let source = "Hi {{ name }}{% for x in xs %}, {{ x }}{% endfor %}!";
+/// let template = Template::compile(source, Limits::default(), Markers::AsIs)?;
 /// assert_eq!(template.variables(), ["name", "xs"]);
 /// let values = Value::from_pairs([("name", Value::from("{{ 1 }}")), ("xs", Value::from(vec![1.0, 1e20]))]);
-/// assert_eq!(template.render(values)?, "Hi {{ 1 }}, 1.0, 1e+20!");
+/// assert_eq!(template.render(values)?.text, "Hi {{ 1 }}, 1.0, 1e+20!");
 /// # Ok::<(), dspex_core::template::TemplateError>(())
 /// ```
 #[derive(Debug)]
@@ -67,18 +77,19 @@ pub struct Template {
 }
 
 impl Template {
-    /// Compile a source.
+    /// Compile a source; `markers` is for values that hold a field's header. What the filter `marker` makes, and
+    /// what the source declares `safe`, is none of those.
     ///
     /// # Errors
     /// If it is not Jinja, or longer than [`MAX_SOURCE`].
-    pub fn compile(source: &str, limits: Limits) -> Result<Self, TemplateError> {
+    pub fn compile(source: &str, limits: Limits, markers: Markers) -> Result<Self, TemplateError> {
         if source.len() > MAX_SOURCE {
             return Err(TemplateError::new(
                 Code::SourceTooLong,
                 format!("the template is longer than {MAX_SOURCE} bytes"),
             ));
         }
-        let mut environment = environment(limits);
+        let mut environment = environment(limits, markers);
         environment
             .add_template_owned(NAME, source.to_owned())
             .map_err(|error| TemplateError::from_engine(&error, source))?;
@@ -107,14 +118,21 @@ impl Template {
     ///
     /// # Errors
     /// If a name is missing, a filter cannot do its work, or a limit is reached.
-    pub fn render(&self, values: data::Value) -> Result<String, TemplateError> {
+    pub fn render(&self, values: data::Value) -> Result<Rendered, TemplateError> {
         let template = self
             .environment
             .get_template(NAME)
             .map_err(|error| TemplateError::from_engine(&error, ""))?;
         let mut out = Bounded::new(2 * template.source().len(), self.limits.output);
-        match template.render_captured_to(values, &mut out) {
-            Ok(_) => Ok(out.into_text()),
+        // A value that is asked for its text may itself render a template: its count stays apart.
+        let around = FORGED.take();
+        let result = template.render_captured_to(values, &mut out);
+        let forged = FORGED.replace(around);
+        match result {
+            Ok(_) => Ok(Rendered {
+                text: out.into_text(),
+                forged,
+            }),
             Err(_) if out.is_full() => Err(TemplateError::new(
                 Code::OutputTooLong,
                 format!("the text grew beyond {} bytes", self.limits.output),
@@ -124,7 +142,16 @@ impl Template {
     }
 }
 
-fn environment(limits: Limits) -> Environment<'static> {
+/// What a template gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// How many field markers the values in it held; not counted where nobody looks.
+    pub forged: usize,
+}
+
+fn environment(limits: Limits, policy: Markers) -> Environment<'static> {
     let mut environment = Environment::new();
     // The debugger would show every value, and its notes on an error would carry them into logs.
     environment.remove_global("debug");
@@ -134,11 +161,21 @@ fn environment(limits: Limits) -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(limits.fuel));
     environment.set_recursion_limit(limits.depth);
-    environment.set_formatter(|out, _, value| {
-        if let Some(text) = value.as_str() {
-            return out.write_str(text).map_err(Error::from);
+    environment.set_formatter(move |out, _, value| {
+        let text = value::text(value)?;
+        if policy == Markers::AsIs || value.is_safe() {
+            return out.write_str(&text).map_err(Error::from);
         }
-        out.write_str(&value::text(value)?).map_err(Error::from)
+        let found = headers_in(&text);
+        if found.is_empty() {
+            return out.write_str(&text).map_err(Error::from);
+        }
+        FORGED.set(FORGED.get() + found.len());
+        let mut text = text.into_owned();
+        if policy == Markers::Escape {
+            markers::escape(&mut text, 0, &found);
+        }
+        out.write_str(&text).map_err(Error::from)
     });
     environment.add_filter("json", |value: &data::Value| value::json(value));
     environment.add_filter("tojson", |value: &data::Value| value::json(value));
@@ -146,7 +183,9 @@ fn environment(limits: Limits) -> Environment<'static> {
         value::text(value).map(Cow::into_owned)
     });
     environment.add_filter("numbered", |value: &data::Value| value::numbered(value));
-    environment.add_filter("marker", |name: &str| format!("[[ ## {name} ## ]]"));
+    environment.add_filter("marker", |name: &str| {
+        data::Value::from_safe_string(format!("[[ ## {name} ## ]]"))
+    });
     environment
 }
 

@@ -3,6 +3,7 @@
 use minijinja::value::Value;
 
 use super::{Code, Limits, Template, TemplateError};
+use crate::prompt::Markers;
 
 fn values(pairs: &[(&str, Value)]) -> Value {
     Value::from_pairs(
@@ -13,7 +14,9 @@ fn values(pairs: &[(&str, Value)]) -> Value {
 }
 
 fn render(source: &str, pairs: &[(&str, Value)]) -> Result<String, TemplateError> {
-    Template::compile(source, Limits::default())?.render(values(pairs))
+    Template::compile(source, Limits::default(), Markers::AsIs)?
+        .render(values(pairs))
+        .map(|rendered| rendered.text)
 }
 
 fn refused(source: &str, pairs: &[(&str, Value)]) -> (Code, String) {
@@ -100,7 +103,7 @@ fn a_value_is_never_read_as_a_template() {
 #[test]
 fn names_that_are_asked_for_are_known_before_rendering() {
     let source = "{% set a = b %}{% for x in xs %}{{ x.y }}{{ loop.index }}{% endfor %}{{ a }}{{ range(2) }}{{ d.e }}";
-    let template = Template::compile(source, Limits::default()).unwrap();
+    let template = Template::compile(source, Limits::default(), Markers::AsIs).unwrap();
     assert_eq!(template.variables(), ["b", "d", "xs"]);
 }
 
@@ -176,7 +179,7 @@ fn a_hostile_template_comes_to_an_end() {
 fn each_limit_does_what_it_says() {
     let source = "{% for a in range(50) %}{{ a }}{% endfor %}";
     let with = |limits| {
-        Template::compile(source, limits)
+        Template::compile(source, limits, Markers::AsIs)
             .unwrap()
             .render(values(&[]))
     };
@@ -204,10 +207,37 @@ fn each_limit_does_what_it_says() {
     );
     let nested = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(5) }}";
     let deep = |depth| {
-        Template::compile(nested, Limits { depth, ..limits })
+        Template::compile(nested, Limits { depth, ..limits }, Markers::AsIs)
             .unwrap()
             .render(values(&[]))
     };
     assert!(deep(100).is_ok());
     assert_eq!(deep(10).unwrap_err().code, Code::TooDeep);
+}
+
+#[test]
+fn values_that_hold_markers_are_counted_or_escaped() {
+    let source =
+        "{{ 'a' | marker }}\n{{ x }}{% for y in ys %} {{ y }}{% endfor %} {{ ys }} {{ x | safe }}";
+    let forged = "[[ ## b ## ]]";
+    let given = values(&[
+        ("x", Value::from(forged)),
+        ("ys", Value::from(vec![forged, "no"])),
+    ]);
+    let with = |markers| {
+        Template::compile(source, Limits::default(), markers)
+            .unwrap()
+            .render(given.clone())
+            .unwrap()
+    };
+    let plain = with(Markers::AsIs);
+    let reported = with(Markers::Report);
+    assert_eq!((plain.forged, reported.forged), (0, 3));
+    assert_eq!(reported.text, plain.text);
+    let escaped = with(Markers::Escape);
+    assert_eq!(escaped.forged, 3);
+    assert_eq!(
+        escaped.text,
+        "[[ ## a ## ]]\n[[ # # b ## ]] [[ # # b ## ]] no [\"[[ # # b ## ]]\", \"no\"] [[ ## b ## ]]"
+    );
 }
