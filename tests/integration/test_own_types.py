@@ -103,6 +103,29 @@ def test_text_of_a_signature_may_name_the_callers_types(runtime: dspex.Runtime, 
     assert made.found == [Point(x=3)]
 
 
+class Lenient(dspex.Signature):
+    """Say what you can."""
+
+    q: str = InputField()
+    a: str = OutputField()
+    n: int = OutputField(default=7)
+    tags: list[str] = OutputField(default_factory=list, desc="if any")
+    colour: Colour = OutputField(default=Colour.TWO)
+    point: Point | None = OutputField(default=POINT)
+
+
+@pytest.mark.parametrize("reply", ["[[ ## a ## ]]\nyes", "[[ ## a ## ]]\nyes\n[[ ## n ## ]]\n1"])
+def test_defaults_stand_in_for_missing_outputs_on_both_routes(
+    runtime: dspex.Runtime, said: Said, reply: str
+) -> None:
+    said.reply = reply
+    made = both(said, runtime, Lenient, {"q": "?"})
+    assert made.to_dict() == {"a": "yes", "n": made.n, "tags": [], "colour": Colour.TWO, "point": POINT}
+    assert made.n == (1 if "n ##" in reply else 7)
+    made.tags.append("mine")
+    assert both(said, runtime, Lenient, {"q": "?"}).tags == []
+
+
 def test_several_generations_are_all_typed(runtime: dspex.Runtime, said: Said) -> None:
     said.reply = '[[ ## a ## ]]\n{"x": 3}'
     module = dspex.Predict("q -> a: Point", runtime=runtime)

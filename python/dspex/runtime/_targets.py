@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from dspex.adapters.plain import foreign_of, pack, unpack
+from dspex.adapters.plain import foreign_of, pack, to_plain, unpack
 from dspex.errors import DeadlineExceeded, DspexError, ReplyError
 from dspex.lm import LMRequest
 from dspex.pool import Pool
@@ -206,6 +206,11 @@ def _payload(operation: Operation, adapter: Adapter, foreign: Foreign) -> dict[s
         "parsing": adapter.parsing,
         "markers": adapter.markers,
     }
+    outputs_by_name = signature.output_fields.items()
+    if defaults := {
+        name: to_plain(field.get_default()) for name, field in outputs_by_name if field.has_default
+    }:
+        payload["defaults"] = defaults
     if foreign.fields:
         inputs, typed = pack(payload["inputs"], foreign.fields)
         demos = [pack(demo, foreign.fields) for demo in payload["demos"]]

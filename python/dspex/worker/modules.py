@@ -7,6 +7,7 @@ The payload::
      "types":        {"Point": "my_app.types:Point"},                 # names in it that DSPy does not know
      "instructions": "..." or None,               # None: DSPy's default
      "fields":       {"answer": {"desc": "one word"}},                # over what the text gave
+     "defaults":     {"tags": []},                # what stands in for an output that a reply lacks
      "args":         {"max_iters": 5},            # more for the class's constructor
      "tools":        [{"function": "my_app.tools:search"},            # in the worker,
                       {"callback": "ask", "desc": "...", "args": {...}}],   # or in the service (`reverse`)
@@ -57,7 +58,17 @@ __all__ = ["Modules", "Run"]
 _MAX_MODULES: Final = 1024
 """Modules kept: a signature costs DSPy about a millisecond, a service has few, and memory is bounded."""
 
-_CONTENT: Final = ("class", "signature", "types", "instructions", "fields", "args", "tools", "state")
+_CONTENT: Final = (
+    "class",
+    "signature",
+    "types",
+    "instructions",
+    "fields",
+    "defaults",
+    "args",
+    "tools",
+    "state",
+)
 """What makes a module; the rest of a payload is the call's."""
 
 
@@ -190,6 +201,10 @@ def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:
             signature = dspy.Signature(text, payload.get("instructions"))
         for name, given in (payload.get("fields") or {}).items():
             signature = signature.with_updated_fields(name, **given)
+        for name, plain in (payload.get("defaults") or {}).items():
+            signature = signature.with_updated_fields(name)  # a copy, which is ours to change
+            field = signature.fields[name]
+            field.default = unpack(plain, field.annotation)
     except (ValueError, TypeError, SyntaxError, KeyError) as err:
         raise SignatureError(
             f"DSPy cannot read the signature: {err}", code="signature-refused-by-dspy", source=text
