@@ -81,7 +81,9 @@ class FrameReader:
     """Cut what arrives into frames, however the stream was chopped up.
 
     What arrives is written into the reader's own buffer (`room`, then `take`), so that a frame costs neither
-    an allocation nor a copy. The buffer grows with what has arrived, never with what a header promises.
+    an allocation nor a copy: asyncio would give each read 256 KiB of its own, which malloc maps and unmaps,
+    and with both ends on one core that was half of a round trip (73 us, 37 without). The buffer grows with
+    what has arrived, never with what a header promises.
 
     Args:
         limit: Bytes a body may have.
