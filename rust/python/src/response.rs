@@ -86,10 +86,12 @@ type Tolerant<'py> = (
     Option<(String, String)>,
 );
 
-/// JSON that is broken in one of the usual ways, made whole; None for any other text.
+/// The list or dict in a text that is JSON broken in one of the usual ways; None for any other text.
 #[pyfunction]
-pub(crate) fn repair_json(text: &str) -> Option<String> {
+pub(crate) fn repair_json<'py>(py: Python<'py>, text: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     repair(text)
+        .map(|repaired| to_python(py, &Value::from(&repaired.value)))
+        .transpose()
 }
 
 /// The module that reads what Rust does not.
@@ -204,12 +206,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         if let Ok(JsonValue::Object(entries)) = JsonValue::parse(reply.as_bytes(), true) {
             return self.entries(&entries);
         }
-        let whole = repair(reply);
-        match whole
-            .as_ref()
-            .map(|whole| JsonValue::parse(whole.as_bytes(), true))
-        {
-            Some(Ok(JsonValue::Object(entries))) => self.entries(&entries),
+        match repair(reply).map(|repaired| repaired.value) {
+            Some(JsonValue::Object(entries)) => self.entries(&entries),
             _ => self.json_in_python(),
         }
     }

@@ -11,6 +11,6 @@ mod value;
 mod xml;
 
 pub use chat::{Section, sections};
-pub use repair::repair;
+pub use repair::{Repaired, repair};
 pub use value::{Reading, Value, read_json, read_text};
 pub use xml::read_xml;

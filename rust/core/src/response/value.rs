@@ -149,9 +149,7 @@ fn read_literal<'a>(text: &'a str, ty: &Type) -> Option<Value<'a>> {
     if let Ok(json) = JsonValue::parse(text.as_bytes(), true) {
         return conform(&json, ty);
     }
-    let whole = repair(text)?;
-    let json = JsonValue::parse(whole.as_bytes(), true).ok()?;
-    conform(&json, ty).map(Value::into_owned)
+    conform(&repair(text)?.value, ty)
 }
 
 /// `json` as a value of `ty`, if pydantic would have nothing to convert.

@@ -3,6 +3,7 @@
 mod fuzz;
 #[path = "../fuzzing/mod.rs"]
 mod fuzzing;
+mod repair;
 
 use std::fs;
 use std::path::PathBuf;
