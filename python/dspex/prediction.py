@@ -12,7 +12,7 @@ class Repair(NamedTuple):
     """One thing that was done to a reply before it could be read.
 
     Attributes:
-        field: The output field it was done for.
+        field: The output field it was done for; empty if it was done to the reply as a whole.
         code: What was done; the table in `docs/adapters.md` lists the codes.
         found: The text as the reply had it, cut to 80 characters.
     """

@@ -131,4 +131,5 @@ def test_tolerance_changes_nothing_that_dspy_reads_whole(layout: str, data: st.D
     assume(expected[0] == "value")
     fields, repairs = adapter().read(signature, reply)
     assert repr(fields) == expected[1]
-    assert repairs == []
+    # What DSPy repairs itself is listed, and nothing else is done.
+    assert {repair.code for repair in repairs} <= {"json", "cut-off"}

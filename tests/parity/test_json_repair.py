@@ -157,13 +157,14 @@ def test_what_is_repaired_is_repaired_as_json_repair_does_it(text: str) -> None:
     assume(not is_strict(text))
     whole = repair_json(text)
     assume(whole is not None)
-    assert repr(whole) == repr(json_repair.loads(text))
+    assert repr(whole[0]) == repr(json_repair.loads(text))
 
 
 @pytest.mark.parametrize("part", ["whole", "cut_off"])
 def test_the_corpus_says_what_json_repair_says(part: str) -> None:
     for text, value in CORPUS[part]:
-        assert repr(value) == repr(json_repair.loads(text)) == repr(repair_json(text)), text
+        assert repr(value) == repr(json_repair.loads(text)), text
+        assert repr(repair_json(text)) == repr((value, part == "cut_off")), text
 
 
 # --- how much of it json_repair never sees ----------------------------------------------------------------
@@ -249,7 +250,7 @@ def test_a_common_break_of_an_ordinary_document_never_reaches_json_repair(name: 
         whole = repair_json(text)
         if whole is not None:
             native += 1
-            assert repr(whole) == repr(json_repair.loads(text)), text
+            assert repr(whole[0]) == repr(json_repair.loads(text)), text
     print(f"{name}: {native} of {len(texts)} stay native")
     assert native >= least * len(texts)
 

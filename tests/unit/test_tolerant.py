@@ -80,42 +80,6 @@ def test_a_near_miss_of_a_value_is_read(type_text: str, text: str, value: Any, c
 
 
 @pytest.mark.parametrize(
-    "text", ['["a", "b"', '["a", "b",]', "['a', 'b']", '["a", // one\n"b"]', '```json\n["a", "b"]\n```']
-)
-def test_broken_json_of_a_value_is_read(text: str) -> None:
-    assert ChatAdapter().parse("q -> a: list[str]", f"[[ ## a ## ]]\n{text}") == {"a": ["a", "b"]}
-
-
-AMBIGUOUS: list[tuple[str, str]] = [
-    ("Literal['ab', 'AB']", "Ab"),
-    ("Literal['yes', 'no']", "yes or no"),
-    ("bool", "maybe"),
-    ("int", "90%"),
-    ("int", "5 million"),
-    ("int", "5k"),
-    ("int", "3 or 4"),
-    ("int", "between 3 and 4"),
-    ("int", "about 42"),
-    ("int", "1,23"),
-    ("int", "3.5"),
-    ("float", "1,5"),
-    ("float", "10-20"),
-    ("float", "5 m"),
-    ("int", "42 green apples"),
-    ("int", ""),
-]
-
-
-@pytest.mark.parametrize(("type_text", "text"), AMBIGUOUS)
-def test_what_could_be_read_in_two_ways_is_refused(type_text: str, text: str) -> None:
-    signature = Signature(f"q -> a: {type_text}", types=TYPES)
-    with pytest.raises(ReplyError) as caught:
-        ChatAdapter().parse(signature, f"[[ ## a ## ]]\n{text}")
-    assert caught.value.code == "reply-field-value"
-    assert caught.value.field == "a"
-
-
-@pytest.mark.parametrize(
     ("adapter", "reply", "value"),
     [
         (ChatAdapter(), "  Paris \n", "Paris"),

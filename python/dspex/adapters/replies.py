@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import json
 import types
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
@@ -15,26 +16,42 @@ import json_repair
 import regex
 from pydantic import ValidationError
 
+from dspex._core import repair_json
 from dspex.adapters.foreign import is_dspy_type
 from dspex.adapters.validation import adapter_of
 
 if TYPE_CHECKING:
     from dspex._core import Dialect
 
-__all__ = ["json_object", "parse_value"]
+__all__ = ["json_object", "parse_value", "read_value"]
 
 _OBJECT = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
 
 
-def json_object(reply: str) -> Any:
-    """The JSON object in a reply; anything else than a dict if there is none, or one that nests too deep."""
+def json_object(reply: str) -> tuple[Any, str | None]:
+    """The JSON object in a reply, and what was done to find it.
+
+    Anything else than a dict if there is none, or one that nests too deep.
+    """
     try:
-        found = json_repair.loads(reply)
+        found, done = _loads(reply)
         if not isinstance(found, dict) and (match := _OBJECT.search(reply)):
-            found = json_repair.loads(match[0])
+            found, done = _loads(match[0])[0], "json"
     except RecursionError:
-        return None
-    return found
+        return None, None
+    return found, done
+
+
+def _loads(text: str) -> tuple[Any, str | None]:
+    """What json_repair makes of a text, and the code of what was done to it; None for strict JSON."""
+    try:
+        return json.loads(text), None
+    except ValueError:
+        pass
+    if repaired := repair_json(text):
+        value, cut_off = repaired
+        return value, "cut-off" if cut_off else "json"
+    return json_repair.loads(text, skip_json_loads=True), "json"
 
 
 def parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
@@ -43,8 +60,18 @@ def parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
     Raises:
         ValueError: If it is none; pydantic's `ValidationError` is one.
     """
+    return read_value(value, annotation, dialect)[0]
+
+
+def read_value(value: Any, annotation: Any, dialect: Dialect) -> tuple[Any, str | None]:
+    """Like `parse_value`, with the code of what was done to a text of broken JSON.
+
+    Raises:
+        ValueError: If it is no value of the type.
+    """
+    done: list[str] = []
     try:
-        return _parse_value(value, annotation, dialect)
+        return _parse_value(value, annotation, dialect, done), done[0] if done else None
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except TypeError as error:
@@ -52,7 +79,7 @@ def parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
         raise ValueError(f"TypeError: {error}") from error
 
 
-def _parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
+def _parse_value(value: Any, annotation: Any, dialect: Dialect, done: list[str]) -> Any:
     if annotation is str:
         return str(value)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
@@ -71,19 +98,22 @@ def _parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
         return adapter_of(annotation).validate_python(value)
     if origin in (Union, types.UnionType) and type(None) in args and str in args:
         return adapter_of(annotation).validate_python(value)
-    candidate = json_repair.loads(value)
+    candidate, code = _loads(value)
     if candidate == "" and value != "":
         # What json_repair gives up may still be a Python constant.
         try:
             candidate = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             candidate = value
+    elif code is not None:
+        done.append(code)
     try:
         return adapter_of(annotation).validate_python(candidate)
     except ValidationError:
         if not is_dspy_type(annotation):
             raise
         try:
+            done.clear()
             return adapter_of(annotation).validate_python(value)
         except Exception as error:
             if not (dialect.any_error_refuses or isinstance(error, ValidationError)):

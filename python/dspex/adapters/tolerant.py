@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import enum
 import html
+import json
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from dspex.adapters.replies import parse_value
+from dspex.adapters.replies import json_object, parse_value, read_value
+from dspex.adapters.xml import XmlReply
 from dspex.prediction import Repair
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ _BEFORE_MARKER = re.compile(r"[\s#>*_`-]*|\s*\d+[.)]\s*[*_`]*")
 _SHOWN = 80
 
 _Field = tuple[str, Any]
-_Found = dict[str, tuple[str, list[Repair]]]
+_Found = dict[str, tuple[Any, list[Repair]]]
 
 
 def read(
@@ -51,9 +54,13 @@ def read(
         The fields that could be read, what was done for them, and a field that is there but has no value of
         its type, with the reason where there is more to say.
     """
-    found = {"chat": _cut_chat, "json": _cut_json, "xml": _cut_xml}[layout](
-        reply, [name for name, _ in fields]
-    )
+    names = [name for name, _ in fields]
+    found = {"chat": _cut_chat, "json": _cut_json, "xml": _cut_xml}[layout](reply, names)
+    # The texts between the keys of a reply that is no JSON, for the fields that are missing or wrong in it.
+    between = _cut_keys(reply, names) if layout == "json" and not _is_json(reply) else {}
+    if between.keys() - found.keys():
+        # Where a field was found inside another, both are cut anew.
+        found = {**found, **between}
     bare = not found and len(fields) == 1 and reply.strip() and not _looks_like_layout(layout, reply)
     if bare:
         name = fields[0][0]
@@ -62,19 +69,20 @@ def read(
     repairs: list[Repair] = []
     problem = None
     for name, annotation in fields:
-        if name not in found:
-            continue
-        text, done = found[name]
-        try:
-            values[name], code = _value(text, annotation, dialect)
-        except ValueError as error:
+        reason: str | None = None
+        for text, done in filter(None, (found.get(name), between.get(name))):
+            try:
+                values[name], codes = _value(text, annotation, dialect)
+            except ValueError as error:
+                reason = reason or (str(error) if isinstance(error, AmbiguousError) else "")
+                continue
+            repairs += [repair for repair in done if repair not in repairs]
+            repairs += [Repair(name, code, str(text)[:_SHOWN]) for code in codes]
+            break
+        else:
             # A bare text that is no answer is just that: the field is not there.
-            if not bare and problem is None:
-                problem = (name, str(error) if isinstance(error, AmbiguousError) else "")
-            continue
-        repairs += done
-        if code is not None:
-            repairs.append(Repair(name, code, str(text)[:_SHOWN]))
+            if not bare and problem is None and reason is not None:
+                problem = (name, reason)
     return values, repairs, problem
 
 
@@ -142,51 +150,170 @@ def _line_lead(reply: str, mark: re.Match[str]) -> int:
 
 
 def _cut_json(reply: str, names: list[str]) -> _Found:
-    from dspex.adapters.replies import json_object
-
-    found = json_object(reply)
+    found, code = json_object(reply)
     if not isinstance(found, Mapping):
         return {}
-    return {name: (found[name], []) for name in names if name in found}
+    done = [] if code is None else [Repair("", code, reply[:_SHOWN])]
+    return {name: (found[name], done) for name in names if name in found}
+
+
+def _is_json(reply: str) -> bool:
+    try:
+        json.loads(reply)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _cut_keys(reply: str, names: list[str]) -> _Found:
+    """The texts between the fields' own keys, which are there once each: what stands between is the value."""
+    keys = [m for name in names for m in re.finditer(rf"""(["']){re.escape(name)}\1\s*:""", reply)]
+    keys.sort(key=lambda key: key.start())
+    if len({_key(key) for key in keys}) < len(keys):
+        return {}
+    found: _Found = {}
+    for key, after in zip_longest(keys, keys[1:]):
+        text = reply[key.end() : after.start() if after else len(reply)].strip()
+        if after is None:
+            text = re.sub(r"\s*```\s*$", "", text).removesuffix("}").strip()
+        text = text.removesuffix(",").strip()
+        if text[:1] == text[-1:] == '"' and len(text) > 1:
+            text = text[1:-1]
+            if _OTHER_KEY.search(text):
+                continue
+            text = _unescaped(text)
+        elif text[:1] == '"':
+            continue
+        found[_key(key)] = (text, [Repair(_key(key), "json-keys", (key[0] + text)[:_SHOWN])])
+    return found
+
+
+_OTHER_KEY = re.compile(r"""["']\s*,\s*["']?[\w -]+["']?\s*:""")
+"""What looks like the end of a text and another key: then nobody knows where the text ends."""
+
+
+def _key(match: re.Match[str]) -> str:
+    return match[0].rstrip(":").rstrip()[1:-1]
+
+
+def _unescaped(text: str) -> str:
+    """The text of a string whose quotes may not be escaped."""
+    try:
+        value: str = json.loads('"' + re.sub(r'(?<!\\)"', r"\"", text) + '"', strict=False)
+    except ValueError:
+        return text
+    return value
 
 
 def _cut_xml(reply: str, names: list[str]) -> _Found:
     found: _Found = {}
+    well_formed = _is_xml(reply)
     for name in names:
         # The field's own tags, once each: all between them is its text, whatever that is.
         opened, closed = reply.split(f"<{name}>"), reply.split(f"</{name}>")
         if len(opened) == len(closed) == 2 and len(opened[0]) < len(closed[0]):
             text = closed[0][len(opened[0]) + len(name) + 2 :].strip()
-            found[name] = (html.unescape(text), [Repair(name, "xml", text[:_SHOWN])])
+            done = [] if well_formed else [Repair(name, "xml", text[:_SHOWN])]
+            found[name] = (html.unescape(text), done)
     return found
+
+
+def _is_xml(reply: str) -> bool:
+    try:
+        XmlReply(reply)
+    except SyntaxError:
+        return False
+    return True
 
 
 # --- values ----------------------------------------------------------------------------------------------
 
 
-def _value(text: Any, annotation: Any, dialect: Dialect) -> tuple[Any, str | None]:
-    """The value, and the code of what was done to get it.
+def _value(text: Any, annotation: Any, dialect: Dialect) -> tuple[Any, list[str]]:
+    """The value, and the codes of what was done to get it.
 
     Raises:
         ValueError: If there is none, or more than one.
     """
     try:
-        return parse_value(text, annotation, dialect), None
+        value, code = read_value(text, annotation, dialect)
     except ValueError as error:
         refusal = error
-    if not isinstance(text, str):
-        raise refusal
-    for code, candidate in _bare(text):
-        try:
-            return parse_value(candidate, annotation, dialect), code
-        except ValueError:
-            continue
-    bare = [text, *(candidate for _, candidate in _bare(text))][-1]
-    for code, attempt in _conversions(annotation):
-        value = attempt(bare)
-        if value is not _NOTHING:
-            return value, code
+    else:
+        return value, [] if code is None else [code]
+    if isinstance(text, str):
+        for code, candidate in _bare(text):
+            try:
+                value, more = read_value(candidate, annotation, dialect)
+            except ValueError:
+                continue
+            return value, [code] if more is None else [code, more]
+        bare = [text, *(candidate for _, candidate in _bare(text))][-1]
+        for code, attempt in _conversions(annotation):
+            value = attempt(bare)
+            if value is not _NOTHING:
+                return value, [code]
+    if (item := _item_of(annotation)) is not None:
+        return _list(text, annotation, item, dialect, refusal)
     raise refusal
+
+
+def _item_of(annotation: Any) -> Any:
+    """The type of a list's items; None for what is no list."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        lists = [arg for arg in args if arg is not type(None)]
+        return _item_of(lists[0]) if len(lists) == 1 else None
+    return args[0] if origin is list and args else None
+
+
+_SEPARATOR = re.compile(r"[,;|\n]| and | or |^[-*•]\s", re.IGNORECASE)
+_NO_ITEM = frozenset({"", "none", "null", "nothing", "empty", "n/a", "na", "-", "[]"})
+
+
+def _list(
+    value: Any, annotation: Any, item: Any, dialect: Dialect, refusal: ValueError
+) -> tuple[list[Any], list[str]]:
+    """A list that was cut off inside an item, or the one item that stands where a list should.
+
+    Raises:
+        ValueError: If it is neither, or could be several items.
+    """
+    if not isinstance(value, str):
+        if value is None or isinstance(value, list) or item is str:
+            raise refusal
+        return [_value(value, item, dialect)[0]], ["one-item"]
+    if value.lstrip().startswith("["):
+        whole = _whole_items(value.lstrip())
+        if whole is None:
+            raise refusal
+        if whole == "]":
+            raise AmbiguousError("it is cut off in its first item")
+        return parse_value(whole, annotation, dialect), ["cut-off"]
+    if value.strip().casefold() in _NO_ITEM or value.lstrip().startswith("{"):
+        raise refusal
+    if _SEPARATOR.search(value.strip()):
+        raise AmbiguousError(f"{value[:_SHOWN]!r} may be one item or several")
+    return [_value(value, item, dialect)[0]], ["one-item"]
+
+
+def _whole_items(text: str) -> str | None:
+    """A list that is cut off inside an item, without that item; None for any other list."""
+    depth, end, quoted, escaped = 0, 0, False, False
+    for at, char in enumerate(text):
+        if quoted:
+            quoted, escaped = escaped or char != '"', char == "\\" and not escaped
+        elif char == '"':
+            quoted = True
+        elif char in "[{":
+            depth += 1
+        elif char in "]}":
+            depth -= 1
+            if depth == 0:
+                return None
+        elif char == "," and depth == 1:
+            end = at
+    return text[:end] + "]"
 
 
 def _bare(text: str) -> Iterator[tuple[str, str]]:

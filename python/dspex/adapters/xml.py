@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from typing_extensions import is_typeddict
 
-from dspex.adapters.replies import parse_value
+from dspex.adapters.replies import read_value
 from dspex.adapters.validation import adapter_of, element_schema_of
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class XmlReply:
         root = ET.fromstring(f"<dspy_root>{reply}</dspy_root>")  # noqa: S314
         self._fields = _children(root)
 
-    def read(self, name: str, annotation: Any, dialect: Dialect) -> list[Any]:
-        """The value of a field, in a list; an empty list if the reply has none.
+    def read(self, name: str, annotation: Any, dialect: Dialect) -> list[tuple[Any, str | None]]:
+        """The value of a field, with the code of what was done, in a list; an empty list if there is none.
 
         Raises:
             ValueError: If it is no value of the type.
@@ -89,9 +89,9 @@ class XmlReply:
             try:
                 value = value_of(self._fields[name], candidate, schema.get("$defs", {}))
                 try:
-                    return [parse_value(value, annotation, dialect)]
+                    return [read_value(value, annotation, dialect)]
                 except ValidationError:
-                    return [adapter_of(annotation).validate_python(value, by_name=True)]
+                    return [(adapter_of(annotation).validate_python(value, by_name=True), None)]
             except ValueError as error:
                 problem = error
             except RecursionError:

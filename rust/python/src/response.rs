@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use dspex_core::prompt::Layout;
-use dspex_core::response::{Reading, Value, read_json, read_text, read_xml, repair, sections};
+use dspex_core::response::{
+    Reading, Repaired, Value, read_json, read_text, read_xml, repair, sections,
+};
 use dspex_core::signature::Default;
 use jiter::JsonValue;
 use pyo3::exceptions::{PyException, PySyntaxError, PyTypeError, PyValueError};
@@ -23,14 +25,14 @@ pub(crate) fn read<'py>(
 ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
     let mut reader = Reader::new(plan, reply);
     let read = reader.strictly();
-    let nothing_done = PyList::empty(reply.py());
     if !plan.tolerant {
         read?;
-        return Ok((reader.finish()?, nothing_done));
+        return Ok((reader.finish()?, PyList::empty(reply.py())));
     }
     match read {
         Ok(()) if !reader.leaked && reader.values.iter().all(Option::is_some) => {
-            Ok((reader.finish()?, nothing_done))
+            let done = reader.done(|_| true)?;
+            Ok((reader.finish()?, done))
         }
         Err(error) if !errors::is(reply.py(), &error, "ReplyError") => Err(error),
         read => reader.tolerantly(read.err()),
@@ -53,18 +55,18 @@ pub(crate) fn read_one<'py>(
     let reply = PyString::new(py, &reply);
     let mut reader = Reader::new(plan, &reply);
     let value = match plan.compiled.layout() {
-        Layout::Chat => match read_text(raw, ty, plan.compiled.dialect()) {
-            Reading::Value(value) => to_python(py, &value),
-            Reading::Python => reader.in_python(place, &reply),
+        Layout::Chat => match read_text(raw, ty, plan.compiled.dialect()).value() {
+            Some(value) => to_python(py, &value),
+            None => reader.in_python(place, &reply),
         },
         Layout::Json => {
             let Ok(json) = JsonValue::parse(raw.as_bytes(), true) else {
                 return Ok(None);
             };
-            match read_json(&json, ty, plan.compiled.dialect()) {
-                Reading::Value(value) => to_python(py, &value),
-                Reading::Python => to_python(py, &Value::from(&json))
-                    .and_then(|json| reader.in_python(place, &json)),
+            let mut json = json.into();
+            match read_json(&mut json, ty, plan.compiled.dialect()).value() {
+                Some(value) => to_python(py, &value),
+                None => to_python(py, &json).and_then(|json| reader.in_python(place, &json)),
             }
         }
         Layout::Xml => match reader.xml() {
@@ -86,12 +88,18 @@ type Tolerant<'py> = (
     Option<(String, String)>,
 );
 
-/// The list or dict in a text that is JSON broken in one of the usual ways; None for any other text.
+/// The list or dict in a text that is JSON broken in one of the usual ways, and whether it was cut off; None for
+/// any other text.
 #[pyfunction]
-pub(crate) fn repair_json<'py>(py: Python<'py>, text: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-    repair(text)
-        .map(|repaired| to_python(py, &Value::from(&repaired.value)))
-        .transpose()
+pub(crate) fn repair_json<'py>(
+    text: &Bound<'py, PyString>,
+) -> PyResult<Option<(Bound<'py, PyAny>, bool)>> {
+    // Half of a surrogate pair is Python's to judge.
+    let Some(repaired) = text.to_str().ok().and_then(repair) else {
+        return Ok(None);
+    };
+    let value = to_python(text.py(), &repaired.value)?;
+    Ok(Some((value, repaired.cut_off)))
 }
 
 /// The module that reads what Rust does not.
@@ -107,6 +115,13 @@ struct Reader<'a, 'py> {
     values: Vec<Option<Bound<'py, PyAny>>>,
     /// Whether a part of a header is in a value, as it is in DSPy where a header is indented.
     leaked: bool,
+    /// What was done that DSPy does too: for which output, or for the reply as a whole, what, and to which text.
+    done: Vec<(Option<usize>, Cow<'static, str>, String)>,
+}
+
+/// What is done to broken JSON, by whether it was cut off.
+fn code(cut_off: bool) -> &'static str {
+    if cut_off { "cut-off" } else { "json" }
 }
 
 impl<'a, 'py> Reader<'a, 'py> {
@@ -117,6 +132,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             reply,
             values,
             leaked: false,
+            done: Vec::new(),
         }
     }
 
@@ -151,6 +167,15 @@ impl<'a, 'py> Reader<'a, 'py> {
             (layout, fields, self.reply, self.dialect()),
         )?;
         let (values, repairs, problem): Tolerant<'py> = read.extract()?;
+        // What was read again brings its own repairs along.
+        let kept = refusal.is_none();
+        let again = |place: Option<usize>| {
+            let name = place.map(|place| &*slots[place].name);
+            name.is_none_or(|name| values.contains(name).unwrap_or(false))
+        };
+        for done in self.done(|place| kept && !again(place))? {
+            repairs.append(done)?;
+        }
         for (slot, value) in slots.iter().zip(&mut self.values) {
             if let Some(found) = values.get_item(&*slot.name)? {
                 *value = Some(found);
@@ -173,6 +198,43 @@ impl<'a, 'py> Reader<'a, 'py> {
         Dialect(self.plan.compiled.dialect())
     }
 
+    /// Something was done to a text, which counts where somebody asked.
+    fn did(&mut self, place: Option<usize>, code: impl Into<Cow<'static, str>>, text: &str) {
+        const SHOWN: usize = 80;
+        if self.plan.tolerant {
+            let shown = text.chars().take(SHOWN).collect();
+            self.done.push((place, code.into(), shown));
+        }
+    }
+
+    /// What was done for the reply as a whole and for some of the outputs, as Python has it.
+    fn done(&self, wanted: impl Fn(Option<usize>) -> bool) -> PyResult<Bound<'py, PyList>> {
+        let py = self.reply.py();
+        let list = PyList::empty(py);
+        for (place, code, found) in self.done.iter().filter(|(place, ..)| wanted(*place)) {
+            let field = place.map_or("", |place| &*self.plan.compiled.outputs()[place].name);
+            let repair = py.import(intern!(py, "dspex.prediction"))?;
+            list.append(repair.call_method1(intern!(py, "Repair"), (field, &**code, found))?)?;
+        }
+        Ok(list)
+    }
+
+    /// The value of an output that was read, or None if Python has to read it.
+    fn value_of(
+        &mut self,
+        place: usize,
+        read: Reading<'_>,
+        text: &str,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Reading::Repaired(_, cut_off) = read {
+            self.did(Some(place), code(cut_off), text);
+        }
+        let value = read.value();
+        value
+            .map(|value| to_python(self.reply.py(), &value))
+            .transpose()
+    }
+
     fn place(&self, name: &str) -> Option<usize> {
         self.plan
             .compiled
@@ -186,15 +248,14 @@ impl<'a, 'py> Reader<'a, 'py> {
         let found = sections(text_of(self.reply)?, |name| self.place(name));
         for section in found {
             self.leaked |= section.indented;
-            let value = match read_text(
+            let read = read_text(
                 &section.text,
                 &self.plan.signature.core.outputs()[section.field].ty,
                 self.plan.compiled.dialect(),
-            ) {
-                Reading::Value(value) => to_python(py, &value)?,
-                Reading::Python => {
-                    self.in_python(section.field, PyString::new(py, &section.text).as_any())?
-                }
+            );
+            let value = match self.value_of(section.field, read, &section.text)? {
+                Some(value) => value,
+                None => self.in_python(section.field, PyString::new(py, &section.text).as_any())?,
             };
             self.values[section.field] = Some(value);
         }
@@ -203,32 +264,48 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     fn json(&mut self) -> PyResult<()> {
         let reply = text_of(self.reply)?;
-        if let Ok(JsonValue::Object(entries)) = JsonValue::parse(reply.as_bytes(), true) {
-            return self.entries(&entries);
+        if let Ok(json @ JsonValue::Object(_)) = JsonValue::parse(reply.as_bytes(), true)
+            && let Value::Map(entries) = json.into()
+        {
+            return self.entries(entries);
         }
-        match repair(reply).map(|repaired| repaired.value) {
-            Some(JsonValue::Object(entries)) => self.entries(&entries),
+        match repair(reply) {
+            Some(Repaired {
+                value: Value::Map(entries),
+                cut_off,
+            }) => {
+                self.did(None, code(cut_off), reply);
+                self.entries(entries)
+            }
             _ => self.json_in_python(),
         }
     }
 
-    fn entries<'j>(&mut self, entries: &'j [(Cow<'j, str>, JsonValue<'j>)]) -> PyResult<()> {
+    fn entries(&mut self, mut entries: Vec<(Cow<'_, str>, Value<'_>)>) -> PyResult<()> {
         let py = self.reply.py();
-        for (name, _) in entries {
-            let Some(place) = self
-                .place(name)
-                .filter(|place| self.values[*place].is_none())
-            else {
-                continue;
-            };
-            // Of a name that comes twice the last value counts, at the place of the first.
-            let Some((_, json)) = entries.iter().rev().find(|(other, _)| other == name) else {
-                continue;
-            };
+        // Of a name that comes twice the last value counts, at the place of the first.
+        let mut last: Vec<Option<usize>> = vec![None; self.values.len()];
+        let mut places = Vec::new();
+        for (at, (name, _)) in entries.iter().enumerate() {
+            if let Some(place) = self.place(name) {
+                if last[place].is_none() {
+                    places.push(place);
+                }
+                last[place] = Some(at);
+            }
+        }
+        for place in places {
+            let Some(at) = last[place] else { continue };
+            let json = &mut entries[at].1;
             let ty = &self.plan.signature.core.outputs()[place].ty;
-            let value = match read_json(json, ty, self.plan.compiled.dialect()) {
-                Reading::Value(value) => to_python(py, &value)?,
-                Reading::Python => self.in_python(place, &to_python(py, &json.into())?)?,
+            let read = read_json(json, ty, self.plan.compiled.dialect());
+            let text = match json {
+                Value::Str(text) => &**text,
+                _ => "",
+            };
+            let value = match self.value_of(place, read, text)? {
+                Some(value) => value,
+                None => self.in_python(place, &to_python(py, json)?)?,
             };
             self.values[place] = Some(value);
         }
@@ -238,7 +315,8 @@ impl<'a, 'py> Reader<'a, 'py> {
     /// A reply that is not one JSON object: repaired, or searched for one.
     fn json_in_python(&mut self) -> PyResult<()> {
         let py = self.reply.py();
-        let object = replies(py)?.call_method1(intern!(py, "json_object"), (self.reply,))?;
+        let read = replies(py)?.call_method1(intern!(py, "json_object"), (self.reply,))?;
+        let (object, code): (Bound<'py, PyAny>, Option<String>) = read.extract()?;
         let Ok(object) = object.cast_into::<PyDict>() else {
             return Err(self.error(
                 "the reply holds no JSON object",
@@ -247,6 +325,9 @@ impl<'a, 'py> Reader<'a, 'py> {
                 None,
             ));
         };
+        if let Some(code) = code {
+            self.did(None, code, text_of(self.reply)?);
+        }
         for (name, value) in object {
             let Some(place) = name
                 .cast::<PyString>()
@@ -261,17 +342,15 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn xml(&mut self) -> PyResult<()> {
-        let py = self.reply.py();
         let outputs = self.plan.signature.core.outputs();
         let Some(values) = read_xml(text_of(self.reply)?, outputs, self.plan.compiled.dialect())
         else {
             return self.xml_in_python();
         };
-        for (place, value) in values.iter().enumerate() {
-            self.values[place] = value
-                .as_ref()
-                .map(|value| to_python(py, value))
-                .transpose()?;
+        for (place, read) in values.into_iter().enumerate() {
+            if let Some(read) = read {
+                self.values[place] = self.value_of(place, read, text_of(self.reply)?)?;
+            }
         }
         Ok(())
     }
@@ -301,27 +380,40 @@ impl<'a, 'py> Reader<'a, 'py> {
                 intern!(py, "read"),
                 (&*slot.name, annotation, self.dialect()),
             );
-            // The values, none or one.
-            let found: Vec<Bound<'py, PyAny>> = found
+            // The values, none or one, with what was done for each.
+            let found: Vec<(Bound<'py, PyAny>, Option<String>)> = found
                 .map_err(|error| self.wrong_value(place, error))?
                 .extract()?;
-            self.values[place] = found.into_iter().next();
+            for (value, code) in found {
+                self.values[place] = Some(value);
+                if let Some(code) = code {
+                    self.did(Some(place), code, text_of(self.reply)?);
+                }
+            }
         }
         Ok(())
     }
 
     /// The value as DSPy reads it.
-    fn in_python(&self, place: usize, raw: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn in_python(&mut self, place: usize, raw: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = raw.py();
         let annotation = self
             .plan
             .signature
             .annotation(py, self.plan.compiled.outputs()[place].index)?;
-        let read = replies(py)?.call_method1(
-            intern!(py, "parse_value"),
-            (raw, annotation, self.dialect()),
-        );
-        read.map_err(|error| self.wrong_value(place, error))
+        let read = replies(py)?
+            .call_method1(intern!(py, "read_value"), (raw, annotation, self.dialect()))
+            .map_err(|error| self.wrong_value(place, error))?;
+        let (value, code): (Bound<'py, PyAny>, Option<String>) = read.extract()?;
+        if let Some(code) = code {
+            self.did(
+                Some(place),
+                code,
+                raw.cast::<PyString>()
+                    .map_or(Ok(""), |text| text.to_str())?,
+            );
+        }
+        Ok(value)
     }
 
     /// The error for a value that is none of its type; any other error as it is. Types of DSPy's say so with a

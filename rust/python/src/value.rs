@@ -301,25 +301,47 @@ fn write_items<'py>(
 
 /// A reply's value as Python's.
 pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value<'_>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(match value {
-        Value::None => py.None().into_bound(py),
-        Value::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
-        Value::Int(value) => value.into_pyobject(py)?.into_any(),
-        Value::Float(value) => PyFloat::new(py, *value).into_any(),
-        Value::Str(text) => PyString::new(py, text).into_any(),
-        Value::List(items) => {
-            let list = PyList::empty(py);
-            for item in items {
-                list.append(to_python(py, item)?)?;
+    Keys(Vec::new()).convert(py, value)
+}
+
+/// The keys of mappings that came last: those of the rows of a table are the same in each, and a key that is
+/// there already need neither be made nor hashed again.
+struct Keys<'a, 'py>(Vec<(&'a str, Bound<'py, PyString>)>);
+
+impl<'a, 'py> Keys<'a, 'py> {
+    const KEPT: usize = 16;
+
+    fn convert(&mut self, py: Python<'py>, value: &'a Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(match value {
+            Value::None => py.None().into_bound(py),
+            Value::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
+            Value::Int(value) => value.into_pyobject(py)?.into_any(),
+            Value::Float(value) => PyFloat::new(py, *value).into_any(),
+            Value::Str(text) => PyString::new(py, text).into_any(),
+            Value::List(items) => {
+                let items = items.iter().map(|item| self.convert(py, item));
+                PyList::new(py, items.collect::<PyResult<Vec<_>>>()?)?.into_any()
             }
-            list.into_any()
-        }
-        Value::Map(entries) => {
-            let dict = PyDict::new(py);
-            for (key, value) in entries {
-                dict.set_item(key.as_ref(), to_python(py, value)?)?;
+            Value::Map(entries) => {
+                let dict = PyDict::new(py);
+                for (at, (key, value)) in entries.iter().enumerate() {
+                    let value = self.convert(py, value)?;
+                    dict.set_item(self.key(py, key, at), value)?;
+                }
+                dict.into_any()
             }
-            dict.into_any()
+        })
+    }
+
+    /// The key of an entry at a place: as a rule the one at that place in the mapping before.
+    fn key(&mut self, py: Python<'py>, key: &'a str, at: usize) -> &Bound<'py, PyString> {
+        let at = at.min(Self::KEPT);
+        if self.0.get(at).is_none_or(|(known, _)| *known != key) {
+            let at = at.min(self.0.len());
+            self.0.truncate(at);
+            self.0.push((key, PyString::new(py, key)));
+            return &self.0[at].1;
         }
-    })
+        &self.0[at].1
+    }
 }

@@ -5,6 +5,7 @@
 //! guessed: whatever is not plainly so is left to Python.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiter::JsonValue;
 
@@ -60,13 +61,30 @@ impl Value<'_> {
 pub enum Reading<'a> {
     /// The value that DSPy gives.
     Value(Value<'a>),
+    /// The same, of JSON that was broken; and whether it was cut off.
+    Repaired(Value<'a>, bool),
     /// Only Python can say what the value is, or that there is none.
     Python,
 }
 
-impl<'a> From<Option<Value<'a>>> for Reading<'a> {
-    fn from(value: Option<Value<'a>>) -> Self {
-        value.map_or(Self::Python, Self::Value)
+impl<'a> Reading<'a> {
+    /// The value, if Python is not needed for it.
+    #[must_use]
+    pub fn value(self) -> Option<Value<'a>> {
+        match self {
+            Self::Value(value) | Self::Repaired(value, _) => Some(value),
+            Self::Python => None,
+        }
+    }
+
+    /// The reading with texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Reading<'static> {
+        match self {
+            Self::Value(value) => Reading::Value(value.into_owned()),
+            Self::Repaired(value, cut_off) => Reading::Repaired(value.into_owned(), cut_off),
+            Self::Python => Reading::Python,
+        }
     }
 }
 
@@ -75,7 +93,7 @@ impl<'a> From<Option<Value<'a>>> for Reading<'a> {
 pub fn read_text<'a>(text: &'a str, ty: &Type, dialect: &Dialect) -> Reading<'a> {
     match ty {
         Type::Str => Reading::Value(Value::Str(text.into())),
-        Type::Literal(choices) => read_choice(text, ty, choices, dialect).into(),
+        Type::Literal(choices) => read_choice(text, ty, choices, dialect),
         // Text is a `str` already, so it is kept as it is: `"null"` too.
         Type::Union { members, .. }
             if members.contains(&Type::Str) && members.contains(&Type::None) =>
@@ -87,18 +105,27 @@ pub fn read_text<'a>(text: &'a str, ty: &Type, dialect: &Dialect) -> Reading<'a>
             }
         }
         Type::Python(_) => Reading::Python,
-        _ => read_literal(text, ty).into(),
+        _ => read_literal(text, ty),
     }
 }
 
-/// Read a value that is JSON already, as in the JSON layout, as its type.
+/// Read a value that is JSON already, as in the JSON layout, as its type. It is taken unless only Python can say
+/// what it is; whole numbers may be floats by then, where nothing but a float fits.
 #[must_use]
-pub fn read_json<'a>(json: &'a JsonValue<'a>, ty: &Type, dialect: &Dialect) -> Reading<'a> {
-    match (json, ty) {
-        (JsonValue::Str(text), _) => read_text(text, ty, dialect),
+pub fn read_json<'a>(json: &mut Value<'a>, ty: &Type, dialect: &Dialect) -> Reading<'a> {
+    match (&mut *json, ty) {
+        (Value::Str(Cow::Borrowed(text)), _) => read_text(text, ty, dialect),
+        (Value::Str(text), Type::Str) => Reading::Value(Value::Str(std::mem::take(text))),
+        (Value::Str(text), _) => read_text(text, ty, dialect).into_owned(),
         // Anything else in a field of text is Python's `str()` of it.
         (_, Type::Str) => Reading::Python,
-        _ => conform(json, ty).into(),
+        (value, ty) => {
+            if conform(value, ty) {
+                Reading::Value(std::mem::replace(value, Value::None))
+            } else {
+                Reading::Python
+            }
+        }
     }
 }
 
@@ -108,10 +135,10 @@ fn read_choice<'a>(
     ty: &Type,
     choices: &[Constant],
     dialect: &Dialect,
-) -> Option<Value<'a>> {
+) -> Reading<'a> {
     let chosen = |text: &str| choices.iter().any(|choice| is_text(choice, text));
     if chosen(text) {
-        return Some(Value::Str(text.into()));
+        return Reading::Value(Value::Str(text.into()));
     }
     let mut inner = strip(text);
     if let Some(rest) = inner
@@ -128,62 +155,81 @@ fn read_choice<'a>(
     };
     inner = unquoted('"').or_else(|| unquoted('\'')).unwrap_or(inner);
     if chosen(inner) {
-        return Some(Value::Str(inner.into()));
+        return Reading::Value(Value::Str(inner.into()));
     }
     if dialect.converts_choices {
         read_literal(inner, ty)
     } else {
-        None
+        Reading::Python
     }
 }
 
 /// Strict JSON, JSON that is broken in a usual way, or one of Python's three names for a constant.
-fn read_literal<'a>(text: &'a str, ty: &Type) -> Option<Value<'a>> {
-    match text {
+fn read_literal<'a>(text: &'a str, ty: &Type) -> Reading<'a> {
+    let mut value = match text {
         // These are no JSON; `json_repair` gives them up and `ast.literal_eval` reads them.
-        "True" => return conform(&JsonValue::Bool(true), ty),
-        "False" => return conform(&JsonValue::Bool(false), ty),
-        "None" => return conform(&JsonValue::Null, ty),
-        _ => {}
+        "True" => Value::Bool(true),
+        "False" => Value::Bool(false),
+        "None" => Value::None,
+        _ => {
+            if let Ok(json) = JsonValue::parse(text.as_bytes(), true) {
+                json.into()
+            } else {
+                let Some(mut found) = repair(text) else {
+                    return Reading::Python;
+                };
+                return if conform(&mut found.value, ty) {
+                    Reading::Repaired(found.value, found.cut_off)
+                } else {
+                    Reading::Python
+                };
+            }
+        }
+    };
+    if conform(&mut value, ty) {
+        Reading::Value(value)
+    } else {
+        Reading::Python
     }
-    if let Ok(json) = JsonValue::parse(text.as_bytes(), true) {
-        return conform(&json, ty);
-    }
-    conform(&repair(text)?.value, ty)
 }
 
-/// `json` as a value of `ty`, if pydantic would have nothing to convert.
-fn conform<'a>(json: &JsonValue<'a>, ty: &Type) -> Option<Value<'a>> {
-    match (ty, json) {
-        (Type::Any, json) => Some(Value::from(json)),
-        (Type::Str, JsonValue::Str(text)) => Some(Value::Str(text.clone())),
-        (Type::Int, JsonValue::Int(value)) => Some(Value::Int(*value)),
-        (Type::Float, JsonValue::Float(value)) => Some(Value::Float(*value)),
+/// Whether a value is one of `ty`, with no more to convert than whole numbers to floats.
+fn conform(value: &mut Value<'_>, ty: &Type) -> bool {
+    match (ty, value) {
+        (Type::Any, _)
+        | (Type::Str, Value::Str(_))
+        | (Type::Int, Value::Int(_))
+        | (Type::Float, Value::Float(_))
+        | (Type::Bool, Value::Bool(_))
+        | (Type::None, Value::None) => true,
         // Up to here every integer is a float exactly.
         #[allow(clippy::cast_precision_loss)]
-        (Type::Float, JsonValue::Int(value)) if value.unsigned_abs() <= 1 << 53 => {
-            Some(Value::Float(*value as f64))
+        (Type::Float, value @ Value::Int(_)) => {
+            if let Value::Int(whole) = *value
+                && whole.unsigned_abs() <= 1 << 53
+            {
+                *value = Value::Float(whole as f64);
+                return true;
+            }
+            false
         }
-        (Type::Bool, JsonValue::Bool(value)) => Some(Value::Bool(*value)),
-        (Type::None, JsonValue::Null) => Some(Value::None),
         (
             Type::Generic {
                 container: Container::List,
                 args,
                 ..
             },
-            JsonValue::Array(items),
+            Value::List(items),
         ) => {
             let item = match args {
                 Args::Bare => &Type::Any,
-                Args::Of(types) => types.first()?,
-                Args::Variadic(_) => return None,
+                Args::Of(types) => match types.first() {
+                    Some(item) => item,
+                    None => return false,
+                },
+                Args::Variadic(_) => return false,
             };
-            items
-                .iter()
-                .map(|json| conform(json, item))
-                .collect::<Option<_>>()
-                .map(Value::List)
+            items.iter_mut().all(|value| conform(value, item))
         }
         (
             Type::Generic {
@@ -191,26 +237,22 @@ fn conform<'a>(json: &JsonValue<'a>, ty: &Type) -> Option<Value<'a>> {
                 args,
                 ..
             },
-            JsonValue::Object(entries),
+            Value::Map(entries),
         ) => {
             let value = match args {
                 Args::Bare => &Type::Any,
                 Args::Of(types) => match &**types {
                     [Type::Str | Type::Any, value] => value,
-                    _ => return None,
+                    _ => return false,
                 },
-                Args::Variadic(_) => return None,
+                Args::Variadic(_) => return false,
             };
-            let entries = entries
-                .iter()
-                .map(|(key, json)| Some((key.clone(), conform(json, value)?)));
-            entries.collect::<Option<_>>().map(Value::Map)
+            entries.iter_mut().all(|(_, entry)| conform(entry, value))
         }
-        (Type::Literal(choices), JsonValue::Str(text)) => choices
-            .iter()
-            .any(|choice| is_text(choice, text))
-            .then(|| Value::Str(text.clone())),
-        (Type::Literal(choices), JsonValue::Int(value)) => {
+        (Type::Literal(choices), Value::Str(text)) => {
+            choices.iter().any(|choice| is_text(choice, text))
+        }
+        (Type::Literal(choices), Value::Int(value)) => {
             let digits = value.to_string();
             let known = choices
                 .iter()
@@ -219,16 +261,14 @@ fn conform<'a>(json: &JsonValue<'a>, ty: &Type) -> Option<Value<'a>> {
             let sure = !choices
                 .iter()
                 .any(|choice| matches!(choice, Constant::Bool(_)));
-            (known && sure).then_some(Value::Int(*value))
+            known && sure
         }
-        (Type::Union { members, .. }, json) => match &**members {
-            [Type::None, _] | [_, Type::None] if matches!(json, JsonValue::Null) => {
-                Some(Value::None)
-            }
-            [Type::None, ty] | [ty, Type::None] => conform(json, ty),
-            _ => None,
+        (Type::Union { members, .. }, value) => match &**members {
+            [Type::None, _] | [_, Type::None] if matches!(value, Value::None) => true,
+            [Type::None, ty] | [ty, Type::None] => conform(value, ty),
+            _ => false,
         },
-        _ => None,
+        _ => false,
     }
 }
 
@@ -236,22 +276,23 @@ fn is_text(choice: &Constant, text: &str) -> bool {
     matches!(choice, Constant::Str(s) if **s == *text)
 }
 
-impl<'a> From<&JsonValue<'a>> for Value<'a> {
-    /// The value as it is, of no type in particular.
-    fn from(json: &JsonValue<'a>) -> Self {
+impl<'a> From<JsonValue<'a>> for Value<'a> {
+    /// The value as it is, of no type in particular. Nothing is copied.
+    fn from(json: JsonValue<'a>) -> Self {
         match json {
             JsonValue::Null => Self::None,
-            JsonValue::Bool(value) => Self::Bool(*value),
-            JsonValue::Int(value) => Self::Int(*value),
-            JsonValue::Float(value) => Self::Float(*value),
-            JsonValue::Str(text) => Self::Str(text.clone()),
-            JsonValue::Array(items) => Self::List(items.iter().map(Self::from).collect()),
-            JsonValue::Object(entries) => Self::Map(
-                entries
-                    .iter()
-                    .map(|(key, json)| (key.clone(), Self::from(json)))
-                    .collect(),
-            ),
+            JsonValue::Bool(value) => Self::Bool(value),
+            JsonValue::Int(value) => Self::Int(value),
+            JsonValue::Float(value) => Self::Float(value),
+            JsonValue::Str(text) => Self::Str(text),
+            JsonValue::Array(items) => {
+                let items = Arc::unwrap_or_clone(items).into_iter();
+                Self::List(items.map(Self::from).collect())
+            }
+            JsonValue::Object(entries) => {
+                let entries = Arc::unwrap_or_clone(entries).into_iter();
+                Self::Map(entries.map(|(key, json)| (key, json.into())).collect())
+            }
         }
     }
 }
@@ -277,14 +318,7 @@ mod tests {
     }
 
     fn value(text: &str, ty: &Type) -> Option<Value<'static>> {
-        match read_text(
-            Box::leak(text.to_owned().into_boxed_str()),
-            ty,
-            Dialect::newest(),
-        ) {
-            Reading::Value(value) => Some(value),
-            Reading::Python => None,
-        }
+        read_text(text, ty, Dialect::newest()).into_owned().value()
     }
 
     #[test]
@@ -325,7 +359,7 @@ mod tests {
             ("yes", &flag),
             ("1", &flag),
             ("[1, 2]", &words),
-            ("['a']", &words),
+            ("['it's']", &words),
             ("a, b", &words),
         ];
         for (text, ty) in cases {
@@ -339,6 +373,17 @@ mod tests {
         let read = |name| read_text("2", &ty, Dialect::named(name).unwrap());
         assert_eq!(read("3.3"), Reading::Python);
         assert_eq!(read("3.4"), Reading::Value(Value::Int(2)));
+    }
+
+    #[test]
+    fn broken_json_of_the_type_is_repaired() {
+        let read = |text| read_text(text, &list(Type::Int), Dialect::newest());
+        let whole = || Value::List(vec![Value::Int(1)]);
+        assert_eq!(read("[1]"), Reading::Value(whole()));
+        assert_eq!(read("[1,]"), Reading::Repaired(whole(), false));
+        assert_eq!(read("[1"), Reading::Repaired(whole(), true));
+        assert_eq!(read("['1']"), Reading::Python);
+        assert_eq!(read("[1] or [2]"), Reading::Python);
     }
 
     #[test]

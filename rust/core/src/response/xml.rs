@@ -25,7 +25,7 @@ pub fn read_xml(
     reply: &str,
     outputs: &[Field],
     dialect: &Dialect,
-) -> Option<Vec<Option<Value<'static>>>> {
+) -> Option<Vec<Option<Reading<'static>>>> {
     // Comments, declarations, prefixes that are empty and odd characters are where parsers differ.
     const DOUBTFUL: [&str; 6] = ["<!", "<?", "]]>", "<:", "</:", ":key"];
     let odd = |b: u8| b < b' ' && b != b'\n' && b != b'\t';
@@ -35,7 +35,7 @@ pub fn read_xml(
     let text = format!("<{ROOT}>{reply}</{ROOT}>");
     let document = Document::parse(&text).ok()?;
     let root = document.root_element();
-    let mut values: Vec<Option<Value<'static>>> = vec![None; outputs.len()];
+    let mut values: Vec<Option<Reading<'static>>> = vec![None; outputs.len()];
     let mut names: Vec<Option<Vec<Node<'_, '_>>>> = vec![None; outputs.len()];
     for child in root.children().filter(Node::is_element) {
         let name = name_of(child)?;
@@ -75,7 +75,7 @@ fn name_of<'a>(element: Node<'a, '_>) -> Option<&'a str> {
 }
 
 /// The value of a field of type `ty`.
-fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option<Value<'static>> {
+fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option<Reading<'static>> {
     // What is not None, of a type that allows it.
     let inner = match ty {
         Type::Union { members, .. } => match &**members {
@@ -101,21 +101,21 @@ fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option
     if let Some(text) = only_text(elements) {
         let text = text?;
         if text.is_empty() && ty.allows_none() {
-            return Some(Value::None);
+            return Some(Reading::Value(Value::None));
         }
         if text.is_empty() && is_map {
-            return Some(Value::Map(Vec::new()));
+            return Some(Reading::Value(Value::Map(Vec::new())));
         }
         // In a list, text is JSON or else the one item.
         if !is_list || text.starts_with('[') {
-            return match read_text(&text, ty, dialect) {
-                Reading::Value(value) => Some(value.into_owned()),
+            return match read_text(&text, ty, dialect).into_owned() {
                 Reading::Python => None,
+                read => Some(read),
             };
         }
     }
     if is_list || is_map {
-        read_elements(elements, inner)
+        read_elements(elements, inner).map(Reading::Value)
     } else {
         None
     }
@@ -293,12 +293,17 @@ mod tests {
         signature.outputs().to_vec()
     }
 
+    /// The values of a reply, if Python is not needed for them.
+    fn values(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'static>>>> {
+        let read = read_xml(reply, outputs, Dialect::newest())?;
+        Some(read.into_iter().map(|one| one?.value()).collect())
+    }
+
     #[test]
     fn text_between_tags_is_read_as_the_type() {
-        let read = read_xml(
+        let read = values(
             "So:\n<a>\n1 &lt; 2\n</a>\n<n>\n42\n</n>",
             &outputs("a, n: int"),
-            Dialect::newest(),
         );
         assert_eq!(
             read,
@@ -308,10 +313,9 @@ mod tests {
 
     #[test]
     fn nested_elements_are_lists_and_mappings() {
-        let read = read_xml(
+        let read = values(
             "<l><item>1</item><item>-2</item></l><d><a>x</a><entry key=\"b c\">y</entry></d>",
             &outputs("l: list[int], d: dict[str, str]"),
-            Dialect::newest(),
         );
         let map = vec![
             ("a".into(), Value::Str("x".into())),
@@ -338,11 +342,7 @@ mod tests {
             "<a>1</:a>",
             "\r",
         ] {
-            assert_eq!(
-                read_xml(reply, &outputs, Dialect::newest()),
-                None,
-                "{reply}"
-            );
+            assert_eq!(values(reply, &outputs), None, "{reply}");
         }
     }
 }

@@ -50,7 +50,12 @@ fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
                 if entries.iter().filter(|(other, _)| other == name).count() > 1 {
                     return None;
                 }
-                match (read_json(value, &OUTPUTS[at].ty, Dialect::newest()), value) {
+                let read = read_json(
+                    &mut value.clone().into(),
+                    &OUTPUTS[at].ty,
+                    Dialect::newest(),
+                );
+                match (read, value) {
                     (Reading::Value(Value::Str(text)), JsonValue::Str(_)) if is_text(at) => {
                         found.push((at, text.into_owned()));
                     }
@@ -67,7 +72,7 @@ fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
                 .into_iter()
                 .enumerate()
                 .filter(|(at, _)| is_text(*at));
-            let texts = texts.filter_map(|(at, value)| match value? {
+            let texts = texts.filter_map(|(at, read)| match read?.value()? {
                 Value::Str(text) => Some((at, text.into_owned())),
                 _ => Some((at, String::new())),
             });

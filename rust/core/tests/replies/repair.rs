@@ -37,7 +37,7 @@ fn the_usual_breaks_are_made_whole_and_what_is_in_doubt_is_left_alone() {
             };
             let (broken, value) = (text(&case[0]), &case[1]);
             let found = repair(broken).unwrap_or_else(|| panic!("{broken}"));
-            assert_eq!(found.value, *value, "{broken}");
+            assert_eq!(found.value, value.clone().into(), "{broken}");
             assert_eq!(found.cut_off, cut_off, "{broken}");
         }
     }

@@ -19,12 +19,12 @@ mod scalar;
 mod string;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use jiter::{Jiter, JsonValue};
+use jiter::Jiter;
 
 use self::around::{Found, skip_blank, skip_prose};
 use self::string::Context;
+use super::value::Value;
 use crate::text::is_space;
 
 /// What stands open may nest this deep; `json_repair` has a limit of its own.
@@ -37,7 +37,7 @@ const MAX_SEARCHED: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repaired<'a> {
     /// The list or the object.
-    pub value: JsonValue<'a>,
+    pub value: Value<'a>,
     /// Whether the text ended before the value did.
     pub cut_off: bool,
 }
@@ -45,11 +45,11 @@ pub struct Repaired<'a> {
 /// The value that `json_repair` makes of `text`, if it is a list or an object broken in one of the ways above.
 ///
 /// ```
-/// use dspex_core::response::repair;
-/// use jiter::JsonValue;
+/// use dspex_core::response::{Value, repair};
 ///
 /// let found = repair("So: [1, True, // and\n 'so on',").unwrap();
-/// assert_eq!(found.value, JsonValue::parse(b"[1, true, \"so on\"]", false).unwrap());
+/// let so_on = Value::Str("so on".into());
+/// assert_eq!(found.value, Value::List(vec![Value::Int(1), Value::Bool(true), so_on]));
 /// assert!(found.cut_off);
 /// assert_eq!(repair("[one or two]] or [three]"), None);
 /// ```
@@ -68,8 +68,8 @@ pub fn repair(text: &str) -> Option<Repaired<'_>> {
             let end = start + strict.current_index();
             let is_alone = start == 0 && text[end..].trim_start_matches(is_space).starts_with(',');
             if !is_alone {
-                return is_prose(text, end).then_some(Repaired {
-                    value,
+                return is_prose(text, end).then(|| Repaired {
+                    value: value.into(),
                     cut_off: false,
                 });
             }
@@ -77,7 +77,7 @@ pub fn repair(text: &str) -> Option<Repaired<'_>> {
     }
     let whole = whole?;
     // Behind an object and a comma, `json_repair` looks for more entries of it.
-    if let JsonValue::Object(_) = whole.value
+    if let Value::Map(_) = whole.value
         && let Some(more) = text[end..].trim_start_matches(is_space).strip_prefix(',')
         && more
             .trim_start_matches(is_space)
@@ -95,9 +95,9 @@ fn is_prose(text: &str, at: usize) -> bool {
 
 /// A list or an object that is being read.
 enum Open<'a> {
-    List(Vec<JsonValue<'a>>),
+    List(Vec<Value<'a>>),
     Object {
-        entries: Vec<(Cow<'a, str>, JsonValue<'a>)>,
+        entries: Vec<(Cow<'a, str>, Value<'a>)>,
         key: Cow<'a, str>,
     },
 }
@@ -127,7 +127,7 @@ struct Walk<'a> {
 }
 
 /// The way of a walk: on, or to its end with the value of it all.
-type Step<'a> = Option<Option<JsonValue<'a>>>;
+type Step<'a> = Option<Option<Value<'a>>>;
 
 impl<'a> Walk<'a> {
     fn new(text: &'a str, start: usize) -> Self {
@@ -197,7 +197,7 @@ impl<'a> Walk<'a> {
                 Some(None)
             }
             // An entry without a value has an empty text.
-            (Last::Colon, b',' | b'}') => self.put(JsonValue::Str("".into()), self.at),
+            (Last::Colon, b',' | b'}') => self.put(Value::Str("".into()), self.at),
             (Last::Colon, _) => self.value(c, Context::Value),
             (Last::Key, _) => None,
             (_, b',') => {
@@ -275,7 +275,7 @@ impl<'a> Walk<'a> {
             b'"' | b'\'' => {
                 let text = string::read(self, context)?;
                 self.dropped |= text.stripped;
-                self.put(JsonValue::Str(text.value), text.end)
+                self.put(Value::Str(text.value), text.end)
             }
             _ => {
                 let (value, len) = scalar::value(&self.text[self.at..], context)?;
@@ -305,15 +305,15 @@ impl<'a> Walk<'a> {
     }
 
     /// Take the innermost bracket off.
-    fn pop(&mut self) -> Option<JsonValue<'a>> {
+    fn pop(&mut self) -> Option<Value<'a>> {
         Some(match self.open.pop()? {
             Open::List(items) => {
                 self.lists -= 1;
-                JsonValue::Array(Arc::new(items))
+                Value::List(items)
             }
             Open::Object { entries, .. } => {
                 self.objects -= 1;
-                JsonValue::Object(Arc::new(entries))
+                Value::Map(entries)
             }
         })
     }
@@ -325,7 +325,7 @@ impl<'a> Walk<'a> {
             None => return Some(Some(value)),
             // A brace too many behind an object in a list.
             Some(Open::List(_))
-                if matches!(value, JsonValue::Object(_))
+                if matches!(value, Value::Map(_))
                     && self.text.as_bytes().get(self.at) == Some(&b'}') =>
             {
                 self.at += 1;
@@ -336,7 +336,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A value that ends before `end` joins the innermost bracket.
-    fn put(&mut self, value: JsonValue<'a>, end: usize) -> Step<'a> {
+    fn put(&mut self, value: Value<'a>, end: usize) -> Step<'a> {
         let next = self.text.as_bytes().get(end);
         match self.open.last_mut()? {
             // What is empty is dropped from a list, and what follows with it, but before a comma or the bracket.
@@ -356,12 +356,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Close what is open at the end of a text that was cut off.
-    fn close_all(&mut self) -> Option<JsonValue<'a>> {
+    fn close_all(&mut self) -> Option<Value<'a>> {
         if let Some(Open::Object { entries, key }) = self.open.last_mut() {
             match self.last {
                 // A key without a value is dropped; a key alone is taken for an item of a list.
                 Last::Key if entries.is_empty() => return None,
-                Last::Colon => entries.push((std::mem::take(key), JsonValue::Str("".into()))),
+                Last::Colon => entries.push((std::mem::take(key), Value::Str("".into()))),
                 _ => {}
             }
         }
@@ -377,11 +377,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn is_empty(value: &JsonValue<'_>) -> bool {
+fn is_empty(value: &Value<'_>) -> bool {
     match value {
-        JsonValue::Str(text) => text.is_empty(),
-        JsonValue::Array(items) => items.is_empty(),
-        JsonValue::Object(entries) => entries.is_empty(),
+        Value::Str(text) => text.is_empty(),
+        Value::List(items) => items.is_empty(),
+        Value::Map(entries) => entries.is_empty(),
         _ => false,
     }
 }

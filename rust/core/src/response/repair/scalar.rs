@@ -1,7 +1,6 @@
 //! Numbers, constants and words without quotes.
 
-use jiter::JsonValue;
-
+use super::super::value::Value;
 use super::string::Context;
 use crate::text::is_space;
 
@@ -17,7 +16,7 @@ pub(super) fn key(text: &str) -> Option<&str> {
 }
 
 /// The number, the constant or, in a list, the word that `text` begins with, and its length.
-pub(super) fn value<'a>(text: &'a str, context: Context) -> Option<(JsonValue<'a>, usize)> {
+pub(super) fn value(text: &str, context: Context) -> Option<(Value<'_>, usize)> {
     if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
         return number(text, context);
     }
@@ -25,10 +24,10 @@ pub(super) fn value<'a>(text: &'a str, context: Context) -> Option<(JsonValue<'a
         .find(|c: char| !c.is_ascii_alphanumeric())
         .unwrap_or(text.len());
     let constant = match &text[..end] {
-        word if word.eq_ignore_ascii_case("true") => Some(JsonValue::Bool(true)),
-        word if word.eq_ignore_ascii_case("false") => Some(JsonValue::Bool(false)),
+        word if word.eq_ignore_ascii_case("true") => Some(Value::Bool(true)),
+        word if word.eq_ignore_ascii_case("false") => Some(Value::Bool(false)),
         word if word.eq_ignore_ascii_case("null") || word.eq_ignore_ascii_case("none") => {
-            Some(JsonValue::Null)
+            Some(Value::None)
         }
         _ => None,
     };
@@ -46,16 +45,16 @@ pub(super) fn value<'a>(text: &'a str, context: Context) -> Option<(JsonValue<'a
 }
 
 /// A text without quotes, in a list.
-fn word(text: &str) -> Option<(JsonValue<'_>, usize)> {
+fn word(text: &str) -> Option<(Value<'_>, usize)> {
     let end =
         text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.')))?;
     let sure =
         text.starts_with(|c: char| c.is_ascii_alphabetic()) && text[end..].starts_with([',', ']']);
-    sure.then(|| (JsonValue::Str(text[..end].trim_end().into()), end))
+    sure.then(|| (Value::Str(text[..end].trim_end().into()), end))
 }
 
 /// A number as JSON has it.
-fn number(text: &str, context: Context) -> Option<(JsonValue<'_>, usize)> {
+fn number(text: &str, context: Context) -> Option<(Value<'_>, usize)> {
     let bytes = text.as_bytes();
     let digits = |mut at: usize| {
         let from = at;
@@ -92,9 +91,9 @@ fn number(text: &str, context: Context) -> Option<(JsonValue<'_>, usize)> {
         return None;
     }
     let value = if is_float {
-        JsonValue::Float(text[..end].parse().ok()?)
+        Value::Float(text[..end].parse().ok()?)
     } else {
-        JsonValue::Int(text[..end].parse().ok()?)
+        Value::Int(text[..end].parse().ok()?)
     };
     Some((value, end))
 }

@@ -117,7 +117,7 @@ impl<'a> Scan<'a> {
         }
         loop {
             let Some(c) = self.text[self.at..].chars().next() else {
-                return self.cut_off();
+                return Some(self.cut_off());
             };
             if c == self.quote {
                 return self.ends(self.at + 1).then(|| self.text_to(self.at + 1));
@@ -162,7 +162,6 @@ impl<'a> Scan<'a> {
         for (at, c) in self.text[start..].char_indices() {
             let (before, after) = self.text[start..].split_at(at);
             match c {
-                '"' | '\'' | '“' | '”' | '„' | '\\' => return None,
                 '{' if at == 0 => closing.push('}'),
                 '[' => {
                     let opens = before.trim_end_matches(is_space).ends_with([',', ':', '[']);
@@ -173,7 +172,7 @@ impl<'a> Scan<'a> {
                     }
                     closing.push(']');
                 }
-                '{' | '(' | ')' => return None,
+                '{' | '(' | ')' | '"' | '\'' | '“' | '”' | '„' | '\\' => return None,
                 ']' | '}' => {
                     if closing.pop() != Some(c) {
                         return None;
@@ -343,14 +342,14 @@ impl<'a> Scan<'a> {
     }
 
     /// The string that the text ends in.
-    fn cut_off(&mut self) -> Option<Text<'a>> {
+    fn cut_off(&mut self) -> Text<'a> {
         let end = self.text.len();
         let value = strip_end(self.value_to(end));
-        Some(Text {
+        Text {
             value,
             end,
             stripped: false,
-        })
+        }
     }
 
     fn value_to(&mut self, end: usize) -> Cow<'a, str> {
@@ -382,7 +381,7 @@ fn find(text: &str, mut at: usize, marks: &[char]) -> Option<usize> {
         let run = text[at..].len() - text[at..].trim_start_matches('\\').len();
         at += run;
         let c = text[at..].chars().next()?;
-        if run % 2 == 0 && marks.contains(&c) {
+        if run.is_multiple_of(2) && marks.contains(&c) {
             return Some(at);
         }
         if run > 0 {

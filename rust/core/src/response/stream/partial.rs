@@ -25,7 +25,7 @@ pub fn partial(text: &str, ty: &Type) -> Option<Partial> {
     }
     let (sure, grows) = sure(text);
     let json = JsonValue::parse_with_config(sure.as_bytes(), true, PartialMode::TrailingStrings);
-    let value = Value::from(&json.ok()?).into_owned();
+    let value = Value::from(json.ok()?).into_owned();
     if !grows {
         return Some(Partial {
             value,

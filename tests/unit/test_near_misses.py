@@ -1,0 +1,167 @@
+"""Every near miss that is promised is read, in each layout that has it; what could be read in two ways is not.
+
+A row is a shape of reply: how it is written in each layout, what it gives, and by which repairs. Its sibling is as
+near, but could be read in two ways, and the error says which.
+"""
+
+# A table reads best with a row on a line.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from dspex import ChatAdapter, JSONAdapter, XMLAdapter
+from dspex.errors import ReplyError
+
+ADAPTERS = {"chat": ChatAdapter(), "json": JSONAdapter(), "xml": XMLAdapter()}
+
+
+def chat(value: str) -> str:
+    return f"[[ ## a ## ]]\n{value}\n\n[[ ## completed ## ]]"
+
+
+def as_json(value: str) -> str:
+    return f'{{"a": {value}}}'
+
+
+def xml(value: str) -> str:
+    return f"<a>\n{value}\n</a>"
+
+
+def text(value: str) -> dict[str, str]:
+    """A value that is a text in every layout."""
+    return {"chat": chat(value), "json": as_json(f'"{value}"'), "xml": xml(value)}
+
+
+def data(value: str) -> dict[str, str]:
+    """A value that is JSON in every layout."""
+    return {"chat": chat(value), "json": as_json(value), "xml": xml(value)}
+
+
+class Miss(NamedTuple):
+    """A near miss: the types of the outputs, the reply by layout, the fields, the codes of the repairs."""
+
+    types: str
+    replies: dict[str, str]
+    fields: dict[str, Any]
+    codes: set[str]
+
+
+CHOICE = "a: Literal['Yes', 'No']"
+ENDS = {"a": "Paris", "n": 3}
+LIST = {"a": ["x", "y"]}
+
+MISSES = {
+    # The marker: bold, indented, in a heading, followed by text.
+    "bold": Miss("a, n: int", {"chat": "**[[ ## a ## ]]**\nParis\n\n**[[ ## n ## ]]**\n3"}, ENDS, {"marker-decorated"}),
+    "indented": Miss("a, n: int", {"chat": "  [[ ## a ## ]]\n  Paris\n  [[ ## n ## ]]\n  3"}, ENDS, {"marker-decorated"}),
+    "heading": Miss("a, n: int", {"chat": "## [[ ## a ## ]]\nParis\n\n### [[ ## n ## ]] ###\n3"}, ENDS, {"marker-decorated"}),
+    "bold and followed by text": Miss("a, n: int", {"chat": "**[[ ## a ## ]]** Paris\n**[[ ## n ## ]]**: 3"}, ENDS, {"marker-decorated"}),
+    "followed by text": Miss("a, n: int", {"chat": "[[ ## a ## ]] Paris\n[[ ## n ## ]] 3"}, ENDS, set()),
+    "behind text": Miss("a, n: int", {"chat": "So: [[ ## a ## ]] Paris [[ ## n ## ]] 3"}, ENDS, {"marker-in-line"}),
+    # Lower and upper case.
+    "a choice in other case": Miss(CHOICE, text("YES"), {"a": "Yes"}, {"case"}),
+    "a choice that may be left out": Miss("a: Optional[Literal['b', 'c']]", text("B"), {"a": "b"}, {"case"}),
+    "a boolean in other case": Miss("a: bool", text("**TRUE**"), {"a": True}, {"decoration"}),
+    "a boolean as a sentence": Miss("a: bool", text("No."), {"a": False}, {"decoration"}),
+    # Numbers.
+    "per cent": Miss("a: float", text("90%"), {"a": 0.9}, {"number"}),
+    "per cent with a space": Miss("a: float", text("12.5 %"), {"a": 0.125}, {"number"}),
+    "thousands": Miss("a: int", text("1,234,567"), {"a": 1234567}, {"number"}),
+    "thousands and a fraction": Miss("a: float", text("-1,234.5"), {"a": -1234.5}, {"number"}),
+    "a unit": Miss("a: int", text("42 km"), {"a": 42}, {"number"}),
+    "a unit at once": Miss("a: float", text("36.6°C"), {"a": 36.6}, {"number"}),
+    # JSON.
+    "in a fence": Miss("a: list[str]", {"chat": chat('```json\n["x", "y"]\n```'), "json": '```json\n{"a": ["x", "y"]}\n```'}, LIST, {"json"}),
+    "in a fence without a name": Miss("a: list[str]", {"chat": chat('```\n["x", "y"]\n```'), "json": '```\n{"a": ["x", "y"]}\n```'}, LIST, {"json"}),
+    # DSPy takes any text in a list of texts for the one item there.
+    "in a fence, in XML": Miss("a: list[int]", {"xml": xml("```json\n[1, 2]\n```")}, {"a": [1, 2]}, {"json"}),
+    "cut off behind an item": Miss("a: list[str]", {"chat": chat('["x", "y"').partition("\n\n")[0], "json": '{"a": ["x", "y"', "xml": xml('["x", "y"')}, LIST, {"cut-off"}),
+    "cut off inside an item": Miss("a: list[list[int]]", {"chat": '[[ ## a ## ]]\n[[1], [2], ["', "json": '{"a": [[1], [2], ["', "xml": xml('[[1], [2], ["')}, {"a": [[1], [2]]}, {"cut-off"}),
+    "cut off inside an object": Miss("a: list[dict[str, int]]", {"chat": '[[ ## a ## ]]\n[{"k": 1}, {"l', "json": '{"a": [{"k": 1}, {"l'}, {"a": [{"k": 1}]}, {"cut-off"}),
+    "trailing commas": Miss("a: list[str]", data('["x", "y",]'), LIST, {"json"}),
+    "single quotes": Miss("a: list[str]", {**data("['x', 'y']"), "json": "{'a': ['x', 'y']}"}, LIST, {"json"}),
+    "a comment behind //": Miss("a: list[str]", data('["x", // one\n"y"]'), LIST, {"json"}),
+    "a comment behind #": Miss("a: list[str]", data('["x", # one\n"y"]'), LIST, {"json"}),
+    "a comment in /* */": Miss("a: list[str]", data('["x", /* one */ "y"]'), LIST, {"json"}),
+    "Python's names": Miss("a: list[Optional[bool]]", data("[True, None]"), {"a": [True, None]}, {"json"}),
+    "quotes inside a text": Miss("a, n: int", {"json": '{"a": "a "b", "c" d", "n": 3}'}, {"a": 'a "b", "c" d', "n": 3}, {"json"}),
+    "a bracket that was not closed": Miss("a: list[dict[str, int]], n: int", {"json": '{"a": [{"k": 1}, "n": 3}'}, {"a": [{"k": 1}], "n": 3}, {"json"}),
+    # The one item of a list.
+    "one item": Miss("a: list[str]", {"chat": chat("x"), "json": as_json('"x"')}, {"a": ["x"]}, {"one-item"}),
+    "one number": Miss("a: list[int]", {"chat": chat("5"), "json": as_json("5")}, {"a": [5]}, {"one-item"}),
+    "one object": Miss("a: list[dict[str, int]]", {"json": as_json('{"k": 1}')}, {"a": [{"k": 1}]}, {"one-item"}),
+    # No marker.
+    "no marker": Miss("a", dict.fromkeys(ADAPTERS, " Paris \n"), {"a": "Paris"}, {"no-marker"}),
+    "no marker, a number": Miss("a: int", dict.fromkeys(ADAPTERS, "42"), {"a": 42}, {"no-marker"}),
+    "no marker, a choice in other case": Miss(CHOICE, dict.fromkeys(ADAPTERS, "yes"), {"a": "Yes"}, {"no-marker", "case"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [(name, layout) for name in MISSES for layout in MISSES[name].replies]
+)
+def test_a_near_miss_is_read_and_what_was_done_is_listed(name: str, layout: str) -> None:
+    miss = MISSES[name]
+    fields, repairs = ADAPTERS[layout].read(f"q -> {miss.types}", miss.replies[layout])
+    assert repr(fields) == repr(miss.fields)
+    # A fence, and a reply that was cut, are also JSON that was made whole; keys are a way to do it.
+    codes = {repair.code for repair in repairs} - {"json-keys"}
+    assert codes == miss.codes or codes == {"json"} | miss.codes or codes <= {"json", "cut-off"} >= miss.codes
+    assert all(repair.field in {"", "a", "n"} and repair.found for repair in repairs)
+
+
+MISSING, VALUE, NOT_JSON, NOT_XML = (
+    "reply-missing-fields",
+    "reply-field-value",
+    "reply-not-json",
+    "reply-not-xml",
+)
+
+# What is refused: the types, the reply by layout, the code of the error, and what it has to say.
+REFUSED: dict[str, tuple[str, dict[str, str], str, str]] = {
+    "a marker that is mentioned twice": ("a, n: int", {"chat": "[[ ## a ## ]]\nSee [[ ## n ## ]] and [[ ## n ## ]]: 3"}, MISSING, "has no `n`"),
+    "a choice that matches two": ("a: Literal['ab', 'AB']", text("Ab"), VALUE, "'Ab' may be 'ab' or 'AB'"),
+    "two choices": ("a: Literal['yes', 'no']", text("yes or no"), VALUE, "is no Literal"),
+    "a boolean that is neither": ("a: bool", text("maybe"), VALUE, "is no bool"),
+    "per cent of a whole number": ("a: int", text("90%"), VALUE, "'90%' may be 90 or a multiple of it"),
+    "a scale": ("a: int", text("5 million"), VALUE, "'5 million' may be 5 or a multiple of it"),
+    "a unit that may be a scale": ("a: float", text("5 m"), VALUE, "'5 m' may be 5 or a multiple of it"),
+    "a scale at once": ("a: int", text("5k"), VALUE, "'5k' may be 5 or a multiple of it"),
+    "about a number": ("a: int", text("about 42"), VALUE, "is no int"),
+    "between two numbers": ("a: int", text("between 3 and 4"), VALUE, "is no int"),
+    "no number": ("a: int", text(""), VALUE, "is no int"),
+    "a comma that may be a point": ("a: float", text("1,5"), VALUE, "is no float"),
+    "thousands that are none": ("a: int", text("1,23"), VALUE, "is no int"),
+    "two numbers": ("a: int", text("3 or 4"), VALUE, "is no int"),
+    "a range": ("a: float", text("10-20"), VALUE, "is no float"),
+    "a number and more": ("a: int", text("42 green apples"), VALUE, "is no int"),
+    "a fraction of a whole number": ("a: int", text("3.5"), VALUE, "is no int"),
+    "one item or several": ("a: list[int]", {"chat": chat("1 and 2"), "json": as_json('"1 and 2"')}, VALUE, "'1 and 2' may be one item or several"),
+    "no item": ("a: list[str]", {"chat": chat("none"), "json": as_json('"none"')}, VALUE, "is no list[str]"),
+    "a number where texts are": ("a: list[str]", {"json": as_json("5")}, VALUE, "is no list[str]"),
+    "cut off in the first item": ("a: list[dict[str, int]]", {"chat": '[[ ## a ## ]]\n[{"k', "json": '{"a": [{"k', "xml": xml('[{"k')}, VALUE, "cut off in its first item"),
+    "an object without end": ("a: dict[str, int]", {"chat": chat('{"k": "x')}, VALUE, "is no dict[str, int]"),
+    "no marker, two fields": ("a, n: int", dict.fromkeys(ADAPTERS, "Paris, 3"), "reply-", ""),
+    "no marker, no value": ("a: int", dict.fromkeys(ADAPTERS, "I do not know"), "reply-", ""),
+    "nothing": ("a", dict.fromkeys(ADAPTERS, " "), "reply-", ""),
+    "another field": ("a", {"chat": "[[ ## b ## ]]\nParis", "json": '{"b": "Paris"}', "xml": "<b>Paris</b>"}, MISSING, "has no `a`"),
+    "a key that comes twice, broken": ("a, n: int", {"json": '{"a": "x "a": 1" y, "n": }'}, VALUE, "is no int"),
+    "a key that nobody knows, between": ("a, n: int", {"json": '{"a": "x" y", "z": "1" 2", "n": ?}'}, VALUE, "is no int"),
+    "tags that come twice": ("a", {"xml": "<a>Paris & <a>Rome</a>"}, NOT_XML, "is no XML"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [(name, layout) for name in REFUSED for layout in REFUSED[name][1]]
+)
+def test_what_could_be_read_in_two_ways_is_refused_with_the_reason(name: str, layout: str) -> None:
+    types, replies, code, reason = REFUSED[name]
+    with pytest.raises(ReplyError) as caught:
+        ADAPTERS[layout].parse(f"q -> {types}", replies[layout])
+    assert caught.value.code.startswith(code)
+    assert reason in str(caught.value)
+    assert caught.value.reply == replies[layout]
