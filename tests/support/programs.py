@@ -128,3 +128,26 @@ class Messages(dspy.streaming.StatusMessageProvider):  # type: ignore[misc]
 
     def module_start_status_message(self, instance: Any, inputs: dict[str, Any]) -> str:
         return f"running {type(instance).__name__}"
+
+
+qa = dspy.ChainOfThought("question -> answer")
+"""A module that others are made of, by its path."""
+
+
+def one_word(args: dict[str, Any], prediction: dspy.Prediction) -> float:
+    """The reward of BestOfN and Refine."""
+    return 1.0 if len(prediction.answer.split()) == 1 else 0.0
+
+
+class Both(dspy.Module):
+    """Asks two questions side by side, with `dspy.Parallel`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, first: str, second: str) -> dspy.Prediction:
+        pairs = [(self.ask, dspy.Example(question=text).with_inputs("question")) for text in (first, second)]
+        run = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+        one, other = run(pairs)
+        return dspy.Prediction(answer=f"{one.answer} and {other.answer}")

@@ -73,6 +73,13 @@ def _convert(error: BaseException) -> errors.DspexError:
             model=error.model,
             type=type(error).__name__,
         )
+    if isinstance(error, dspy.CodeInterpreterError) and "Deno" in str(error):
+        return errors.ConfigError(
+            f"the worker has no interpreter for the code of a program: {error}",
+            code="no-code-interpreter",
+            hint="pip install 'dspy[deno]' where the workers run, or name one that is no sandbox by "
+            'imports={"interpreter_factory": "dspy:LocalInterpreter"}',
+        )
     return remote_error(error)
 
 

@@ -9,9 +9,10 @@ The payload::
      "fields":       {"answer": {"desc": "one word"}},                # over what the text gave
      "defaults":     {"tags": []},                # what stands in for an output that a reply lacks
      "args":         {"max_iters": 5},            # more for the class's constructor
+     "imports":      {"reward_fn": "my_app.score:short"},             # more, what a path names, or several
      "tools":        [{"function": "my_app.tools:search"},            # in the worker,
                       {"callback": "ask", "desc": "...", "args": {...}}],   # or in the service (`reverse`)
-     "state":        {...},                       # what `Module.dump_state` gave, or `Module.save` wrote
+     "state":        {...} or "rag.json",         # what `Module.dump_state` gave, or `Module.save` wrote
      "inputs":       {...},
      "demos":        [{...}], "config": {"temperature": 0.7, "n": 3}, # for a predictor
      "adapter":      "chat" | "json" | "xml",
@@ -35,6 +36,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +68,7 @@ _CONTENT: Final = (
     "fields",
     "defaults",
     "args",
+    "imports",
     "tools",
     "state",
 )
@@ -149,7 +152,8 @@ class Modules:
             "lm": lm,
             "adapter": adapter,
             "callbacks": [*dspy.settings.callbacks, watch],
-            "trace": None,
+            # Modules made of others look at what those did; for one predictor nobody does.
+            "trace": None if isinstance(module, dspy.Predict) else [],
         }
         try:
             yield Run(module, inputs, settings, watch, started, tuple(typed.get("outputs", ())))
@@ -157,7 +161,10 @@ class Modules:
             self._models.give_back(lm)
 
     def _module(self, payload: Mapping[str, Any]) -> dspy.Module:
-        key = self._codec.encode([payload.get(name) for name in _CONTENT])
+        content = [payload.get(name) for name in _CONTENT]
+        if isinstance(payload.get("state"), str):
+            content.append(_version(payload["state"]))
+        key = self._codec.encode(content)
         module = self._made.get(key)
         if module is not None:
             self._made.move_to_end(key)
@@ -177,17 +184,41 @@ class Modules:
         if payload.get("signature") is not None:
             given.append(_signature(payload))
         more = dict(payload.get("args") or {})
+        for name, found in (payload.get("imports") or {}).items():
+            more[name] = find(found) if isinstance(found, str) else [find(path) for path in found]
         if payload.get("tools") is not None:
             more["tools"] = [_tool(tool) for tool in payload["tools"]]
         try:
             module = cls(*given, **more)
-            if payload.get("state") is not None:
-                module.load_state(payload["state"])
+            state = payload.get("state")
+            if isinstance(state, str):
+                module.load(state)
+            elif state is not None:
+                module.load_state(state)
         except (TypeError, ValueError, KeyError) as err:
             raise ConfigError(
                 f"{path} refuses what it was made with: {type(err).__name__}: {err}", code="bad-module"
             ) from err
         return module
+
+
+def _version(path: str) -> list[int]:
+    """What changes when a file of saved state does.
+
+    Raises:
+        ConfigError: If it is none that can be loaded: DSPy would unpickle other files than JSON.
+    """
+    if not path.endswith(".json"):
+        raise ConfigError(
+            f"saved state is read from a .json file, not from {path!r}",
+            code="bad-state",
+            hint='save it with `program.save("program.json")`',
+        )
+    try:
+        found = os.stat(path)
+    except OSError as err:
+        raise ConfigError(f"saved state cannot be read: {err}", code="bad-state") from err
+    return [found.st_mtime_ns, found.st_size, found.st_ino]
 
 
 def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:
