@@ -143,7 +143,7 @@ BIN33 := $(VENV33)/bin
 # ARGS="tests/integration/test_worker_predict.py tests/integration/test_worker_modules.py" runs more.
 TESTS33 := tests/parity tests/unit/test_dialects.py tests/unit/test_adapters.py tests/unit/test_worker_failures.py \
 	tests/unit/test_cli_diff.py \
-	tests/integration/test_runtime.py
+	tests/integration/test_runtime.py tests/integration/test_dspy_adapters.py
 
 $(VENV33)/.deps: pyproject.toml
 	rm -rf $(VENV33)

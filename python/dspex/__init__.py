@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dspex._core import __version__
 
 if TYPE_CHECKING:
-    from dspex.adapters import ChatAdapter, JSONAdapter, XMLAdapter
+    from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
     from dspex.modules import Predict
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LM",
+    "BAMLAdapter",
     "ChatAdapter",
     "Completions",
     "DspexError",
@@ -38,12 +39,14 @@ __all__ = [
     "Signature",
     "SyncPool",
     "Template",
+    "TwoStepAdapter",
     "XMLAdapter",
     "__version__",
     "configure",
 ]
 
 _HOME = {
+    "BAMLAdapter": "dspex.adapters",
     "ChatAdapter": "dspex.adapters",
     "Completions": "dspex.prediction",
     "DspexError": "dspex.errors",
@@ -59,6 +62,7 @@ _HOME = {
     "Signature": "dspex.signature",
     "SyncPool": "dspex.pool",
     "Template": "dspex.template",
+    "TwoStepAdapter": "dspex.adapters",
     "XMLAdapter": "dspex.adapters",
     "configure": "dspex.runtime",
 }

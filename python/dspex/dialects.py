@@ -26,7 +26,18 @@ from typing import Final
 from dspex._core import Dialect, dialects
 from dspex.errors import ConfigError, DialectWarning
 
-__all__ = ["KNOWN", "Dialect", "check", "chosen", "dialect_of", "installed", "required", "warn_unknown"]
+__all__ = [
+    "KNOWN",
+    "Dialect",
+    "check",
+    "chosen",
+    "dialect_of",
+    "installed",
+    "required",
+    "unknown_dspy",
+    "warn_mixed",
+    "warn_unknown",
+]
 
 KNOWN: Final = tuple(dialects())
 """The dialects there are, the oldest first."""
@@ -98,12 +109,34 @@ def required(forced: str | None = None) -> str:
     """
     name = chosen(forced)
     if name is None:
-        raise ConfigError(
-            f"DSPy {installed()} is installed, and dspex does not know its prompts",
-            code="unknown-dspy",
-            hint=f"say whose prompts to write with dialect={_either(KNOWN)}, or install {_releases()}",
-        )
+        raise unknown_dspy()
     return name
+
+
+def unknown_dspy() -> ConfigError:
+    """The error where the installed DSPy is one that dspex does not know."""
+    return ConfigError(
+        f"DSPy {installed()} is installed, and dspex does not know its prompts",
+        code="unknown-dspy",
+        hint=f"say whose prompts to write with dialect={_either(KNOWN)}, or install {_releases()}",
+    )
+
+
+def warn_mixed(pool: str, theirs: str, ours: str) -> None:
+    """Warn, once for each such pair, that the two routes write the prompts of different versions.
+
+    Args:
+        pool: The pool's name.
+        theirs: The version of the workers' DSPy.
+        ours: The dialect of the native side.
+    """
+    fitting = dialect_of(theirs)
+    _warn(
+        f"{pool} has DSPy {theirs}, and the native side writes the prompts of {ours}: the same call has "
+        "other messages on each route. "
+        + (f"Set dialect={fitting!r}, or install" if fitting else "Install")
+        + f" DSPy {ours} for the workers."
+    )
 
 
 def warn_unknown(instead: str) -> None:

@@ -67,6 +67,7 @@ class Prediction(Mapping[str, Any]):
     Attributes:
         completions: All generations; the prediction's own fields are the first one's.
         route: Which target answered: `"native"` or `"pool:<name>"`.
+        route_reason: Why the native side could not answer, where it could not; empty otherwise.
         usage: Tokens as the server counted them, by its own names, empty where it gave none.
         timings: Seconds spent, by stage: `render`, `lm`, `parse`, `total` on the native side; `worker`,
             `lm`, `total` where a worker answered.
@@ -74,7 +75,7 @@ class Prediction(Mapping[str, Any]):
             order; empty where DSPy would have read them too, and with `parsing="dspy"`.
     """
 
-    __slots__ = ("_fields", "completions", "repairs", "route", "timings", "usage")
+    __slots__ = ("_fields", "completions", "repairs", "route", "route_reason", "timings", "usage")
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Prediction(Mapping[str, Any]):
         self._fields = dict(rows[0])
         self.completions = Completions(rows)
         self.route = route
+        self.route_reason = ""
         self.usage = dict(usage or {})
         self.timings = dict(timings or {})
         self.repairs = list(repairs)

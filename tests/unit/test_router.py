@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from dspex import Prediction
-from dspex.errors import ConfigError, DeadlineExceeded, LMServerError, RouteError
+from dspex.errors import ConfigError, DeadlineExceeded, DspexError, LMServerError, RouteError
 from dspex.router import Operation, Router, _router, current_dispatcher, set_default, use
 from dspex.signature import Signature
 
@@ -23,6 +23,9 @@ class Echo:
         self.go = asyncio.Event()
         self.go.set()
         self.error: Exception | None = None
+
+    def unable(self, operation: Operation) -> DspexError | None:
+        return None
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         await self.go.wait()

@@ -10,5 +10,15 @@ signature.
 """
 
 from dspex.adapters.adapter import Adapter, AdapterLike, ChatAdapter, JSONAdapter, Parsing, XMLAdapter
+from dspex.adapters.workers import BAMLAdapter, TwoStepAdapter
 
-__all__ = ["Adapter", "AdapterLike", "ChatAdapter", "JSONAdapter", "Parsing", "XMLAdapter"]
+__all__ = [
+    "Adapter",
+    "AdapterLike",
+    "BAMLAdapter",
+    "ChatAdapter",
+    "JSONAdapter",
+    "Parsing",
+    "TwoStepAdapter",
+    "XMLAdapter",
+]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, get_args
 
 from dspex import dialects
 from dspex._core import Plan, ReplyStream
-from dspex.errors import ConfigError, InputError
+from dspex.errors import ConfigError, InputError, RouteError
 from dspex.markers import Markers, check
 from dspex.prediction import Repair
 from dspex.signature import Signature
@@ -25,8 +25,8 @@ __all__ = [
     "XMLAdapter",
 ]
 
-Layout = Literal["chat", "json", "xml"]
-"""How fields are laid out in messages and replies."""
+Layout = Literal["chat", "json", "xml", "baml", "two_step"]
+"""How fields are laid out in messages and replies; the last two in workers only."""
 
 Parsing = Literal["tolerant", "dspy"]
 """How replies are read.
@@ -92,18 +92,21 @@ class Adapter:
         Raises:
             ConfigError: If there is no such adapter (`adapter`), or no such way of reading (`parsing`).
         """
+        from dspex.adapters.workers import WORKER_ADAPTERS
+
+        classes = {**ADAPTERS, **WORKER_ADAPTERS}
         if isinstance(adapter, Adapter):
             # A subclass would format in one way here and in another in a worker, which has DSPy's.
-            known = type(adapter) in ADAPTERS.values()
+            known = type(adapter) in classes.values()
             made = adapter
         else:
-            known = isinstance(adapter, str) and adapter in ADAPTERS
-            made = ADAPTERS[adapter]() if known else ChatAdapter()
+            known = isinstance(adapter, str) and adapter in classes
+            made = classes[adapter]() if known else ChatAdapter()
         if not known:
             raise ConfigError(
                 f"adapter={adapter!r} is not known",
                 code="adapter",
-                hint='use "chat", "json", "xml", or one of dspex\'s adapters',
+                hint='use "chat", "json", "xml", "baml", "two_step", or one of dspex\'s adapters',
             )
         return made if parsing is None else made.with_parsing(parsing)
 
@@ -116,6 +119,10 @@ class Adapter:
         if parsing == self.parsing:
             return self
         return type(self)(parsing=parsing, markers=self.markers, dialect=self.dialect)
+
+    def refusal(self) -> RouteError | None:
+        """Why calls with this adapter cannot run natively; None where they can."""
+        return None
 
     def compile(self, signature: Any, dialect: str | None = None) -> Plan:
         """The plan for a signature, compiled once and kept.

@@ -31,7 +31,7 @@ class Predict:
         validate: What to do about inputs that do not fit the signature: `"strict"` raises, `"warn"` logs a
             warning and goes on as DSPy does, `"off"` does not look.
         adapter: How prompts are laid out and replies read: `"chat"`, `"json"`, `"xml"`, or an adapter of
-            dspex's; by default the runtime's.
+            dspex's; by default the runtime's. Calls with `"baml"` or `"two_step"` go to a worker.
         parsing: How replies are read: `"tolerant"` or `"dspy"`; by default as the adapter does it.
         **config: Settings for the LM that override its own, as in DSPy (`temperature=0.5`, `n=3`).
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dspex._core import Router as _CoreRouter
-from dspex.errors import DeadlineExceeded
+from dspex.errors import DeadlineExceeded, RouteError
 from dspex.prediction import Prediction
 from dspex.router._operation import Operation
 from dspex.router._target import Target
@@ -38,17 +38,26 @@ class Router:
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self._targets = tuple(targets)
+        self._native = next((target for target in targets if target.side == "native"), None)
         self._core = _CoreRouter([(target.name, target.side) for target in targets])
 
     async def dispatch(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation on the target that fits it, within `timeout` seconds.
 
         Raises:
-            RouteError: If no target can serve the call as it was asked for.
+            RouteError: If no target can serve the call as it was asked for; where the native side cannot, the
+                error says why.
             DeadlineExceeded: If the time ran out.
             DspexError: Whatever the target raised.
         """
-        index = self._core.decide(operation.route, operation.native_able)
+        unable = None if self._native is None else self._native.unable(operation)
+        try:
+            index = self._core.decide(operation.route, operation.native_able and unable is None)
+        except RouteError as error:
+            # "It cannot" is not as good as why it cannot.
+            if unable is None or error.code == "unknown-route":
+                raise
+            raise unable from error
         target = self._targets[index]
         outcome = "failed"
         try:
@@ -71,6 +80,8 @@ class Router:
         finally:
             self._core.record(index, outcome)
         prediction.route = target.name
+        if unable is not None and operation.route is None:
+            prediction.route_reason = unable.message
         return prediction
 
     def counts(self) -> list[TargetCounts]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from dspex.errors import DspexError
 from dspex.prediction import Prediction
 from dspex.router._operation import Operation
 
@@ -21,6 +22,10 @@ class Target(Protocol):
     @property
     def side(self) -> Literal["native", "python"]:
         """Which of the two sides this is."""
+        ...
+
+    def unable(self, operation: Operation) -> DspexError | None:
+        """Why this target cannot run the operation, as the error to raise; None where it can."""
         ...
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:

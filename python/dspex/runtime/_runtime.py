@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
+from dspex import dialects
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
 from dspex.adapters import Adapter
 from dspex.errors import ConfigError, DeadlineExceeded
@@ -65,12 +66,18 @@ class Runtime:
             pool `general`. A pool starts with the first call it gets, or with `warmup`.
         timeout: Seconds a call may take unless it says otherwise.
         adapter: How prompts are laid out and replies read, on both routes: `"chat"`, `"json"`, `"xml"`, or an
-            adapter of dspex's. A module may bring its own.
+            adapter of dspex's. A module may bring its own. Calls with `"baml"` or `"two_step"`, which only
+            real DSPy has, go to a worker.
         parsing: `"tolerant"`, the default, reads near misses and lists what it did in
             `prediction.repairs`; `"dspy"` accepts what DSPy accepts, to the letter.
 
+        dialect: The version of DSPy whose prompts the native side writes, `"3.3"` or `"3.4"`; by default that
+            of the installed DSPy. Where that is one that dspex does not know, calls go to real DSPy in a
+            worker, after a `DialectWarning`.
+
     Raises:
         ConfigError: If a setting is wrong.
+        RouteError: If only real DSPy has the adapter, and there is no pool (`adapter-needs-dspy`).
 
     Example:
         ```python
@@ -87,6 +94,7 @@ class Runtime:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         adapter: AdapterLike = "chat",
         parsing: Parsing | None = None,
+        dialect: str | None = None,
     ) -> None:
         if lm is None:
             raise ConfigError(
@@ -101,8 +109,15 @@ class Runtime:
         self.lm: LanguageModel = LM(lm) if isinstance(lm, str) else lm
         self.timeout = timeout
         self.adapter = Adapter.of(adapter, parsing)
-        self._pools = _pool_targets(self.lm, pools, self.adapter)
-        targets: list[Target] = [NativeTarget(self.lm, self.adapter), *self._pools]
+        chosen = dialects.chosen(dialect)
+        self.dialect = self.adapter.dialect or chosen
+        if self.dialect is None:
+            dialects.warn_unknown("calls go to real DSPy in a worker")
+        self._pools = _pool_targets(self.lm, pools, self.adapter, self.dialect)
+        refusal = self.adapter.refusal()
+        if refusal is not None and not self._pools:
+            raise refusal
+        targets: list[Target] = [NativeTarget(self.lm, self.adapter, self.dialect), *self._pools]
         self._router = Router(targets)
         self._state = _State.NEW
         self._state_lock = threading.Lock()
@@ -314,7 +329,10 @@ def _closed() -> ConfigError:
 
 
 def _pool_targets(
-    lm: LanguageModel, pools: int | PoolSpec | Sequence[PoolSpec] | None, adapter: Adapter
+    lm: LanguageModel,
+    pools: int | PoolSpec | Sequence[PoolSpec] | None,
+    adapter: Adapter,
+    dialect: str | None,
 ) -> list[PoolTarget]:
     lm_settings = getattr(lm, "settings_for_worker", None)
     if lm_settings is None:
@@ -326,7 +344,7 @@ def _pool_targets(
             code="lm-not-for-workers",
             hint="leave out `pools=`, or use a dspex.LM",
         )
-    return [PoolTarget(spec, lm_settings, adapter) for spec in _specs(pools)]
+    return [PoolTarget(spec, lm_settings, adapter, dialect) for spec in _specs(pools)]
 
 
 def _specs(pools: int | PoolSpec | Sequence[PoolSpec] | None) -> list[PoolSpec]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
+from dspex import dialects
+from dspex.adapters import TwoStepAdapter
 from dspex.adapters.plain import foreign_of, pack, to_plain, unpack
 from dspex.errors import DeadlineExceeded, DspexError, ReplyError
 from dspex.lm import LMRequest
@@ -36,19 +38,28 @@ class NativeTarget:
     Args:
         lm: The language model.
         adapter: Lays out prompts and reads replies, where a call brings none of its own.
+        dialect: The version of DSPy whose prompts are written, or None where the installed one is not known.
     """
 
     name = "native"
     side: Literal["native", "python"] = "native"
 
-    def __init__(self, lm: LanguageModel, adapter: Adapter) -> None:
+    def __init__(self, lm: LanguageModel, adapter: Adapter, dialect: str | None) -> None:
         self._lm = lm
         self._adapter = adapter
+        self._dialect = dialect
+
+    def unable(self, operation: Operation) -> DspexError | None:
+        """Why the operation cannot run here: its adapter is DSPy's alone, or nobody knows DSPy's prompts."""
+        adapter = operation.adapter or self._adapter
+        if self._dialect is None and adapter.dialect is None:
+            return adapter.refusal() or dialects.unknown_dspy()
+        return adapter.refusal()
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation here; see `dspex.router.Target.run`."""
         begun = time.perf_counter()
-        plan = _adapter(operation, self._adapter).compile(operation.signature)
+        plan = _adapter(operation, self._adapter).compile(operation.signature, self._dialect)
         messages = plan.render(operation.inputs, operation.demos)
         rendered = time.perf_counter()
         settings = sampling(operation.config, getattr(self._lm, "settings", {}))
@@ -84,18 +95,28 @@ class PoolTarget:
         spec: The pool's settings.
         lm_settings: Gives the settings of the workers' LM, key included, when the pool starts.
         adapter: Lays out prompts and reads replies, where a call brings none of its own.
+        dialect: The version of DSPy whose prompts the native side writes, or None if it writes none.
     """
 
     side: Literal["native", "python"] = "python"
 
     def __init__(
-        self, spec: PoolSpec, lm_settings: Callable[[], Mapping[str, Any]], adapter: Adapter
+        self,
+        spec: PoolSpec,
+        lm_settings: Callable[[], Mapping[str, Any]],
+        adapter: Adapter,
+        dialect: str | None,
     ) -> None:
         self.spec = spec
         self.name = f"pool:{spec.name}"
         self._lm_settings = lm_settings
         self._adapter = adapter
+        self._dialect = dialect
         self._opening: asyncio.Task[Pool] | None = None
+
+    def unable(self, operation: Operation) -> DspexError | None:
+        """None: real DSPy runs everything."""
+        return None
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation in a worker; see `dspex.router.Target.run`."""
@@ -104,9 +125,15 @@ class PoolTarget:
         if adapter.markers in ("warn", "reject"):
             # The log and the refusal are this process's, so the values are looked at here, by the code that
             # does it natively: some microseconds beside the worker's hundreds.
-            adapter.compile(operation.signature).render(operation.inputs, operation.demos)
+            # Markers are the same in all dialects.
+            plan = adapter.compile(operation.signature, self._dialect or dialects.KNOWN[-1])
+            plan.render(operation.inputs, operation.demos)
         foreign = foreign_of(operation.signature)
         payload = _payload(operation, adapter, foreign)
+        if isinstance(adapter, TwoStepAdapter) and adapter.extraction_lm is not None:
+            # Over the pool's settings in the worker, of which it wants none.
+            none = dict.fromkeys(self._lm_settings())
+            payload["extraction_lm"] = {**none, **adapter.extraction_lm.settings_for_worker()}
         pool = await self._open(timeout)
         left = timeout - (time.perf_counter() - begun)
         answer = await pool.call("predict", payload, timeout=max(left, SHORTEST_SECONDS))
@@ -162,6 +189,9 @@ class PoolTarget:
     async def _started(self) -> Pool:
         pool = Pool(self.spec, lm=self._lm_settings())
         await pool.start()
+        theirs = pool.versions["dspy"]
+        if self._dialect is not None and dialects.dialect_of(theirs) != self._dialect:
+            dialects.warn_mixed(self.name, theirs, self._dialect)
         return pool
 
 

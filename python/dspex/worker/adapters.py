@@ -11,8 +11,10 @@ native route accept the same replies, give the same values and raise the same er
   and the core only where DSPy refuses would be another reading than the native one: DSPy also takes replies
   of which a part is lost, or a part of a marker stays in the value.
 
-Nothing is asked twice: no format falls back to another, and JSON is asked for by the prompt alone, because
-whether DSPy asks the server too hangs on litellm's list of models, which the native route does not have.
+`baml` reads replies as `json` does. `two_step` asks a second model by its nature: it is DSPy's own, as it is.
+
+Nothing else is asked twice: no format falls back to another, and JSON is asked for by the prompt alone,
+because whether DSPy asks the server too hangs on litellm's list of models, which the native route lacks.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from functools import cache
 from typing import Any, Final, Self
 
 import dspy
+from dspy.adapters.baml_adapter import BAMLAdapter
 
 from dspex._core import Plan
 from dspex.dspy.plans import Plans
@@ -36,8 +39,11 @@ ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
     "chat": lambda: dspy.ChatAdapter(use_json_adapter_fallback=False),
     "json": dspy.JSONAdapter,
     "xml": lambda: dspy.XMLAdapter(use_json_adapter_fallback=False),
+    "baml": BAMLAdapter,
 }
-"""The adapters a payload may name."""
+"""The adapters a payload may name, and `two_step`, which takes a model."""
+
+TWO_STEP: Final = "two_step"
 
 
 class Reading:
@@ -110,6 +116,13 @@ class _JSON(Reading, dspy.JSONAdapter):  # type: ignore[misc]
         return await dspy.ChatAdapter.acall(self, *args, **kwargs)
 
 
+class _BAML(Reading, BAMLAdapter):  # type: ignore[misc]
+    layout = "json"  # of replies
+
+    __call__ = _JSON.__call__
+    acall = _JSON.acall
+
+
 class _XML(Reading, dspy.XMLAdapter):  # type: ignore[misc]
     layout = "xml"
 
@@ -118,17 +131,22 @@ class _XML(Reading, dspy.XMLAdapter):  # type: ignore[misc]
 _Chat.__name__, _JSON.__name__, _XML.__name__ = "ChatAdapter", "JSONAdapter", "XMLAdapter"
 
 
-def make(payload: Mapping[str, Any]) -> dspy.Adapter:
+def make(payload: Mapping[str, Any], extraction: Callable[[], dspy.LM]) -> dspy.Adapter:
     """The adapter that a payload names by `adapter`, `parsing` and `markers`.
+
+    Args:
+        payload: The call's.
+        extraction: Gives the model for the second step, where there is one.
 
     Raises:
         ConfigError: If there is no such adapter.
     """
     name = payload.get("adapter", "chat")
+    if name == TWO_STEP:
+        return dspy.TwoStepAdapter(extraction())
     if name not in ADAPTERS:
-        raise ConfigError(
-            f"no adapter is called {name!r}", code="unknown-adapter", hint=f"one of: {', '.join(ADAPTERS)}"
-        )
+        known = ", ".join([*ADAPTERS, TWO_STEP])
+        raise ConfigError(f"no adapter is called {name!r}", code="unknown-adapter", hint=f"one of: {known}")
     made = _made(name, payload.get("parsing"), payload.get("markers", "dspy"))
     return made.for_call() if isinstance(made, Reading) else made
 
@@ -137,10 +155,11 @@ def make(payload: Mapping[str, Any]) -> dspy.Adapter:
 def _made(name: str, parsing: str | None, markers: str) -> dspy.Adapter:
     if parsing is None:
         return ADAPTERS[name]()
-    if name == "json":
-        return _JSON(use_native_function_calling=False, parsing=parsing, markers=markers)
-    cls = {"chat": _Chat, "xml": _XML}[name]
-    return cls(use_json_adapter_fallback=False, parsing=parsing, markers=markers)
+    if name in ("json", "baml"):
+        cls = _JSON if name == "json" else _BAML
+        return cls(use_native_function_calling=False, parsing=parsing, markers=markers)
+    other = {"chat": _Chat, "xml": _XML}[name]
+    return other(use_json_adapter_fallback=False, parsing=parsing, markers=markers)
 
 
 @cache

@@ -15,7 +15,8 @@ The payload::
      "state":        {...} or "rag.json",         # what `Module.dump_state` gave, or `Module.save` wrote
      "inputs":       {...},
      "demos":        [{...}], "config": {"temperature": 0.7, "n": 3}, # for a predictor
-     "adapter":      "chat" | "json" | "xml",
+     "adapter":      "chat" | "json" | "xml" | "baml" | "two_step",
+     "extraction_lm": {...},                      # for the second step; left out: the call's own LM
      "parsing":      "tolerant" | "dspy",          # left out: DSPy's adapter as it is (`adapters`)
      "markers":      "escape",                    # any other policy is the service's business
      "typed":        {"inputs": ["place"], "demos": [[]], "outputs": ["point"]},   # whose values are of
@@ -130,7 +131,6 @@ class Modules:
         """What a payload asks for, made ready; raises what `answer` does. Its LM is lent for as long."""
         started = time.perf_counter()
         module = self._module(payload)
-        adapter = adapters.make(payload)
         watch = LMWatch()
         inputs = dict(payload["inputs"])
         typed = payload.get("typed") or {}
@@ -147,18 +147,24 @@ class Modules:
             }
         if "feeds" in payload:
             inputs.update(feeds_of(payload))
-        lm = self._models.get(payload.get("lm"))
-        settings = {
-            "lm": lm,
-            "adapter": adapter,
-            "callbacks": [*dspy.settings.callbacks, watch],
-            # Modules made of others look at what those did; for one predictor nobody does.
-            "trace": None if isinstance(module, dspy.Predict) else [],
-        }
-        try:
+        with contextlib.ExitStack() as lent:
+            adapter = adapters.make(
+                payload, lambda: self._lend(lent, payload.get("extraction_lm") or payload.get("lm"))
+            )
+            settings = {
+                "lm": self._lend(lent, payload.get("lm")),
+                "adapter": adapter,
+                "callbacks": [*dspy.settings.callbacks, watch],
+                # Modules made of others look at what those did; for one predictor nobody does.
+                "trace": None if isinstance(module, dspy.Predict) else [],
+            }
             yield Run(module, inputs, settings, watch, started, tuple(typed.get("outputs", ())))
-        finally:
-            self._models.give_back(lm)
+
+    def _lend(self, lent: contextlib.ExitStack, override: Mapping[str, Any] | None) -> dspy.LM:
+        """An LM, until the stack is unwound."""
+        lm = self._models.get(override)
+        lent.callback(self._models.give_back, lm)
+        return lm
 
     def _module(self, payload: Mapping[str, Any]) -> dspy.Module:
         content = [payload.get(name) for name in _CONTENT]
