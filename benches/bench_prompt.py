@@ -67,18 +67,29 @@ def parse(name: str, source: str, reply: str) -> Case:
     return Case(lambda: theirs.parse(signature, reply), lambda: plan.parse(reply))
 
 
-def by_hand() -> Case:
-    """The prompt of four fields without examples, as an f-string writes it."""
-    plan = dspex.ChatAdapter().compile(FOUR)
-    system, user = (message["content"] for message in plan.render(INPUTS))
+def by_hand(count: int) -> Case:
+    """The prompt of four fields, as an f-string writes it that was made for just this prompt."""
+    plan, examples = dspex.ChatAdapter(parsing="dspy").compile(FOUR), demos(count)
+    system, *_, user = (message["content"] for message in plan.render(INPUTS))
     reminder = user.rpartition("\n\n")[2]
 
-    def write() -> list[dict[str, str]]:
-        question, context = INPUTS["question"], json.dumps(INPUTS["context"], ensure_ascii=False)
-        text = f"[[ ## question ## ]]\n{question}\n\n[[ ## context ## ]]\n{context}\n\n{reminder}"
-        return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    def asked(values: dict[str, Any]) -> str:
+        context = json.dumps(values["context"], ensure_ascii=False)
+        return f"[[ ## question ## ]]\n{values['question']}\n\n[[ ## context ## ]]\n{context}"
 
-    return Case(write, lambda: plan.render(INPUTS))
+    def write() -> list[dict[str, str]]:
+        messages = [{"role": "system", "content": system}]
+        for demo in examples:
+            messages.append({"role": "user", "content": asked(demo)})
+            answered = (
+                f"[[ ## answer ## ]]\n{demo['answer']}\n\n"
+                f"[[ ## confidence ## ]]\n{demo['confidence']}\n\n[[ ## completed ## ]]\n"
+            )
+            messages.append({"role": "assistant", "content": answered})
+        messages.append({"role": "user", "content": f"{asked(INPUTS)}\n\n{reminder}"})
+        return messages
+
+    return Case(write, lambda: plan.render(INPUTS, examples))
 
 
 SMALL = {
@@ -93,10 +104,14 @@ LONG = {
     "JSONAdapter": json.dumps(long_values()),
 }
 
-ROWS = [{"name": f"Row {i}", "score": i / 8, "tags": ["one", "two"]} for i in range(12)]
+ROWS = [{"name": f"Row {i}", "score": i / 8, "tags": ["one", "two", "three"]} for i in range(13)]
 BROKEN = {
     "900 bytes": json.dumps({"rows": ROWS, "note": "cut off"})[:-4],
     "9 kB": "Here it is:\n" + json.dumps({"rows": ROWS * 10, "note": "with a comma"})[:-1] + ",}",
+    "900 bytes, single quotes": repr({"rows": ROWS, "note": "as Python prints it"}),
+    "9 kB, comments": json.dumps({"rows": ROWS * 8, "note": "x"}).replace(
+        '"tags"', '/* one or more */ "tags"'
+    ),
 }
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -106,7 +121,10 @@ CASES: dict[str, Callable[[], Case]] = {
         for count in (0, 4, 16)
     },
     "XMLAdapter render, 4 fields, 0 demos": lambda: render("XMLAdapter", FOUR, 0),
-    "f-string render, 4 fields, 0 demos": by_hand,
+    **{
+        f"f-string render, 4 fields, {count} demos": lambda count=count: by_hand(count)
+        for count in (0, 4, 16)
+    },
     **{f"{name} parse, small": lambda name=name: parse(name, FOUR, SMALL[name]) for name in SMALL},
     **{
         f"JSONAdapter parse, broken, {size}": lambda reply=reply: parse(

@@ -1,6 +1,6 @@
 """Rendering a template beside its peers, in one run: `python benches/bench_template.py`.
 
-The template has six variables, a loop of eight and makes some 1,100 characters. Absolute figures wander
+The template has six variables, a loop of eight and makes 1,355 characters. Absolute figures wander
 between machines and runs; what counts is the column of ratios. Every peer's text is checked before it is
 timed. A peer that is not installed is left out.
 """
@@ -23,6 +23,7 @@ POLICY = (
 RULES = (
     "Keep it short, name the passages you used, and do not invent anything that is not written there. If two "
     "passages contradict each other, say which one is newer. "
+    "End with the name of the one who can help if it fails. "
 )
 SOURCE = (
     "You answer customers of {{ product }}.\n"
@@ -35,10 +36,13 @@ VALUES: dict[str, Any] = {
     "product": "Acme Cloud",
     "name": "Jo Doe",
     "tier": "gold",
-    "question": "How do I rotate the key of a service account?",
+    "question": "How do I rotate the key of a service account, and when should I?",
     "language": "English",
     "passages": [
-        {"title": f"Passage {i}", "text": "Keys can be rotated in the console, under Security, at any time."}
+        {
+            "title": f"Passage {i}",
+            "text": "Keys can be rotated in the console, under Security, at any time; old ones end in a day.",
+        }
         for i in range(8)
     ],
 }
