@@ -1,6 +1,7 @@
 //! Any reply, in any pieces: no panic, no hang, no more memory than the reply is worth; and what is told while it
 //! comes in is what it says when it is whole.
 
+use std::fs;
 use std::sync::LazyLock;
 
 use dspex_core::dialect::Dialect;
@@ -258,6 +259,16 @@ fn seeds() -> Vec<String> {
             seeds.push(format!("[[ ## l ## ]]\n{text}\n\n[[ ## a ## ]]\n{text}"));
             seeds.push(format!("{{\"x\": {text}, \"a\": \"{text}\"}}"));
             seeds.push(format!("<d>{text}</d>\n<a>\n{text}\n</a>"));
+        }
+    }
+    // Lines, because half of a surrogate pair in one is more than this parser takes.
+    let replies = fs::read_to_string(corpus("replies.json")).unwrap();
+    for line in replies.lines() {
+        if let Ok(JsonValue::Object(row)) =
+            JsonValue::parse(line.trim_end_matches(',').as_bytes(), false)
+            && let Some((_, JsonValue::Str(reply))) = row.iter().find(|(key, _)| key == "reply")
+        {
+            seeds.push(reply.to_string());
         }
     }
     seeds

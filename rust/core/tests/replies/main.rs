@@ -1,5 +1,6 @@
 //! Replies against the corpus in `testdata/replies`, and against texts that nobody wrote.
 
+mod corpus;
 mod fuzz;
 #[path = "../fuzzing/mod.rs"]
 mod fuzzing;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 
 use dspex_core::signature::{Field, Instructions, Limits, NativeOnly, lower, parse};
 
-fn corpus(part: &str) -> PathBuf {
+pub(crate) fn corpus(part: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../../testdata/replies")
         .join(part)
