@@ -105,6 +105,42 @@ async def test_a_class_gives_in_a_worker_what_it_gives_here(
         assert '{\\"answer\\": 55}' in str(theirs[-1]) or '{"answer": 55}' in str(theirs[-1])
 
 
+async def test_an_optimizer_asks_the_service_for_its_metric_from_all_its_threads(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    asked: list[tuple[str, str]] = []
+    progress: list[int] = []
+
+    def metric(expected: str, answer: str) -> bool:
+        asked.append((expected, answer))
+        return expected == answer
+
+    chat.reply = lambda request: fields(answer=request.prompt.split("colour of ")[1].split("?")[0][::-1])
+    names = ["grass", "snow", "coal", "sky", "sand", "blood"]
+    questions = [{"question": f"colour of {name}?", "answer": name[::-1]} for name in names]
+    questions[0]["answer"] = "green"  # the LM says otherwise
+    pool = await open_pool(lm=chat.lm())
+
+    answer = await pool.call(
+        "module",
+        {"class": PROGRAMS + "Optimize", "inputs": {"questions": questions}},
+        callbacks={"metric": metric, "progress": progress.append},
+        timeout="optimizer",
+    )
+
+    (row,) = answer["completions"]
+    assert row["score"] == pytest.approx(100 * 5 / 6, abs=0.01)
+    assert progress == [2]
+    assert len(row["state"]["demos"]) == 2
+    assert sorted(asked[-6:]) == sorted(
+        (q["answer"], name[::-1]) for q, name in zip(questions, names, strict=True)
+    )
+    assert 80_000 < row["left"] <= 86_400
+    state = {"signature": ASK, "state": row["state"], "inputs": {"question": "colour of ice?"}}
+    assert (await pool.call("predict", state))["completions"] == [{"answer": "eci"}]
+    assert "colour of snow" in str(chat.bodies[-1]["messages"])
+
+
 async def test_a_program_of_thought_without_its_sandbox_says_what_to_install(
     open_pool: OpenPool, chat: Chat, tmp_path: Path
 ) -> None:

@@ -151,3 +151,22 @@ class Both(dspy.Module):
         run = dspy.Parallel(num_threads=2, disable_progress_bar=True)
         one, other = run(pairs)
         return dspy.Prediction(answer=f"{one.answer} and {other.answer}")
+
+
+class Optimize(dspy.Module):
+    """A job for an optimizer: its metric and its progress live in the service. Gives the state it found."""
+
+    def forward(self, questions: list[dict[str, str]]) -> dspy.Prediction:
+        examples = [dspy.Example(**question).with_inputs("question") for question in questions]
+
+        def metric(example: Any, prediction: Any, trace: Any = None) -> bool:
+            return bool(call_back_sync("metric", example.answer, prediction.answer))
+
+        program = dspy.Predict("question -> answer")
+        optimizer = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=2, max_labeled_demos=0)
+        program = optimizer.compile(program, trainset=examples)
+        call_back_sync("progress", len(program.demos))
+        evaluate = dspy.Evaluate(devset=examples, metric=metric, num_threads=4, display_progress=False)
+        return dspy.Prediction(
+            score=float(evaluate(program).score), state=program.dump_state(), left=time_left()
+        )

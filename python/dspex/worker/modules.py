@@ -54,7 +54,7 @@ from dspex.worker import adapters
 from dspex.worker.feeds import feeds_of
 from dspex.worker.functions import find, in_thread
 from dspex.worker.lm import LMWatch, Models
-from dspex.worker.reverse import call_back
+from dspex.worker.reverse import RUNNING, SETTING, call_back
 
 __all__ = ["Modules", "Run"]
 
@@ -140,11 +140,9 @@ class Modules:
                 inputs = _made_again(inputs, typed["inputs"], module.signature)
                 names = zip(demos, typed["demos"], strict=True)
                 demos = [_made_again(demo, of, module.signature) for demo, of in names]
-            inputs = {
-                "demos": demos,
-                "config": payload.get("config") or {},
-                **inputs,
-            }
+            inputs = {"config": payload.get("config") or {}, **inputs}
+            if payload.get("demos") is not None:  # else those of its saved state, if it has one
+                inputs.setdefault("demos", demos)
         if "feeds" in payload:
             inputs.update(feeds_of(payload))
         with contextlib.ExitStack() as lent:
@@ -157,6 +155,7 @@ class Modules:
                 "callbacks": [*dspy.settings.callbacks, watch],
                 # Modules made of others look at what those did; for one predictor nobody does.
                 "trace": None if isinstance(module, dspy.Predict) else [],
+                SETTING: RUNNING.get(None),
             }
             yield Run(module, inputs, settings, watch, started, tuple(typed.get("outputs", ())))
 

@@ -8,16 +8,20 @@ and plain values; errors come back in the classes of `dspex.errors`.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dspex.errors import ConfigError
 
-__all__ = ["RUNNING", "call_back", "call_back_sync", "connect", "time_left"]
+__all__ = ["RUNNING", "SETTING", "call_back", "call_back_sync", "connect", "time_left"]
 
 RUNNING: ContextVar[int] = ContextVar("dspex_running_call")
 """The id of the call whose work this is; the server sets it, and threads of the work inherit it."""
+
+SETTING: Final = "dspex_running_call"
+"""The setting of DSPy that says the same."""
 
 
 class _Service(NamedTuple):
@@ -47,7 +51,7 @@ def connect(
 
 def time_left() -> float | None:
     """Seconds until the deadline of the call whose work this is; None outside of one."""
-    call_id = RUNNING.get(None)
+    call_id = _running()
     return None if _service is None or call_id is None else _service.left(call_id)
 
 
@@ -75,10 +79,22 @@ def call_back_sync(name: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def _here(name: str) -> tuple[_Service, int]:
-    call_id = RUNNING.get(None)
+    call_id = _running()
     if _service is None or call_id is None:
         raise ConfigError(f"{name!r} can be called only in the work of a pool's call", code="no-call-back")
     return _service, call_id
+
+
+def _running() -> int | None:
+    """The call whose work this is, also in threads that DSPy starts for `Evaluate`, `Parallel` and others.
+
+    Those take over DSPy's settings and no context.
+    """
+    call_id = RUNNING.get(None)
+    dspy = sys.modules.get("dspy")
+    if call_id is None and dspy is not None:
+        call_id = getattr(dspy.settings, SETTING, None)
+    return call_id
 
 
 async def _await(answer: Awaitable[Any]) -> Any:
