@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Optional
 
 import pytest
 from tests.parity.versions import NEWER_THAN_33
@@ -103,6 +103,26 @@ def test_descriptions_constraints_and_defaults_reach_both_routes_alike(runtime, 
     system = ours["messages"][0]["content"]
     assert "what they wrote\nConstraints: maximum length: 80" in system
     assert "Judge the text, in one word." in system
+
+
+class Bars(dspex.Signature):
+    """Count."""
+
+    text: str | None = InputField()
+    more: list[int | None] | dict[str, int | str] | None = InputField(default=None)
+    plain: Optional[Literal["a", "b"]] = InputField(default=None)  # noqa: UP045
+    count: int | None = OutputField()
+
+
+def test_unions_with_and_without_bars_reach_both_routes_alike(runtime, server) -> None:
+    module = dspex.Predict(Bars, runtime=runtime)
+
+    (native, python), (ours, theirs) = both(server, module, text="one two")
+
+    assert ours == theirs
+    assert native == python
+    name = "Union" if NEWER_THAN_33 else "UnionType"
+    assert f"`count` ({name}[int, NoneType])" in ours["messages"][0]["content"]
 
 
 def test_demos_and_settings_reach_both_routes_alike(server, qa) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dspex import dialects
 from dspex.adapters import TwoStepAdapter
+from dspex.adapters.bars import bars_of
 from dspex.adapters.plain import foreign_of, pack, to_plain, unpack
 from dspex.errors import DeadlineExceeded, DspexError, ReplyError
 from dspex.lm import LMRequest
@@ -236,6 +237,8 @@ def _payload(operation: Operation, adapter: Adapter, foreign: Foreign) -> dict[s
         "parsing": adapter.parsing,
         "markers": adapter.markers,
     }
+    if bars := bars_of(signature):
+        payload["bars"] = bars
     outputs_by_name = signature.output_fields.items()
     if defaults := {
         name: to_plain(field.get_default()) for name, field in outputs_by_name if field.has_default

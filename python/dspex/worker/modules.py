@@ -5,6 +5,7 @@ The payload::
     {"class":        "dspy.ChainOfThought",       # or "my_app.rag:RAG"; left out: "dspy.Predict"
      "signature":    "question, context: list[str] -> answer: str",   # what DSPy's parser reads
      "types":        {"Point": "my_app.types:Point"},                 # names in it that DSPy does not know
+     "bars":         {"answer": [true]},          # which unions of a field's type are written with a bar
      "instructions": "..." or None,               # None: DSPy's default
      "fields":       {"answer": {"desc": "one word"}},                # over what the text gave
      "defaults":     {"tags": []},                # what stands in for an output that a reply lacks
@@ -46,6 +47,7 @@ from typing import Any, Final, NamedTuple
 
 import dspy
 
+from dspex.adapters.bars import with_bars
 from dspex.adapters.plain import to_plain, unpack
 from dspex.errors import ConfigError, InputError, SignatureError
 from dspex.signature import Signature
@@ -65,6 +67,7 @@ _CONTENT: Final = (
     "class",
     "signature",
     "types",
+    "bars",
     "instructions",
     "fields",
     "defaults",
@@ -235,6 +238,9 @@ def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:
             signature = Signature(text, payload.get("instructions"), types=types).to_dspy()
         else:
             signature = dspy.Signature(text, payload.get("instructions"))
+        for name, bars in (payload.get("bars") or {}).items():
+            bare = signature.fields[name].annotation
+            signature = signature.with_updated_fields(name, type_=with_bars(bare, bars))
         for name, given in (payload.get("fields") or {}).items():
             signature = signature.with_updated_fields(name, **given)
         for name, plain in (payload.get("defaults") or {}).items():
