@@ -53,6 +53,7 @@ DISASTERS: list[tuple[str, str, tuple[Any, ...], type[errors.DspexError], str]] 
     ("exit with status 0", "leave", (0,), errors.WorkerDiedError, "exited with status 0"),
     ("sys.exit in the program", "ask_to_exit", (), errors.RemoteError, "SystemExit: 3"),
     ("an exception", "fail", ("no such row",), errors.RemoteError, "ValueError: no such row"),
+    ("an exception that cannot be told", "fail_without_words", (), errors.RemoteError, "Mute, whose text"),
     ("a result that cannot be sent", "give_unencodable", (), errors.WireError, r"object at \$\.rows\[1\]"),
     (
         "an error that cannot be sent",

@@ -52,6 +52,14 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
+def fail_without_words() -> None:
+    class Mute(Exception):  # noqa: N818
+        def __str__(self) -> str:
+            raise KeyError("text")
+
+    raise Mute
+
+
 def fail_with_an_object() -> None:
     raise InputError("no such customer", customer=object())
 

@@ -50,7 +50,11 @@ def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> er
         error: What the work raised.
         secrets: Texts that must not be in a message that leaves the worker.
     """
-    converted = _convert(error)
+    try:
+        converted = _convert(error)
+    except Exception as failure:  # noqa: BLE001 - it has asked an error of the user's for its text
+        name = type(error).__name__
+        converted = errors.RemoteError(f"{name}, whose text is a {type(failure).__name__}", type=name)
     if any(secret in repr(converted.to_dict()) for secret in secrets):
         converted = errors.from_dict(_redact(converted.to_dict(), secrets))
     return converted
