@@ -119,6 +119,8 @@ struct Walk<'a> {
     last: Last,
     /// Where the last value ended.
     value_end: usize,
+    /// Where the last bracket was opened.
+    opened: usize,
     /// Whether a string was stripped, or something empty left out, that strict JSON keeps.
     dropped: bool,
     /// How many lists and objects are among those that are open.
@@ -137,6 +139,7 @@ impl<'a> Walk<'a> {
             open: Vec::new(),
             last: Last::Opening,
             value_end: start,
+            opened: start,
             dropped: false,
             lists: 0,
             objects: 0,
@@ -213,6 +216,9 @@ impl<'a> Walk<'a> {
                 Some(None)
             }
             (_, b'}') => {
+                if self.is_commented() {
+                    return None;
+                }
                 self.at += 1;
                 self.close()
             }
@@ -226,6 +232,11 @@ impl<'a> Walk<'a> {
             }
             _ => self.key(c),
         }
+    }
+
+    /// Whether there is a comment and nothing else in the innermost bracket: what that is, takes a guess.
+    fn is_commented(&self) -> bool {
+        self.last == Last::Opening && self.text[self.opened..self.at].contains(['#', '/'])
     }
 
     fn key(&mut self, c: u8) -> Step<'a> {
@@ -300,6 +311,7 @@ impl<'a> Walk<'a> {
             });
         }
         self.at += 1;
+        self.opened = self.at;
         self.last = Last::Opening;
         Some(())
     }
@@ -361,6 +373,7 @@ impl<'a> Walk<'a> {
             match self.last {
                 // A key without a value is dropped; a key alone is taken for an item of a list.
                 Last::Key if entries.is_empty() => return None,
+                Last::Opening if self.text[self.opened..].contains(['#', '/']) => return None,
                 Last::Colon => entries.push((std::mem::take(key), Value::Str("".into()))),
                 _ => {}
             }

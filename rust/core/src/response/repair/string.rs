@@ -132,13 +132,16 @@ impl<'a> Scan<'a> {
                     self.at = self.after_comma()?;
                     continue;
                 }
+                ('}', Context::Value) if self.braces == 0 || self.escaped(self.quote) => {
+                    return None;
+                }
+                ('{', Context::Value) if self.escaped('\\') => return None,
                 ('{', Context::Value)
                     if is_key(self.text[self.at + 1..].trim_start_matches(is_space)) =>
                 {
                     self.at = self.inner_value(self.at)?;
                     continue;
                 }
-                ('}', Context::Value) if self.braces == 0 => return None,
                 ('{', _) => self.braces += 1,
                 ('}', _) => self.braces = self.braces.saturating_sub(1),
                 ('[', _) => self.bracket = true,
@@ -186,6 +189,11 @@ impl<'a> Scan<'a> {
             }
         }
         None
+    }
+
+    /// Whether this character came just before, as an escape: `json_repair` then looks at a brace with other eyes.
+    fn escaped(&self, c: char) -> bool {
+        self.plain == self.at && self.value.ends_with(c)
     }
 
     /// What the backslash and the next characters stand for joins the string.
