@@ -65,7 +65,7 @@ impl Template {
             "escape" => (Markers::Escape, None),
             _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
         };
-        let compiled = core::Template::compile(text_of(source)?, limits, policy)
+        let compiled = core::Template::compile_for::<Mine>(text_of(source)?, limits, policy)
             .map_err(|error| raise(source, &error))?;
         Ok(Self {
             compiled,
@@ -161,18 +161,20 @@ impl Source for Mine {
         })
     }
 
-    fn get(&self, key: &Value) -> Option<Value> {
+    fn item(&self, index: usize) -> Option<Value> {
         Python::attach(|py| {
             let object = self.object.bind(py);
-            found(if self.map {
-                object.cast::<PyDict>().ok()?.get_item(plain_key(py, key)?)
-            } else {
-                let index = key.as_usize()?;
-                match object.cast::<PyList>() {
-                    Ok(list) => Ok(list.get_item(index).ok()),
-                    Err(_) => Ok(object.get_item(index).ok()),
-                }
+            found(match object.cast::<PyList>() {
+                Ok(list) => Ok(list.get_item(index).ok()),
+                Err(_) => Ok(object.get_item(index).ok()),
             })
+        })
+    }
+
+    fn get(&self, key: &Value) -> Option<Value> {
+        Python::attach(|py| {
+            let dict = self.object.bind(py).cast::<PyDict>().ok()?;
+            found(dict.get_item(plain_key(py, key)?))
         })
     }
 

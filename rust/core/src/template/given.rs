@@ -22,7 +22,10 @@ pub trait Source: Debug + Send + Sync + 'static {
     /// The entry of a map at this name.
     fn entry(&self, name: &str) -> Option<Value>;
 
-    /// The entry at any other key, or in a list at an index.
+    /// The entry of a list at an index.
+    fn item(&self, index: usize) -> Option<Value>;
+
+    /// The entry of a map at any other key.
     fn get(&self, key: &Value) -> Option<Value>;
 
     /// The keys of a map, in order.
@@ -34,16 +37,50 @@ pub trait Source: Debug + Send + Sync + 'static {
 
 /// A [`Source`] as a value. It is asked for an entry only where the template uses that entry.
 #[derive(Debug)]
-pub struct Given(pub Box<dyn Source>);
+pub struct Given<S>(pub S);
 
-impl Given {
+impl<S: Source> Given<S> {
     /// The value that stands for this source.
-    pub fn value(source: impl Source) -> Value {
-        Value::from_object(Self(Box::new(source)))
+    pub fn value(source: S) -> Value {
+        Value::from_object(Self(source))
     }
 }
 
-impl Object for Given {
+/// The source of a template that is given none.
+#[derive(Debug)]
+pub enum NoSource {}
+
+impl Source for NoSource {
+    fn is_map(&self) -> bool {
+        match *self {}
+    }
+
+    fn len(&self) -> usize {
+        match *self {}
+    }
+
+    fn entry(&self, _: &str) -> Option<Value> {
+        match *self {}
+    }
+
+    fn item(&self, _: usize) -> Option<Value> {
+        match *self {}
+    }
+
+    fn get(&self, _: &Value) -> Option<Value> {
+        match *self {}
+    }
+
+    fn keys(&self) -> Vec<Value> {
+        match *self {}
+    }
+
+    fn json(&self) -> Option<String> {
+        match *self {}
+    }
+}
+
+impl<S: Source> Object for Given<S> {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         if self.0.is_map() {
             ObjectRepr::Map
@@ -55,7 +92,8 @@ impl Object for Given {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         match key.as_str() {
             Some(name) => self.0.entry(name),
-            None => self.0.get(key),
+            None if self.0.is_map() => self.0.get(key),
+            None => self.0.item(key.as_usize()?),
         }
     }
 
@@ -67,7 +105,9 @@ impl Object for Given {
         if self.0.is_map() {
             Enumerator::Values(self.0.keys())
         } else {
-            Enumerator::Seq(self.0.len())
+            let list = Arc::clone(self);
+            let items = (0..self.0.len()).map(move |index| list.0.item(index).unwrap_or_default());
+            Enumerator::Iter(Box::new(items))
         }
     }
 

@@ -16,7 +16,7 @@ use std::cell::Cell;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 pub use error::{Code, TemplateError};
-pub use given::{Given, Source};
+pub use given::{Given, NoSource, Source};
 /// What a template's values are made of.
 pub use minijinja::value as data;
 
@@ -83,13 +83,25 @@ impl Template {
     /// # Errors
     /// If it is not Jinja, or longer than [`MAX_SOURCE`].
     pub fn compile(source: &str, limits: Limits, markers: Markers) -> Result<Self, TemplateError> {
+        Self::compile_for::<NoSource>(source, limits, markers)
+    }
+
+    /// Compile a source whose values come from an `S`: see [`Given`].
+    ///
+    /// # Errors
+    /// As for [`Template::compile`].
+    pub fn compile_for<S: Source>(
+        source: &str,
+        limits: Limits,
+        markers: Markers,
+    ) -> Result<Self, TemplateError> {
         if source.len() > MAX_SOURCE {
             return Err(TemplateError::new(
                 Code::SourceTooLong,
                 format!("the template is longer than {MAX_SOURCE} bytes"),
             ));
         }
-        let mut environment = environment(limits, markers);
+        let mut environment = environment::<S>(limits, markers);
         environment
             .add_template_owned(NAME, source.to_owned())
             .map_err(|error| TemplateError::from_engine(&error, source))?;
@@ -151,7 +163,7 @@ pub struct Rendered {
     pub forged: usize,
 }
 
-fn environment(limits: Limits, policy: Markers) -> Environment<'static> {
+fn environment<S: Source>(limits: Limits, policy: Markers) -> Environment<'static> {
     let mut environment = Environment::new();
     // The debugger would show every value, and its notes on an error would carry them into logs.
     environment.remove_global("debug");
@@ -162,7 +174,7 @@ fn environment(limits: Limits, policy: Markers) -> Environment<'static> {
     environment.set_fuel(Some(limits.fuel));
     environment.set_recursion_limit(limits.depth);
     environment.set_formatter(move |out, _, value| {
-        let text = value::text(value)?;
+        let text = value::text::<S>(value)?;
         if policy == Markers::AsIs || value.is_safe() {
             return out.write_str(&text).map_err(Error::from);
         }
@@ -177,12 +189,14 @@ fn environment(limits: Limits, policy: Markers) -> Environment<'static> {
         }
         out.write_str(&text).map_err(Error::from)
     });
-    environment.add_filter("json", |value: &data::Value| value::json(value));
-    environment.add_filter("tojson", |value: &data::Value| value::json(value));
+    environment.add_filter("json", |value: &data::Value| value::json::<S>(value));
+    environment.add_filter("tojson", |value: &data::Value| value::json::<S>(value));
     environment.add_filter("text", |value: &data::Value| {
-        value::text(value).map(Cow::into_owned)
+        value::text::<S>(value).map(Cow::into_owned)
     });
-    environment.add_filter("numbered", |value: &data::Value| value::numbered(value));
+    environment.add_filter("numbered", |value: &data::Value| {
+        value::numbered::<S>(value)
+    });
     environment.add_filter("marker", |name: &str| {
         data::Value::from_safe_string(format!("[[ ## {name} ## ]]"))
     });

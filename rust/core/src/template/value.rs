@@ -1,11 +1,12 @@
 //! How values are written: as DSPy writes them into a prompt.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
-use super::given::Given;
+use super::given::{Given, Source};
 use super::unwritable;
 use crate::prompt::push_quotes;
 use crate::text::{JsonStyle, JsonWriter, push_float};
@@ -14,7 +15,7 @@ use crate::text::{JsonStyle, JsonWriter, push_float};
 const MAX_NESTING: usize = 200;
 
 /// A value as text: strings as they are, lists and maps as JSON, all else as Python's `str` has it.
-pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, Error> {
+pub(super) fn text<S: Source>(value: &Value) -> Result<Cow<'_, str>, Error> {
     if let Some(text) = value.as_str() {
         return Ok(Cow::Borrowed(text));
     }
@@ -26,30 +27,30 @@ pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, Error> {
         ValueKind::Bytes => String::from_utf8_lossy(value.as_bytes().unwrap_or_default())
             .into_owned()
             .into(),
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => json(value)?.into(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => json::<S>(value)?.into(),
         _ => return Err(unwritable("this is nothing that can be written")),
     })
 }
 
 /// A value as one line of JSON, as `json.dumps(value, ensure_ascii=False)` has it.
-pub(super) fn json(value: &Value) -> Result<String, Error> {
-    if let Some(given) = value.downcast_object_ref::<Given>() {
+pub(super) fn json<S: Source>(value: &Value) -> Result<String, Error> {
+    if let Some(given) = value.downcast_object_ref::<Given<S>>() {
         return given_json(given);
     }
     let mut out = String::new();
-    write_json(&mut JsonWriter::new(&mut out, JsonStyle::Line), value)?;
+    write_json::<S>(&mut JsonWriter::new(&mut out, JsonStyle::Line), value)?;
     Ok(out)
 }
 
-fn given_json(given: &Given) -> Result<String, Error> {
+fn given_json<S: Source>(given: &Given<S>) -> Result<String, Error> {
     given
         .0
         .json()
         .ok_or_else(|| unwritable("a value cannot be written as JSON"))
 }
 
-fn write_json(json: &mut JsonWriter<'_>, value: &Value) -> Result<(), Error> {
-    if let Some(given) = value.downcast_object_ref::<Given>() {
+fn write_json<S: Source>(json: &mut JsonWriter<'_>, value: &Value) -> Result<(), Error> {
+    if let Some(given) = value.downcast_object_ref::<Given<S>>() {
         json.number(&given_json(given)?);
         return Ok(());
     }
@@ -73,30 +74,30 @@ fn write_json(json: &mut JsonWriter<'_>, value: &Value) -> Result<(), Error> {
             json.open('[');
             for item in value.try_iter()? {
                 json.item();
-                write_json(json, &item)?;
+                write_json::<S>(json, &item)?;
             }
             json.close(']');
         }
         ValueKind::Map => {
             json.open('{');
             for key in value.try_iter()? {
-                json.key(&text(&key)?);
-                write_json(json, &value.get_item(&key)?)?;
+                json.key(&text::<S>(&key)?);
+                write_json::<S>(json, &value.get_item(&key)?)?;
             }
             json.close('}');
         }
-        _ => json.string(&text(value)?),
+        _ => json.string(&text::<S>(value)?),
     }
     Ok(())
 }
 
 /// A list of texts as DSPy writes it into a text field: numbered quotations.
-pub(super) fn numbered(value: &Value) -> Result<String, Error> {
+pub(super) fn numbered<S: Source>(value: &Value) -> Result<String, Error> {
     if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
         return Err(unwritable("only a list can be numbered"));
     }
     let items: Vec<Value> = value.try_iter()?.collect();
-    let texts = items.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let texts = items.iter().map(text::<S>).collect::<Result<Vec<_>, _>>()?;
     let mut out = String::new();
     push_quotes(&mut out, &texts);
     Ok(out)
@@ -110,13 +111,17 @@ fn float(value: &Value) -> Option<f64> {
     f64::try_from(value.clone()).ok()
 }
 
+/// `str(value)` of a number.
 fn number(value: &Value) -> String {
+    let mut out = String::new();
     match float(value) {
-        Some(float) => {
-            let mut out = String::new();
-            push_float(&mut out, float);
-            out
-        }
-        None => value.to_string(),
+        Some(float) => push_float(&mut out, float),
+        None => match value.as_i64() {
+            Some(number) => {
+                let _ = write!(out, "{number}"); // a `String` takes everything
+            }
+            None => out = value.to_string(),
+        },
     }
+    out
 }
