@@ -115,12 +115,12 @@ clean: ## remove everything the other targets made
 
 TOOLS := target/tools
 TARPAULIN := $(TOOLS)/bin/cargo-tarpaulin
-export FUZZ_SECONDS ?= 60
 
 $(TARPAULIN):
 	cargo install cargo-tarpaulin --version 0.37.5 --locked --quiet --root $(TOOLS)
 
 .PHONY: fuzz
+fuzz: export FUZZ_SECONDS ?= 60
 fuzz: ## throw mutated texts at the parsers, FUZZ_SECONDS (60) each; what breaks one joins testdata/
 	cargo test --release --locked -p dspex-core --test signature --test replies no_ -- --nocapture
 
@@ -128,7 +128,7 @@ fuzz: ## throw mutated texts at the parsers, FUZZ_SECONDS (60) each; what breaks
 coverage: build $(TARPAULIN) ## line coverage of signatures, in Python and in Rust; both must be 100 %
 	$(BIN)/python -m pytest -q tests/unit/test_signature.py tests/unit/test_signature_errors.py \
 		tests/parity/test_signature.py --cov=dspex.signature --cov-report=term-missing --cov-fail-under=100
-	env -u FUZZ_SECONDS CARGO_PROFILE_DEV_OPT_LEVEL=0 $(TARPAULIN) tarpaulin --engine llvm --skip-clean \
+	CARGO_PROFILE_DEV_OPT_LEVEL=0 $(TARPAULIN) tarpaulin --engine llvm --skip-clean \
 		-p dspex-core --test signature --include-files 'rust/core/src/signature/*' \
 		--target-dir target/coverage --out Stdout --fail-under 100
 

@@ -247,6 +247,7 @@ class ReplyError(DspexError):
     Attributes:
         reply: The reply, as it came.
         fields: Names of the fields that could be read.
+        field: The field whose value is none of its type; None or absent where that is not what is wrong.
     """
 
     code = "reply"
