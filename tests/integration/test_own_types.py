@@ -11,23 +11,15 @@ from typing import Any
 import dspy
 import pydantic
 import pytest
+from tests.support.models import Said
 from tests.support.shapes import Colour, Deep, Level, Outer, Point, Shape, Span
 
 import dspex
 from dspex.adapters.plain import foreign_of
 from dspex.errors import ConfigError, WireError
 from dspex.signature import InputField, OutputField
-from dspex.testing import ModelServer
 
 ROUTES = ("native", "python")
-
-
-class Said:
-    """A model that says what it is told to say."""
-
-    def __init__(self) -> None:
-        self.reply = ""
-        self.server = ModelServer(lambda _: self.reply)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from typing import Any
 import dspy
 import pytest
 from dspy.utils.callback import BaseCallback
-from openai.types.chat import ChatCompletion
 from tests.parity.test_adapter_types import TYPES
 from tests.parity.test_dropins import NAMES, outcome, pair
+from tests.support.models import completion
 
 from dspex.testing import ModelServer
 
@@ -42,26 +42,10 @@ class Able(dspy.BaseLM):
         if isinstance(form, type):
             settings["response_format"] = form.model_json_schema()  # each run makes its own class
         self.requests.append(json.loads(json.dumps([messages, settings], sort_keys=True)))
-        return _completion(self.replies.pop(0))
+        return completion(self.replies.pop(0))
 
     async def aforward(self, prompt: Any = None, messages: Any = None, **settings: Any) -> Any:
         return self.forward(prompt, messages, **settings)
-
-
-def _completion(reply: Reply) -> Any:
-    message = {"content": reply} if isinstance(reply, str) else {"content": None, **reply}
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
-    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    return ChatCompletion.model_validate(
-        {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [choice],
-            "usage": usage,
-        }
-    )
 
 
 class Events(BaseCallback):

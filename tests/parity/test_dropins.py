@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
 from tests.parity.test_adapter_types import CASES, TURNS, TYPES, Described
 from tests.parity.test_adapters import thorough
+from tests.support.models import completion
 
 import dspex.dspy as dropins
 from dspex.errors import ConfigError
@@ -96,24 +97,7 @@ class Scripted(dspy.BaseLM):
 
     def forward(self, prompt: Any = None, messages: Any = None, **settings: Any) -> Any:
         self.requests.append((messages, sorted(settings)))
-        return _completion(self.replies.pop(0))
-
-
-def _completion(text: str) -> Any:
-    from openai.types.chat import ChatCompletion
-
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    return ChatCompletion.model_validate(
-        {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [choice],
-            "usage": usage,
-        }
-    )
+        return completion(self.replies.pop(0))
 
 
 class Events(BaseCallback):

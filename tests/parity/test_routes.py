@@ -9,22 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
+from tests.support.models import Said
 
 import dspex
 from dspex.errors import InputError, ReplyError
-from dspex.testing import ModelServer
 
 LAYOUTS = ["chat", "json", "xml"]
 PARSINGS = ["tolerant", "dspy"]
 REPLIES = {"chat": cases.chat_replies, "json": cases.json_replies, "xml": cases.xml_replies}
-
-
-class Said:
-    """A model that says what it is told to say."""
-
-    def __init__(self) -> None:
-        self.reply = ""
-        self.server = ModelServer(lambda _: self.reply)
 
 
 @pytest.fixture(scope="module")
