@@ -160,5 +160,7 @@ parity-33: build $(VENV33)/.deps ## the differential and worker tests with DSPy 
 		$(BIN33)/python -m pytest -q -n 2 --timeout 7200 $(or $(ARGS),$(TESTS33))
 
 .PHONY: bench
-bench: build ## time dspex beside its peers, and print the ratios (ARGS="benches/bench_signature.py")
-	$(BIN)/python -m pytest -q -p no:xdist $(or $(ARGS),benches)
+bench: build ## time dspex beside its peers, and print the ratios (ARGS="benches/bench_template.py")
+	@for file in $(or $(ARGS),$(filter-out benches/bench_pool.py,$(wildcard benches/bench_*.py))); do \
+		if grep -q __main__ $$file; then $(BIN)/python $$file; \
+		else $(BIN)/python -m pytest -q -p no:xdist $$file; fi; done

@@ -52,7 +52,7 @@ pub(crate) fn find(layout: Layout, text: &str, names: &[&str], blocks: bool) -> 
 /// The headers in a text.
 pub(crate) fn headers_in(text: &str) -> Vec<Marker> {
     // Most values have no bracket, and one character is looked for faster than six.
-    if text.contains('[') {
+    if memchr::memchr(b'[', text.as_bytes()).is_some() {
         headers(text).collect()
     } else {
         Vec::new()

@@ -174,6 +174,11 @@ fn environment<S: Source>(limits: Limits, policy: Markers) -> Environment<'stati
     environment.set_fuel(Some(limits.fuel));
     environment.set_recursion_limit(limits.depth);
     environment.set_formatter(move |out, _, value| {
+        if let Some(number) = value::integer(value) {
+            return out
+                .write_str(itoa::Buffer::new().format(number))
+                .map_err(Error::from);
+        }
         let text = value::text::<S>(value)?;
         if policy == Markers::AsIs || value.is_safe() {
             return out.write_str(&text).map_err(Error::from);

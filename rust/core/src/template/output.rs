@@ -34,12 +34,17 @@ impl Bounded {
 
 impl io::Write for Bounded {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.write_all(part)?;
+        Ok(part.len())
+    }
+
+    fn write_all(&mut self, part: &[u8]) -> io::Result<()> {
         if part.len() > self.limit - self.bytes.len() {
             self.full = true;
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.bytes.extend_from_slice(part);
-        Ok(part.len())
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

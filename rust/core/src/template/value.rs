@@ -1,7 +1,6 @@
 //! How values are written: as DSPy writes them into a prompt.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
@@ -111,15 +110,22 @@ fn float(value: &Value) -> Option<f64> {
     f64::try_from(value.clone()).ok()
 }
 
+/// The value as an integer, if it is one of a usual size.
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    if value.is_integer() {
+        value.as_i64()
+    } else {
+        None
+    }
+}
+
 /// `str(value)` of a number.
 fn number(value: &Value) -> String {
     let mut out = String::new();
     match float(value) {
         Some(float) => push_float(&mut out, float),
-        None => match value.as_i64() {
-            Some(number) => {
-                let _ = write!(out, "{number}"); // a `String` takes everything
-            }
+        None => match integer(value) {
+            Some(number) => out.push_str(itoa::Buffer::new().format(number)),
             None => out = value.to_string(),
         },
     }
