@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import partial
 from typing import Any
@@ -113,6 +114,22 @@ def test_every_type_reads_every_known_text_as_dspy_does(type_text: str) -> None:
     expected = [outcome(partial(theirs.parse, their_signature, reply), *REFUSALS) for reply in replies]
     got = [outcome(partial(ours.parse, our_signature, reply), dspex.errors.ReplyError) for reply in replies]
     assert dict(zip(cases.TEXTS, got, strict=True)) == dict(zip(cases.TEXTS, expected, strict=True))
+
+
+@pytest.mark.parametrize("value", ["[],\\ud83d", "x\\ud83d\\ude00[]", '{"k": \\ud83d}', "\\udfff"])
+@pytest.mark.parametrize("type_text", cases.TYPES)
+def test_halves_of_surrogate_pairs_out_of_broken_json_are_read_as_dspy_reads_them(
+    type_text: str, value: str
+) -> None:
+    """`json_repair` reads an escaped pair as two halves, which no text of Rust's can hold."""
+    source = f"q -> a: {type_text}, b"
+    reply = '{"b": 1 "a": ' + json.dumps(value).replace("\\\\", "\\") + ".5: }"
+
+    expected = outcome(partial(dspy.JSONAdapter().parse, dspy.Signature(source), reply), *REFUSALS)
+    strict = partial(dspex.JSONAdapter(parsing="dspy").parse, source, reply)
+    assert outcome(strict, dspex.errors.ReplyError) == expected
+    if expected[0] == "value":
+        assert outcome(partial(dspex.JSONAdapter().parse, source, reply)) == expected
 
 
 @pytest.mark.parametrize("layout", ["Chat", "JSON", "XML"])

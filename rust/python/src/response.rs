@@ -406,12 +406,9 @@ impl<'a, 'py> Reader<'a, 'py> {
             .map_err(|error| self.wrong_value(place, error))?;
         let (value, code): (Bound<'py, PyAny>, Option<String>) = read.extract()?;
         if let Some(code) = code {
-            self.did(
-                Some(place),
-                code,
-                raw.cast::<PyString>()
-                    .map_or(Ok(""), |text| text.to_str())?,
-            );
+            // What `json_repair` makes of an escaped pair is two halves.
+            let text = raw.cast::<PyString>().map(PyStringMethods::to_string_lossy);
+            self.did(Some(place), code, &text.unwrap_or_default());
         }
         Ok(value)
     }
