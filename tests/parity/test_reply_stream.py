@@ -145,6 +145,7 @@ SHORT: dict[str, list[str]] = {
         "<a>x <b>y</b> z</a><n></n>",
         "<a><![CDATA[x < y]]><!-- no --></a><n><item>1</item></n>",
         "<n>1</n><n>2</n><a/>",
+        "<n>\n<>\n< n></n>",
         "<a>cut o",
         "no",
     ],
@@ -162,6 +163,20 @@ def test_short_replies_are_the_same_cut_at_every_byte(layout: str, parsing: Any)
                 check(adapter, signature, reply, [reply[:at], reply[at:]])
             check(adapter, signature, reply, [reply[at : at + 1] for at in range(len(reply))])
             check(adapter, signature, reply, list(text))
+
+
+@pytest.mark.parametrize("parsing", ["dspy", "tolerant"])
+@pytest.mark.parametrize("depth", [10, 90, 150, 5_000])
+@pytest.mark.parametrize("layout", ADAPTERS)
+def test_a_value_may_nest_as_deep_as_it_likes(layout: str, depth: int, parsing: Any) -> None:
+    """Deeper than Python can follow, it is refused at the end, as the whole reply is, and by nothing before."""
+    reply = {
+        "chat": f"[[ ## a ## ]]\n{'[' * depth}1{']' * depth}",
+        "json": f'{{"a": {"[" * depth}1{"]" * depth}}}',
+        "xml": f"<a>{'<item>' * depth}1{'</item>' * depth}</a>",
+    }[layout].encode()
+    pieces = [reply[at : at + 500] for at in range(0, len(reply), 500)]
+    check(ADAPTERS[layout](parsing=parsing), "q -> a: list", reply, pieces)
 
 
 DECORATED = [

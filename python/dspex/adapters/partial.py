@@ -21,6 +21,10 @@ __all__ = ["of_json", "of_xml"]
 _TAG = re.compile(r"<(?:!--.*?--|!\[CDATA\[.*?\]\]|\?.*?\?|/?[^<>]*?/?)>", re.DOTALL)
 _FORMS = ("enum", "const", "format", "pattern")
 
+_DEEPEST = 100
+"""Elements that may be open in a value that is told before it is whole: to walk through more each time it has
+grown would cost the square of its length."""
+
 _Schema = Mapping[str, Any]
 
 
@@ -41,10 +45,10 @@ def of_xml(inside: str, annotation: Any) -> list[Any]:
         root = ET.fromstring(f"<value>{text}</value>")  # noqa: S314 - see `XmlReply`
     except ET.ParseError:
         return []
-    if not len(root):
-        return []
     some = [choice for choice in _choices(schema, definitions) if choice.get("type") != "null"]
-    return [_typed(value_of([root], dict(some[0]), definitions), some[0], definitions)] if some else []
+    if not len(root) or not some:
+        return []
+    return [_typed(value_of([root], dict(some[0]), definitions), some[0], definitions)]
 
 
 def _trimmed(value: Any, schema: _Schema, definitions: _Schema) -> list[Any]:
@@ -83,11 +87,15 @@ def _sure(inside: str, schema: _Schema, definitions: _Schema) -> str | None:
         if opened:
             opened[-1].has_children = True
         if not text.endswith("/>"):
-            name, *attributes = text[1:-1].split(None, 1)
+            if not (words := text[1:-1].split(None, 1)):
+                return None
+            name, *attributes = words
             key = re.search(r'key="([^"]*)"', attributes[0]) if attributes else None
             outside = opened[-1].schema if opened else schema
             inner = _step(outside, definitions, key[1] if key else name, is_tag=True)
             opened.append(_Open(name, tag.start(), tag.end(), inner))
+            if len(opened) > _DEEPEST:
+                return None
     for at, element in enumerate(opened):
         is_text = _grows(element.schema, definitions)
         # A number, a choice, one of which nothing has come, or text with tags, which is told as they stand.
