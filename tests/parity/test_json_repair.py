@@ -11,13 +11,17 @@ from typing import Any
 
 import json_repair
 import pytest
+import regex
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dspex import JSONAdapter
 from dspex._core import repair_json
+from dspex.adapters.replies import in_braces
 
 CORPUS = json.loads((Path(__file__).parents[2] / "testdata/replies/broken_json.json").read_text())
+
+DSPYS_PATTERN = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
 
 # Words with all that a careless repair may stumble over.
 WORDS = [
@@ -270,3 +274,9 @@ def test_common_breaks_of_a_reply_never_reach_json_repair(monkeypatch: Any) -> N
     ):
         assert adapter.parse("q -> a, l: list[int]", reply) == {"a": "x", "l": [1, 2]}
     assert adapter.parse("q -> a: bool", '{"a": True}') == {"a": True}
+
+
+@given(st.lists(st.sampled_from(["{", "}", "a", "{}", '"', "\n", "[", "é"]), max_size=14).map("".join))
+def test_what_is_in_braces_is_what_dspys_pattern_finds(text: str) -> None:
+    found = DSPYS_PATTERN.search(text)
+    assert in_braces(text) == (found[0] if found else None)

@@ -169,7 +169,7 @@ def test_short_replies_are_the_same_cut_at_every_byte(layout: str, parsing: Any)
 @pytest.mark.parametrize("depth", [10, 90, 150, 5_000])
 @pytest.mark.parametrize("layout", ADAPTERS)
 def test_a_value_may_nest_as_deep_as_it_likes(layout: str, depth: int, parsing: Any) -> None:
-    """Deeper than Python can follow, it is refused at the end, as the whole reply is, and by nothing before."""
+    """Deeper than Python can follow, it is refused at the end, as the whole reply is, and not before."""
     reply = {
         "chat": f"[[ ## a ## ]]\n{'[' * depth}1{']' * depth}",
         "json": f'{{"a": {"[" * depth}1{"]" * depth}}}',

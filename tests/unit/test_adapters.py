@@ -252,3 +252,11 @@ def test_a_reply_nested_without_end_is_an_error_or_a_value(kind: str, depth: int
         except ReplyError:
             continue
         assert fields.keys() == {"a"}
+
+
+@pytest.mark.parametrize("parsing", ["dspy", "tolerant"])
+def test_a_reply_too_deep_for_json_repair_is_no_json(parsing: Any) -> None:
+    """`json_repair` says so with a ValueError, which is nobody's to see."""
+    with pytest.raises(ReplyError) as raised:
+        JSONAdapter(parsing=parsing).parse("q -> a, b", "<a>" + "<item>x</item>" * 1_500)
+    assert raised.value.code == "reply-not-json"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ast
 import enum
 import json
+import re
 import types
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import json_repair
-import regex
 from pydantic import ValidationError
 
 from dspex._core import repair_json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["json_object", "parse_value", "read_value"]
 
-_OBJECT = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
+_BRACE = re.compile(r"[{}]")
 
 
 def json_object(reply: str) -> tuple[Any, str | None]:
@@ -35,11 +35,30 @@ def json_object(reply: str) -> tuple[Any, str | None]:
     """
     try:
         found, done = _loads(reply)
-        if not isinstance(found, dict) and (match := _OBJECT.search(reply)):
-            found, done = _loads(match[0])[0], "json"
-    except RecursionError:
+        if not isinstance(found, dict) and (braced := in_braces(reply)):
+            found, done = _loads(braced)[0], "json"
+    except (RecursionError, ValueError):  # the latter is how json_repair says it
         return None, None
     return found, done
+
+
+def in_braces(text: str) -> str | None:
+    """From the first brace that is closed again to where it is closed.
+
+    DSPy looks for it with a recursive pattern, whose time grows with the square of the braces left open.
+    """
+    opened: list[int] = []
+    first: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif opened:
+            start = opened.pop()
+            if first is None or start < first[0]:
+                first = start, brace.end()
+            if not opened:
+                break
+    return text[first[0] : first[1]] if first else None
 
 
 def _loads(text: str) -> tuple[Any, str | None]:
