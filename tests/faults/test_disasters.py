@@ -144,6 +144,7 @@ HANGS = [
     ("the worker's loop", "block_the_loop", False),
     ("work that catches its cancellation", "refuse_to_stop", False),
     ("a stopped process", "stop_the_process", False),
+    ("a template without an end", "render_without_end", False),
 ]
 
 

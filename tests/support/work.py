@@ -9,6 +9,7 @@ import sys
 import threading
 from typing import Any
 
+from dspex import Template
 from dspex.errors import InputError
 
 
@@ -84,6 +85,13 @@ async def wait_for_ever(begun: str | None = None) -> None:
 async def block_the_loop(begun: str | None = None) -> None:
     tell(begun)
     threading.Event().wait()
+
+
+def render_without_end(begun: str | None = None) -> None:
+    """In Rust, without letting go of the interpreter: two lists of 2^64 items each are compared."""
+    tell(begun)
+    lists = "{% set n = namespace(x=[1]) %}{% for _ in range(64) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+    Template(f"{lists}{{% set one = n.x %}}{lists}{{{{ one == n.x }}}}").render()
 
 
 async def refuse_to_stop(begun: str | None = None) -> None:

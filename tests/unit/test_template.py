@@ -185,6 +185,17 @@ MISTAKES = [
     ("{% for a in range(9000) %}{{ 'x' * 1000 }}{% endfor %}", "template-output", None),
     ("x" * (2**20 + 1), "template-source-too-long", None),
     ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "template-syntax", None),
+    *((f"{{{{ 1 {link * 100_000}", "template-syntax", None) for link in ("-", "|upper", ".a", "+1", "~1")),
+    ("{% if x %}" + "{% elif x %}" * 80_000 + "{% endif %}", "template-syntax", None),
+    *(
+        (
+            "{% set n = namespace(x=['a']) %}{% for _ in range(64) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+            + f"{{{{ n.x{written} }}}}",
+            "template-output",
+            None,
+        )
+        for written in ("", "|json", "|string", "|text|length", "|numbered")
+    ),
 ]
 
 
@@ -245,7 +256,27 @@ def test_a_value_may_render_a_template_itself() -> None:
 def test_a_list_that_holds_itself_comes_to_an_end() -> None:
     circle: list[Any] = []
     circle.append(circle)
-    assert Template("{{ x }}").render(x=circle) == "[[...]]"
+    for source in ("{{ x }}", "{{ x|join }}", "{{ x|string }}", "{{ x ~ '' }}", "{{ x|lower }}"):
+        assert Template(source).render(x=circle) in ("[[...]]", "[[[...]]]"), source
+    assert Template("{{ x == y }}").render(x=circle, y=circle) == "True"
+
+
+def test_values_are_equal_that_python_finds_equal() -> None:
+    same = Template("{{ x == y }} {{ y in [x] }} {{ x != y }}").render
+    assert same(x=[1, {"a": [True]}], y=[1, {"a": [1.0]}]) == "True True False"
+    assert same(x=[1, {"a": 2}], y=[1, {"a": 3}]) == "False False True"
+    one: list[Any] = []
+    other: list[Any] = []
+    for _ in range(50_000):
+        one, other = [one], [other]
+    with pytest.raises(RecursionError):
+        same(x=one, y=other)
+
+
+def test_parts_of_a_value_are_written_alike_wherever_they_become_text() -> None:
+    value = {"a": [None, True, 1.0]}
+    for source in ("{{ x }}", "{{ x ~ '' }}", "{{ [x]|join }}", "{{ x|string }}", "{{ x|json }}"):
+        assert Template(source).render(x=value) == '{"a": [null, true, 1.0]}'
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,16 @@ impl Source for Mine {
             }
         })
     }
+
+    fn is_equal(&self, other: &Self) -> bool {
+        Python::attach(|py| {
+            let equal = self.object.bind(py).eq(other.object.bind(py));
+            equal.unwrap_or_else(|error| {
+                RAISED.set(Some(error));
+                true
+            })
+        })
+    }
 }
 
 /// The Python string for a name. A template asks for the same few names over and over, in loops above all;

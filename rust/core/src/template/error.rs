@@ -95,6 +95,7 @@ impl TemplateError {
             | ErrorKind::UnknownFunction
             | ErrorKind::UnknownMethod => Code::UnknownName,
             ErrorKind::OutOfFuel => Code::OutOfFuel,
+            ErrorKind::WriteFailure => Code::OutputTooLong,
             ErrorKind::InvalidOperation if detail.contains("recursion limit") => Code::TooDeep,
             _ => Code::Operation,
         };

@@ -1,9 +1,10 @@
 //! Values that stay where they are until a template asks for them.
 
-use std::fmt::Debug;
+use std::cmp::Ordering;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
+use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value};
 use minijinja::{Error, ErrorKind, State};
 
 /// A list or a map that belongs to the caller.
@@ -33,6 +34,9 @@ pub trait Source: Debug + Send + Sync + 'static {
 
     /// The whole of it as one line of JSON; None if it cannot be written.
     fn json(&self) -> Option<String>;
+
+    /// Whether it says the same as another. If that cannot be known, it does.
+    fn is_equal(&self, other: &Self) -> bool;
 }
 
 /// A [`Source`] as a value. It is asked for an entry only where the template uses that entry.
@@ -78,6 +82,10 @@ impl Source for NoSource {
     fn json(&self) -> Option<String> {
         match *self {}
     }
+
+    fn is_equal(&self, _: &Self) -> bool {
+        match *self {}
+    }
 }
 
 impl<S: Source> Object for Given<S> {
@@ -113,6 +121,16 @@ impl<S: Source> Object for Given<S> {
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
         Some(self.0.len())
+    }
+
+    /// The engine would follow a list that holds itself for ever; whoever has it finds the circle.
+    fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
+        let other = other.downcast_ref::<Self>()?;
+        self.0.is_equal(&other.0).then_some(Ordering::Equal)
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.json().ok_or(fmt::Error)?)
     }
 
     /// The methods of a dict that templates use; nothing else of a value can be called.

@@ -5,6 +5,7 @@
 //! nor grow without end, and it reaches nothing but the values it is given: no files, no other templates,
 //! no attributes of objects. A value is never read as a template, whatever it contains.
 
+mod chains;
 mod error;
 mod given;
 mod output;
@@ -101,6 +102,15 @@ impl Template {
                 format!("the template is longer than {MAX_SOURCE} bytes"),
             ));
         }
+        if let Some(span) = chains::too_long(source) {
+            return Err(TemplateError {
+                span: Some(span),
+                ..TemplateError::new(
+                    Code::Syntax,
+                    format!("more than {} operators in a row", chains::MOST),
+                )
+            });
+        }
         let mut environment = environment::<S>(limits, markers);
         environment
             .add_template_owned(NAME, source.to_owned())
@@ -179,7 +189,7 @@ fn environment<S: Source>(limits: Limits, policy: Markers) -> Environment<'stati
                 .write_str(itoa::Buffer::new().format(number))
                 .map_err(Error::from);
         }
-        let text = value::text::<S>(value)?;
+        let text = value::text::<S>(value, limits.output)?;
         if policy == Markers::AsIs || value.is_safe() {
             return out.write_str(&text).map_err(Error::from);
         }
@@ -194,13 +204,20 @@ fn environment<S: Source>(limits: Limits, policy: Markers) -> Environment<'stati
         }
         out.write_str(&text).map_err(Error::from)
     });
-    environment.add_filter("json", |value: &data::Value| value::json::<S>(value));
-    environment.add_filter("tojson", |value: &data::Value| value::json::<S>(value));
-    environment.add_filter("text", |value: &data::Value| {
-        value::text::<S>(value).map(Cow::into_owned)
-    });
-    environment.add_filter("numbered", |value: &data::Value| {
-        value::numbered::<S>(value)
+    let most = limits.output;
+    for name in ["json", "tojson"] {
+        environment.add_filter(name, move |value: &data::Value| {
+            value::json::<S>(value, most)
+        });
+    }
+    // The engine's own `string` would write a list to its end before anybody counts the bytes.
+    for name in ["text", "string"] {
+        environment.add_filter(name, move |value: &data::Value| {
+            value::text::<S>(value, most).map(Cow::into_owned)
+        });
+    }
+    environment.add_filter("numbered", move |value: &data::Value| {
+        value::numbered::<S>(value, most)
     });
     environment.add_filter("marker", |name: &str| {
         data::Value::from_safe_string(format!("[[ ## {name} ## ]]"))

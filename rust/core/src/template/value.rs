@@ -13,8 +13,12 @@ use crate::text::{JsonStyle, JsonWriter, push_float};
 /// How deep a value that a template makes may nest.
 const MAX_NESTING: usize = 200;
 
-/// A value as text: strings as they are, lists and maps as JSON, all else as Python's `str` has it.
-pub(super) fn text<S: Source>(value: &Value) -> Result<Cow<'_, str>, Error> {
+/// A value as text of at most `most` bytes: strings as they are, lists and maps as JSON, all else as Python's
+/// `str` has it.
+///
+/// The limit is for what a template makes: of a list that holds another twice, and so on some forty times, the
+/// text would have no end.
+pub(super) fn text<S: Source>(value: &Value, most: usize) -> Result<Cow<'_, str>, Error> {
     if let Some(text) = value.as_str() {
         return Ok(Cow::Borrowed(text));
     }
@@ -26,18 +30,18 @@ pub(super) fn text<S: Source>(value: &Value) -> Result<Cow<'_, str>, Error> {
         ValueKind::Bytes => String::from_utf8_lossy(value.as_bytes().unwrap_or_default())
             .into_owned()
             .into(),
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => json::<S>(value)?.into(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => json::<S>(value, most)?.into(),
         _ => return Err(unwritable("this is nothing that can be written")),
     })
 }
 
-/// A value as one line of JSON, as `json.dumps(value, ensure_ascii=False)` has it.
-pub(super) fn json<S: Source>(value: &Value) -> Result<String, Error> {
+/// A value as one line of JSON of at most `most` bytes, as `json.dumps(value, ensure_ascii=False)` has it.
+pub(super) fn json<S: Source>(value: &Value, most: usize) -> Result<String, Error> {
     if let Some(given) = value.downcast_object_ref::<Given<S>>() {
         return given_json(given);
     }
     let mut out = String::new();
-    write_json::<S>(&mut JsonWriter::new(&mut out, JsonStyle::Line), value)?;
+    write_json::<S>(&mut JsonWriter::new(&mut out, JsonStyle::Line), value, most)?;
     Ok(out)
 }
 
@@ -48,7 +52,14 @@ fn given_json<S: Source>(given: &Given<S>) -> Result<String, Error> {
         .ok_or_else(|| unwritable("a value cannot be written as JSON"))
 }
 
-fn write_json<S: Source>(json: &mut JsonWriter<'_>, value: &Value) -> Result<(), Error> {
+fn write_json<S: Source>(
+    json: &mut JsonWriter<'_>,
+    value: &Value,
+    most: usize,
+) -> Result<(), Error> {
+    if json.written() > most {
+        return Err(too_long(most));
+    }
     if let Some(given) = value.downcast_object_ref::<Given<S>>() {
         json.number(&given_json(given)?);
         return Ok(());
@@ -73,33 +84,49 @@ fn write_json<S: Source>(json: &mut JsonWriter<'_>, value: &Value) -> Result<(),
             json.open('[');
             for item in value.try_iter()? {
                 json.item();
-                write_json::<S>(json, &item)?;
+                write_json::<S>(json, &item, most)?;
             }
             json.close(']');
         }
         ValueKind::Map => {
             json.open('{');
             for key in value.try_iter()? {
-                json.key(&text::<S>(&key)?);
-                write_json::<S>(json, &value.get_item(&key)?)?;
+                json.key(&text::<S>(&key, most)?);
+                write_json::<S>(json, &value.get_item(&key)?, most)?;
             }
             json.close('}');
         }
-        _ => json.string(&text::<S>(value)?),
+        _ => json.string(&text::<S>(value, most)?),
     }
     Ok(())
 }
 
-/// A list of texts as DSPy writes it into a text field: numbered quotations.
-pub(super) fn numbered<S: Source>(value: &Value) -> Result<String, Error> {
+/// A list of texts as DSPy writes it into a text field: numbered quotations of at most `most` bytes.
+pub(super) fn numbered<S: Source>(value: &Value, most: usize) -> Result<String, Error> {
     if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
         return Err(unwritable("only a list can be numbered"));
     }
-    let items: Vec<Value> = value.try_iter()?.collect();
-    let texts = items.iter().map(text::<S>).collect::<Result<Vec<_>, _>>()?;
+    let mut texts: Vec<String> = Vec::new();
+    let mut written = 0;
+    for item in value.try_iter()? {
+        let item = text::<S>(&item, most)?.into_owned();
+        written += item.len() + 1; // an empty one has its number
+        if written > most {
+            return Err(too_long(most));
+        }
+        texts.push(item);
+    }
     let mut out = String::new();
     push_quotes(&mut out, &texts);
     Ok(out)
+}
+
+/// The error of a text that has reached its limit.
+fn too_long(most: usize) -> Error {
+    Error::new(
+        ErrorKind::WriteFailure,
+        format!("the text grew beyond {most} bytes"),
+    )
 }
 
 /// The value as a float, if it is one and not an integer.

@@ -54,6 +54,12 @@ impl<'out> JsonWriter<'out> {
         self.depth
     }
 
+    /// How many bytes there are so far.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.out.len()
+    }
+
     /// Begin a list (`[`) or an object (`{`).
     pub fn open(&mut self, bracket: char) {
         self.out.push(bracket);
