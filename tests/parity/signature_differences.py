@@ -43,9 +43,15 @@ def a_union_as_literal(text: str, got: Outcome) -> bool:
     return refused(got, "literal-value") and bool(re.search(r"Literal\[[^]]*\|", text))
 
 
+def a_type_as_literal(text: str, got: Outcome) -> bool:
+    """`Literal[int]` and `Literal[Literal, 'a']` have a type for a value, which no model can answer with."""
+    return refused(got, "literal-value") and bool(re.search(r"Literal\[([^]]*,)?\s*[A-Za-z]\w*\s*[],]", text))
+
+
 DIFFERENCES = [
     a_computed_default,
     a_tuple_as_literal,
+    a_type_as_literal,
     a_union_as_literal,
     markers_of_parameters,
     none_type_beside_a_dotted_name,

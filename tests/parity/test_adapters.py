@@ -104,6 +104,22 @@ def test_every_type_reads_every_known_element_as_dspy_does(type_text: str) -> No
     assert dict(zip(replies, got, strict=True)) == dict(zip(replies, expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    "type_text", [*cases.TYPES, "Optional[dict[str, int]]", "dict[str, Optional[list[int]]]"]
+)
+def test_every_type_reads_tags_that_come_twice_as_dspy_does(type_text: str) -> None:
+    source = f"q -> a: {type_text}"
+    their_signature, our_signature = dspy.Signature(source), dspex.Signature(source)
+    theirs, ours = dspy.XMLAdapter(), dspex.XMLAdapter(parsing="dspy")
+    parts = ["", "\n \n", "1", "a", "[2]", "<item>3</item>", "<k></k><k>4</k>", "<k>5</k>"]
+    for reply in (f"<a>{one}</a>\n<a>{other}</a>" for one in parts for other in parts):
+        expected = outcome(partial(theirs.parse, their_signature, reply), *REFUSALS)
+        assert (outcome(partial(ours.parse, our_signature, reply), dspex.errors.ReplyError), reply) == (
+            expected,
+            reply,
+        )
+
+
 @pytest.mark.parametrize("type_text", cases.TYPES)
 def test_every_type_reads_every_known_text_as_dspy_does(type_text: str) -> None:
     source = f"q -> a: {type_text}"

@@ -8,7 +8,7 @@ from typing import Any
 import dspy
 import pytest
 from dspy.adapters.utils import get_annotation_name
-from hypothesis import given, note
+from hypothesis import example, given, note
 from tests.parity.signature_differences import DIFFERENCES
 from tests.parity.signature_texts import mistakes, signatures
 
@@ -83,5 +83,6 @@ def test_a_signature_of_the_grammar_is_read_as_dspy_reads_it(text):
 
 
 @given(mistakes())
+@example("a: Literal[1] | Literal[Literal, 'other'] -> b")
 def test_a_signature_with_a_mistake_is_refused_where_dspy_refuses_it(text):
     agree(text)

@@ -115,10 +115,15 @@ fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option
         }
     }
     if is_list || is_map {
-        read_elements(elements, inner).map(Reading::Value)
+        read_elements(elements, ty).map(Reading::Value)
     } else {
         None
     }
+}
+
+/// Whether the first of some elements of one name says nothing, which is None whatever the others say.
+fn says_nothing(elements: &[Node<'_, '_>]) -> bool {
+    only_text(&elements[..1]).is_some_and(|text| text.is_some_and(|text| text.is_empty()))
 }
 
 /// The text of the one element there is, if it has no elements of its own; inside, None for text that is odd.
@@ -197,8 +202,7 @@ fn read_elements(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>>
         },
         Type::Union { members, .. } => match &**members {
             [Type::None, inner] | [inner, Type::None] => {
-                if only_text(elements).is_some_and(|text| text.is_some_and(|text| text.is_empty()))
-                {
+                if says_nothing(elements) {
                     return Some(Value::None);
                 }
                 read_elements(elements, inner)
