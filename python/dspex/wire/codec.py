@@ -102,14 +102,14 @@ class MessagePack:
 
     def decode(self, body: bytes | memoryview) -> Any:
         """See `Codec.decode`."""
-        return self._decode(body, 0)
+        return self._decode(body, _OUTERMOST)
 
     @staticmethod
-    def _decode(body: bytes | memoryview, depth: int) -> Any:
+    def _decode(body: bytes | memoryview, from_extension: Callable[[int, bytes], Any]) -> Any:
         try:
             return msgpack.unpackb(
                 body,
-                ext_hook=partial(_from_extension, depth),
+                ext_hook=from_extension,
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
             )
@@ -157,7 +157,10 @@ def _from_extension(depth: int, number: int, body: bytes) -> Any:
     from_plain = _BY_NUMBER.get(number)
     if from_plain is None:
         raise ValueError(f"no extension has the number {number}")
-    return from_plain(MessagePack._decode(body, depth + 1))
+    return from_plain(MessagePack._decode(body, partial(_from_extension, depth + 1)))
+
+
+_OUTERMOST: Final = partial(_from_extension, 0)  # made once: most bodies have no extension at all
 
 
 def _culprit(value: Any, place: str = "$", depth: int = 0) -> tuple[str, Any]:
