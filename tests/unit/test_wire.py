@@ -226,10 +226,12 @@ def test_a_value_nested_too_deeply_is_refused() -> None:
         b"\xc7\x03\x0a\xc4\x01x",
         b"\xa2\xff\xfe",
         b"\x81\x90\x01",
+        b"\xc7\x11\x0a\xb0" + b"a" * 16,
     ],
     ids=[
         "empty", "reserved", "short-array", "two-values", "array-bomb", "map-bomb", "bytes-bomb", "text-bomb",
         "deep", "unknown-extension", "broken-extension", "int-of-words", "short-uuid", "not-utf8", "list-key",
+        "uuid-of-text",
     ],
 )  # fmt: skip
 def test_a_hostile_body_is_refused(body: bytes) -> None:
@@ -275,3 +277,31 @@ except WireError as err:
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert out.stdout.split() == ["bad-body", "True"]
+
+
+def test_extensions_nested_too_deep_are_refused_and_do_not_end_the_process() -> None:
+    """In a process of its own: unbounded, the decoder overruns the C stack."""
+    code = """
+from dspex.errors import WireError
+from dspex.wire import MessagePack
+body = b"\\xc0"
+for _ in range(1000):
+    body = b"\\x91" + body
+    body = b"\\xc9" + len(body).to_bytes(4, "big") + b"\\x02" + body
+try:
+    MessagePack().decode(body)
+except WireError as err:
+    print(err.code)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert out.stdout.split() == ["bad-body"]
+
+
+def test_what_is_nested_as_deep_as_may_be_crosses_and_one_more_is_the_senders_error() -> None:
+    value: object = 1
+    for _ in range(32):
+        value = (value,)
+    assert MessagePack().decode(MessagePack().encode(value)) == value
+    with pytest.raises(WireError) as refused:
+        MessagePack().encode((value,))
+    assert refused.value.code == "not-encodable"

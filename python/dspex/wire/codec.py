@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -20,6 +21,10 @@ from dspex.errors import WireError
 __all__ = ["CODECS", "MSGPACK", "Codec", "MessagePack"]
 
 MSGPACK: Final = 1
+
+_MAX_NESTED: Final = 32
+"""How deep extensions may stand in each other. Each level is a decoder of msgpack's on the C stack, which no
+`RecursionError` guards: 200 levels, a body of about a kilobyte, ended the process with SIGSEGV."""
 
 _UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 
@@ -58,7 +63,7 @@ _EXTENSIONS: Final[tuple[tuple[int, type, Callable[[Any], Any], Callable[[Any], 
     (7, dt.time, lambda v: [v.isoformat(), v.fold], lambda p: _with_fold(dt.time, p)),
     (8, dt.timedelta, lambda v: [v.days, v.seconds, v.microseconds], lambda p: dt.timedelta(*p)),
     (9, Decimal, str, Decimal),
-    (10, UUID, lambda v: v.bytes, lambda p: UUID(bytes=p)),
+    (10, UUID, lambda v: v.bytes, lambda p: UUID(bytes=bytes(memoryview(p)))),  # UUID only asserts the type
 )
 _BY_TYPE: Final = {kind: (number, to_plain) for number, kind, to_plain, _ in _EXTENSIONS}
 _BY_NUMBER: Final = {number: from_plain for number, _, _, from_plain in _EXTENSIONS}
@@ -74,11 +79,11 @@ class MessagePack:
 
     number = MSGPACK
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 0) -> None:
         # strict_types sends tuples and subclasses to `_to_extension`. Lone surrogates are legal in a str
         # and do arrive in LM replies ("\\ud83d" cut in half), so they must survive.
         self._packer = msgpack.Packer(
-            default=self._to_extension, strict_types=True, unicode_errors="surrogatepass"
+            default=partial(self._to_extension, depth), strict_types=True, unicode_errors="surrogatepass"
         )
 
     def encode(self, value: Any) -> bytes:
@@ -97,9 +102,16 @@ class MessagePack:
 
     def decode(self, body: bytes | memoryview) -> Any:
         """See `Codec.decode`."""
+        return self._decode(body, _OUTERMOST)
+
+    @staticmethod
+    def _decode(body: bytes | memoryview, from_extension: Callable[[int, bytes], Any]) -> Any:
         try:
             return msgpack.unpackb(
-                body, ext_hook=_from_extension, strict_map_key=False, unicode_errors="surrogatepass"
+                body,
+                ext_hook=from_extension,
+                strict_map_key=False,
+                unicode_errors="surrogatepass",
             )
         except (
             ValueError,
@@ -114,12 +126,14 @@ class MessagePack:
             ) from err
 
     @staticmethod
-    def _to_extension(value: Any) -> Any:
+    def _to_extension(depth: int, value: Any) -> Any:
         row = _BY_TYPE.get(type(value))
         if row is not None:
+            if depth == _MAX_NESTED:
+                raise ValueError(f"more than {_MAX_NESTED} tuples or sets in each other")
             number, to_plain = row
             # A fresh packer: the one that asked is in the middle of its own value.
-            return msgpack.ExtType(number, MessagePack()._packer.pack(to_plain(value)))
+            return msgpack.ExtType(number, MessagePack(depth + 1)._packer.pack(to_plain(value)))
         # A subclass travels as what it is a kind of: an IntEnum as a number, a defaultdict as a dict.
         # The type's own conversion: `str(x)` of a str enum is its name, not its text.
         if isinstance(value, str):
@@ -137,11 +151,16 @@ class MessagePack:
         raise TypeError("no plain value stands for it")
 
 
-def _from_extension(number: int, body: bytes) -> Any:
+def _from_extension(depth: int, number: int, body: bytes) -> Any:
+    if depth == _MAX_NESTED:
+        raise ValueError(f"more than {_MAX_NESTED} extensions in each other")
     from_plain = _BY_NUMBER.get(number)
     if from_plain is None:
         raise ValueError(f"no extension has the number {number}")
-    return from_plain(MessagePack().decode(body))
+    return from_plain(MessagePack._decode(body, partial(_from_extension, depth + 1)))
+
+
+_OUTERMOST: Final = partial(_from_extension, 0)  # made once: most bodies have no extension at all
 
 
 def _culprit(value: Any, place: str = "$", depth: int = 0) -> tuple[str, Any]:
