@@ -85,6 +85,71 @@ async def test_a_rolling_restart_replaces_every_worker_and_loses_no_call(open_po
     assert pool.status().deaths == 0
 
 
+def hold_starts(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Workers start from now on when the event is set."""
+    gate = asyncio.Event()
+    launcher = pool._crew._launcher
+    launch = launcher.launch
+
+    async def held() -> Any:
+        await gate.wait()
+        return await launch()
+
+    monkeypatch.setattr(launcher, "launch", held)
+    return gate
+
+
+async def test_a_rolling_restart_ends_with_its_pool(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = await open_pool(workers=2)
+    hold_starts(pool, monkeypatch)
+    restarts = [asyncio.ensure_future(pool.restart()) for _ in range(2)]
+    await until(lambda: any(w.state is State.STARTING for w in pool.status().workers))
+
+    await pool.aclose()
+
+    for restart in restarts:
+        with pytest.raises(errors.PoolClosedError):
+            await asyncio.wait_for(restart, 10)
+
+
+async def test_a_rolling_restart_of_a_pool_that_shrinks_comes_to_its_end(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = await open_pool(workers=2)
+    await until(lambda: len(ready(pool)) == 2)
+    busy = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    await until(lambda: pool.status().workers[0].inflight == 1)
+    gate = hold_starts(pool, monkeypatch)
+    restart = asyncio.ensure_future(pool.restart())
+    await until(lambda: any(w.state is State.STARTING for w in pool.status().workers))
+
+    pool.resize(1)  # the idle one goes, whose turn would be next
+    gate.set()
+
+    await asyncio.wait_for(restart, 10)
+    busy.cancel()
+    await until(lambda: len(pool.status().workers) == 1)
+    assert await run(pool, "add", 2, 3) == 5
+
+
+async def test_rolling_restarts_at_the_same_time_all_come_to_their_end(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = await open_pool(workers=2)
+    await until(lambda: len(ready(pool)) == 2)
+    before = set(ready(pool))
+    gate = hold_starts(pool, monkeypatch)
+    restarts = [asyncio.ensure_future(pool.restart()) for _ in range(3)]
+    await until(lambda: any(w.state is State.STARTING for w in pool.status().workers))
+    restarts.pop().cancel()  # who stops waiting takes nothing from the others
+    gate.set()
+
+    await asyncio.wait_for(asyncio.gather(*restarts), 20)
+    assert before.isdisjoint(ready(pool))
+
+
 async def test_a_rolling_restart_that_fails_says_why_and_leaves_the_old_worker(
     open_pool: OpenPool, tmp_path: Path
 ) -> None:

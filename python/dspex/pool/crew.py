@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
-from dspex.errors import WorkerDiedError, WorkerStartError
+from dspex.errors import PoolClosedError, WorkerDiedError, WorkerStartError
 from dspex.pool.backend import Launcher
 from dspex.pool.call import Call
 from dspex.pool.events import EventName, PoolEvent
@@ -62,7 +62,7 @@ class _Slot:
             self.why = why
             self.replace.set()
 
-    def renewed(self, error: WorkerStartError | None = None) -> None:
+    def renewed(self, error: WorkerStartError | PoolClosedError | None = None) -> None:
         """Tell whoever waits how the replacement went."""
         self.replace.clear()
         if self.renewal is not None and not self.renewal.done():
@@ -150,11 +150,17 @@ class Crew:
 
         Raises:
             WorkerStartError: If a new one does not start; the old ones that are left go on.
+            PoolClosedError: If the pool is closed meanwhile.
         """
         for slot in list(self._slots):
-            slot.renewal = self._loop.create_future()
+            if slot not in self._slots:  # the pool was made smaller meanwhile
+                continue
+            if slot.renewal is None:
+                slot.renewal = self._loop.create_future()
+                # Whoever waits may be cancelled, and then nobody asks how it went.
+                slot.renewal.add_done_callback(lambda renewal: renewal.exception())
             slot.wish("the pool is restarted")
-            await slot.renewal
+            await asyncio.shield(slot.renewal)  # others may wait for the same
 
     def retire_worn(self, worker: Worker) -> None:
         """Replace `worker` if it has served its time."""
@@ -213,6 +219,8 @@ class Crew:
             force: Without asking them: nobody is left to wait for what they do.
         """
         tasks = [slot.task for slot in self._slots]
+        for slot in self._slots:
+            slot.renewed(PoolClosedError(f"pool {self._spec.name!r} was closed before it was restarted"))
         self._slots.clear()
         for task in tasks:
             task.cancel()

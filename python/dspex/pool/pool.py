@@ -267,7 +267,7 @@ class Pool:
 
         Raises:
             WorkerStartError: If a new one does not start. The old ones that are left go on.
-            PoolClosedError: If the pool is not open.
+            PoolClosedError: If the pool is not open, or is closed meanwhile.
         """
         self._check_open()
         await self._crew.restart()
