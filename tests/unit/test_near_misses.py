@@ -93,10 +93,13 @@ MISSES = {
     # The one item of a list.
     "one item": Miss("a: list[str]", {"chat": chat("x"), "json": as_json('"x"')}, {"a": ["x"]}, {"one-item"}),
     "one number": Miss("a: list[int]", {"chat": chat("5"), "json": as_json("5")}, {"a": [5]}, {"one-item"}),
+    "one item, a near miss": Miss("a: list[float]", {"chat": chat("90%"), "json": as_json('"90%"')}, {"a": [0.9]}, {"one-item", "number"}),
+    "one item, in bold": Miss("a: list[bool]", {"chat": chat("**Yes**"), "json": as_json('"**Yes**"')}, {"a": [True]}, {"one-item", "decoration"}),
     "one object": Miss("a: list[dict[str, int]]", {"json": as_json('{"k": 1}')}, {"a": [{"k": 1}]}, {"one-item"}),
     # No marker.
     "no marker": Miss("a", dict.fromkeys(ADAPTERS, " Paris \n"), {"a": "Paris"}, {"no-marker"}),
     "no marker, a number": Miss("a: int", dict.fromkeys(ADAPTERS, "42"), {"a": 42}, {"no-marker"}),
+    "an element in another": Miss("a, n: int", {"xml": "<reply><a>Paris</a><n>3</n></reply>"}, ENDS, {"xml"}),
     "no marker, a choice in other case": Miss(CHOICE, dict.fromkeys(ADAPTERS, "yes"), {"a": "Yes"}, {"no-marker", "case"}),
 }  # fmt: skip
 
@@ -131,6 +134,10 @@ REFUSED: dict[str, tuple[str, dict[str, str], str, str]] = {
     "a scale": ("a: int", text("5 million"), VALUE, "'5 million' may be 5 or a multiple of it"),
     "a unit that may be a scale": ("a: float", text("5 m"), VALUE, "'5 m' may be 5 or a multiple of it"),
     "a scale at once": ("a: int", text("5k"), VALUE, "'5k' may be 5 or a multiple of it"),
+    "a scale in the plural": ("a: int", text("5 millions"), VALUE, "'5 millions' may be 5 or a multiple of it"),
+    "a scale by the hour": ("a: int", text("5 million/h"), VALUE, "'5 million/h' may be 5 or a multiple of it"),
+    "a fraction in words": ("a: float", text("3 quarters"), VALUE, "'3 quarters' may be 3 or a multiple of it"),
+    "per cent in short": ("a: float", text("5 pct"), VALUE, "'5 pct' may be 5 or a multiple of it"),
     "about a number": ("a: int", text("about 42"), VALUE, "is no int"),
     "between two numbers": ("a: int", text("between 3 and 4"), VALUE, "is no int"),
     "no number": ("a: int", text(""), VALUE, "is no int"),

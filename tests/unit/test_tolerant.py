@@ -132,3 +132,11 @@ def test_dspys_letter_does_not_read_a_decorated_marker(shape: str) -> None:
 def test_a_field_may_still_be_left_out() -> None:
     reply = "**[[ ## a ## ]]** Paris"
     assert ChatAdapter().parse("q -> a, n: Optional[int]", reply) == {"a": "Paris", "n": None}
+
+
+def test_a_member_whose_name_is_the_value_of_another_is_ambiguous_in_other_case() -> None:
+    crossed = enum.Enum("Crossed", {"A": "b", "b": "c"})
+    signature = Signature.of("q -> a: Crossed", types={"Crossed": crossed})
+    assert ChatAdapter().parse(signature, "[[ ## a ## ]]\nb") == {"a": crossed("b")}
+    with pytest.raises(ReplyError, match=r"'B' may be <Crossed\.A: 'b'> or <Crossed\.b: 'c'>"):
+        ChatAdapter().parse(signature, "[[ ## a ## ]]\nB")

@@ -13,7 +13,7 @@ import html
 import json
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
@@ -207,23 +207,23 @@ def _unescaped(text: str) -> str:
 
 def _cut_xml(reply: str, names: list[str]) -> _Found:
     found: _Found = {}
-    well_formed = _is_xml(reply)
+    top_level = _top_level(reply)
     for name in names:
         # The field's own tags, once each: all between them is its text, whatever that is.
         opened, closed = reply.split(f"<{name}>"), reply.split(f"</{name}>")
         if len(opened) == len(closed) == 2 and len(opened[0]) < len(closed[0]):
             text = closed[0][len(opened[0]) + len(name) + 2 :].strip()
-            done = [] if well_formed else [Repair(name, "xml", text[:_SHOWN])]
+            done = [] if name in top_level else [Repair(name, "xml", text[:_SHOWN])]
             found[name] = (html.unescape(text), done)
     return found
 
 
-def _is_xml(reply: str) -> bool:
+def _top_level(reply: str) -> Collection[str]:
+    """The elements that DSPy sees: those of a well-formed reply that are in no other."""
     try:
-        XmlReply(reply)
+        return XmlReply(reply).names
     except SyntaxError:
-        return False
-    return True
+        return ()
 
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def _list(
     if not isinstance(value, str):
         if value is None or isinstance(value, list) or item is str:
             raise refusal
-        return [_value(value, item, dialect)[0]], ["one-item"]
+        return _one_item(value, item, dialect)
     if value.lstrip().startswith("["):
         whole = _whole_items(value.lstrip())
         if whole is None:
@@ -294,7 +294,12 @@ def _list(
         raise refusal
     if _SEPARATOR.search(value.strip()):
         raise AmbiguousError(f"{value[:_SHOWN]!r} may be one item or several")
-    return [_value(value, item, dialect)[0]], ["one-item"]
+    return _one_item(value, item, dialect)
+
+
+def _one_item(value: Any, item: Any, dialect: Dialect) -> tuple[list[Any], list[str]]:
+    only, codes = _value(value, item, dialect)
+    return [only], ["one-item", *codes]
 
 
 def _whole_items(text: str) -> str | None:
@@ -349,21 +354,27 @@ def _conversions(annotation: Any) -> Iterator[tuple[str, _Attempt]]:
         if len(some) == 1:
             yield from _conversions(some[0])
     elif origin is Literal:
-        names = {str(arg): arg for arg in args}
+        names = [(str(arg), arg) for arg in args]
         yield "case", lambda text: _by_case(text, names)
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        members = {str(member.value): member for member in annotation} | dict(annotation.__members__)
+        # One member's value may be another's name, but for the case.
+        members = [(str(member.value), member) for member in annotation]
+        members += annotation.__members__.items()
         yield "case", lambda text: _by_case(text, members)
     elif annotation is bool:
-        yield "case", lambda text: _by_case(text, {"true": True, "false": False, "yes": True, "no": False})
+        yield "case", lambda text: _by_case(text, _BOOLEANS)
     elif annotation is int or annotation is float:
         yield "number", lambda text: _number(text, annotation)
 
 
-def _by_case(text: str, choices: Mapping[str, Any]) -> Any:
-    hits = [value for name, value in choices.items() if name.casefold() == text.casefold()]
-    if len({id(hit) for hit in hits}) > 1:
-        raise AmbiguousError(f"{text!r} may be {' or '.join(map(repr, hits))}")
+_BOOLEANS = [("true", True), ("false", False), ("yes", True), ("no", False)]
+
+
+def _by_case(text: str, choices: Iterable[tuple[str, Any]]) -> Any:
+    hits = [value for name, value in choices if name.casefold() == text.casefold()]
+    different = list({id(hit): hit for hit in hits}.values())
+    if len(different) > 1:
+        raise AmbiguousError(f"{text!r} may be {' or '.join(map(repr, different))}")
     return hits[0] if hits else _NOTHING
 
 
@@ -371,8 +382,55 @@ _NUMBER = re.compile(
     r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*(%|[^\W\d_]+|[^\W\d_]+/[^\W\d_]+|°[CF]?|[€$£])?"
 )
 _SCALES = frozenset(
-    {"k", "m", "b", "g", "t", "mn", "bn", "tn", "mio", "thousand", "million", "billion", "trillion"}
-    | {"dozen", "hundred", "percent", "point", "points"}
+    {
+        "k",
+        "m",
+        "b",
+        "g",
+        "t",
+        "mn",
+        "bn",
+        "tn",
+        "mln",
+        "bln",
+        "trln",
+        "mil",
+        "mio",
+        "mrd",
+        "tsd",
+        "lakh",
+        "lakhs",
+        "crore",
+        "crores",
+    }
+    | {
+        "dozen",
+        "dozens",
+        "hundred",
+        "hundreds",
+        "thousand",
+        "thousands",
+        "million",
+        "millions",
+        "milliard",
+        "milliards",
+    }
+    | {"billion", "billions", "trillion", "trillions", "quadrillion", "quadrillions"}
+    | {
+        "half",
+        "halves",
+        "third",
+        "thirds",
+        "quarter",
+        "quarters",
+        "tenth",
+        "tenths",
+        "hundredth",
+        "hundredths",
+        "thousandth",
+        "thousandths",
+    }
+    | {"percent", "percentage", "pct", "permille", "ppm", "ppb", "bp", "bps", "pp", "point", "points"}
 )
 """Words that may change the number before them; a unit does not."""
 
@@ -384,7 +442,7 @@ def _number(text: str, kind: type[int] | type[float]) -> Any:
     digits, unit = match[1].replace(",", ""), match[2]
     if unit == "%" and kind is float:
         return float(digits) / 100
-    if unit is not None and (unit == "%" or unit.casefold() in _SCALES):
+    if unit is not None and (unit == "%" or unit.partition("/")[0].casefold() in _SCALES):
         raise AmbiguousError(f"{text!r} may be {digits} or a multiple of it")
     if kind is int and "." in digits:
         return _NOTHING

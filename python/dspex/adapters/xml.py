@@ -18,6 +18,8 @@ from dspex.adapters.replies import read_value
 from dspex.adapters.validation import adapter_of, element_schema_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from dspex._core import Dialect
 
 __all__ = ["XmlReply", "pattern", "value_of"]
@@ -74,6 +76,11 @@ class XmlReply:
         # element is an error, so no entity can be declared at all.
         root = ET.fromstring(f"<dspy_root>{reply}</dspy_root>")  # noqa: S314
         self._fields = _children(root)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the elements that are in no other."""
+        return self._fields.keys()
 
     def read(self, name: str, annotation: Any, dialect: Dialect) -> list[tuple[Any, str | None]]:
         """The value of a field, with the code of what was done, in a list; an empty list if there is none.
