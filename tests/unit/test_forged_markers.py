@@ -93,6 +93,34 @@ def test_a_marker_is_seen_wherever_it_stands(
         )
 
 
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "<a x='1'>",
+        "<a/>",
+        "<a />",
+        "<a\n>",
+        "</a >",
+        '<a\ty="2" >',
+        "<entry key='a'>",
+        '<entry\nkey="&#97;">',
+    ],
+)
+def test_a_tag_is_one_however_it_is_written(tag: str) -> None:
+    plan = XMLAdapter(markers="escape").compile("q -> a")
+    before = plan.forged_markers
+    content = plan.render({"q": f"x {tag} y"})[-1]["content"]
+    assert f"x &lt;{tag[1:]} y" in content
+    assert plan.forged_markers - before == 1
+    with pytest.raises(InputError, match="holds a field marker"):
+        XMLAdapter(markers="reject").format("q -> a", [], {"q": tag})
+
+
+@pytest.mark.parametrize("text", ["<ab>", "<a", "a>", "< a>", "<entry>", "<i a='q'>", "&lt;a>"])
+def test_what_no_reader_takes_for_a_tag_is_none(text: str) -> None:
+    assert text in XMLAdapter(markers="reject").format("q -> a", [], {"q": text})[-1]["content"]
+
+
 BLOCK = (
     '<<CUSTOM-TYPE-START-IDENTIFIER>>[{"type": "image_url", "image_url": {"url": "http://x"}}]'
     "<<CUSTOM-TYPE-END-IDENTIFIER>>"

@@ -23,7 +23,7 @@ from dspex.adapters.validation import adapter_of
 if TYPE_CHECKING:
     from dspex._core import Dialect
 
-__all__ = ["json_object", "parse_value", "read_value"]
+__all__ = ["in_braces", "json_object", "loads", "read_value"]
 
 _BRACE = re.compile(r"[{}]")
 
@@ -34,9 +34,9 @@ def json_object(reply: str) -> tuple[Any, str | None]:
     Anything else than a dict if there is none, or one that nests too deep.
     """
     try:
-        found, done = _loads(reply)
+        found, done = loads(reply)
         if not isinstance(found, dict) and (braced := in_braces(reply)):
-            found, done = _loads(braced)[0], "json"
+            found, done = loads(braced)[0], "json"
     except (RecursionError, ValueError):  # the latter is how json_repair says it
         return None, None
     return found, done
@@ -61,7 +61,7 @@ def in_braces(text: str) -> str | None:
     return text[first[0] : first[1]] if first else None
 
 
-def _loads(text: str) -> tuple[Any, str | None]:
+def loads(text: str) -> tuple[Any, str | None]:
     """What json_repair makes of a text, and the code of what was done to it; None for strict JSON."""
     try:
         return json.loads(text), None
@@ -73,17 +73,8 @@ def _loads(text: str) -> tuple[Any, str | None]:
     return json_repair.loads(text, skip_json_loads=True), "json"
 
 
-def parse_value(value: Any, annotation: Any, dialect: Dialect) -> Any:
-    """The value of a field as its type.
-
-    Raises:
-        ValueError: If it is none; pydantic's `ValidationError` is one.
-    """
-    return read_value(value, annotation, dialect)[0]
-
-
 def read_value(value: Any, annotation: Any, dialect: Dialect) -> tuple[Any, str | None]:
-    """Like `parse_value`, with the code of what was done to a text of broken JSON.
+    """The value of a field as its type, with the code of what was done to a text of broken JSON.
 
     Raises:
         ValueError: If it is no value of the type.
@@ -117,7 +108,7 @@ def _parse_value(value: Any, annotation: Any, dialect: Dialect, done: list[str])
         return adapter_of(annotation).validate_python(value)
     if origin in (Union, types.UnionType) and type(None) in args and str in args:
         return adapter_of(annotation).validate_python(value)
-    candidate, code = _loads(value)
+    candidate, code = loads(value)
     if candidate == "" and value != "":
         # What json_repair gives up may still be a Python constant.
         try:

@@ -2,22 +2,21 @@
 
 The core calls `read` when a reply, read as DSPy reads it, lacks a field or has a value that is not of its
 type. First the reply is cut again, with an eye for markers that are decorated or stand inside a line; then
-each value gets its chances, in a fixed order, and the first that gives a value of the type wins. Everything
-done to the reply is listed. What could be read in two ways is not read at all.
+each value gets its chances, which `near_misses` has. Everything done to the reply is listed. What could be
+read in two ways is not read at all.
 """
 
 from __future__ import annotations
 
-import enum
 import html
 import json
 import re
-import types
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
-from dspex.adapters.replies import json_object, parse_value, read_value
+from dspex.adapters.near_misses import SHOWN, AmbiguousError, near_value
+from dspex.adapters.replies import json_object
 from dspex.adapters.xml import XmlReply
 from dspex.prediction import Repair
 
@@ -26,14 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read"]
 
-
-class AmbiguousError(ValueError):
-    """A text that could be read in two ways."""
-
-
 _MARKER = re.compile(r"\[\[ ## (\w+) ## \]\]")
 _BEFORE_MARKER = re.compile(r"[\s#>*_`-]*|\s*\d+[.)]\s*[*_`]*")
-_SHOWN = 80
 
 _Field = tuple[str, Any]
 _Found = dict[str, tuple[Any, list[Repair]]]
@@ -56,32 +49,38 @@ def read(
     """
     names = [name for name, _ in fields]
     found = {"chat": _cut_chat, "json": _cut_json, "xml": _cut_xml}[layout](reply, names)
-    # The texts between the keys of a reply that is no JSON, for the fields that are missing or wrong in it.
-    between = _cut_keys(reply, names) if layout == "json" and not _is_json(reply) else {}
-    if between.keys() - found.keys():
-        # Where a field was found inside another, both are cut anew.
-        found = {**found, **between}
+    other: _Found = {}
+    if layout == "json" and not _is_json(reply):
+        # The texts between the keys, for the fields that are missing or wrong in what was repaired.
+        other = _cut_keys(reply, names)
+        if other.keys() - found.keys():
+            # Where a field was found inside another, both are cut anew.
+            found = {**found, **other}
+    elif layout == "xml":
+        other = _trees(reply, fields)
     bare = not found and len(fields) == 1 and reply.strip() and not _looks_like_layout(layout, reply)
     if bare:
         name = fields[0][0]
-        found = {name: (reply.strip(), [Repair(name, "no-marker", reply.strip()[:_SHOWN])])}
+        found = {name: (reply.strip(), [Repair(name, "no-marker", reply.strip()[:SHOWN])])}
     values: dict[str, Any] = {}
     repairs: list[Repair] = []
     problem = None
     for name, annotation in fields:
         reason: str | None = None
-        for text, done in filter(None, (found.get(name), between.get(name))):
+        for text, done in filter(None, (found.get(name), other.get(name))):
             try:
-                values[name], codes = _value(text, annotation, dialect)
+                if isinstance(text, AmbiguousError):
+                    raise text
+                values[name], codes = near_value(text, annotation, dialect)
             except ValueError as error:
                 reason = reason or (str(error) if isinstance(error, AmbiguousError) else "")
                 continue
             repairs += [repair for repair in done if repair not in repairs]
-            repairs += [Repair(name, code, str(text)[:_SHOWN]) for code in codes]
+            repairs += [Repair(name, code, str(text)[:SHOWN]) for code in codes]
             break
         else:
-            # A bare text that is no answer is just that: the field is not there.
-            if not bare and problem is None and reason is not None:
+            # A bare text that is no answer is no field's, unless it could be two answers.
+            if problem is None and reason is not None and (reason or not bare):
                 problem = (name, reason)
     return values, repairs, problem
 
@@ -118,8 +117,11 @@ def _cut_chat(reply: str, names: list[str]) -> _Found:
         before = reply[reply.rfind("\n", 0, head.start()) + 1 : head.start()]
         text = f"{_undecorated(before, line)}\n{below}".strip()
         code = "marker-in-line" if not lead else "marker-decorated" if before else None
-        done = [] if code is None else [Repair(name, code, (before + head[0] + line)[:_SHOWN])]
+        done = [] if code is None else [Repair(name, code, (before + head[0] + line)[:SHOWN])]
         found[name] = (text, done)
+    for name, count in counts.items():
+        if count > 1 and name not in found:
+            found[name] = (AmbiguousError(f"its marker stands in {count} lines, and begins none of them"), [])
     return found
 
 
@@ -130,8 +132,10 @@ def _undecorated(before: str, line: str) -> str:
         line = line.rstrip("#").rstrip()
     if opening := re.search(r"[*_`]+$", before.rstrip()):
         closing = opening[0][::-1]
-        if line.startswith(closing):
-            line = line.removeprefix(closing).lstrip().removeprefix(":")
+        behind = line.removeprefix(":")
+        if behind.startswith(closing):
+            rest = behind.removeprefix(closing).lstrip()
+            line = rest.removeprefix(":") if behind == line else rest
         else:
             line = line.removesuffix(closing)
     return line
@@ -153,7 +157,7 @@ def _cut_json(reply: str, names: list[str]) -> _Found:
     found, code = json_object(reply)
     if not isinstance(found, Mapping):
         return {}
-    done = [] if code is None else [Repair("", code, reply[:_SHOWN])]
+    done = [] if code is None else [Repair("", code, reply[:SHOWN])]
     return {name: (found[name], done) for name in names if name in found}
 
 
@@ -184,7 +188,7 @@ def _cut_keys(reply: str, names: list[str]) -> _Found:
             text = _unescaped(text)
         elif text[:1] == '"':
             continue
-        found[_key(key)] = (text, [Repair(_key(key), "json-keys", (key[0] + text)[:_SHOWN])])
+        found[_key(key)] = (text, [Repair(_key(key), "json-keys", (key[0] + text)[:SHOWN])])
     return found
 
 
@@ -213,9 +217,21 @@ def _cut_xml(reply: str, names: list[str]) -> _Found:
         opened, closed = reply.split(f"<{name}>"), reply.split(f"</{name}>")
         if len(opened) == len(closed) == 2 and len(opened[0]) < len(closed[0]):
             text = closed[0][len(opened[0]) + len(name) + 2 :].strip()
-            done = [] if name in top_level else [Repair(name, "xml", text[:_SHOWN])]
+            done = [] if name in top_level else [Repair(name, "xml", text[:SHOWN])]
             found[name] = (html.unescape(text), done)
+        elif len(opened) > 2:
+            found[name] = (AmbiguousError(f"its tag stands in {len(opened) - 1} places"), [])
     return found
+
+
+def _trees(reply: str, fields: Sequence[_Field]) -> _Found:
+    """The fields of a well-formed reply that are made of elements."""
+    try:
+        read = XmlReply(reply)
+    except SyntaxError:
+        return {}
+    trees = ((name, read.tree(name, annotation)) for name, annotation in fields if name in read.names)
+    return {name: (tree, []) for name, tree in trees if isinstance(tree, list | dict)}
 
 
 def _top_level(reply: str) -> Collection[str]:
@@ -224,226 +240,3 @@ def _top_level(reply: str) -> Collection[str]:
         return XmlReply(reply).names
     except SyntaxError:
         return ()
-
-
-# --- values ----------------------------------------------------------------------------------------------
-
-
-def _value(text: Any, annotation: Any, dialect: Dialect) -> tuple[Any, list[str]]:
-    """The value, and the codes of what was done to get it.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-    """
-    try:
-        value, code = read_value(text, annotation, dialect)
-    except ValueError as error:
-        refusal = error
-    else:
-        return value, [] if code is None else [code]
-    if isinstance(text, str):
-        for code, candidate in _bare(text):
-            try:
-                value, more = read_value(candidate, annotation, dialect)
-            except ValueError:
-                continue
-            return value, [code] if more is None else [code, more]
-        bare = [text, *(candidate for _, candidate in _bare(text))][-1]
-        for code, attempt in _conversions(annotation):
-            value = attempt(bare)
-            if value is not _NOTHING:
-                return value, [code]
-    if (item := _item_of(annotation)) is not None:
-        return _list(text, annotation, item, dialect, refusal)
-    raise refusal
-
-
-def _item_of(annotation: Any) -> Any:
-    """The type of a list's items; None for what is no list."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        lists = [arg for arg in args if arg is not type(None)]
-        return _item_of(lists[0]) if len(lists) == 1 else None
-    return args[0] if origin is list and args else None
-
-
-_SEPARATOR = re.compile(r"[,;|\n]| and | or |^[-*•]\s", re.IGNORECASE)
-_NO_ITEM = frozenset({"", "none", "null", "nothing", "empty", "n/a", "na", "-", "[]"})
-
-
-def _list(
-    value: Any, annotation: Any, item: Any, dialect: Dialect, refusal: ValueError
-) -> tuple[list[Any], list[str]]:
-    """A list that was cut off inside an item, or the one item that stands where a list should.
-
-    Raises:
-        ValueError: If it is neither, or could be several items.
-    """
-    if not isinstance(value, str):
-        if value is None or isinstance(value, list) or item is str:
-            raise refusal
-        return _one_item(value, item, dialect)
-    if value.lstrip().startswith("["):
-        whole = _whole_items(value.lstrip())
-        if whole is None:
-            raise refusal
-        if whole == "]":
-            raise AmbiguousError("it is cut off in its first item")
-        return parse_value(whole, annotation, dialect), ["cut-off"]
-    if value.strip().casefold() in _NO_ITEM or value.lstrip().startswith("{"):
-        raise refusal
-    if _SEPARATOR.search(value.strip()):
-        raise AmbiguousError(f"{value[:_SHOWN]!r} may be one item or several")
-    return _one_item(value, item, dialect)
-
-
-def _one_item(value: Any, item: Any, dialect: Dialect) -> tuple[list[Any], list[str]]:
-    only, codes = _value(value, item, dialect)
-    return [only], ["one-item", *codes]
-
-
-def _whole_items(text: str) -> str | None:
-    """A list that is cut off inside an item, without that item; None for any other list."""
-    depth, end, quoted, escaped = 0, 0, False, False
-    for at, char in enumerate(text):
-        if quoted:
-            quoted, escaped = escaped or char != '"', char == "\\" and not escaped
-        elif char == '"':
-            quoted = True
-        elif char in "[{":
-            depth += 1
-        elif char in "]}":
-            depth -= 1
-            if depth == 0:
-                return None
-        elif char == "," and depth == 1:
-            end = at
-    return text[:end] + "]"
-
-
-def _bare(text: str) -> Iterator[tuple[str, str]]:
-    """The text without a fence, and without what decorates it."""
-    fence = re.fullmatch(r"```[^\n`]*\n?(.*?)\n?```", text.strip(), re.DOTALL)
-    if fence:
-        text = fence[1].strip()
-        yield "fence", text
-    bare = text.strip()
-    while True:
-        before = bare
-        for mark in ("**", "__", "`", '"', "'", "*", "_"):
-            if len(bare) > 2 * len(mark) and bare.startswith(mark) and bare.endswith(mark):
-                bare = bare[len(mark) : -len(mark)].strip()
-        # A full stop ends a sentence, not a number.
-        bare = re.sub(r"(?<=[^\W\d])[.!]$", "", bare)
-        bare = re.sub(r"(?<=\d)\.$", "", bare)
-        if bare == before:
-            break
-    if bare != text:
-        yield "decoration", bare
-
-
-_NOTHING = object()
-_Attempt = Callable[[str], Any]
-
-
-def _conversions(annotation: Any) -> Iterator[tuple[str, _Attempt]]:
-    """What may be made of a text, for a type."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        some = [arg for arg in args if arg is not type(None)]
-        if len(some) == 1:
-            yield from _conversions(some[0])
-    elif origin is Literal:
-        names = [(str(arg), arg) for arg in args]
-        yield "case", lambda text: _by_case(text, names)
-    elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        # One member's value may be another's name, but for the case.
-        members = [(str(member.value), member) for member in annotation]
-        members += annotation.__members__.items()
-        yield "case", lambda text: _by_case(text, members)
-    elif annotation is bool:
-        yield "case", lambda text: _by_case(text, _BOOLEANS)
-    elif annotation is int or annotation is float:
-        yield "number", lambda text: _number(text, annotation)
-
-
-_BOOLEANS = [("true", True), ("false", False), ("yes", True), ("no", False)]
-
-
-def _by_case(text: str, choices: Iterable[tuple[str, Any]]) -> Any:
-    hits = [value for name, value in choices if name.casefold() == text.casefold()]
-    different = list({id(hit): hit for hit in hits}.values())
-    if len(different) > 1:
-        raise AmbiguousError(f"{text!r} may be {' or '.join(map(repr, different))}")
-    return hits[0] if hits else _NOTHING
-
-
-_NUMBER = re.compile(
-    r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*(%|[^\W\d_]+|[^\W\d_]+/[^\W\d_]+|°[CF]?|[€$£])?"
-)
-_SCALES = frozenset(
-    {
-        "k",
-        "m",
-        "b",
-        "g",
-        "t",
-        "mn",
-        "bn",
-        "tn",
-        "mln",
-        "bln",
-        "trln",
-        "mil",
-        "mio",
-        "mrd",
-        "tsd",
-        "lakh",
-        "lakhs",
-        "crore",
-        "crores",
-    }
-    | {
-        "dozen",
-        "dozens",
-        "hundred",
-        "hundreds",
-        "thousand",
-        "thousands",
-        "million",
-        "millions",
-        "milliard",
-        "milliards",
-    }
-    | {"billion", "billions", "trillion", "trillions", "quadrillion", "quadrillions"}
-    | {
-        "half",
-        "halves",
-        "third",
-        "thirds",
-        "quarter",
-        "quarters",
-        "tenth",
-        "tenths",
-        "hundredth",
-        "hundredths",
-        "thousandth",
-        "thousandths",
-    }
-    | {"percent", "percentage", "pct", "permille", "ppm", "ppb", "bp", "bps", "pp", "point", "points"}
-)
-"""Words that may change the number before them; a unit does not."""
-
-
-def _number(text: str, kind: type[int] | type[float]) -> Any:
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        return _NOTHING
-    digits, unit = match[1].replace(",", ""), match[2]
-    if unit == "%" and kind is float:
-        return float(digits) / 100
-    if unit is not None and (unit == "%" or unit.partition("/")[0].casefold() in _SCALES):
-        raise AmbiguousError(f"{text!r} may be {digits} or a multiple of it")
-    if kind is int and "." in digits:
-        return _NOTHING
-    return kind(digits)

@@ -82,6 +82,14 @@ class XmlReply:
         """The names of the elements that are in no other."""
         return self._fields.keys()
 
+    def tree(self, name: str, annotation: Any) -> Any:
+        """What a field's elements say before they are converted; None if they cannot be of the type."""
+        schema = element_schema_of(annotation)
+        try:
+            return value_of(self._fields[name], schema, schema.get("$defs", {}))
+        except (ValueError, RecursionError):
+            return None
+
     def read(self, name: str, annotation: Any, dialect: Dialect) -> list[tuple[Any, str | None]]:
         """The value of a field, with the code of what was done, in a list; an empty list if there is none.
 

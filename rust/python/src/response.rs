@@ -190,6 +190,10 @@ impl<'a, 'py> Reader<'a, 'py> {
             }
             // Nothing more was found than DSPy finds: its error says what is wrong.
             (Some(refusal), None) if values.is_empty() => Err(refusal),
+            (None, Some((field, reason))) if !reason.is_empty() && self.is_missing(&field) => {
+                let place = self.place(&field).unwrap_or_default();
+                Err(self.no_value(place, &reason, None))
+            }
             _ => Ok((self.finish()?, repairs)),
         }
     }
@@ -444,6 +448,15 @@ impl<'a, 'py> Reader<'a, 'py> {
         let error = self.error(&message, "reply-field-value", hint, Some(&field.name));
         error.set_cause(self.reply.py(), cause);
         error
+    }
+
+    /// Whether an output has no value and must have one.
+    fn is_missing(&self, name: &str) -> bool {
+        let fields = self.plan.signature.core.outputs().iter().enumerate();
+        fields.into_iter().any(|(place, field)| {
+            let may_lack = field.default != Default::Required || field.ty.allows_none();
+            *field.name == *name && self.values[place].is_none() && !may_lack
+        })
     }
 
     /// All values, with what stands in for those the reply may leave out.

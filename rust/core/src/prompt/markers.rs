@@ -74,8 +74,12 @@ fn tags(text: &str, names: &[&str]) -> impl Iterator<Item = Marker> {
     text.match_indices('<').filter_map(move |(at, _)| {
         let inside = &text[at + 1..];
         let inside = inside.strip_prefix('/').unwrap_or(inside);
-        let (name, _) = inside.split_once('>')?;
-        names.contains(&name.trim_end()).then_some(Marker {
+        let (tag, _) = inside.split_once('>')?;
+        // Attributes, and the slash of an element without content, may follow the name.
+        let name = tag.split([' ', '\t', '\n', '\r', '/']).next()?;
+        // In a reply, the key of an entry is the name of its field; it may be written with character references.
+        let is_tag = names.contains(&name) || name == "entry" && tag.contains("key");
+        is_tag.then_some(Marker {
             at,
             kind: Kind::Tag,
         })
@@ -120,6 +124,9 @@ mod tests {
             escaped(Layout::Xml, text),
             (4, "&lt;a>x&lt;/a> &lt;b >y&lt;/b> <i>z</i> < a>".into())
         );
+        let text = "<a x='1'> <b/> <b />\n<a\n> </a > <b\ty=\"2\"\r> <ab> <a.b> <a-b x=''> <i a=''>\
+            <entry key='a'> <entry> <entry\tkey = \"&#98;\">";
+        assert_eq!(find(Layout::Xml, text, &["a", "b"], true).len(), 8);
     }
 
     #[test]

@@ -171,10 +171,12 @@ fn undecorated<'a>(decoration: &str, line: &'a str) -> &'a str {
         return line;
     }
     let closing: String = emphasis.chars().rev().collect();
-    match line.strip_prefix(&closing) {
+    let behind = line.strip_prefix(':').unwrap_or(line);
+    match behind.strip_prefix(&closing) {
         Some(rest) => {
             let rest = rest.trim_start_matches(is_space);
-            rest.strip_prefix(':').unwrap_or(rest)
+            let colon = behind.len() == line.len();
+            rest.strip_prefix(':').filter(|_| colon).unwrap_or(rest)
         }
         None => line.strip_suffix(&closing).unwrap_or(line),
     }
