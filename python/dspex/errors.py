@@ -35,7 +35,10 @@ each instance a ``hint`` that says what to do. All of them survive pickling and 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "Category",
@@ -160,6 +163,14 @@ def _classes() -> dict[str, type[DspexError]]:
         found[cls.__name__] = cls
         waiting.extend(cls.__subclasses__())
     return found
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """A question for a hint, with the known name that is nearest to `given`; or nothing."""
+    import difflib  # a mistake can wait for it, the import of the package cannot
+
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 class ConfigError(DspexError):

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 from dspex import Template
@@ -114,12 +115,16 @@ def say(text: str) -> None:
 
 
 def write_garbage_on_every_socket() -> None:
+    write_on_every_socket(b"\x00garbage" * 8)
+
+
+def write_on_every_socket(data: bytes) -> None:
     import stat
 
     for number in range(3, 64):
         try:
             if stat.S_ISSOCK(os.fstat(number).st_mode):
-                os.write(number, b"\x00garbage" * 8)
+                os.write(number, data)
         except OSError:
             continue
 
@@ -280,3 +285,25 @@ async def ropes() -> tuple[int, int]:  # on the main thread, which is the one th
         and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ASYNC
     ]
     return at_parents_death.value, max(armed, default=0)
+
+
+async def send_frame(kind: int, number: int | None, value: Any, codec: int = 1, times: int = 1) -> None:
+    """Say something to the service behind the worker's back; `number` None stands for this very call's."""
+    from dspex.wire import MessagePack, encode_frame
+    from dspex.worker.reverse import RUNNING
+
+    body = value if isinstance(value, bytes) else MessagePack().encode(value)
+    frame = encode_frame(kind, RUNNING.get() if number is None else number, body, codec)
+    for _ in range(times):
+        write_on_every_socket(frame)
+    await wait_for_ever()
+
+
+async def send_frame_and_yield(kind: int, value: Any, times: int) -> AsyncIterator[int]:
+    yield 0
+    await send_frame(kind, None, value, times=times)
+
+
+async def yield_and_wait() -> AsyncIterator[int]:
+    yield 0
+    await wait_for_ever()

@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.errors import WireError
-from dspex.wire import HEADER_SIZE, MSGPACK, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import (
+    HEADER_SIZE,
+    MSGPACK,
+    FrameReader,
+    Kind,
+    MessagePack,
+    encode_frame,
+    redacted,
+    secrets_in,
+)
 
 BODY = b"\x93\x01\x02\x03"
 GOOD = encode_frame(Kind.CALL, 7, BODY, codec=MSGPACK)
@@ -305,3 +314,36 @@ def test_what_is_nested_as_deep_as_may_be_crosses_and_one_more_is_the_senders_er
     with pytest.raises(WireError) as refused:
         MessagePack().encode((value,))
     assert refused.value.code == "not-encodable"
+
+
+SETTINGS = {
+    "model": "openai/gpt-4o-mini",
+    "api_key": "sk-0123456789",
+    "max_tokens": 1000,
+    "extra_headers": {"Authorization": "Bearer tok-abcdefgh", "X-Title": "a shop of books"},
+    "aws_secret_access_key": "wJalrXUtnFEMI/K7MDENG",
+    "keys": ["first-of-two", "short"],
+    "temperature": 0.5,
+}
+
+
+def test_secrets_are_found_by_their_names_at_any_depth() -> None:
+    assert secrets_in(SETTINGS) == (
+        "sk-0123456789",
+        "Bearer tok-abcdefgh",
+        "tok-abcdefgh",
+        "wJalrXUtnFEMI/K7MDENG",
+        "first-of-two",
+    )
+    assert secrets_in({"model": "openai/gpt-4o-mini", "api_key": "none"}) == ()
+
+
+def test_no_text_of_what_is_redacted_holds_a_secret() -> None:
+    told = {
+        "message": "401 for Bearer tok-abcdefgh",
+        "details": {"sk-0123456789": [1, ('it\'s "wJalrXUtnFEMI/K7MDENG"',), None]},
+    }
+    assert redacted(told, secrets_in(SETTINGS)) == {
+        "message": "401 for ***",
+        "details": {"***": [1, ('it\'s "***"',), None]},
+    }

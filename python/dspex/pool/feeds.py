@@ -64,6 +64,8 @@ async def feeding(
     """
     if not isinstance(payload, Mapping):
         raise ConfigError("only a payload with arguments can have feeds", code="bad-feed")
+    if not isinstance(sources, Mapping):
+        raise ConfigError("feeds are iterators by the names of their arguments", code="bad-feed")
     feeds = {name: _Feed(_iterate(name, source)) for name, source in sources.items()}
     takers = {callback_name(name): feed.take for name, feed in feeds.items()}
     try:

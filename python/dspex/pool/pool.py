@@ -434,9 +434,12 @@ class Pool:
                 except DspexError as err:
                     answers[index] = err
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(places):
-                group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(places):
+                    group.create_task(work())
+        except ExceptionGroup as errors:  # of the payloads' iterator: what it raised once, it says no more
+            raise errors.exceptions[0] from None
         return [answers[index] for index in range(len(answers))]
 
     def status(self) -> PoolStatus:
@@ -477,7 +480,14 @@ class Pool:
     ) -> Call:
         """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
         loop = self._check_open()
+        # The queue and the worker look these up: what cannot be would come to light among others' calls.
+        if not (isinstance(op, str) and isinstance(session, str)):
+            raise ConfigError(
+                f"an operation and a session are texts: op={op!r}, session={session!r}", code="bad-call"
+            )
         seconds = self.spec.call_timeout if timeout is None else self.seconds(timeout)
+        if callbacks and not (isinstance(callbacks, Mapping) and all(map(callable, callbacks.values()))):
+            raise ConfigError("call-backs are functions by their names", code="bad-call")
         outer = outer_call()
         # The call that waits for this one may hold the last place.
         free = self._crew.choose(full=outer is not None)
@@ -567,7 +577,11 @@ class Pool:
                     hint=f"one of: {', '.join(DEADLINES)}",
                 )
             return DEADLINES[timeout]
-        if not (timeout > 0 and math.isfinite(timeout)):
+        try:
+            is_one = timeout > 0 and math.isfinite(timeout)
+        except TypeError:
+            is_one = False
+        if not is_one:
             raise ConfigError(
                 f"a timeout is a number of seconds above 0, not {timeout!r}", code="bad-timeout"
             )

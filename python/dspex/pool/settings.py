@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspex.errors import ConfigError
-from dspex.pool.spec import PoolSpec, did_you_mean
+from dspex.errors import ConfigError, did_you_mean
+from dspex.pool.spec import PoolSpec
 
 __all__ = ["load_pools"]
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from dspex.errors import ConfigError
+from dspex.errors import ConfigError, did_you_mean
 from dspex.pool.policy import Recycling
 
-__all__ = ["PoolSpec", "did_you_mean"]
+__all__ = ["PoolSpec"]
 
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -195,12 +193,6 @@ def _describe(schema: dict[str, Any]) -> str:
 
 
 _KNOWN: Final = tuple(PoolSpec.model_fields)
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A question with the known name that is nearest to `given`, or nothing."""
-    near = difflib.get_close_matches(given, list(known), n=1)
-    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _config_error(name: Any, err: ValidationError) -> ConfigError:

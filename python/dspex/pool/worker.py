@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError, from_dict
+from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError
 from dspex.pool.callbacks import Answerer
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.process import how_it_ended
-from dspex.wire import PROTOCOL, Kind
+from dspex.wire import PROTOCOL, Kind, read_error, redacted, secrets_in
 from dspex.worker.channel import Channel
 
 if TYPE_CHECKING:
@@ -247,10 +247,10 @@ class Worker(asyncio.BufferedProtocol):
         self._begin_end("it exited by itself", force=True)
 
     def output(self) -> str:
-        """The last lines the process wrote, without the LM's key."""
+        """The last lines the process wrote, without the secrets of the LM's settings."""
         text = self.process.tail() if self.process else ""
-        key = (self._hello["lm"] or {}).get("api_key")
-        return text.replace(key, "***") if key else text
+        said: str = redacted(text, secrets_in(self._hello["lm"] or {}))
+        return said
 
     def _watch_pulse(self) -> None:
         process = self.process
@@ -317,20 +317,19 @@ class Worker(asyncio.BufferedProtocol):
             for kind, number, _, _, body in self._channel.take(nbytes):
                 if number and kind in _ANSWERS:
                     value = self._channel.decode(body)
-                    self._settle(
-                        number,
-                        value if kind == _RESULT else None,
-                        from_dict(value) if kind != _RESULT else None,
-                    )
+                    self._settle(number, value, None if kind == _RESULT else read_error(value))
                 else:
                     self._take(kind, number, body)
-        except (WireError, KeyError, TypeError) as err:
-            self._begin_end(f"it sent what is not a frame: {err}", force=True)
+        except WireError as err:
+            self._begin_end(f"it sent what is not a frame: {err.message}", force=True)
+            self._channel.close()  # nothing more is believed
 
     def _settle(self, number: int, value: Any, error: DspexError | None) -> None:
         """A call has its answer."""
         calls = self.calls
-        call = calls.pop(number)
+        call = calls.pop(number, None)
+        if call is None:
+            raise _bad_frame(f"an answer for a call {number} that it does not have")
         if call.callbacks:
             self._answerer.drop(number)
         call.worker = None
@@ -351,26 +350,41 @@ class Worker(asyncio.BufferedProtocol):
     def _take(self, kind: int, number: int, body: memoryview) -> None:
         decode = self._channel.decode
         if kind == Kind.ITEM:
-            items = self.calls[number].items
-            if items is not None:
-                items.put_nowait(decode(body))
+            call = self.calls.get(number)
+            if call is None or call.items is None:
+                raise _bad_frame(f"a part of an answer that call {number} does not have")
+            if call.items.qsize() > WINDOW:
+                raise _bad_frame(f"more than the {WINDOW} parts that call {number} has room for")
+            call.items.put_nowait(decode(body))
         elif kind == Kind.CALL:
-            self._answerer.take(number, *decode(body))
+            match decode(body):
+                case [int(owner), str(name), list(args), dict(kwargs), *trace] if number and number % 2 == 0:
+                    self._answerer.take(number, owner, name, args, kwargs, *trace[:1])
+                case _:
+                    raise _bad_frame("a call back that is none")
         elif kind == Kind.CANCEL:
             self._answerer.cancel(number)
         elif kind == Kind.READY:
-            ready = decode(body)
-            if ready["protocol"] != PROTOCOL:
-                raise WireError(f"the worker speaks protocol {ready['protocol']}, not {PROTOCOL}")
-            if not self._ready.done():
-                self._ready.set_result(ready)
+            self._greeted(decode(body))
         elif kind == Kind.ERROR:
-            refusal = from_dict(decode(body))
+            refusal = read_error(decode(body))
             if not self._ready.done():
                 self._ready.set_exception(_as_start_error(refusal))
                 self._ready.exception()
         else:
-            raise WireError(f"a service does not take {Kind(kind).name} frames", code="bad-frame")
+            raise _bad_frame(f"a service does not take {Kind(kind).name} frames")
+
+    def _greeted(self, ready: Any) -> None:
+        if not (isinstance(ready, dict) and ready.keys() >= {"protocol", "python", "dspy", "dspex"}):
+            raise _bad_frame("a greeting without versions")
+        if ready["protocol"] != PROTOCOL:
+            raise _bad_frame(f"the worker speaks protocol {ready['protocol']}, not {PROTOCOL}")
+        if not self._ready.done():
+            self._ready.set_result(ready)
+
+
+def _bad_frame(what: str) -> WireError:
+    return WireError(what, code="bad-frame")
 
 
 def _as_start_error(error: DspexError) -> WorkerStartError:

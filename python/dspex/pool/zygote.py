@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dspex.errors import WireError, WorkerStartError, from_dict
+from dspex.errors import WireError, WorkerStartError
 from dspex.pool.process import Ends, Output, Process, how_it_ended, on_exit_of, start_interpreter, watch_exit
-from dspex.wire import MSGPACK, FrameReader, Kind, MessagePack, encode_frame
+from dspex.wire import MSGPACK, FrameReader, Kind, MessagePack, encode_frame, read_error
 
 __all__ = ["ZygoteLauncher"]
 
@@ -219,7 +219,11 @@ class _Link(asyncio.Protocol):
 
     def _take(self, kind: int, number: int, value: Any) -> None:
         if kind == Kind.EXITED:
-            pid, code = value
+            match value:
+                case [int(pid), int(code)]:
+                    pass
+                case _:
+                    raise WireError("an end of a process that is none", code="bad-frame")
             process = self._children.pop(pid, None)
             if process is not None:
                 process.set_exited(code)
@@ -229,6 +233,6 @@ class _Link(asyncio.Protocol):
             # The answer to an earlier question, whose asker was cancelled, has another id and is dropped:
             # the lifeline of that worker is closed already.
             if kind == Kind.ERROR:
-                self._answer.set_exception(from_dict(value))
+                self._answer.set_exception(read_error(value))
             else:
                 self._answer.set_result(value)

@@ -61,6 +61,10 @@ def read_trace(trace: str | Trace) -> Trace:
     Raises:
         ConfigError: If it has no well-formed `traceparent`, or a header that is none of a trace's.
     """
+    if not isinstance(trace, str | Mapping):
+        raise ConfigError(
+            f"{type(trace).__name__} is no type of a trace", code="bad-trace", hint="give a traceparent"
+        )
     headers = {"traceparent": trace} if isinstance(trace, str) else dict(trace)
     parent = headers.get("traceparent")
     if not (isinstance(parent, str) and _TRACEPARENT.fullmatch(parent)):

@@ -7,7 +7,7 @@ socket and imports nothing heavy.
 from __future__ import annotations
 
 from dspex.wire.codec import CODECS, MSGPACK, Codec, MessagePack
-from dspex.wire.failures import remote_error
+from dspex.wire.failures import read_error, remote_error
 from dspex.wire.frame import (
     HEADER_SIZE,
     MAX_FRAME,
@@ -17,6 +17,7 @@ from dspex.wire.frame import (
     Kind,
     encode_frame,
 )
+from dspex.wire.secrets import redacted, secrets_in
 
 __all__ = [
     "CODECS",
@@ -30,5 +31,8 @@ __all__ = [
     "Kind",
     "MessagePack",
     "encode_frame",
+    "read_error",
+    "redacted",
     "remote_error",
+    "secrets_in",
 ]

@@ -26,8 +26,6 @@ _MAX_NESTED: Final = 32
 """How deep extensions may stand in each other. Each level is a decoder of msgpack's on the C stack, which no
 `RecursionError` guards: 200 levels, a body of about a kilobyte, ended the process with SIGSEGV."""
 
-_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
-
 
 class Codec(Protocol):
     """Turns values into the bytes of a body and back. An instance serves one connection and one thread."""
@@ -90,7 +88,8 @@ class MessagePack:
         """See `Codec.encode`."""
         try:
             packed: bytes = self._packer.pack(value)
-        except _UNENCODABLE as err:
+        except Exception as err:
+            # Mostly a type that is not plain; but a mapping of the caller's may raise whatever it likes.
             place, culprit = _culprit(value)
             raise WireError(
                 f"a value of type {type(culprit).__qualname__} at {place} cannot cross to a worker: {err}",
@@ -166,15 +165,18 @@ _OUTERMOST: Final = partial(_from_extension, 0)  # made once: most bodies have n
 def _culprit(value: Any, place: str = "$", depth: int = 0) -> tuple[str, Any]:
     """Where in `value` the first thing sits that cannot be encoded, looking only as deep as is readable."""
     items: list[tuple[str, Any]] = []
-    if isinstance(value, Mapping):
-        items = [(f"{place}.{key}", item) for key, item in value.items()]
-    elif isinstance(value, list | tuple | set | frozenset):
-        items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
+    try:
+        if isinstance(value, Mapping):
+            items = [(f"{place}.{key}", item) for key, item in value.items()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
+    except Exception:  # noqa: BLE001 - it is the one, then
+        return place, value
     if depth < 32:
         for where, item in items:
             try:
                 MessagePack()._packer.pack(item)
-            except _UNENCODABLE:
+            except Exception:  # noqa: BLE001 - as above
                 return _culprit(item, where, depth + 1)
     return place, value
 

@@ -1,12 +1,13 @@
-"""An exception as an error of the tree, for the way to the other side."""
+"""Errors on the wire: an exception as an error of the tree, and an ERROR frame's body as one again."""
 
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
-from dspex.errors import DspexError, RemoteError
+from dspex.errors import DspexError, RemoteError, WireError, from_dict
 
-__all__ = ["remote_error"]
+__all__ = ["read_error", "remote_error"]
 
 
 def remote_error(error: BaseException) -> DspexError:
@@ -18,3 +19,17 @@ def remote_error(error: BaseException) -> DspexError:
         type=type(error).__qualname__,
         traceback="".join(traceback.format_exception(error)),
     )
+
+
+def read_error(body: Any) -> DspexError:
+    """The error that the decoded body of an ERROR frame says.
+
+    Raises:
+        WireError: If it says none (`bad-body`).
+    """
+    try:
+        if all(isinstance(body[part], str) for part in ("class", "message", "code", "hint")):
+            return from_dict(body)
+    except (TypeError, LookupError, AttributeError):
+        pass
+    raise WireError("the body of an ERROR frame is no error", code="bad-body")

@@ -8,8 +8,8 @@
 Numbers are big-endian. The id says which call a frame belongs to; 0 is the connection itself. Either side
 may open calls: the service uses odd ids, the worker even ones, so that neither has to ask.
 
-The reader trusts nothing: a wrong magic, an unknown kind or a length beyond the limit is refused from the
-header alone, before a byte of the body is kept.
+The reader trusts nothing: a wrong magic, an unknown kind or codec, or a length beyond the limit is refused
+from the header alone, before a byte of the body is kept.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import Final
 
 from dspex.errors import WireError
+from dspex.wire.codec import CODECS
 
 __all__ = ["HEADER_SIZE", "MAX_FRAME", "PROTOCOL", "Frame", "FrameReader", "Kind", "encode_frame"]
 
@@ -133,8 +134,8 @@ class FrameReader:
         need = HEADER_SIZE
         while end - at >= HEADER_SIZE:
             magic, kind, codec, flags, length, id_ = _unpack(buffer, at)
-            if magic != _MAGIC or kind not in _KINDS or length > self._limit:
-                self._refuse(magic, kind, length)
+            if magic != _MAGIC or kind not in _KINDS or codec not in CODECS or length > self._limit:
+                self._refuse(magic, kind, codec, length)
             need = HEADER_SIZE + length
             if end - at < need:
                 break
@@ -175,12 +176,14 @@ class FrameReader:
         self._view[: len(left)] = left
         self._start, self._stop = 0, len(left)
 
-    def _refuse(self, magic: int, kind: int, length: int) -> None:
+    def _refuse(self, magic: int, kind: int, codec: int, length: int) -> None:
         self._failed = True
         if magic != _MAGIC:
             raise WireError(f"a frame starts with {_MAGIC:#x}, not {magic:#x}", code="bad-frame")
         if kind not in _KINDS:
             raise WireError(f"no frame is of kind {kind}", code="bad-frame")
+        if codec not in CODECS:
+            raise WireError(f"no codec has the number {codec}", code="bad-frame")
         raise WireError(
             f"a frame of {length} bytes; the limit is {self._limit}",
             code="frame-too-large",

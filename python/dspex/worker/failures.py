@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import dspy
 from dspy.utils import exceptions as foreign
 
 from dspex import errors
-from dspex.wire import remote_error
+from dspex.wire import redacted, remote_error
 
 __all__ = ["LM_ERRORS", "to_dspex_error"]
 
@@ -55,9 +55,9 @@ def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> er
     except Exception as failure:  # noqa: BLE001 - it has asked an error of the user's for its text
         name = type(error).__name__
         converted = errors.RemoteError(f"{name}, whose text is a {type(failure).__name__}", type=name)
-    if any(secret in repr(converted.to_dict()) for secret in secrets):
-        converted = errors.from_dict(_redact(converted.to_dict(), secrets))
-    return converted
+    said = converted.to_dict()
+    shown = redacted(said, secrets)
+    return converted if shown == said else errors.from_dict(shown)
 
 
 def _convert(error: BaseException) -> errors.DspexError:
@@ -85,15 +85,3 @@ def _convert(error: BaseException) -> errors.DspexError:
             'imports={"interpreter_factory": "dspy:LocalInterpreter"}',
         )
     return remote_error(error)
-
-
-def _redact(value: Any, secrets: tuple[str, ...]) -> Any:
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-        return value
-    if isinstance(value, dict):
-        return {key: _redact(item, secrets) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redact(item, secrets) for item in value]
-    return value

@@ -19,6 +19,7 @@ from typing import Any
 
 from dspex.errors import ConfigError
 from dspex.worker.feeds import feeds_of
+from dspex.worker.payloads import FUNCTION, check
 
 __all__ = ["call_function", "find", "in_thread", "settled"]
 
@@ -44,9 +45,14 @@ def find(path: str) -> Any:
 
 
 async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any]) -> Any:
-    """Serve one `function` call."""
+    """Serve one `function` call.
+
+    Raises:
+        ConfigError: If the payload or the path in it is wrong.
+    """
+    check(payload, FUNCTION, "function")
     function, is_async, is_generator = _known(payload["function"])
-    args, kwargs = payload.get("args", ()), payload.get("kwargs", {})
+    args, kwargs = payload.get("args") or (), payload.get("kwargs") or {}
     if "feeds" in payload:
         kwargs = {**kwargs, **feeds_of(payload)}
     if is_async:

@@ -15,7 +15,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 from dspex.errors import ConfigError
-from dspex.wire import MessagePack
+from dspex.wire import MessagePack, secrets_in
 
 __all__ = ["LMWatch", "Models"]
 
@@ -114,9 +114,9 @@ class Models:
             print(f"dspex.worker: an LM could not be closed: {error}", file=sys.stderr)
 
     def _remember_secret(self, settings: Mapping[str, Any]) -> None:
-        key = settings.get("api_key")
-        if isinstance(key, str) and len(key) >= 8 and key not in self.secrets:
-            self.secrets = (*self.secrets[-_MAX_MODELS:], key)
+        new = [secret for secret in secrets_in(settings) if secret not in self.secrets]
+        if new:
+            self.secrets = (*self.secrets[-_MAX_MODELS:], *new)
 
 
 class LMWatch(BaseCallback):  # type: ignore[misc]  # DSPy has no type hints

@@ -56,6 +56,7 @@ from dspex.worker import adapters
 from dspex.worker.feeds import feeds_of
 from dspex.worker.functions import find, in_thread
 from dspex.worker.lm import LMWatch, Models
+from dspex.worker.payloads import MODULE, check
 from dspex.worker.reverse import RUNNING, SETTING, call_back
 
 __all__ = ["Modules", "Run"]
@@ -120,7 +121,7 @@ class Modules:
 
         Raises:
             SignatureError: If DSPy cannot read the signature.
-            ConfigError: If the adapter or the class is unknown, or there is no LM.
+            ConfigError: If the payload is wrong, the adapter or the class unknown, or there is no LM.
         """
         with self.ready(payload) as run, dspy.context(**run.settings), dspy.track_usage() as usage:
             if hasattr(run.module, "aforward"):
@@ -133,6 +134,7 @@ class Modules:
     def ready(self, payload: Mapping[str, Any]) -> Iterator[Run]:
         """What a payload asks for, made ready; raises what `answer` does. Its LM is lent for as long."""
         started = time.perf_counter()
+        check(payload, MODULE, "inputs")
         module = self._module(payload)
         watch = LMWatch()
         inputs = dict(payload["inputs"])

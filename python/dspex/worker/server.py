@@ -18,9 +18,9 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
-from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError, from_dict
+from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError
 from dspex.telemetry.trace import CURRENT, Trace
-from dspex.wire import Kind
+from dspex.wire import Kind, read_error
 from dspex.worker.channel import Channel
 from dspex.worker.deadlines import Deadlines
 from dspex.worker.hello import (
@@ -105,7 +105,7 @@ class Server(asyncio.BufferedProtocol):
                     self._begin(number, body)
                 else:
                     self._take(kind, number, body)
-        except WireError as err:
+        except (WireError, LookupError, TypeError, ValueError) as err:  # what a frame says may be wrong too
             # The stream cannot be trusted any further; the service sees the end of it and our last words.
             print(f"dspex.worker: {err}", file=sys.stderr)
             self._leave()
@@ -128,7 +128,7 @@ class Server(asyncio.BufferedProtocol):
                 if kind == Kind.RESULT:
                     answer.set_result(decode(body))
                 else:
-                    answer.set_exception(from_dict(decode(body)))
+                    answer.set_exception(read_error(decode(body)))
         elif kind == Kind.CANCEL:
             self._cancel(number)
         elif kind == Kind.CREDIT:
@@ -182,7 +182,10 @@ class Server(asyncio.BufferedProtocol):
             if instant is not None:
                 self._answer_at_once(call_id, instant, payload, window)
                 return
-            error = WireError(f"the worker has no operation {op!r}", code="unknown-operation")
+            known = ", ".join(sorted({*self._operations, *self._instant}))
+            error = WireError(
+                f"the worker has no operation {op!r}", code="unknown-operation", hint=f"there are: {known}"
+            )
             self._channel.send_error(call_id, error)
             return
         running = self._run(call_id, operation, payload, window, *trace)

@@ -38,6 +38,7 @@ from dspy.streaming.messages import StatusStreamingCallback
 from dspex.errors import ConfigError
 from dspex.worker.functions import find, settled
 from dspex.worker.modules import Modules
+from dspex.worker.payloads import MODULE, check
 
 __all__ = ["parts_of"]
 
@@ -54,6 +55,7 @@ async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerat
         ConfigError: If a field to stream, or the provider of messages, is none.
         DspexError: As `Modules.answer`.
     """
+    check(payload, MODULE, "inputs")
     wish = payload.get("stream") or {}
     parts: asyncio.Queue[Any] = asyncio.Queue()
     status = _Status(_provider(wish.get("status")), parts.put_nowait)
