@@ -489,6 +489,22 @@ async def test_workers_outlive_their_zygote_and_the_next_one_is_made(open_pool: 
     assert launcher.pid is not None
 
 
+async def test_zygotes_and_workers_that_die_leave_no_descriptor(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_restarts=1000)
+    launcher = pool._crew._launcher
+    assert isinstance(launcher, ZygoteLauncher)
+    assert await run(pool, "add", 2, 3) == 5
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        assert launcher.pid is not None
+        os.kill(launcher.pid, signal.SIGKILL)
+        await until(lambda: launcher.pid is None)
+        with pytest.raises(errors.WorkerDiedError):
+            await run(pool, "leave", 1)
+        assert await run(pool, "add", 2, 3) == 5
+    await until(lambda: psutil.Process().num_fds() == before)
+
+
 @pytest.mark.parametrize("start", ["zygote", "spawn"])
 async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
     start: str, monkeypatch: pytest.MonkeyPatch

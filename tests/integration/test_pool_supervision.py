@@ -103,6 +103,7 @@ async def test_a_rolling_restart_ends_with_its_pool(
     open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = await open_pool(workers=2)
+    await until(lambda: len(ready(pool)) == 2)  # else the one that starts is not the restart's
     hold_starts(pool, monkeypatch)
     restarts = [asyncio.ensure_future(pool.restart()) for _ in range(2)]
     await until(lambda: any(w.state is State.STARTING for w in pool.status().workers))

@@ -247,9 +247,10 @@ class Worker(asyncio.BufferedProtocol):
         self._begin_end("it exited by itself", force=True)
 
     def output(self) -> str:
-        """The last lines the process wrote, without the secrets of the LM's settings."""
+        """The last lines the process wrote, without the secrets of its LM and its environment."""
         text = self.process.tail() if self.process else ""
-        said: str = redacted(text, secrets_in(self._hello["lm"] or {}))
+        secrets = (*secrets_in(self._hello["lm"] or {}), *secrets_in(self._spec.env))
+        said: str = redacted(text, secrets)
         return said
 
     def _watch_pulse(self) -> None:

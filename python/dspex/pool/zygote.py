@@ -53,7 +53,10 @@ class ZygoteLauncher:
     async def launch(self) -> Process:
         """See `Launcher.launch`."""
         async with self._turn:
-            if self._link is None or not self._link.alive:
+            if self._link is not None and not self._link.alive:
+                await self._link.end()  # it holds descriptors, and tells of its children still
+                self._link = None
+            if self._link is None:
                 await self._start()
             link = self._link
             assert link is not None  # noqa: S101 - the lines above have seen to it
@@ -161,6 +164,7 @@ class _Link(asyncio.Protocol):
         try:
             socket.send_fds(self._sock, [frame], numbers or [])
         except OSError as err:
+            self._answer = None  # nobody waits for it
             raise self._gone() from err
         return await self._answer
 
