@@ -90,6 +90,10 @@ test-ray: build ## the contract of a pool's backend on a Ray cluster of this mac
 storm: build ## kill a random worker every 300 ms under load for 60 s; no call may be lost (ARGS="10")
 	$(BIN)/python -m tests.load.storm $(ARGS)
 
+.PHONY: chaos
+chaos: build ## every kind of call and fault at once, in random order, 40 rounds of seconds (ARGS="rounds seed")
+	PYTHONASYNCIODEBUG=1 $(BIN)/python -m tests.load.chaos $(ARGS) 2> >(grep -v '^Executing <' >&2)
+
 .PHONY: soak
 soak: build ## 200,000 calls through one pool; memory and descriptors must stay flat (ARGS="20000")
 	$(BIN)/python -m tests.load.soak $(ARGS)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -307,3 +308,26 @@ async def send_frame_and_yield(kind: int, value: Any, times: int) -> AsyncIterat
 async def yield_and_wait() -> AsyncIterator[int]:
     yield 0
     await wait_for_ever()
+
+
+async def nap(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def block_for(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def count_to(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+async def total(parts: AsyncIterator[int]) -> int:
+    return sum([part async for part in parts])
+
+
+async def ask(value: int) -> Any:
+    from dspex.worker.reverse import call_back
+
+    return await call_back("ask", value)
