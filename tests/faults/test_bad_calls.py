@@ -42,7 +42,7 @@ BAD: list[tuple[str, Any, Any, dict[str, Any], type[errors.DspexError], str, str
     ("feeds in a list", "function", {}, {"feeds": [[1]]}, errors.ConfigError, "bad-feed", "by the names"),
     ("a time that is a list", "echo", 1, {"timeout": [1]}, errors.ConfigError, "bad-timeout", "number of seconds"),
     ("a trace that is a number", "echo", 1, {"trace": 5}, errors.ConfigError, "bad-trace", "int"),
-    ("a payload that raises", "echo", {"x": [Evil()]}, {}, errors.WireError, "not-encodable", "Evil at"),
+    ("a payload that raises", "echo", {"x": [Evil()]}, {}, errors.WireError, "not-encodable", "Evil at $.x[0] "),
     ("a function's payload that is a list", "function", [1], {}, errors.ConfigError, "bad-payload", "type list"),
     ("a function without a name", "function", {}, {}, errors.ConfigError, "bad-payload", "no 'function'"),
     ("arguments that are a number", "function", {"function": "os:getpid", "args": 5}, {}, errors.ConfigError, "bad-payload", "'args'"),

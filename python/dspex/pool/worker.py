@@ -277,7 +277,11 @@ class Worker(asyncio.BufferedProtocol):
         said = [call.op, call.payload, timeout, 0 if call.items is None else WINDOW]
         if call.trace is not None:
             said.append(call.trace)
-        self._channel.send(_CALL, call_id, said, alone=not self.calls)
+        try:
+            self._channel.send(_CALL, call_id, said, alone=not self.calls)
+        except WireError:
+            self._channel.encode(call.payload)  # it says at which place in the payload
+            raise
         self._next_id += 2
         call.id, call.worker = call_id, self
         self.calls[call_id] = call

@@ -22,13 +22,13 @@ class Channel:
 
     __slots__ = (
         "_due",
-        "_encode",
         "_gathered",
         "_loop",
         "_reader",
         "_size",
         "_transport",
         "decode",
+        "encode",
         "room",
         "take",
     )
@@ -36,7 +36,7 @@ class Channel:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         codec = MessagePack()
-        self._encode, self.decode = codec.encode, codec.decode
+        self.encode, self.decode = codec.encode, codec.decode
         self._reader = reader = FrameReader()
         self.room, self.take = reader.room, reader.take
         self._gathered: list[bytes] = []
@@ -59,7 +59,7 @@ class Channel:
         Raises:
             WireError: If the value cannot be said, or not in one frame.
         """
-        body = self._encode(value)
+        body = self.encode(value)
         if len(body) > MAX_FRAME:  # the other side would refuse it, and the connection with it
             raise WireError(
                 f"{len(body)} bytes; the limit is {MAX_FRAME}",
