@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -106,6 +107,27 @@ async def test_a_discarded_call_is_neither_counted_nor_served(queue: FairQueue) 
     assert drain(queue) == ["last", "stays"]
     with pytest.raises(IndexError):
         queue.pop()
+
+
+class Payload:
+    """What a call holds; it can be asked whether anybody still does."""
+
+
+async def test_what_discarded_calls_hold_is_let_go_of_before_their_turn_comes(queue: FairQueue) -> None:
+    held: list[weakref.ref[Payload]] = []
+    for number in range(1000):
+        each = await call(f"{number}", session=f"{number % 7}")
+        each.payload = Payload()
+        held.append(weakref.ref(each.payload))
+        queue.push(each)
+        if number % 100:
+            queue.discard(each)
+    del each
+
+    assert sum(payload() is not None for payload in held) < 100
+    assert len(queue) == 10
+    assert sorted(map(int, drain(queue))) == list(range(0, 1000, 100))
+    assert [payload() for payload in held if payload() is not None] == []
 
 
 @pytest.mark.parametrize(

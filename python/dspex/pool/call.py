@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex.telemetry.trace import Trace
 
@@ -54,11 +54,16 @@ class Call:
     id: int = 0
 
 
+_FEW: Final = 32
+"""Discarded calls that are not worth a sweep."""
+
+
 class FairQueue:
     """Calls that wait: first come first served within a session, by turns between sessions."""
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, deque[Call]] = OrderedDict()
+        self._discarded = 0  # that are in a session's line still
         self.count = 0
         """How many wait: `len` of the queue, for those who ask with every call."""
 
@@ -95,6 +100,7 @@ class FairQueue:
                 call.waiting = False
                 self.count -= 1
                 return call
+            self._discarded -= 1
         raise IndexError("no call waits")
 
     def oldest(self) -> float | None:
@@ -105,9 +111,17 @@ class FairQueue:
         return min((since for since in firsts if since is not None), default=None)
 
     def discard(self, call: Call) -> None:
-        """Let `call` wait no longer. It is only marked, and taken out when its turn comes."""
+        """Let `call` wait no longer. It is only marked, and taken out when its turn comes or many are."""
         if call.waiting:
             call.waiting = False
             self.count -= 1
-            if not self.count:
-                self._sessions.clear()
+            self._discarded += 1
+            # Their turn may be far off, and their payloads large; each sweep halves what is there, at least.
+            if self._discarded > max(self.count, _FEW):
+                self._sweep()
+
+    def _sweep(self) -> None:
+        lines = self._sessions.items()
+        left = ((session, deque(call for call in line if call.waiting)) for session, line in lines)
+        self._sessions = OrderedDict((session, line) for session, line in left if line)
+        self._discarded = 0
