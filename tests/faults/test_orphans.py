@@ -79,10 +79,11 @@ async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> 
     service, workers = await start_service("forked", "zygote")
     parent = psutil.Process(service.pid)
     (fork,) = [child for child in parent.children() if "tests.support.service" in child.cmdline()]
+    (zygote,) = [child for child in parent.children() if "zygote" in child.cmdline()]
     service.kill()
     await until(lambda: not running(parent))  # not `service.wait`: the fork holds its pipes open still
 
-    await until(lambda: not any(map(running, workers)), seconds=1.0)
+    await until(lambda: not any(map(running, [*workers, zygote])), seconds=1.0)
 
     assert running(fork)
     assert service.stdin is not None

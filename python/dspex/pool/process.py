@@ -29,8 +29,10 @@ __all__ = [
     "Process",
     "Pulse",
     "SpawnLauncher",
+    "close_lifeline",
     "how_it_ended",
     "on_exit_of",
+    "open_lifeline",
     "start_interpreter",
     "watch_exit",
 ]
@@ -107,7 +109,7 @@ class Ends:
         """A fresh set."""
         mine, given = socket.socketpair()
         mine.setblocking(False)
-        given_lifeline, lifeline = os.pipe()
+        given_lifeline, lifeline = open_lifeline()
         pulse, given_pulse = os.pipe()
         output, given_output = os.pipe()
         return cls(mine, lifeline, pulse, output, given, given_lifeline, given_pulse, given_output)
@@ -121,7 +123,8 @@ class Ends:
     def close_mine(self) -> None:
         """Close the service's ends: a worker that has the others ends with them."""
         self.sock.close()
-        for number in (self.lifeline, self.pulse, self.output):
+        close_lifeline(self.lifeline)
+        for number in (self.pulse, self.output):
             os.close(number)
 
 
@@ -138,7 +141,6 @@ class Process:
         self.socket = ends.sock
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._ends = ends
-        _LIFELINES.add(ends.lifeline)
         self._pipes: list[asyncio.BaseTransport] = []
         self._pulse: Pulse
         self._output: Output
@@ -204,8 +206,7 @@ class Process:
         for pipe in self._pipes:
             pipe.close()
         self.socket.close()
-        _LIFELINES.discard(self._ends.lifeline)
-        os.close(self._ends.lifeline)
+        close_lifeline(self._ends.lifeline)
 
 
 def how_it_ended(code: int | None) -> tuple[str, str | None]:
@@ -347,6 +348,20 @@ def on_exit_of(pid: int, ended: Callable[[], None]) -> None:
 
 _LIFELINES: Final[set[int]] = set()
 """The service's ends of all lifelines. A fork of it must not hold them, or its workers would outlive it."""
+
+
+def open_lifeline() -> tuple[int, int]:
+    """A pipe that ties a process to this one by its end: that process's end, and this one's."""
+    given, mine = os.pipe()
+    _LIFELINES.add(mine)
+    return given, mine
+
+
+def close_lifeline(mine: int) -> None:
+    """Close this process's end: the one that has the other ends."""
+    _LIFELINES.discard(mine)
+    os.close(mine)
+
 
 _executor: ThreadPoolExecutor | None = None
 

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dspex.errors import WireError, WorkerStartError
-from dspex.pool.process import Ends, Output, Process, how_it_ended, on_exit_of, start_interpreter, watch_exit
+from dspex.pool.process import (
+    Ends,
+    Output,
+    Process,
+    close_lifeline,
+    how_it_ended,
+    on_exit_of,
+    open_lifeline,
+    start_interpreter,
+    watch_exit,
+)
 from dspex.wire import MSGPACK, FrameReader, Kind, MessagePack, encode_frame, read_error
 
 __all__ = ["ZygoteLauncher"]
@@ -85,14 +95,14 @@ class ZygoteLauncher:
 
     async def _start(self) -> None:
         mine, given = socket.socketpair()
-        given_lifeline, lifeline = os.pipe()
+        given_lifeline, lifeline = open_lifeline()
         output, given_output = os.pipe()
         try:
             numbers = (given.fileno(), given_lifeline)
             popen = await start_interpreter(self._python, self._env, "zygote", numbers, given_output)
         except BaseException:
             mine.close()
-            os.close(lifeline)
+            close_lifeline(lifeline)
             os.close(output)
             raise
         finally:
@@ -179,7 +189,7 @@ class _Link(asyncio.Protocol):
         if self._pipe is not None:
             self._pipe.close()
         if self._lifeline >= 0:
-            os.close(self._lifeline)
+            close_lifeline(self._lifeline)
             self._lifeline = -1
 
     def _set_exited(self, code: int) -> None:
