@@ -79,7 +79,7 @@ async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> 
     service, workers = await start_service("forked", "zygote")
     parent = psutil.Process(service.pid)
     (fork,) = [child for child in parent.children() if "tests.support.service" in child.cmdline()]
-    (zygote,) = [child for child in parent.children() if "zygote" in child.cmdline()]
+    (zygote,) = [child for child in parent.children() if "dspex.worker" in child.cmdline()]
     service.kill()
     await until(lambda: not running(parent))  # not `service.wait`: the fork holds its pipes open still
 
