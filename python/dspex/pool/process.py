@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +30,7 @@ __all__ = [
     "Pulse",
     "SpawnLauncher",
     "close_lifeline",
+    "give_up",
     "how_it_ended",
     "on_exit_of",
     "open_lifeline",
@@ -106,12 +107,17 @@ class Ends:
 
     @classmethod
     def open(cls) -> Ends:
-        """A fresh set."""
-        mine, given = socket.socketpair()
-        mine.setblocking(False)
-        given_lifeline, lifeline = open_lifeline()
-        pulse, given_pulse = os.pipe()
-        output, given_output = os.pipe()
+        """A fresh set, or an `OSError` and none."""
+        with contextlib.ExitStack() as undo:
+            mine, given = map(undo.enter_context, socket.socketpair())
+            mine.setblocking(False)
+            given_lifeline, lifeline = open_lifeline()
+            undo.callback(os.close, given_lifeline)
+            undo.callback(close_lifeline, lifeline)
+            pulse, given_pulse = os.pipe()
+            undo.callback(_close, (pulse, given_pulse))
+            output, given_output = os.pipe()
+            undo.pop_all()
         return cls(mine, lifeline, pulse, output, given, given_lifeline, given_pulse, given_output)
 
     def close_given(self) -> None:
@@ -246,7 +252,12 @@ class SpawnLauncher:
         finally:
             ends.close_given()
         process = Process(popen.pid, ends)
-        watch_exit(popen, process.set_exited)
+        try:
+            watch_exit(popen, process.set_exited)
+        except BaseException:
+            ends.close_mine()
+            give_up(popen)
+            raise
         await process.listen()
         return process
 
@@ -274,7 +285,13 @@ async def start_interpreter(
         OSError: If the interpreter cannot be started.
     """
     # Copies: the caller may be cancelled and close its own before the thread comes to it.
-    copies = [os.dup(number) for number in (*given, output)]
+    copies: list[int] = []
+    try:
+        for number in (*given, output):
+            copies.append(os.dup(number))  # noqa: PERF401 - those made before one fails must be known
+    except OSError:
+        _close(copies)
+        raise
     start = _starter().submit(_start, python or sys.executable, {**os.environ, **env}, role, copies)
     start.add_done_callback(lambda _: _close(copies))
     try:
@@ -284,7 +301,7 @@ async def start_interpreter(
         raise
 
 
-def _close(numbers: list[int]) -> None:
+def _close(numbers: Iterable[int]) -> None:
     for number in numbers:
         os.close(number)
 
@@ -305,7 +322,13 @@ def _start(python: str, env: dict[str, str], role: str, copies: list[int]) -> su
 
 def _reap_unwanted(start: Future[subprocess.Popen[bytes]]) -> None:
     if not start.cancelled() and start.exception() is None:
-        threading.Thread(target=start.result().wait, name="dspex-reaper", daemon=True).start()
+        give_up(start.result())
+
+
+def give_up(popen: subprocess.Popen[bytes]) -> None:
+    """End a process that nobody watches."""
+    kill_group(popen.pid)
+    threading.Thread(target=popen.wait, name="dspex-reaper", daemon=True).start()
 
 
 def watch_exit(popen: subprocess.Popen[bytes], exited: Callable[[int], None]) -> None:

@@ -16,6 +16,7 @@ from dspex.pool.process import (
     Output,
     Process,
     close_lifeline,
+    give_up,
     how_it_ended,
     on_exit_of,
     open_lifeline,
@@ -26,6 +27,9 @@ from dspex.wire import MSGPACK, FrameReader, Kind, MessagePack, encode_frame, re
 
 __all__ = ["ZygoteLauncher"]
 
+
+_AGAIN: Final = 1.0
+"""Seconds until a process is watched after all that could not be, for want of a descriptor."""
 
 _LAST_WORDS: Final = 0.05
 """Seconds for which the output of a zygote that has ended is still read."""
@@ -94,22 +98,21 @@ class ZygoteLauncher:
                 await self._link.end()
 
     async def _start(self) -> None:
-        mine, given = socket.socketpair()
-        given_lifeline, lifeline = open_lifeline()
-        output, given_output = os.pipe()
-        try:
-            numbers = (given.fileno(), given_lifeline)
-            popen = await start_interpreter(self._python, self._env, "zygote", numbers, given_output)
-        except BaseException:
-            mine.close()
-            close_lifeline(lifeline)
-            os.close(output)
-            raise
-        finally:
-            given.close()
-            os.close(given_lifeline)
-            os.close(given_output)
-        self._link = link = _Link(popen, mine, lifeline)
+        with contextlib.ExitStack() as undo:
+            mine, given = map(undo.enter_context, socket.socketpair())
+            given_lifeline, lifeline = open_lifeline()
+            undo.callback(close_lifeline, lifeline)
+            with contextlib.ExitStack() as handed:
+                handed.callback(os.close, given_lifeline)
+                output, given_output = os.pipe()
+                undo.callback(os.close, output)
+                handed.callback(os.close, given_output)
+                numbers = (given.fileno(), given_lifeline)
+                popen = await start_interpreter(self._python, self._env, "zygote", numbers, given_output)
+            undo.callback(give_up, popen)
+            self._link = link = _Link(popen, mine, lifeline)
+            undo.pop_all()
+        given.close()
         try:
             await link.open(output)
             await link.ask(Kind.HELLO, self._hello)
@@ -201,12 +204,17 @@ class _Link(asyncio.Protocol):
 
     def _hand_over_children(self) -> None:
         """Nobody will tell how they end any more; that they end can be seen all the same."""
-        for pid, process in self._children.items():
-            try:
-                on_exit_of(pid, lambda process=process: process.set_exited(None))  # type: ignore[misc]
-            except ProcessLookupError:
-                process.set_exited(None)
+        for process in self._children.values():
+            self._watch(process)
         self._children.clear()
+
+    def _watch(self, process: Process) -> None:
+        try:
+            on_exit_of(process.pid, lambda: process.set_exited(None))
+        except ProcessLookupError:
+            process.set_exited(None)
+        except OSError:  # no descriptor is left; until there is one, the end of its socket tells of its death
+            self._loop.call_later(_AGAIN, self._watch, process)
 
     def _gone(self) -> WorkerStartError:
         how, _ = how_it_ended(self.exited.result() if self.exited.done() else None)

@@ -1,0 +1,75 @@
+"""A service without descriptors cannot start workers, loses none by trying, and starts them afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from tests.support.pools import OpenPool
+from tests.support.processes import until
+
+from dspex import errors
+from dspex.pool.process import Ends
+from dspex.pool.zygote import ZygoteLauncher
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """This process can open `count` more descriptors, and no others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    filled = [os.open("/dev/null", os.O_RDONLY)]
+    while filled[-1] < highest:
+        filled.append(os.dup(filled[0]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 1 + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in filled:
+            os.close(number)
+
+
+def test_what_a_worker_is_given_is_opened_whole_or_not_at_all() -> None:
+    before = psutil.Process().num_fds()
+    for count in range(8):
+        with descriptors_left(count), pytest.raises(OSError, match="Too many open files"):
+            Ends.open()
+        assert psutil.Process().num_fds() == before
+    with descriptors_left(8):
+        ends = Ends.open()
+    ends.close_given()
+    ends.close_mine()
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize("start", ["zygote", "zygote, gone too", "spawn"])
+async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
+    open_pool: OpenPool, start: str
+) -> None:
+    pool = await open_pool(workers=1, start=start.partition(",")[0], max_restarts=1_000_000)
+    launcher = pool._crew._launcher
+    assert await pool.call("echo", 1, timeout=20) == 1
+    before = psutil.Process().num_fds()
+    for count in range(0, 16, 2):
+        deaths = pool.status().deaths
+        (pid,) = [worker.pid for worker in pool.status().workers]
+        assert pid is not None
+        with descriptors_left(count):
+            if isinstance(launcher, ZygoteLauncher) and start != "zygote":
+                assert launcher.pid is not None
+                os.kill(launcher.pid, signal.SIGKILL)
+                await until(lambda: launcher.pid is None)
+            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):  # with that many there may be enough
+                await until(lambda seen=deaths: pool.status().deaths > seen + 1, seconds=1.0)  # type: ignore[misc]
+        while True:
+            with contextlib.suppress(errors.WorkerDiedError):
+                assert await pool.call("echo", count, timeout=20) == count
+                break
+        await until(lambda: psutil.Process().num_fds() == before)
