@@ -145,7 +145,8 @@ class _Link(asyncio.Protocol):
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
-        return not self.exited.done() and not self._transport.is_closing()
+        connected = self._transport is not None and not self._transport.is_closing()
+        return connected and not self.exited.done()
 
     async def open(self, output: int) -> None:
         """Begin to read what it says."""
