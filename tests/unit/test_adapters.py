@@ -14,6 +14,7 @@ import pydantic
 import pytest
 
 from dspex import ChatAdapter, JSONAdapter, Signature, XMLAdapter
+from dspex.adapters.events import TextDelta
 from dspex.errors import ConfigError, InputError, ReplyError
 
 QA = "question, context: list[str] -> answer: str, confidence: float"
@@ -55,6 +56,40 @@ def test_a_list_of_no_texts_in_a_text_field_is_refused() -> None:
 def test_half_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(InputError, match="lone-surrogate"):
         ChatAdapter().format("question -> answer", [], {"question": "\ud800"})
+
+
+@pytest.mark.parametrize(
+    ("adapter", "reply"),
+    [
+        (ChatAdapter, "[[ ## a ## ]]\n{}\n\n[[ ## b ## ]]\n3"),
+        (JSONAdapter, '{{"a": "{}", "b": 3}}'),
+        (XMLAdapter, "<a>{}</a><b>3</b>"),
+    ],
+)
+@pytest.mark.parametrize("parsing", ["tolerant", "dspy"])
+def test_halves_of_surrogate_pairs_in_a_reply_are_mended(adapter: Any, reply: str, parsing: Any) -> None:
+    plan = adapter(parsing=parsing).compile("q -> a, b: int")
+    text = reply.format("x \ud83d\ude00 y \ud83d z\ude00\ud83d")
+    fields, repairs = plan.read(text)
+    assert fields == {"a": "x \U0001f600 y \ufffd z\ufffd\ufffd", "b": 3}
+    assert [(repair.field, repair.code) for repair in repairs] == [("", "surrogate")] * (
+        parsing == "tolerant"
+    )
+    for size in (1, 2, 3, 100):
+        stream = plan.stream()
+        told = [event for at in range(0, len(text), size) for event in stream.feed(text[at : at + size])]
+        told += stream.finish()
+        assert stream.read() == (fields, repairs)
+        assert "".join(event.text for event in told if isinstance(event, TextDelta)) == fields["a"]
+
+
+def test_a_half_of_a_surrogate_pair_that_came_last_is_not_lost() -> None:
+    for rest in ([], [b"!"]):
+        stream = ChatAdapter().stream("q -> a")
+        for piece in ["[[ ## a ## ]]\nx\ud83d", *rest]:
+            stream.feed(piece)
+        stream.finish()
+        assert stream.read()[0] == {"a": "x\ufffd" + "!" * len(rest)}
 
 
 def test_examples_that_lack_a_field_come_first() -> None:

@@ -114,7 +114,7 @@ class _Native:
 
     def _fields(self, signature: Any, completion: Any) -> Any:
         plan = self._plan(signature)
-        if plan is not None and type(completion) is str:
+        if plan is not None and type(completion) is str and _is_whole(completion):
             try:
                 fields, repairs = plan.read(completion)
             except (InputError, ReplyError):
@@ -124,6 +124,14 @@ class _Native:
                     self.on_repair(repairs)
                 return fields
         return type(self)._parse(self, signature, completion)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether no half of a surrogate pair is in it: those the core mends, and DSPy does not."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 class ChatAdapter(_Native, dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type hints

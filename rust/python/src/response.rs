@@ -16,13 +16,20 @@ use pyo3::types::{PyDict, PyList, PyModule, PyString};
 use crate::dialect::Dialect;
 use crate::errors;
 use crate::prompt::Plan;
-use crate::value::{text_of, to_python};
+use crate::value::{mended, text_of, to_python};
 
 /// The output fields of `reply`, in the signature's order, and what was done to it before it could be read.
 pub(crate) fn read<'py>(
     plan: &Plan,
     reply: &Bound<'py, PyString>,
 ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
+    if let Some(whole) = mended(reply)? {
+        let (fields, repairs) = read(plan, &whole)?;
+        if plan.tolerant {
+            note_mended(&repairs, text_of(&whole)?)?;
+        }
+        return Ok((fields, repairs));
+    }
     let mut reader = Reader::new(plan, reply);
     let read = reader.strictly();
     if !plan.tolerant {
@@ -119,6 +126,28 @@ struct Reader<'a, 'py> {
     done: Vec<(Option<usize>, Cow<'static, str>, String)>,
 }
 
+/// As much of a text as a repair shows.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 80;
+    text.chars().take(SHOWN).collect()
+}
+
+/// A `dspex.prediction.Repair`.
+fn repair_of<'py>(
+    py: Python<'py>,
+    field: &str,
+    code: &str,
+    found: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let module = py.import(intern!(py, "dspex.prediction"))?;
+    module.call_method1(intern!(py, "Repair"), (field, code, found))
+}
+
+/// Note first of all that halves of surrogate pairs were mended before a reply was read.
+pub(crate) fn note_mended(repairs: &Bound<'_, PyList>, reply: &str) -> PyResult<()> {
+    repairs.insert(0, repair_of(repairs.py(), "", "surrogate", &shown(reply))?)
+}
+
 /// What is done to broken JSON, by whether it was cut off.
 fn code(cut_off: bool) -> &'static str {
     if cut_off { "cut-off" } else { "json" }
@@ -204,10 +233,8 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     /// Something was done to a text, which counts where somebody asked.
     fn did(&mut self, place: Option<usize>, code: impl Into<Cow<'static, str>>, text: &str) {
-        const SHOWN: usize = 80;
         if self.plan.tolerant {
-            let shown = text.chars().take(SHOWN).collect();
-            self.done.push((place, code.into(), shown));
+            self.done.push((place, code.into(), shown(text)));
         }
     }
 
@@ -217,8 +244,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         let list = PyList::empty(py);
         for (place, code, found) in self.done.iter().filter(|(place, ..)| wanted(*place)) {
             let field = place.map_or("", |place| &*self.plan.compiled.outputs()[place].name);
-            let repair = py.import(intern!(py, "dspex.prediction"))?;
-            list.append(repair.call_method1(intern!(py, "Repair"), (field, &**code, found))?)?;
+            list.append(repair_of(py, field, code, found)?)?;
         }
         Ok(list)
     }

@@ -6,12 +6,12 @@ use dspex_core::types::Type;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PySlice, PyString};
 
 use crate::errors;
 use crate::prompt::Plan;
 use crate::response;
-use crate::value::{text_of, to_python};
+use crate::value::{mended, text_of, to_python};
 
 /// What has been told of a field.
 enum Told {
@@ -32,6 +32,10 @@ pub(crate) struct ReplyStream {
     stream: stream::ReplyStream,
     /// All that has come.
     bytes: Vec<u8>,
+    /// The first half of a surrogate pair, whose second half the next text may begin with.
+    half: Option<Py<PyString>>,
+    /// Whether halves came.
+    mended: bool,
     told: Vec<Told>,
     /// The whole reply, once it is over and could be read.
     read: Option<Read<Py<PyDict>, Py<PyList>>>,
@@ -74,6 +78,8 @@ impl ReplyStream {
             plan: plan.clone().unbind(),
             stream,
             bytes: Vec::new(),
+            half: None,
+            mended: false,
             told: names.iter().map(|_| Told::Nothing).collect(),
             read: None,
         })
@@ -154,8 +160,13 @@ impl ReplyStream {
         &self,
         py: Python<'py>,
     ) -> PyResult<Read<Bound<'py, PyDict>, Bound<'py, PyList>>> {
-        let reply = PyString::new(py, &String::from_utf8_lossy(&self.bytes));
-        response::read(self.plan.get(), &reply)
+        let reply = String::from_utf8_lossy(&self.bytes);
+        let plan = self.plan.get();
+        let (fields, repairs) = response::read(plan, &PyString::new(py, &reply))?;
+        if self.mended && plan.tolerant {
+            response::note_mended(&repairs, &reply)?;
+        }
+        Ok((fields, repairs))
     }
 }
 
@@ -204,25 +215,75 @@ fn so_far<'py>(
     Ok(found.into_iter().next())
 }
 
+/// What has come.
+impl ReplyStream {
+    fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
+        self.bytes.extend_from_slice(bytes);
+        self.stream.feed(bytes)
+    }
+
+    /// The half that was held back has no other.
+    fn push_half(&mut self, py: Python<'_>) -> PyResult<Vec<Event>> {
+        let Some(half) = self.half.take() else {
+            return Ok(Vec::new());
+        };
+        let half = half.into_bound(py);
+        let whole = mended(&half)?.unwrap_or(half);
+        Ok(self.push(text_of(&whole)?.as_bytes()))
+    }
+
+    /// A text behind the half that was held back, without the half that is held back of it.
+    fn without_half<'py>(&mut self, text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyString>> {
+        let py = text.py();
+        let all = match self.half.take() {
+            Some(half) => half.into_bound(py).add(text)?.cast_into()?,
+            None => text.clone(),
+        };
+        let len = all.len()?;
+        if len == 0 {
+            return Ok(all);
+        }
+        let last: Bound<'py, PyString> = all.get_item(len - 1)?.cast_into()?;
+        let code: u32 = py
+            .import(intern!(py, "builtins"))?
+            .call_method1(intern!(py, "ord"), (&last,))?
+            .extract()?;
+        if !(0xd800..0xdc00).contains(&code) {
+            return Ok(all);
+        }
+        self.half = Some(last.unbind());
+        let before = PySlice::new(py, 0, isize::try_from(len - 1)?, 1);
+        Ok(all.get_item(before)?.cast_into()?)
+    }
+}
+
 #[pymethods]
 impl ReplyStream {
     /// What the next piece of the reply says, as bytes cut anywhere or as text.
     fn feed<'py>(&mut self, piece: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        let bytes = if let Ok(bytes) = piece.cast::<PyBytes>() {
-            bytes.as_bytes()
+        let events = if let Ok(bytes) = piece.cast::<PyBytes>() {
+            let mut events = self.push_half(piece.py())?;
+            events.extend(self.push(bytes.as_bytes()));
+            events
         } else if let Ok(text) = piece.cast::<PyString>() {
-            text_of(text)?.as_bytes()
+            if self.half.is_none() && text.to_str().is_ok() {
+                self.push(text_of(text)?.as_bytes())
+            } else {
+                self.mended = true;
+                let text = self.without_half(text)?;
+                let whole = mended(&text)?.unwrap_or(text);
+                self.push(text_of(&whole)?.as_bytes())
+            }
         } else {
             return Err(PyTypeError::new_err("a piece of a reply is bytes or text"));
         };
-        self.bytes.extend_from_slice(bytes);
-        let events = self.stream.feed(bytes);
         self.tell(piece.py(), events)
     }
 
     /// What was still held back, and what was told otherwise than the whole reply is read; the reply is over.
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let events = self.stream.finish();
+        let mut events = self.push_half(py)?;
+        events.extend(self.stream.finish());
         let list = self.tell(py, events)?;
         if self.read.is_none() {
             match self.read_all(py) {

@@ -35,6 +35,18 @@ pub(crate) fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
     })
 }
 
+/// A text with the halves of surrogate pairs that stand side by side made one character, and any other half
+/// U+FFFD; None for a text without any.
+pub(crate) fn mended<'py>(text: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyString>>> {
+    if text.to_str().is_ok() {
+        return Ok(None);
+    }
+    let (units, py) = ("utf-16-le", text.py());
+    let bytes = text.call_method1(intern!(py, "encode"), (units, "surrogatepass"))?;
+    let whole = bytes.call_method1(intern!(py, "decode"), (units, "replace"))?;
+    Ok(Some(whole.cast_into()?))
+}
+
 /// Append the value of the field of this name to a message.
 pub(crate) fn write(
     name: &str,
