@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
 import signal
+import socket
 from collections.abc import Iterator
 
 import psutil
@@ -14,8 +16,10 @@ from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
+from dspex.pool.dialled import Switchboard
 from dspex.pool.process import Ends
 from dspex.pool.zygote import ZygoteLauncher
+from dspex.worker.dial import GREETING, ROLES
 
 
 @contextlib.contextmanager
@@ -46,6 +50,25 @@ def test_what_a_worker_is_given_is_opened_whole_or_not_at_all() -> None:
     ends.close_given()
     ends.close_mine()
     assert psutil.Process().num_fds() == before
+
+
+async def test_a_switchboard_without_descriptors_takes_calls_when_there_are_some() -> None:
+    switchboard = Switchboard()
+    invitation = switchboard.expect()
+    lines = [socket.create_connection((invitation.host, invitation.port)) for _ in ROLES]
+    for line, role in zip(lines, ROLES, strict=True):
+        line.sendall(GREETING.pack(invitation.token, role, os.getpid()))
+    with descriptors_left(0):
+        for _ in range(10):
+            await asyncio.sleep(0)  # the loop finds that somebody calls
+
+    worker = await asyncio.wait_for(switchboard.connected(invitation, "here", lambda: None), 10)
+
+    assert worker.pid == os.getpid()
+    worker.release()
+    await switchboard.aclose()
+    for line in lines:
+        line.close()
 
 
 @pytest.mark.parametrize("start", ["zygote", "zygote, gone too", "spawn"])

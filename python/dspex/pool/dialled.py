@@ -32,6 +32,9 @@ __all__ = ["DialledWorker", "Switchboard"]
 _GREETING_SECONDS: Final = 10.0
 """What a connection has to say who it is."""
 
+_AGAIN: Final = 0.5
+"""Seconds until the next call is taken when one could not be."""
+
 
 class _Lines(NamedTuple):
     """The three connections of one worker."""
@@ -116,7 +119,11 @@ class Switchboard:
 
     async def _listen(self, server: socket.socket) -> None:
         while True:
-            line, _ = await asyncio.get_running_loop().sock_accept(server)
+            try:
+                line, _ = await asyncio.get_running_loop().sock_accept(server)
+            except OSError:  # no descriptor is left, or who called has hung up; who calls now waits meanwhile
+                await asyncio.sleep(_AGAIN)
+                continue
             self._keep(self._answer(line))
 
     async def _answer(self, line: socket.socket) -> None:
