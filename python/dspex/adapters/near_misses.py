@@ -89,7 +89,7 @@ def _mended(
         return read_value(value, annotation, dialect)[0], codes
     except AmbiguousError:
         raise
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):  # keys need not be hashable once they are mended
         return None
 
 
