@@ -272,6 +272,19 @@ async def test_the_last_words_of_a_worker_are_in_the_error(open_pool: OpenPool, 
         await run(pool, "leave", 1)
 
 
+@STARTS_OF_WORKERS
+async def test_the_last_words_of_a_worker_have_no_secret_of_its_environment(
+    open_pool: OpenPool, start: str
+) -> None:
+    token = "tok-0123456789"
+    pool = await open_pool(start=start, workers=1, env={"SHOP_TOKEN": token, "SHOP_NAME": "a shop of books"})
+    await run(pool, "say", f"{token} of a shop of books")
+
+    with pytest.raises(errors.WorkerDiedError, match=r"\*\*\* of a shop of books") as raised:
+        await run(pool, "leave", 1)
+    assert token not in repr(raised.value.to_dict())
+
+
 async def test_what_the_work_prints_does_not_touch_the_wire(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
     await asyncio.gather(*(run(pool, "say", "x" * 100_000) for _ in range(20)))

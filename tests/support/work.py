@@ -288,7 +288,9 @@ async def ropes() -> tuple[int, int]:  # on the main thread, which is the one th
     return at_parents_death.value, max(armed, default=0)
 
 
-async def send_frame(kind: int, number: int | None, value: Any, codec: int = 1, times: int = 1) -> None:
+async def send_frame(
+    kind: int, number: int | None, value: Any, codec: int = 1, times: int = 1, wait: bool = True
+) -> None:
     """Say something to the service behind the worker's back; `number` None stands for this very call's."""
     from dspex.wire import MessagePack, encode_frame
     from dspex.worker.reverse import RUNNING
@@ -297,7 +299,8 @@ async def send_frame(kind: int, number: int | None, value: Any, codec: int = 1, 
     frame = encode_frame(kind, RUNNING.get() if number is None else number, body, codec)
     for _ in range(times):
         write_on_every_socket(frame)
-    await wait_for_ever()
+    if wait:
+        await wait_for_ever()
 
 
 async def send_frame_and_yield(kind: int, value: Any, times: int) -> AsyncIterator[int]:

@@ -253,14 +253,14 @@ def shapes(depth: int) -> st.SearchStrategy[tuple[Any, st.SearchStrategy[Any]]]:
     inner = shapes(depth - 1)
     return st.one_of(
         leaf,
-        inner.map(lambda shape: (list[shape[0]], st.lists(shape[1], max_size=3))),  # type: ignore[name-defined]
+        inner.map(lambda shape: (list[shape[0]], st.lists(shape[1], max_size=3))),
         inner.map(lambda shape: (shape[0] | None, st.none() | shape[1])),
         inner.map(
             lambda shape: (dict[Color, shape[0]], st.dictionaries(LEAVES[Color], shape[1], max_size=2))
-        ),  # type: ignore[name-defined]
+        ),
         st.tuples(inner, inner).map(
             lambda pair: (tuple[pair[0][0], pair[1][0]], st.tuples(pair[0][1], pair[1][1]))
-        ),  # type: ignore[name-defined]
+        ),
     )
 
 

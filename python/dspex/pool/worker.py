@@ -145,7 +145,7 @@ class Worker(asyncio.BufferedProtocol):
         raise error
 
     def _start_error(self, code: str, what: str, hint: str = "") -> WorkerStartError:
-        output = self.output() or self._launcher.output()
+        output = self.output() or self._redacted(self._launcher.output())
         return WorkerStartError(
             f"a worker of pool {self._spec.name!r} did not start: {what}"
             + (f"\nits last output:\n{output}" if output else ""),
@@ -248,7 +248,9 @@ class Worker(asyncio.BufferedProtocol):
 
     def output(self) -> str:
         """The last lines the process wrote, without the secrets of its LM and its environment."""
-        text = self.process.tail() if self.process else ""
+        return self._redacted(self.process.tail() if self.process else "")
+
+    def _redacted(self, text: str) -> str:
         secrets = (*secrets_in(self._hello["lm"] or {}), *secrets_in(self._spec.env))
         said: str = redacted(text, secrets)
         return said

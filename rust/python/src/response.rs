@@ -16,19 +16,17 @@ use pyo3::types::{PyDict, PyList, PyModule, PyString};
 use crate::dialect::Dialect;
 use crate::errors;
 use crate::prompt::Plan;
-use crate::value::{mended, text_of, to_python};
+use crate::value::{text_of, to_python, units_of};
 
 /// The output fields of `reply`, in the signature's order, and what was done to it before it could be read.
 pub(crate) fn read<'py>(
     plan: &Plan,
     reply: &Bound<'py, PyString>,
 ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
-    if let Some(whole) = mended(reply)? {
-        let (fields, repairs) = read(plan, &whole)?;
-        if plan.tolerant {
-            note_mended(&repairs, text_of(&whole)?)?;
-        }
-        return Ok((fields, repairs));
+    if reply.to_str().is_err() {
+        // Halves of surrogate pairs: side by side they are one character, alone U+FFFD.
+        let mended = String::from_utf16_lossy(&units_of(reply)?);
+        return read_mended(plan, reply.py(), &mended);
     }
     let mut reader = Reader::new(plan, reply);
     let read = reader.strictly();
@@ -44,6 +42,19 @@ pub(crate) fn read<'py>(
         Err(error) if !errors::is(reply.py(), &error, "ReplyError") => Err(error),
         read => reader.tolerantly(read.err()),
     }
+}
+
+/// The same of a reply that had halves of surrogate pairs, which is noted first of all.
+pub(crate) fn read_mended<'py>(
+    plan: &Plan,
+    py: Python<'py>,
+    reply: &str,
+) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
+    let (fields, repairs) = read(plan, &PyString::new(py, reply))?;
+    if plan.tolerant {
+        repairs.insert(0, repair_of(py, "", "surrogate", &shown(reply))?)?;
+    }
+    Ok((fields, repairs))
 }
 
 /// The value of one output, of which `raw` is all the text that a reply has; None if it is none of its type.
@@ -143,11 +154,6 @@ fn repair_of<'py>(
     module.call_method1(intern!(py, "Repair"), (field, code, found))
 }
 
-/// Note first of all that halves of surrogate pairs were mended before a reply was read.
-pub(crate) fn note_mended(repairs: &Bound<'_, PyList>, reply: &str) -> PyResult<()> {
-    repairs.insert(0, repair_of(repairs.py(), "", "surrogate", &shown(reply))?)
-}
-
 /// What is done to broken JSON, by whether it was cut off.
 fn code(cut_off: bool) -> &'static str {
     if cut_off { "cut-off" } else { "json" }
@@ -212,15 +218,15 @@ impl<'a, 'py> Reader<'a, 'py> {
                 *value = None;
             }
         }
+        let problem =
+            problem.map(|(field, reason)| (self.place(&field).unwrap_or_default(), reason));
         match (refusal, problem) {
-            (Some(refusal), Some((field, reason))) => {
-                let place = self.place(&field).unwrap_or_default();
+            (Some(refusal), Some((place, reason))) => {
                 Err(self.no_value(place, &reason, refusal.cause(py).or(Some(refusal))))
             }
             // Nothing more was found than DSPy finds: its error says what is wrong.
             (Some(refusal), None) if values.is_empty() => Err(refusal),
-            (None, Some((field, reason))) if !reason.is_empty() && self.is_missing(&field) => {
-                let place = self.place(&field).unwrap_or_default();
+            (None, Some((place, reason))) if !reason.is_empty() && self.is_missing(place) => {
                 Err(self.no_value(place, &reason, None))
             }
             _ => Ok((self.finish()?, repairs)),
@@ -477,12 +483,10 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     /// Whether an output has no value and must have one.
-    fn is_missing(&self, name: &str) -> bool {
-        let fields = self.plan.signature.core.outputs().iter().enumerate();
-        fields.into_iter().any(|(place, field)| {
-            let may_lack = field.default != Default::Required || field.ty.allows_none();
-            *field.name == *name && self.values[place].is_none() && !may_lack
-        })
+    fn is_missing(&self, place: usize) -> bool {
+        let field = &self.plan.signature.core.outputs()[place];
+        let may_lack = field.default != Default::Required || field.ty.allows_none();
+        self.values[place].is_none() && !may_lack
     }
 
     /// All values, with what stands in for those the reply may leave out.

@@ -6,12 +6,12 @@ use dspex_core::types::Type;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PySlice, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
 use crate::errors;
 use crate::prompt::Plan;
 use crate::response;
-use crate::value::{mended, text_of, to_python};
+use crate::value::{to_python, units_of};
 
 /// What has been told of a field.
 enum Told {
@@ -33,7 +33,7 @@ pub(crate) struct ReplyStream {
     /// All that has come.
     bytes: Vec<u8>,
     /// The first half of a surrogate pair, whose second half the next text may begin with.
-    half: Option<Py<PyString>>,
+    half: Option<u16>,
     /// Whether halves came.
     mended: bool,
     told: Vec<Told>,
@@ -162,11 +162,11 @@ impl ReplyStream {
     ) -> PyResult<Read<Bound<'py, PyDict>, Bound<'py, PyList>>> {
         let reply = String::from_utf8_lossy(&self.bytes);
         let plan = self.plan.get();
-        let (fields, repairs) = response::read(plan, &PyString::new(py, &reply))?;
-        if self.mended && plan.tolerant {
-            response::note_mended(&repairs, &reply)?;
+        if self.mended {
+            response::read_mended(plan, py, &reply)
+        } else {
+            response::read(plan, &PyString::new(py, &reply))
         }
-        Ok((fields, repairs))
     }
 }
 
@@ -223,37 +223,20 @@ impl ReplyStream {
     }
 
     /// The half that was held back has no other.
-    fn push_half(&mut self, py: Python<'_>) -> PyResult<Vec<Event>> {
-        let Some(half) = self.half.take() else {
-            return Ok(Vec::new());
-        };
-        let half = half.into_bound(py);
-        let whole = mended(&half)?.unwrap_or(half);
-        Ok(self.push(text_of(&whole)?.as_bytes()))
+    fn push_half(&mut self) -> Vec<Event> {
+        match self.half.take() {
+            Some(_) => self.push("\u{fffd}".as_bytes()),
+            None => Vec::new(),
+        }
     }
 
-    /// A text behind the half that was held back, without the half that is held back of it.
-    fn without_half<'py>(&mut self, text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyString>> {
-        let py = text.py();
-        let all = match self.half.take() {
-            Some(half) => half.into_bound(py).add(text)?.cast_into()?,
-            None => text.clone(),
-        };
-        let len = all.len()?;
-        if len == 0 {
-            return Ok(all);
-        }
-        let last: Bound<'py, PyString> = all.get_item(len - 1)?.cast_into()?;
-        let code: u32 = py
-            .import(intern!(py, "builtins"))?
-            .call_method1(intern!(py, "ord"), (&last,))?
-            .extract()?;
-        if !(0xd800..0xdc00).contains(&code) {
-            return Ok(all);
-        }
-        self.half = Some(last.unbind());
-        let before = PySlice::new(py, 0, isize::try_from(len - 1)?, 1);
-        Ok(all.get_item(before)?.cast_into()?)
+    /// A text with halves in it or before it. One that comes last is held back.
+    fn push_units(&mut self, text: &Bound<'_, PyString>) -> PyResult<Vec<Event>> {
+        self.mended = true;
+        let mut units: Vec<u16> = self.half.take().into_iter().collect();
+        units.extend(units_of(text)?);
+        self.half = units.pop_if(|unit| (0xd800..0xdc00).contains(unit));
+        Ok(self.push(String::from_utf16_lossy(&units).as_bytes()))
     }
 }
 
@@ -262,17 +245,13 @@ impl ReplyStream {
     /// What the next piece of the reply says, as bytes cut anywhere or as text.
     fn feed<'py>(&mut self, piece: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let events = if let Ok(bytes) = piece.cast::<PyBytes>() {
-            let mut events = self.push_half(piece.py())?;
+            let mut events = self.push_half();
             events.extend(self.push(bytes.as_bytes()));
             events
         } else if let Ok(text) = piece.cast::<PyString>() {
-            if self.half.is_none() && text.to_str().is_ok() {
-                self.push(text_of(text)?.as_bytes())
-            } else {
-                self.mended = true;
-                let text = self.without_half(text)?;
-                let whole = mended(&text)?.unwrap_or(text);
-                self.push(text_of(&whole)?.as_bytes())
+            match text.to_str() {
+                Ok(text) if self.half.is_none() => self.push(text.as_bytes()),
+                _ => self.push_units(text)?,
             }
         } else {
             return Err(PyTypeError::new_err("a piece of a reply is bytes or text"));
@@ -282,7 +261,7 @@ impl ReplyStream {
 
     /// What was still held back, and what was told otherwise than the whole reply is read; the reply is over.
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let mut events = self.push_half(py)?;
+        let mut events = self.push_half();
         events.extend(self.stream.finish());
         let list = self.tell(py, events)?;
         if self.read.is_none() {

@@ -9,7 +9,7 @@ use dspex_core::response::Value;
 use dspex_core::text::{JsonStyle, JsonWriter, push_float};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
 
 use crate::dialect::Dialect;
 use crate::errors;
@@ -35,16 +35,14 @@ pub(crate) fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
     })
 }
 
-/// A text with the halves of surrogate pairs that stand side by side made one character, and any other half
-/// U+FFFD; None for a text without any.
-pub(crate) fn mended<'py>(text: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyString>>> {
-    if text.to_str().is_ok() {
-        return Ok(None);
-    }
-    let (units, py) = ("utf-16-le", text.py());
-    let bytes = text.call_method1(intern!(py, "encode"), (units, "surrogatepass"))?;
-    let whole = bytes.call_method1(intern!(py, "decode"), (units, "replace"))?;
-    Ok(Some(whole.cast_into()?))
+/// The text of a Python string as UTF-16, where half of a surrogate pair is like any other unit.
+pub(crate) fn units_of(text: &Bound<'_, PyString>) -> PyResult<Vec<u16>> {
+    let encoded =
+        text.call_method1(intern!(text.py(), "encode"), ("utf-16-le", "surrogatepass"))?;
+    let bytes = encoded.cast::<PyBytes>()?.as_bytes().chunks_exact(2);
+    Ok(bytes
+        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
+        .collect())
 }
 
 /// Append the value of the field of this name to a message.
