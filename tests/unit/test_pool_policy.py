@@ -130,6 +130,16 @@ async def test_what_discarded_calls_hold_is_let_go_of_before_their_turn_comes(qu
     assert [payload() for payload in held if payload() is not None] == []
 
 
+async def test_the_last_call_that_is_discarded_is_let_go_of_at_once(queue: FairQueue) -> None:
+    only = await call("only")
+    only.payload = Payload()
+    held = weakref.ref(only.payload)
+    queue.push(only)
+    queue.discard(only)
+    del only
+    assert held() is None
+
+
 @pytest.mark.parametrize(
     ("age", "served", "memory", "why"),
     [

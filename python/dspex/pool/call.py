@@ -117,7 +117,7 @@ class FairQueue:
             self.count -= 1
             self._discarded += 1
             # Their turn may be far off, and their payloads large; each sweep halves what is there, at least.
-            if self._discarded > max(self.count, _FEW):
+            if not self.count or self._discarded > max(self.count, _FEW):
                 self._sweep()
 
     def _sweep(self) -> None:

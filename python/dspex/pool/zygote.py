@@ -243,15 +243,12 @@ class _Link(asyncio.Protocol):
     def _take(self, kind: int, number: int, value: Any) -> None:
         if kind == Kind.EXITED:
             match value:
+                case [int(pid), int(code)] if pid in self._children:
+                    self._children.pop(pid).set_exited(code)
                 case [int(pid), int(code)]:
-                    pass
+                    self._early[pid] = code
                 case _:
                     raise WireError("an end of a process that is none", code="bad-frame")
-            process = self._children.pop(pid, None)
-            if process is not None:
-                process.set_exited(code)
-            else:
-                self._early[pid] = code
         elif number == self._asked and self._answer is not None and not self._answer.done():
             # The answer to an earlier question, whose asker was cancelled, has another id and is dropped:
             # the lifeline of that worker is closed already.
