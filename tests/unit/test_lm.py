@@ -448,7 +448,7 @@ def test_the_address_comes_from_the_argument_the_environment_or_the_default(
         ({"api_base": "localhost:80"}, "not the address of a server"),
         ({"api_base": "ftp://x"}, "not the address of a server"),
         ({"api_base": f"http://me:{KEY}@x/v1"}, "more than host and path"),
-        ({"timeout": 0}, "timeout must be a number above 0"),
+        ({"timeout": 0}, "timeout must be a number of seconds above 0"),
         ({"timeout": float("inf")}, "timeout must be"),
         ({"connect_timeout": "3"}, "connect_timeout must be"),
         ({"max_response_bytes": True}, "max_response_bytes must be"),

@@ -267,7 +267,7 @@ def test_an_input_that_is_left_out_takes_its_default() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
 def test_a_timeout_that_is_no_time_is_refused(qa, timeout) -> None:
-    with dspex.Runtime(ScriptedLM(ANSWER)), pytest.raises(ConfigError, match="positive number"):
+    with dspex.Runtime(ScriptedLM(ANSWER)), pytest.raises(ConfigError, match="number of seconds above 0"):
         qa(question="Who?", timeout=timeout)
 
 
@@ -351,7 +351,7 @@ def test_a_configured_runtime_that_was_closed_is_current_no_more(qa) -> None:
     [
         ({"lm": None}, "no-lm"),
         ({"lm": "gpt"}, "lm-model"),
-        ({"lm": ScriptedLM(), "timeout": 0}, "config-timeout"),
+        ({"lm": ScriptedLM(), "timeout": 0}, "bad-timeout"),
         ({"lm": ScriptedLM(), "pools": 2}, "lm-not-for-workers"),
         ({"lm": "openai/x", "pools": [dspex.PoolSpec(), dspex.PoolSpec()]}, "pool-name"),
         ({"lm": "openai/x", "pools": -1}, "bad-pool-setting"),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import aiohttp
 
+from dspex._timeouts import check_seconds
 from dspex.errors import ConfigError, DeadlineExceeded, LMConnectionError, LMResponseError
 from dspex.lm import failures, wire
 from dspex.lm.address import Address
@@ -72,18 +73,18 @@ class LM:
         **settings: Any,
     ) -> None:
         _check_settings(settings)
-        for label, value in (
-            ("timeout", timeout),
-            ("connect_timeout", connect_timeout),
-            ("max_response_bytes", max_response_bytes),
+        if isinstance(max_response_bytes, bool) or not (
+            isinstance(max_response_bytes, int) and max_response_bytes > 0
         ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise ConfigError(f"{label} must be a number above 0, not {value!r}", code="lm-setting")
+            raise ConfigError(
+                f"max_response_bytes must be a whole number above 0, not {max_response_bytes!r}",
+                code="lm-setting",
+            )
         self._address = Address.of(model, api_base)
         self._api_key = api_key
-        self._timeout = float(timeout)
-        self._connect_timeout = float(connect_timeout)
-        self._max_response_bytes = int(max_response_bytes)
+        self._timeout = check_seconds(timeout)
+        self._connect_timeout = check_seconds(connect_timeout, "connect_timeout")
+        self._max_response_bytes = max_response_bytes
         self._settings = dict(settings)
         self._sessions = Sessions()
 
@@ -262,8 +263,9 @@ class LM:
         left = request.timeout
         if left is None:
             return _Limits(None, None)
-        if left <= 0:
+        if isinstance(left, (int, float)) and left <= 0:  # a deadline that has passed, not a bad setting
             self._out_of_time(left)
+        left = check_seconds(left)
         return _Limits(left, asyncio.get_running_loop().time() + left)
 
     @asynccontextmanager

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
-from dspex.errors import ConfigError
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
 from dspex.signature import Signature, SignatureLike, Validation
@@ -101,7 +101,13 @@ class Predict:
         demos: Sequence[Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> Self:
-        """A copy of this module whose calls have these options, whatever the input fields are named."""
+        """A copy of this module whose calls have these options, whatever the input fields are named.
+
+        Raises:
+            ConfigError: If an option is none.
+        """
+        if timeout is not None:
+            timeout = check_seconds(timeout)
         twin = copy.copy(self)
         given = {"route": route, "timeout": timeout, "demos": demos, "config": config}
         twin._options = self._options | {name: value for name, value in given.items() if value is not None}
@@ -119,10 +125,8 @@ class Predict:
         inputs = {**self._defaults, **inputs}
         self.signature.validate_inputs(inputs, self.validate)
         timeout = options.get("timeout")
-        if timeout is not None and not timeout > 0:
-            raise ConfigError(
-                f"timeout must be a positive number of seconds, got {timeout!r}", code="config-timeout"
-            )
+        if timeout is not None:
+            timeout = check_seconds(timeout)
         demos = options.get("demos")
         return Operation(
             signature=self.signature,

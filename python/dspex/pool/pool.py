@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
@@ -23,6 +22,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
+from dspex._timeouts import check_seconds
 from dspex.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -223,6 +223,8 @@ class Pool:
         """
         if self.belongs_elsewhere:  # in a fork, the workers are not ours to end
             return
+        if timeout is not None:
+            timeout = check_seconds(timeout, zero=True)
         if self._life.state in (State.STARTING, State.READY):
             finish = self.spec.stop_timeout if timeout is None else timeout
             ready = self._life.state is State.READY
@@ -572,20 +574,12 @@ class Pool:
         if isinstance(timeout, str):
             if timeout not in DEADLINES:
                 raise ConfigError(
-                    f"no deadline is called {timeout!r}",
+                    f"timeout must be a number of seconds above 0 or a profile, not {timeout!r}",
                     code="bad-timeout",
-                    hint=f"one of: {', '.join(DEADLINES)}",
+                    hint=f"the profiles are {', '.join(map(repr, DEADLINES))}",
                 )
             return DEADLINES[timeout]
-        try:
-            is_one = timeout > 0 and math.isfinite(timeout)
-        except TypeError:
-            is_one = False
-        if not is_one:
-            raise ConfigError(
-                f"a timeout is a number of seconds above 0, not {timeout!r}", code="bad-timeout"
-            )
-        return timeout
+        return check_seconds(timeout)
 
     def _put(self, call: Call, worker: Worker, now: float) -> None:
         left = call.deadline - now

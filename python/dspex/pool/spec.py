@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from dspex._timeouts import LONGEST_SECONDS
 from dspex.errors import ConfigError, did_you_mean
 from dspex.pool.policy import Recycling
 
 __all__ = ["PoolSpec"]
 
-_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 
 class PoolSpec(BaseModel):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Self
 
 from dspex import dialects
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
+from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter
 from dspex.errors import ConfigError, DeadlineExceeded
 from dspex.lm import LM
@@ -102,12 +103,8 @@ class Runtime:
                 code="no-lm",
                 hint='give it lm="openai/<name>" or a dspex.LM',
             )
-        if not timeout > 0:
-            raise ConfigError(
-                f"timeout must be a positive number of seconds, got {timeout!r}", code="config-timeout"
-            )
         self.lm: LanguageModel = LM(lm) if isinstance(lm, str) else lm
-        self.timeout = timeout
+        self.timeout = check_seconds(timeout)
         self.adapter = Adapter.of(adapter, parsing)
         chosen = dialects.chosen(dialect)
         self.dialect = self.adapter.dialect or chosen
@@ -225,12 +222,14 @@ class Runtime:
             WorkerStartError: If a worker does not become ready.
             DeadlineExceeded: If they are not all ready in time; those that are stay so.
         """
+        timeout = check_seconds(timeout)
         home = self._open_home()
         refuse_thread(self._home_thread, "awarmup")
         wait(cross(self._warm(timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
 
     async def awarmup(self, timeout: float = WARMUP_SECONDS) -> None:
         """The awaitable twin of `warmup`."""
+        timeout = check_seconds(timeout)
         home = self._open_home()
         if asyncio.get_running_loop() is home:
             await self._warm(timeout)
