@@ -15,7 +15,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml 2>/dev/null) 
 
 .PHONY: help
 help: ## list all targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # --- set-up: stamps make the second run quick ---------------------------------------------------------
 
@@ -26,12 +26,14 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.deps: $(VENV)/.created pyproject.toml
+	@echo 'installing DSPy and what the tests need into $(VENV)'
 	$(BIN)/python -m pip install -q --group dev
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES) pyproject.toml
 	@command -v cargo >/dev/null || { echo 'dspex builds its core with Rust: install a stable toolchain (cargo)'; exit 1; }
-	PIP_QUIET=1 $(BIN)/maturin develop --release --quiet
+	@echo 'compiling the Rust core: one to four minutes the first time, half a minute later'
+	PIP_QUIET=1 $(BIN)/maturin develop --release
 	@touch $@
 
 .PHONY: build
@@ -43,8 +45,17 @@ build: $(VENV)/.built ## create .venv and build the release extension
 demo: build ## answer real questions on both routes and compare them (ARGS="--limit 5")
 	@$(BIN)/python docs/examples/demo.py $(ARGS)
 
+TESTS := test-rust test-python parity-33
+
 .PHONY: test
-test: test-rust test-python parity-33 ## build and run every test: Rust, Python with coverage, documentation, DSPy 3.3
+test: build ## run every test, each part even if one before it failed: Rust, Python, DSPy 3.3 (some 12 minutes)
+	@failed=; total=$$SECONDS; \
+	for part in $(TESTS); do \
+		start=$$SECONDS; echo "== $$part"; \
+		$(MAKE) $$part || failed="$$failed $$part"; \
+		echo "== $$part: $$((SECONDS - start)) s"; \
+	done; \
+	echo "== all: $$((SECONDS - total)) s$${failed:+, failed:$$failed}"; [ -z "$$failed" ]
 
 .PHONY: test-rust
 test-rust: ## run the Rust tests
@@ -150,6 +161,7 @@ TESTS33 := tests/parity tests/unit/test_dialects.py tests/unit/test_adapters.py 
 	tests/integration/test_runtime.py tests/integration/test_dspy_adapters.py
 
 $(VENV33)/.deps: pyproject.toml
+	@echo 'installing DSPy 3.3 into $(VENV33)'
 	rm -rf $(VENV33)
 	$(PYTHON) -m venv $(VENV33)
 	$(BIN33)/python -m pip install -q --upgrade 'pip>=25.1'

@@ -1,13 +1,37 @@
-"""What every test may rely on."""
+"""What every test may rely on, and how many generated cases a property test runs.
+
+Examples are the same in every run, and none is timed: whether a test passes depends on neither luck nor load.
+The profile is `ci` by default, `parity` for `make parity`, `brief` for a second version of DSPy (`make parity-33`).
+A property that needs no differential depth names its own `max_examples`.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 from dspex import _core
+
+# LiteLLM otherwise fetches a table of prices over the network.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+_COMMON = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+    # Explaining a failure traces every line of DSPy and pydantic, which takes minutes and says little.
+    "phases": [Phase.explicit, Phase.generate, Phase.shrink],
+}
+
+settings.register_profile("brief", settings(max_examples=120, **_COMMON))
+settings.register_profile("ci", settings(max_examples=1_500, **_COMMON))
+settings.register_profile("parity", settings(max_examples=25_000, **_COMMON))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

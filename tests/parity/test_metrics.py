@@ -44,7 +44,6 @@ SENTENCE = st.lists(WORDS, max_size=8).flatmap(
 TEXT = PLAIN | SENTENCE
 
 
-@settings(deadline=None)
 @given(TEXT)
 @example("a\u0301 the\u0301 an_ _the the_")
 @example("\u1e9b\u0323 ﬁ ẞ ß ǅ")
@@ -54,7 +53,6 @@ def test_normal_form_is_dspys(text: str) -> None:
     assert metrics.normalize(text) == normalize_text(text)
 
 
-@settings(deadline=None)
 @given(TEXT, st.lists(TEXT, min_size=1, max_size=3))
 def test_scores_are_dspys(answer: str, references: list[str]) -> None:
     from dspy.evaluate.metrics import EM, F1, answer_exact_match

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -65,3 +66,16 @@ def test_the_package_runs_as_a_module():
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
     assert shown.stdout == f"dspex {dspex.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [["signature", "q -> a", "--json"], ["doctor", "--workers", "1", "--json"]])
+def test_a_reader_that_has_gone_ends_a_command_quietly(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "dspex.cli", *command], stdout=writing, stderr=subprocess.PIPE, timeout=120
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")

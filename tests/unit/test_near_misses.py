@@ -264,7 +264,7 @@ def shapes(depth: int) -> st.SearchStrategy[tuple[Any, st.SearchStrategy[Any]]]:
     )
 
 
-@settings(deadline=None)
+@settings(max_examples=300)
 @given(st.data(), st.sampled_from(list(ADAPTERS)), st.randoms(use_true_random=False))
 def test_near_misses_inside_a_value_of_any_shape_are_read(
     data: st.DataObject, layout: str, how: random.Random

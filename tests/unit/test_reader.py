@@ -198,7 +198,7 @@ LINES = [
 ]
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     st.lists(st.sampled_from(NOTES), max_size=4),
     st.lists(st.sampled_from(LINES) | st.text(max_size=20), max_size=8),

@@ -361,7 +361,7 @@ VALUES_OF_ANY_KIND = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     st.lists(st.sampled_from(FRAGMENTS.split()) | st.text(max_size=3), max_size=25),
     VALUES_OF_ANY_KIND,

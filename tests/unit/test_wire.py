@@ -31,6 +31,7 @@ BODY = b"\x93\x01\x02\x03"
 GOOD = encode_frame(Kind.CALL, 7, BODY, codec=MSGPACK)
 
 
+@settings(max_examples=200)
 @given(
     frames=st.lists(
         st.tuples(st.sampled_from(Kind), st.integers(0, 2**64 - 1), st.binary(max_size=200)), max_size=8
@@ -50,7 +51,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: Any, 
     reader.finish()
 
 
-@settings(deadline=None)  # millions of bytes through a busy machine
+@settings(max_examples=100)
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 100, 40_000, 65_519, 65_520, 65_521, 300_000]), max_size=6),
     reads=st.lists(st.integers(1, 200_000), max_size=20),
@@ -249,12 +250,14 @@ def test_a_hostile_body_is_refused(body: bytes) -> None:
     assert refused.value.code == "bad-body"
 
 
+@settings(max_examples=500)
 @given(st.binary(max_size=300))
 def test_any_bytes_decode_to_a_value_or_are_refused(body: bytes) -> None:
     with contextlib.suppress(WireError):  # and nothing else, however hostile
         MessagePack().decode(body)
 
 
+@settings(max_examples=500)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_frames_or_refused(stream: bytes) -> None:
     reader = FrameReader(limit=1000)
