@@ -109,9 +109,14 @@ chaos: build ## every kind of call and fault at once, in random order, 40 rounds
 soak: build ## 200,000 calls through one pool; memory and descriptors must stay flat (ARGS="20000")
 	$(BIN)/python -m tests.load.soak $(ARGS)
 
+# On Linux zig links against glibc 2.17, whatever this machine has.
+MANYLINUX := $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014)
+
 .PHONY: wheel
-wheel: build ## build the wheel into dist/
-	$(BIN)/maturin build --release --locked --out dist
+wheel: build ## build the wheel into dist/, for Linux as manylinux2014
+	$(BIN)/python -m pip install -q --group package
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" \
+		$(BIN)/maturin build --release --locked $(MANYLINUX) --out dist
 
 .PHONY: sdist
 sdist: build ## build the source distribution into dist/

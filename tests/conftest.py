@@ -1,8 +1,8 @@
 """What every test may rely on, and how many generated cases a property test runs.
 
-Examples are the same in every run, and none is timed: whether a test passes depends on neither luck nor load.
-The profile is `ci` by default, `parity` for `make parity`, `brief` for a second version of DSPy (`make parity-33`).
-A property that needs no differential depth names its own `max_examples`.
+Examples are the same in every run, and none is timed: whether a test passes depends on neither luck nor
+load. The profile is `ci` by default, `parity` for `make parity`, `brief` for a second version of DSPy (`make
+parity-33`). A property that needs no differential depth names its own `max_examples`.
 """
 
 from __future__ import annotations

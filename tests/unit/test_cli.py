@@ -68,7 +68,9 @@ def test_the_package_runs_as_a_module():
     assert shown.stdout == f"dspex {dspex.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [["signature", "q -> a", "--json"], ["doctor", "--workers", "1", "--json"]])
+@pytest.mark.parametrize(
+    "command", [["signature", "q -> a", "--json"], ["doctor", "--workers", "1", "--json"]]
+)
 def test_a_reader_that_has_gone_ends_a_command_quietly(command):
     reading, writing = os.pipe()
     os.close(reading)
