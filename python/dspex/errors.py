@@ -5,14 +5,14 @@
     DspexError
     ├── ConfigError             a setting, an LM name or a pool specification is wrong
     ├── TextError               a text that dspex reads has a mistake, and a place where it is
-    │   ├── SignatureError      the text or the fields of a signature could not be read
+    │   ├── SignatureError      the text or the fields of a signature could not be read; a ValueError too
     │   └── TemplateError       a template could not be compiled, or not rendered with these values
     ├── InputError              the inputs of a call do not fit the signature
     ├── RouteError              no target can serve the call as it was asked for
     ├── ReplyError              the LM's reply could not be read as the output fields
     ├── LMError
     │   ├── LMAuthError         the key is missing or was refused
-    │   ├── LMRequestError      the server says the request is wrong (other 4xx)
+    │   ├── LMRequestError      the server says that the request is wrong (other 4xx)
     │   ├── LMRateLimitError    429, with the server's retry-after if it gave one
     │   ├── LMServerError       5xx
     │   ├── LMConnectionError   no connection, or it broke
@@ -27,18 +27,20 @@
     ├── DeadlineExceeded        the call's time ran out
     └── RemoteError             the program in the worker raised
 
-Each class has a stable ``code`` for programs, a ``category`` that says who must act, and ``retryable``;
-each instance a ``hint`` that says what to do. All of them survive pickling and the wire.
+Each error has a stable ``code`` for programs, a ``category`` that says who must act, ``retryable``, the
+``http_status`` that a service may answer with, and a ``hint`` that says what to do. What else a class knows,
+its fields, are attributes that it declares; a field that was not given has its default. All errors survive
+pickling and the wire.
 
 `DialectWarning` stands beside the tree: nothing has gone wrong yet.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "Category",
@@ -69,39 +71,93 @@ __all__ = [
     "WorkerStartError",
 ]
 
-Category = Literal["caller", "transient", "timeout", "resource", "remote", "internal"]
-"""Who must act: the caller, nobody (it passes), whoever set the deadline, the operator, the program, us."""
+Category = Literal["caller", "operator", "transient", "timeout", "resource", "remote", "internal"]
+"""Who must act.
+
+- `caller`: whoever made the call: its inputs, its texts or its options are wrong, others would do.
+- `operator`: whoever set the service up: a setting, a key, a pool or the way the runtime is used is wrong,
+  and no other inputs would help.
+- `transient`: nobody; it passes.
+- `timeout`: whoever set the time limit, if it is too short.
+- `resource`: the operator, who may have given too little: a pool has no worker.
+- `remote`: the model or the program that was run; what it did cannot be used.
+- `internal`: us.
+"""
 
 
 class DspexError(Exception):
     """The root of the tree; catch it to catch everything dspex raises on purpose.
 
+    A subclass declares what else it knows as annotated attributes with defaults, its fields::
+
+        class QuotaError(DspexError):
+            tenant: str = ""
+
+    Fields hold plain values only: they cross the wire and may be logged, so never put a secret there.
+
     Args:
         message: What happened, in one sentence.
         code: A stable, kebab-case code, when it is finer than the class's own.
         hint: What to do about it.
-        details: Facts for programs, plain values only: they cross the wire and may be logged, so never
-            put a secret here. Each is an attribute too, so a name may not be one of an exception's own.
+        retryable: Whether the same call may be made again, where this error knows better than its class.
+        fields: Values of declared fields.
+
+    Raises:
+        TypeError: If the class declares no field of that name, which is a mistake of whoever raises.
     """
 
     code: str = "error"
-    category: ClassVar[Category] = "internal"
-    retryable: ClassVar[bool] = False
+    category: Category = "internal"
+    retryable: bool = False
+    http_status: int = 500
+    public_message: ClassVar[str] = "The service failed."
+    """What `to_public_dict` says in place of the message."""
 
-    def __init__(self, message: str, *, code: str | None = None, hint: str = "", **details: Any) -> None:
+    _fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Fields alone: what every error has, and what is the class's and not an instance's, are none.
+        own = [
+            name
+            for name, kind in getattr(cls, "__annotations__", {}).items()
+            if name not in DspexError.__annotations__ and "ClassVar" not in str(kind)
+        ]
+        bare = [name for name in own if not hasattr(cls, name)]
+        if bare:
+            raise TypeError(f"{cls.__name__} declares fields without a default: {', '.join(bare)}")
+        cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        hint: str = "",
+        retryable: bool | None = None,
+        **fields: Any,
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.hint = hint
         if code is not None:
             self.code = code
-        self.hint = hint
-        self.details = details
+        if self.code in _BY_CODE:
+            self.category, self.http_status = _BY_CODE[self.code]
+        if retryable is not None:
+            self.retryable = retryable
+        for name, value in fields.items():
+            if name not in self._fields:
+                known = ", ".join(self._fields) or "none"
+                raise TypeError(f"{type(self).__name__} declares no field {name!r}; it has: {known}")
+            setattr(self, name, value)
+        self._unknown: dict[str, Any] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        # Only for names that are not there otherwise. `details` itself is missing while unpickling.
-        details: dict[str, Any] = self.__dict__.get("details", {})
-        if name in details:
-            return details[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @property
+    def details(self) -> dict[str, Any]:
+        """The fields that were given, by name; with those that only a worker of another version knows."""
+        given = self.__dict__
+        return {name: given[name] for name in self._fields if name in given} | self._unknown
 
     def __str__(self) -> str:
         return f"{self.message} [{self.code}]" + (f"\n  hint: {self.hint}" if self.hint else "")
@@ -127,12 +183,74 @@ class DspexError(Exception):
             "message": self.message,
             "code": self.code,
             "hint": self.hint,
-            "details": dict(self.details),
+            "retryable": self.retryable,
+            "details": self.details,
         }
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """What a client of the service may be shown: plain data that holds nothing of the service's own.
+
+        The message is a fixed sentence for the class, and of the fields only those are there that are the
+        client's own or say when to come again. An address, a path, a process, the words of a model's server,
+        a reply, a remote traceback or a worker's output are never part of it.
+
+        Returns:
+            `class`, `code`, `category`, `message`, `retryable`, `details`.
+        """
+        bases = (base for base in type(self).__mro__ if issubclass(base, DspexError))
+        cls = next(base for base in bases if base.__module__ == __name__)
+        return {
+            "class": cls.__name__,
+            "code": self.code if self.code in _BY_CODE else cls.code,
+            "category": self.category,
+            "message": self.public_message,
+            "retryable": self.retryable,
+            "details": self._public_details(),
+        }
+
+    def _public_details(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_other(
+        cls,
+        error: DspexError,
+        *,
+        message: str | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+        **fields: Any,
+    ) -> Self:
+        """An error of this class that says what `error` says, with the fields that both classes have.
+
+        Args:
+            error: The other.
+            message: Another message.
+            code: Another code.
+            hint: Another hint.
+            fields: Fields besides, or in the place of the other's.
+        """
+        shared = {name: value for name, value in error.details.items() if name in cls._fields}
+        return cls(
+            error.message if message is None else message,
+            code=error.code if code is None else code,
+            hint=error.hint if hint is None else hint,
+            **(shared | fields),
+        )
 
     @classmethod
     def _make(cls, data: dict[str, Any]) -> Self:
-        return cls(data["message"], code=data["code"], hint=data["hint"], **data["details"])
+        details = dict(data["details"])
+        known = {name: details.pop(name) for name in cls._fields if name in details}
+        made = cls(
+            data["message"],
+            code=data["code"],
+            hint=data["hint"],
+            retryable=_flag(data.get("retryable")),
+            **known,
+        )
+        made._unknown = details
+        return made
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -144,25 +262,41 @@ def _rebuild(cls: type[DspexError], data: dict[str, Any]) -> DspexError:
 
 
 def from_dict(data: dict[str, Any]) -> DspexError:
-    """The error that `DspexError.to_dict` described; an unknown class becomes `RemoteError`.
+    """The error that `DspexError.to_dict` described, also in another version of dspex.
+
+    A class that is not known here becomes `RemoteError`; a field that is not stays among the `details`.
 
     Raises:
-        KeyError: If `data` is not what `to_dict` writes.
+        KeyError, TypeError: If `data` is not what `to_dict` writes.
     """
-    cls = _classes().get(data["class"])
-    if cls is None:
-        return RemoteError(data["message"], hint=data["hint"], type=data["class"])
-    return cls._make(data)
+    cls = _find_class(data["class"])
+    if cls is not None:
+        try:
+            return cls._make(data)
+        except Exception:  # a subclass from elsewhere may be made in another way
+            if cls.__module__ == __name__:
+                raise
+    made = RemoteError(
+        data["message"], hint=data["hint"], retryable=_flag(data.get("retryable")), type=data["class"]
+    )
+    made._unknown = {name: value for name, value in data["details"].items() if name not in made._fields}
+    return made
 
 
-def _classes() -> dict[str, type[DspexError]]:
-    found: dict[str, type[DspexError]] = {}
+def _find_class(name: str) -> type[DspexError] | None:
+    """The class of this name: of this module, or else one that somebody derived from those."""
+    found: type[DspexError] | None = None
     waiting: list[type[DspexError]] = [DspexError]
     while waiting:
         cls = waiting.pop()
-        found[cls.__name__] = cls
+        if cls.__name__ == name and (found is None or cls.__module__ == __name__):
+            found = cls
         waiting.extend(cls.__subclasses__())
     return found
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -174,10 +308,18 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 
 class ConfigError(DspexError):
-    """A setting is wrong: an unknown name, a value out of range, a key that is not there."""
+    """A setting is wrong, or what is set up is used in a way it cannot be.
+
+    Attributes:
+        path: The setting's path, such as `pool.reports.workers`; empty if there is none to name.
+        file: The file it stands in; empty if it came from no file.
+    """
 
     code = "config"
-    category = "caller"
+    category = "operator"
+    public_message = "The service is not set up as it should be."
+    path: str = ""
+    file: str = ""
 
 
 class TextError(DspexError):
@@ -191,34 +333,48 @@ class TextError(DspexError):
 
     code = "text"
     category = "caller"
-
-    @property
-    def source(self) -> str:
-        """The text that was read."""
-        return str(self.details.get("source", ""))
-
-    @property
-    def span(self) -> tuple[int, int] | None:
-        """Character offsets of the mistake in `source`."""
-        span = self.details.get("span")
-        return None if span is None else (span[0], span[1])
+    http_status = 422
+    public_message = "A text that the service was given cannot be read."
+    source: str = ""
+    span: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         head, _, hint = super().__str__().partition("\n")
         frame = caret_frame(self.source, self.span) if self.span is not None else ""
         return "\n".join(part for part in (head, frame, hint) if part)
 
+    @classmethod
+    def _make(cls, data: dict[str, Any]) -> Self:
+        made = super()._make(data)
+        # The wire has lists, and says what it likes: what is no place must not break `str(error)`.
+        match made.span:
+            case (int(start), int(end)) if isinstance(made.source, str):
+                made.span = start, end
+            case _:
+                made.span = None
+        return made
 
-class SignatureError(TextError):
-    """The text or the fields of a signature could not be read; without a span if it was not made of text."""
+
+class SignatureError(TextError, ValueError):
+    """The text or the fields of a signature could not be read; without a span if it was not made of text.
+
+    It is a `ValueError` as well, which is what DSPy raises for most of them.
+    """
 
     code = "signature"
+    public_message = "A signature that the service was given cannot be read."
 
 
 class TemplateError(TextError):
-    """A template could not be compiled, or not rendered with the values it was given."""
+    """A template could not be compiled, or not rendered with the values it was given.
+
+    Attributes:
+        unknown: Names that the template asks for and nobody gives.
+    """
 
     code = "template"
+    public_message = "A template that the service was given cannot be used."
+    unknown: Sequence[str] = ()
 
 
 def caret_frame(source: str, span: tuple[int, int]) -> str:
@@ -239,30 +395,60 @@ def caret_frame(source: str, span: tuple[int, int]) -> str:
 
 
 class InputError(DspexError):
-    """The inputs of a call do not fit the signature: missing, unknown or of the wrong type."""
+    """The inputs of a call do not fit the signature: missing, unknown or of the wrong type.
+
+    Attributes:
+        problems: Pairs of path and message, one for each thing that is wrong.
+        field: The field it is about; None when it is about none or many.
+        count: How many field markers the value holds, if that is what is wrong.
+    """
 
     code = "input"
     category = "caller"
+    http_status = 422
+    public_message = "The inputs do not fit."
+    problems: Sequence[tuple[str, str]] = ()
+    field: str | None = None
+    count: int = 0
+
+    def _public_details(self) -> dict[str, Any]:
+        # The paths alone: a message may be a validator's of the service's own.
+        names = [str(path) for path, _ in self.problems]
+        return {"fields": names or [self.field]} if names or self.field else {}
 
 
 class RouteError(DspexError):
-    """No target can serve the call as it was asked for."""
+    """No target can serve the call as it was asked for.
+
+    Attributes:
+        adapter: The adapter that cannot run on the route, by its name in settings; empty if it is not why.
+    """
 
     code = "route"
     category = "caller"
+    http_status = 422
+    public_message = "The service cannot run the call in the way it was asked to."
+    adapter: str = ""
 
 
 class ReplyError(DspexError):
     """The LM's reply could not be read as the signature's output fields.
 
     Attributes:
-        reply: The reply, as it came.
+        reply: The reply, as it came; empty if there was none.
         fields: Names of the fields that could be read.
-        field: The field whose value is none of its type; None or absent where that is not what is wrong.
+        field: The field whose value is none of its type; None where that is not what is wrong.
+        problems: Pairs of path and message, where all outputs were checked at once.
     """
 
     code = "reply"
     category = "remote"
+    http_status = 502
+    public_message = "The model's reply could not be used."
+    reply: str = ""
+    fields: Sequence[str] = ()
+    field: str | None = None
+    problems: Sequence[tuple[str, str]] = ()
 
     @classmethod
     def empty(cls) -> Self:
@@ -277,24 +463,56 @@ class ReplyError(DspexError):
 
 
 class LMError(DspexError):
-    """A call to the language model failed."""
+    """A call to the language model failed.
+
+    Attributes:
+        model: The model's name; empty if it is not known.
+        api_base: The server's address; empty if it is not known.
+        status: The HTTP status of the answer; None if there was none.
+        server_message: The server's own words, without secrets and cut to a few hundred characters.
+        retry_after: Seconds after which the server wants to be asked again; None if it did not say.
+        timeout: The time limit in seconds that was exceeded; None if none was.
+        type: Name of the exception class that a worker's LM raised; empty for an LM of dspex's own.
+    """
 
     code = "lm"
-    category: ClassVar[Category] = "remote"
+    category: Category = "remote"
+    http_status = 502
+    public_message = "The language model could not be asked."
+    model: str = ""
+    api_base: str = ""
+    status: int | None = None
+    server_message: str = ""
+    retry_after: float | None = None
+    timeout: float | None = None
+    type: str = ""
 
 
 class LMAuthError(LMError):
-    """The key is missing, or the server refused it (401, 403)."""
+    """The key is missing, or the server refused it (401, 403).
+
+    Attributes:
+        variable: The environment variable that the key is looked for in; empty if it is not known.
+    """
 
     code = "lm-auth"
-    category = "caller"
+    category = "operator"
+    http_status = 500
+    public_message = "The service is not set up as it should be."
+    variable: str = ""
 
 
 class LMRequestError(LMError):
-    """The server says that the request is wrong (4xx other than 401, 403, 408 and 429)."""
+    """The server says that the request is wrong (4xx other than 401, 403, 408 and 429).
+
+    Mostly a model or a setting that the server does not know, which the operator must change; a prompt that
+    is too long is the caller's (`lm-context-length`).
+    """
 
     code = "lm-request"
-    category = "caller"
+    category = "operator"
+    http_status = 500
+    public_message = "The language model refused the request."
 
 
 class LMRateLimitError(LMError):
@@ -302,7 +520,12 @@ class LMRateLimitError(LMError):
 
     code = "lm-rate-limit"
     category = "transient"
+    http_status = 429
     retryable = True
+    public_message = "Too many requests; try again later."
+
+    def _public_details(self) -> dict[str, Any]:
+        return {} if self.retry_after is None else {"retry_after": self.retry_after}
 
 
 class LMServerError(LMError):
@@ -326,28 +549,32 @@ class LMTimeoutError(LMError):
 
     code = "lm-timeout"
     category = "timeout"
+    http_status = 504
     retryable = True
+    public_message = "The language model did not answer in time."
 
 
 class LMResponseError(LMError):
     """The server's answer is not a chat completion: broken JSON, or parts missing."""
 
     code = "lm-response"
-    category = "remote"
+    public_message = "The language model's answer could not be used."
 
 
 class PoolError(DspexError):
     """A pool of workers could not do its part."""
 
     code = "pool"
-    category: ClassVar[Category] = "resource"
+    category: Category = "resource"
+    http_status = 503
+    public_message = "The service cannot take the call now."
 
 
 class PoolClosedError(PoolError):
-    """The pool is not open: not yet, or no longer."""
+    """The pool is not open: not yet, no longer, or not here."""
 
     code = "pool-closed"
-    category = "caller"
+    category = "operator"
 
 
 class PoolSaturated(PoolError):  # noqa: N818 - the name of a state, as the field writes it
@@ -356,42 +583,153 @@ class PoolSaturated(PoolError):  # noqa: N818 - the name of a state, as the fiel
     code = "pool-saturated"
     category = "transient"
     retryable = True
+    public_message = "Too many calls wait already; try again later."
 
 
 class WorkerStartError(PoolError):
-    """A worker did not become ready: it exited, or said nothing in time."""
+    """A worker did not become ready: it exited, or said nothing in time.
+
+    Attributes:
+        pid: The process, if there was one.
+        exit_status: Its exit status; negative for a signal; None if it has not exited or it is not known.
+        signal: The signal's name, if one ended it.
+        reason: Why it ended, in words.
+        output: The last lines of what it wrote.
+        module: The module whose import left threads running; empty if that is not why.
+        threads: How many it left.
+    """
 
     code = "worker-start"
+    pid: int | None = None
+    exit_status: int | None = None
+    signal: str | None = None
+    reason: str = ""
+    output: str = ""
+    module: str = ""
+    threads: int = 0
 
 
 class WorkerDiedError(PoolError):
-    """The worker died while it held the call, which may or may not have had its effect."""
+    """The worker died while it held the call, which may or may not have had its effect.
+
+    It is `retryable` where the pool knows that the call may run twice, because it was declared idempotent.
+
+    Attributes:
+        pid: The process.
+        exit_status: Its exit status; negative for a signal; None if it is not known.
+        signal: The signal's name, if one ended it.
+        reason: Why it ended, in words.
+        output: The last lines of what it wrote.
+    """
 
     code = "worker-died"
     category = "transient"
-    retryable = True
+    http_status = 502
+    public_message = "The call was lost; it may or may not have had its effect."
+    pid: int | None = None
+    exit_status: int | None = None
+    signal: str | None = None
+    reason: str = ""
+    output: str = ""
 
 
 class WireError(PoolError):
-    """Bytes on the wire that are not a frame, or a frame beyond the limits."""
+    """Bytes on the wire that are not a frame, a frame beyond the limits, or a value that cannot cross.
+
+    Attributes:
+        place: Where in the payload the value is; empty if that is not what is wrong.
+        length: Bytes of a frame that is too large.
+        limit: Bytes that a frame may have.
+    """
 
     code = "wire"
     category = "internal"
+    http_status = 500
+    public_message = "The service failed."
+    place: str = ""
+    length: int | None = None
+    limit: int | None = None
 
 
 class DeadlineExceeded(DspexError):  # noqa: N818 - the field's name for it
-    """The call's time ran out."""
+    """The call's time ran out.
+
+    Attributes:
+        timeout: The limit in seconds; None if it is not known where it ran out.
+        stage: What was waited for: `lm`, `queue`, `worker`, `warmup`, `pool-start`, `loop` or the name of a
+            target.
+        op: The pool's operation; empty outside a pool.
+        model: The model that was asked; empty if none was.
+    """
 
     code = "deadline-exceeded"
     category = "timeout"
+    http_status = 504
     retryable = True
+    public_message = "The call's time ran out."
+    timeout: float | None = None
+    stage: str = ""
+    op: str = ""
+    model: str = ""
 
 
 class RemoteError(DspexError):
-    """The program in the worker raised; `type` is the class's name and `traceback` the text from there."""
+    """The program in the worker raised.
+
+    Attributes:
+        type: The class's name.
+        traceback: The text of the traceback from there; empty if it did not come with one.
+    """
 
     code = "remote"
     category = "remote"
+    http_status = 502
+    public_message = "The program that the service runs failed."
+    type: str = ""
+    traceback: str = ""
+
+
+_BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
+    # Who must act, and the HTTP status, where a code differs from its class in that.
+    "cancelled": ("transient", 503),
+    # A configuration that is part of one call, which another call need not share.
+    **dict.fromkeys(
+        (
+            "bad-call",
+            "bad-feed",
+            "bad-import-path",
+            "bad-module",
+            "bad-payload",
+            "bad-state",
+            "bad-stream",
+            "bad-timeout",
+            "bad-tool",
+            "bad-trace",
+            "config-timeout",
+            "diff-file",
+            "diff-target",
+            "no-call-back",
+            "not-a-module",
+            "not-a-prediction",
+            "not-a-stream",
+            "not-encodable",
+            "unknown-adapter",
+            "unknown-operation",
+        ),
+        ("caller", 422),
+    ),
+    "frame-too-large": ("caller", 413),
+    "lm-context-length": ("caller", 422),
+    "lm-request-too-large": ("caller", 413),
+    # Waiting does not help against these.
+    "lm-certificate": ("operator", 500),
+    "bad-limit": ("operator", 500),
+    "version-mismatch": ("operator", 500),
+    "zygote-not-single-threaded": ("operator", 500),
+    "pool-other-loop": ("operator", 500),
+    "pool-forked": ("operator", 500),
+    "no-target": ("operator", 500),
+}
 
 
 class DialectWarning(UserWarning):

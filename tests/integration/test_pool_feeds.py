@@ -125,7 +125,7 @@ async def test_a_stream_nobody_takes_stops_the_source_of_its_work(open_pool: Ope
 async def fail_after_three() -> AsyncGenerator[int, None]:
     for number in range(3):
         yield number
-    raise errors.InputError("the file ends here", line=3)
+    raise errors.InputError("the file ends here", count=3)
 
 
 def fail_after_three_in_a_thread() -> Iterator[int]:
@@ -156,7 +156,7 @@ async def test_an_error_the_work_does_not_catch_is_the_callers(open_pool: OpenPo
     pool = await open_pool()
     with pytest.raises(errors.InputError, match="the file ends here") as raised:
         await read(pool, "collect_async", {"parts": fail_after_three()})
-    assert raised.value.line == 3
+    assert raised.value.count == 3
 
 
 async def test_parts_that_fit_no_frame_together_come_one_by_one(open_pool: OpenPool) -> None:

@@ -186,7 +186,7 @@ async def test_an_error_of_a_call_back_crosses_both_ways(open_pool: OpenPool) ->
         raise ZeroDivisionError("the metric has no cases")
 
     def refuse() -> None:
-        raise errors.InputError("no such customer", code="no-customer", customer=7)
+        raise errors.InputError("no such customer", code="no-customer", field="customer", count=7)
 
     with pytest.raises(errors.RemoteError, match="the metric has no cases") as raised:
         await back(pool, "ask_back", "fail", callbacks={"fail": fail})
@@ -194,7 +194,7 @@ async def test_an_error_of_a_call_back_crosses_both_ways(open_pool: OpenPool) ->
     assert "in fail" in raised.value.traceback
     with pytest.raises(errors.InputError) as refused:
         await back(pool, "ask_back_from_a_thread", "refuse", callbacks={"refuse": refuse})
-    assert (refused.value.code, refused.value.customer) == ("no-customer", 7)
+    assert (refused.value.code, refused.value.field, refused.value.count) == ("no-customer", "customer", 7)
 
 
 async def test_a_call_back_that_was_not_given_is_refused_by_name(open_pool: OpenPool) -> None:

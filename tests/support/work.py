@@ -64,7 +64,7 @@ def fail_without_words() -> None:
 
 
 def fail_with_an_object() -> None:
-    raise InputError("no such customer", customer=object())
+    raise InputError("no such customer", field=object())
 
 
 def tell(path: str | None) -> None:

@@ -284,7 +284,7 @@ class LM:
                 self._out_of_time(limits.left, cause)
             ours = failures.from_exception(error, base=self._address.base, model=self._address.model)
             if isinstance(error, TimeoutError):
-                ours.details["timeout"] = self._timeout
+                ours.timeout = self._timeout
             raise ours from cause
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:

@@ -203,13 +203,13 @@ class Crew:
         """Why nobody serves."""
         cause = self._first_cause
         assert cause is not None  # noqa: S101 - a crew is stranded only after deaths
-        return WorkerStartError(
-            f"pool {self._spec.name!r} has no worker: {len(self._recent)} died within "
+        return WorkerStartError.from_other(
+            cause,
+            message=f"pool {self._spec.name!r} has no worker: {len(self._recent)} died within "
             f"{self._spec.restart_window:g} s, beyond max_restarts={self._spec.max_restarts}; "
             f"the first because: {cause.message}",
             code="restart-budget",
             hint="cure the first cause; the pool tries again by itself when the window has passed",
-            **cause.details,
         )
 
     async def close(self, *, force: bool = False) -> None:

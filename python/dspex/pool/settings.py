@@ -104,9 +104,7 @@ def _read(file: Path, name: str, table: Any) -> PoolSpec:
         make = PoolSpec if preset is None else _PRESETS[preset]
         return make(**settings, name=name)
     except ConfigError as err:
-        raise ConfigError(
-            f"{file}: {err.message}", code=err.code, hint=err.hint, **{**err.details, "file": str(file)}
-        ) from None
+        raise ConfigError.from_other(err, message=f"{file}: {err.message}", file=str(file)) from None
 
 
 def _not_a_table(file: Path, path: str) -> ConfigError:

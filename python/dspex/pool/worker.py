@@ -395,6 +395,4 @@ def _bad_frame(what: str) -> WireError:
 
 
 def _as_start_error(error: DspexError) -> WorkerStartError:
-    if isinstance(error, WorkerStartError):
-        return error
-    return WorkerStartError(error.message, code=error.code, hint=error.hint, **error.details)
+    return error if isinstance(error, WorkerStartError) else WorkerStartError.from_other(error)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from dspex._portal import Portal
-from dspex.errors import DspexError, LMError
+from dspex.errors import DspexError, LMAuthError, LMError, LMRequestError
 from dspex.testing.answers import Answer, Answerer, ChatRequest
 from dspex.testing.faults import (
     Cut,
@@ -333,13 +333,8 @@ def _safe_headers(request: web.Request) -> dict[str, str]:
 
 def _refusal(error: Exception) -> HttpError:
     if isinstance(error, LMError):
-        default = 400 if error.category == "caller" else 502
-        return HttpError(
-            error.details.get("status") or default,
-            error.message,
-            error.code,
-            error.details.get("retry_after"),
-        )
+        default = 400 if isinstance(error, LMRequestError | LMAuthError) else 502
+        return HttpError(error.status or default, error.message, error.code, error.retry_after)
     text = error.message if isinstance(error, DspexError) else f"{type(error).__name__}: {error}"
     return HttpError(500, f"the answering function failed: {text}", "answer-failed")
 

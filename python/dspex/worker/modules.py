@@ -205,6 +205,8 @@ class Modules:
                 module.load(state)
             elif state is not None:
                 module.load_state(state)
+        except SignatureError:
+            raise
         except (TypeError, ValueError, KeyError) as err:
             raise ConfigError(
                 f"{path} refuses what it was made with: {type(err).__name__}: {err}", code="bad-module"
@@ -249,6 +251,8 @@ def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:
             signature = signature.with_updated_fields(name)  # a copy, which is ours to change
             field = signature.fields[name]
             field.default = unpack(plain, field.annotation)
+    except SignatureError:
+        raise
     except (ValueError, TypeError, SyntaxError, KeyError) as err:
         raise SignatureError(
             f"DSPy cannot read the signature: {err}", code="signature-refused-by-dspy", source=text
