@@ -1,10 +1,16 @@
-"""Every ```python block of the README and of `docs/` runs, top to bottom, one namespace per file."""
+"""Every ```python block of the README and of `docs/` runs, top to bottom, one namespace per file.
+
+A block whose first line is a comment with a file's name, such as `# my_app.py`, is that file: it is written,
+and the blocks below import it, in workers too.
+"""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILE = re.compile(r"# (\w+\.py)\n")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -19,9 +26,13 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 @pytest.mark.timeout(120)
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     text = page.read_text()
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in BLOCK.finditer(text):
+        if named := FILE.match(block.group(1)):
+            (tmp_path / named.group(1)).write_text(block.group(1))
+            continue
         # Leading newlines make the line numbers of a traceback those of the page.
         source = "\n" * text.count("\n", 0, block.start(1)) + block.group(1)
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -35,3 +46,10 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert broken == []
+
+
+def test_the_page_of_public_names_is_what_the_docstrings_say() -> None:
+    """`python docs/api_page.py` writes it anew."""
+    check = [sys.executable, ROOT / "docs" / "api_page.py", "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), "docs/api.md is old: run `python docs/api_page.py`"

@@ -240,4 +240,4 @@ ADAPTERS: Final[Mapping[str, type[Adapter]]] = {
 """The adapters by the names of their layouts."""
 
 AdapterLike = Layout | Adapter
-"""What `Adapter.of` takes."""
+"""An adapter, or its name: `"chat"`, `"json"`, `"xml"`, `"baml"`, `"two_step"`."""

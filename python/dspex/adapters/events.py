@@ -71,3 +71,4 @@ class Correction(NamedTuple):
 
 
 Event = FieldStart | TextDelta | PartialValue | FieldEnd | Correction
+"""What a stream says of a reply."""

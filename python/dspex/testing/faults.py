@@ -98,6 +98,7 @@ class SlowDrip:
 Fault = (
     Delay | Stall | Cut | HttpError | MalformedJSON | EmptyChoices | NullContent | WrongContentType | SlowDrip
 )
+"""What a `ModelServer` can do to a request."""
 
 
 class FaultSchedule:
