@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError
 
-__all__ = ["CROSSING_SECONDS", "Portal", "cross", "refuse_thread", "wait"]
+__all__ = ["CROSSING_SECONDS", "Portal", "cross", "refuse_blocking", "wait"]
 
 T = TypeVar("T")
 
@@ -115,15 +116,38 @@ def wait(future: concurrent.futures.Future[T], seconds: float | None, closed: Ca
         future.cancel()  # nothing when it is done; on Ctrl-C it ends the call with its caller
 
 
-def refuse_thread(home_thread: int, twin: str) -> None:
-    """Refuse a blocking call on the thread that runs the loop it would wait for.
+def refuse_blocking(home_thread: int, instead: str) -> None:
+    """Refuse a call that would stop an event loop: the one it waits for, or the one of this thread.
+
+    A cell of a notebook runs on the thread of the kernel's loop, and whoever runs it waits for it anyway, so
+    there only the first kind is refused.
+
+    Args:
+        home_thread: The thread of the loop that the call would wait for; 0 if there is none.
+        instead: What to write in the call's place.
 
     Raises:
-        ConfigError: If this is that thread.
+        ConfigError: If it would stop one (`blocking-in-loop`).
     """
-    if threading.get_ident() == home_thread:
-        raise ConfigError(
-            "a blocking call here would wait for its own event loop",
-            code="blocking-in-loop",
-            hint=f"await `{twin}(...)` instead",
-        )
+    here = threading.get_ident() == home_thread
+    # The way the loops themselves ask: `get_running_loop` raises where there is none, and that costs more
+    # than the rest of the crossing.
+    if not here and (asyncio._get_running_loop() is None or _is_notebook_cell()):
+        return
+    why = "wait for its own event loop" if here else "stop the event loop that runs on this thread"
+    hint = f"write {instead}"
+    if here and _is_notebook_cell():
+        hint += ", or open it by `with` and not by `async with`, so that it lives on a thread of its own"
+    raise ConfigError(f"a blocking call here would {why}", code="blocking-in-loop", hint=hint)
+
+
+def _is_notebook_cell() -> bool:
+    """Whether this is the thread on which a Jupyter kernel runs its cells. IPython is not imported for it."""
+    ipython = sys.modules.get("IPython")
+    get_shell = getattr(ipython, "get_ipython", None)
+    shell = get_shell() if get_shell is not None else None
+    if getattr(shell, "kernel", None) is None:  # none, or IPython in a terminal
+        return False
+    thread = threading.current_thread()
+    # Subshells run cells beside the main one, each on a thread of the kernel's own kind.
+    return thread is threading.main_thread() or type(thread).__module__.partition(".")[0] == "ipykernel"

@@ -8,7 +8,7 @@ import pytest
 
 from dspex import Prediction
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, LMServerError, RouteError
-from dspex.router import Operation, Router, _router, current_dispatcher, set_default, use
+from dspex.router import Operation, Router, _router, current_dispatcher, forget, set_default, use
 from dspex.signature import Signature
 
 SIGNATURE = Signature("question -> answer")
@@ -123,6 +123,8 @@ async def test_a_target_s_own_timeout_error_is_not_taken_for_the_deadline(target
 
 
 class Anybody:
+    usable = True
+
     def run(self, operation: Operation) -> Prediction:
         raise AssertionError
 
@@ -161,11 +163,11 @@ def test_a_scope_left_in_another_context_is_still_left() -> None:
 
 def test_a_default_serves_where_nothing_was_entered() -> None:
     default, entered = Anybody(), Anybody()
-    assert set_default(default) is None
+    set_default(default)
     try:
         assert current_dispatcher() is default
         with use(entered):
             assert current_dispatcher() is entered
         assert current_dispatcher() is default
     finally:
-        assert set_default(None) is default
+        forget(default)

@@ -5,10 +5,10 @@
     your threads --call()--> crossing --> event loop, on a thread of its own --> Pool --> workers
                                           (or the loop on which somebody else has started the Pool)
 
-A call blocks its own thread and no other, and may be made from any but the one that runs the loop: there
-it would wait for itself, and is refused. Whoever is interrupted while waiting (Ctrl-C) cancels the call, as
-a cancelled task does. A pool that nobody closes is closed when the process ends, and is gone even if it
-ends without a chance to: see the three ropes in `dspex.worker.guard`.
+A call blocks its own thread and no other, and may be made from any but one that runs an event loop, which it
+would stop: there it is refused (but for a notebook's cells). Whoever is interrupted while waiting (Ctrl-C)
+cancels the call, as a cancelled task does. A pool that nobody closes is closed when the process ends, and is
+gone even if it ends without a chance to: see the three ropes in `dspex.worker.guard`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, Final, Self, TypeVar
 
-from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
+from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
 from dspex.errors import ConfigError, DspexError, PoolClosedError
 from dspex.pool.backend import Backend
 from dspex.pool.events import PoolEvent
@@ -107,6 +107,7 @@ class SyncPool:
     def start(self) -> None:
         """Start the workers; returns when one can serve. See `Pool.start` for what it raises."""
         self._refuse_view("start")
+        refuse_blocking(0, "`async with dspex.Pool(...)`")
         if self._portal is not None or self._pool.state is not State.STARTING:
             raise PoolClosedError(
                 f"pool {self.name!r} has been started or closed before", code="pool-restarted"
@@ -127,14 +128,14 @@ class SyncPool:
             timeout: Seconds the calls have; None for the pool's `stop_timeout`.
 
         Raises:
-            ConfigError: If this is a view of a pool, or this thread runs its event loop.
+            ConfigError: If this is a view of a pool, or an event loop runs on this thread.
         """
         self._refuse_view("close")
         if self._pool.belongs_elsewhere:  # in a fork, neither the workers nor the thread are ours
             return
         if self._portal is None:  # nothing runs; from now on it is closed for good
             self._portal = Portal(f"dspex-pool-{self.name}")
-        refuse_thread(self._portal.thread_id, "aclose")
+        refuse_blocking(self._portal.thread_id, "`await asyncio.to_thread(pool.close)`")
         self._shut(timeout)
 
     def _shut(self, timeout: float | None) -> None:
@@ -178,7 +179,7 @@ class SyncPool:
         pool's own loop, any other in a thread.
 
         Raises:
-            ConfigError: Also if this is the thread of the pool's event loop.
+            ConfigError: Also if an event loop runs on this thread, which the call would stop.
         """
         seconds = self._pool.seconds(timeout)
         call = self._pool.call(
@@ -255,7 +256,7 @@ class SyncPool:
         try:
             self._pool.check_owner()
             loop, thread = self._pool.home()
-            refuse_thread(thread, twin)
+            refuse_blocking(thread, f"`await pool.{twin}(...)` with the `dspex.Pool` itself")
         except DspexError:
             coroutine.close()
             raise

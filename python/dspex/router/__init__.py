@@ -9,7 +9,7 @@ This package knows no pool and no LM: `dspex.runtime` makes those and registers 
 
 from dspex.router._operation import Operation, RouteName
 from dspex.router._router import Router, TargetCounts
-from dspex.router._scope import Dispatcher, current_dispatcher, forget, set_default, use
+from dspex.router._scope import Dispatcher, current_dispatcher, forget, offer, set_default, use
 from dspex.router._target import Target
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "TargetCounts",
     "current_dispatcher",
     "forget",
+    "offer",
     "set_default",
     "use",
 ]

@@ -2,11 +2,13 @@
 
 First the one entered in this context (`with dspex.Runtime(...)`), then the process-wide default: a task
 that a web server starts has none of its lifespan's context, and a thread has nobody's, so the context
-alone would not reach them.
+alone would not reach them. The default is the one that `dspex.configure` made, or else the one that has been
+open longest: what opens later takes no other's calls away, and takes over when those before it have closed.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -16,7 +18,7 @@ from dspex.errors import ConfigError
 from dspex.prediction import Prediction
 from dspex.router._operation import Operation
 
-__all__ = ["Dispatcher", "current_dispatcher", "forget", "set_default", "use"]
+__all__ = ["Dispatcher", "current_dispatcher", "forget", "offer", "set_default", "use"]
 
 
 class Dispatcher(Protocol):
@@ -31,8 +33,19 @@ class Dispatcher(Protocol):
         ...
 
 
+class Shared(Dispatcher, Protocol):
+    """A dispatcher that can be the process's default."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can run operations here and now."""
+        ...
+
+
 _entered: ContextVar[Dispatcher | None] = ContextVar("dspex_dispatcher", default=None)
-_default: Dispatcher | None = None
+_open: list[Shared] = []
+_default: Shared | None = None  # the first of them, for calls to read without the lock
+_lock = threading.Lock()
 
 
 def current_dispatcher() -> Dispatcher:
@@ -52,15 +65,14 @@ def current_dispatcher() -> Dispatcher:
 
 
 @contextmanager
-def use(dispatcher: Dispatcher) -> Iterator[None]:
-    """Make `dispatcher` the current one of this context, and the default where there is none."""
+def use(dispatcher: Shared) -> Iterator[None]:
+    """Make `dispatcher` the current one of this context, and the default where there is no other."""
     token = _entered.set(dispatcher)
-    if made_default := _default is None:
-        set_default(dispatcher)
+    offered = offer(dispatcher)
     try:
         yield
     finally:
-        if made_default:
+        if offered:
             forget(dispatcher)
         # Entered in one context and left in another, as a web server's lifespan may do, the variable was
         # never visible here, and there is nothing to put back.
@@ -68,15 +80,37 @@ def use(dispatcher: Dispatcher) -> Iterator[None]:
             _entered.reset(token)
 
 
-def forget(dispatcher: Dispatcher) -> None:
-    """Let `dispatcher`, which has closed, be the process's default no longer."""
-    global _default
-    if _default is dispatcher:
-        _default = None
+def offer(dispatcher: Shared) -> bool:
+    """Let `dispatcher`, which has opened, be the process's default when there is no other.
+
+    Returns:
+        False if it is among those that may be already.
+    """
+    with _lock:
+        if any(other is dispatcher for other in _open):
+            return False
+        _arrange([*_without(dispatcher), dispatcher])
+        return True
 
 
-def set_default(dispatcher: Dispatcher | None) -> Dispatcher | None:
-    """Make `dispatcher` the process-wide default and return the one before it."""
+def set_default(dispatcher: Shared) -> None:
+    """Make `dispatcher` the process's default, before all others."""
+    with _lock:
+        _arrange([dispatcher, *_without(dispatcher)])
+
+
+def forget(dispatcher: Shared) -> None:
+    """Let `dispatcher`, which has closed, be the default no longer."""
+    with _lock:
+        _arrange(_without(dispatcher))
+
+
+def _without(dispatcher: Shared) -> list[Shared]:
+    # One whose loop ended without its being closed, or that is another process's, is nobody's default.
+    return [other for other in _open if other is not dispatcher and other.usable]
+
+
+def _arrange(dispatchers: list[Shared]) -> None:
     global _default
-    before, _default = _default, dispatcher
-    return before
+    _open[:] = dispatchers
+    _default = dispatchers[0] if dispatchers else None

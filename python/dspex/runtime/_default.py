@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
-import atexit
-from typing import Any
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from dspex._portal import refuse_blocking
+from dspex.errors import ConfigError
 from dspex.router import set_default
-from dspex.runtime._runtime import Runtime
+from dspex.runtime._runtime import DEFAULT_TIMEOUT_SECONDS, Runtime
+
+if TYPE_CHECKING:
+    from dspex.adapters import AdapterLike, Parsing
+    from dspex.lm import LanguageModel
+    from dspex.pool import PoolSpec
 
 __all__ = ["configure"]
 
 _configured: Runtime | None = None
+_lock = threading.Lock()
 
 
-def configure(lm: Any = None, **settings: Any) -> Runtime:
+def configure(
+    lm: str | LanguageModel | None = None,
+    *,
+    pools: int | PoolSpec | Sequence[PoolSpec] | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    adapter: AdapterLike = "chat",
+    parsing: Parsing | None = None,
+    dialect: str | None = None,
+) -> Runtime:
     """Make and open the runtime that modules use where no other is current.
 
-    It closes when the process ends, or when `configure` is called again. Calls in flight on the runtime
-    before are cancelled, so configure once, at the start.
+    It lives on a thread of its own and closes when the process ends, or when `configure` is called again:
+    that replaces it as a whole, settings that are left out included, and cancels the calls in flight on it.
+    So configure once, at the start. A service on an event loop is better off with `async with Runtime(...)`
+    around its life, which spares each call the way to another thread and back.
 
     Args:
-        lm: The language model; see `Runtime`.
-        **settings: The other arguments of `Runtime`.
+        lm: The language model; for this and all others see `Runtime`.
+        pools: The pools of DSPy workers.
+        timeout: Seconds a call may take unless it says otherwise.
+        adapter: How prompts are laid out and replies read.
+        parsing: How tolerantly replies are read.
+        dialect: The version of DSPy whose prompts are written.
 
     Returns:
         The runtime, open.
 
     Raises:
-        ConfigError: If a setting is wrong; the runtime before stays in place then.
+        ConfigError: If a setting is wrong, or there is a runtime to close and an event loop on this thread
+            (`blocking-in-loop`); the runtime before stays in place then.
+        RouteError: If only real DSPy has the adapter or speaks to the model, and there is no pool.
     """
     global _configured
-    runtime = Runtime(lm, **settings)
-    runtime.open()
-    if _configured is None:
-        atexit.register(_close)
-    before, _configured = _configured, runtime
-    set_default(runtime)
+    before = _configured
+    if before is not None and before.usable:
+        refuse_blocking(0, "`await asyncio.to_thread(dspex.configure, ...)`: it closes the runtime before")
+        if lm is None:
+            raise ConfigError(
+                "a runtime needs a language model",
+                code="no-lm",
+                hint="repeat lm=: `configure` replaces the runtime before as a whole",
+            )
+    runtime = Runtime(
+        lm, pools=pools, timeout=timeout, adapter=adapter, parsing=parsing, dialect=dialect
+    ).open()
+    with _lock:
+        before, _configured = _configured, runtime
+        set_default(runtime)
     if before is not None:
         before.close()
     return runtime
-
-
-def _close() -> None:
-    global _configured
-    runtime, _configured = _configured, None
-    set_default(None)
-    if runtime is not None:
-        runtime.close()

@@ -6,8 +6,8 @@ States::
 
 Everything a runtime owns lives on one event loop, its *home*: the caller's under `async with`, that of a
 background thread (a portal) under `with` and `open`. A call from the home loop is awaited in place; one
-from another loop or thread crosses over and back. A blocking call from the home loop's own thread would
-wait for itself, so it is refused.
+from another loop or thread crosses over and back. A blocking call on a thread that runs an event loop, the
+home or another, would stop that loop and is refused; the cells of a notebook are the exception.
 
 Failures while opening close what was already open. Closing cancels the calls in flight, stops the pools
 (which end their workers), closes the LM's connections and then the portal; each step has its deadline.
@@ -16,22 +16,23 @@ Failures while opening close what was already open. Closing cancels the calls in
 from __future__ import annotations
 
 import asyncio
+import atexit
 import enum
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from dspex import dialects
-from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_thread, wait
+from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter
-from dspex.errors import ConfigError, DeadlineExceeded
+from dspex.errors import ConfigError, DeadlineExceeded, DspexError
 from dspex.lm import LM
 from dspex.pool import PoolSpec
 from dspex.prediction import Prediction
-from dspex.router import Operation, Router, TargetCounts, forget, use
+from dspex.router import Operation, Router, TargetCounts, forget, offer, use
 from dspex.runtime._targets import NativeTarget, PoolTarget
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Runtime:
     """Runs calls: it owns the LM's connections, the pools of workers and the router between them.
 
     Use it as a context manager, `async with` in asynchronous code and `with` elsewhere; modules called
-    inside find it by themselves.
+    inside find it by themselves. Its settings are fixed when it is made.
 
     Args:
         lm: The language model: `"openai/<name>"`, a `dspex.LM`, or any object with its protocol.
@@ -103,18 +104,18 @@ class Runtime:
                 code="no-lm",
                 hint='give it lm="openai/<name>" or a dspex.LM',
             )
-        self.lm: LanguageModel = LM(lm) if isinstance(lm, str) else lm
-        self.timeout = check_seconds(timeout)
-        self.adapter = Adapter.of(adapter, parsing)
+        self._lm: LanguageModel = LM(lm) if isinstance(lm, str) else lm
+        self._timeout = check_seconds(timeout)
+        self._adapter = Adapter.of(adapter, parsing)
         chosen = dialects.chosen(dialect)
-        self.dialect = self.adapter.dialect or chosen
-        if self.dialect is None:
+        self._dialect = self._adapter.dialect or chosen
+        if self._dialect is None:
             dialects.warn_unknown("calls go to real DSPy in a worker")
-        self._pools = _pool_targets(self.lm, pools, self.adapter, self.dialect)
-        refusal = self.adapter.refusal()
+        self._pools = _pool_targets(self._lm, pools, self._adapter, self._dialect)
+        refusal = self._adapter.refusal()
         if refusal is not None and not self._pools:
             raise refusal
-        targets: list[Target] = [NativeTarget(self.lm, self.adapter, self.dialect), *self._pools]
+        targets: list[Target] = [NativeTarget(self._lm, self._adapter, self._dialect), *self._pools]
         self._router = Router(targets)
         self._state = _State.NEW
         self._state_lock = threading.Lock()
@@ -125,28 +126,83 @@ class Runtime:
         self._scope = ExitStack()
         self._calls: set[asyncio.Task[Prediction]] = set()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):  # targets and plans have been made of the settings
+            raise AttributeError(
+                f"a Runtime's settings are fixed when it is made, and {name!r} cannot be set: make another, "
+                f"or give a module its own, Predict(..., adapter=...) or with_options(timeout=...)"
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The language model."""
+        return self._lm
+
+    @property
+    def timeout(self) -> float:
+        """Seconds a call may take unless it says otherwise."""
+        return self._timeout
+
+    @property
+    def adapter(self) -> Adapter:
+        """How prompts are laid out and replies read, where a module brings no adapter of its own."""
+        return self._adapter
+
+    @property
+    def dialect(self) -> str | None:
+        """The version of DSPy whose prompts the native side writes; None where it writes none."""
+        return self._dialect
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can run calls: it is open, its event loop is there, and this is its process."""
+        home = self._home
+        return (
+            self._state is _State.OPEN
+            and home is not None
+            and not home.is_closed()
+            and self._pid == os.getpid()
+        )
+
     # -- opening and closing ----------------------------------------------------------------------
 
     def open(self) -> Self:
-        """Open the runtime on a background thread's event loop; `with` does this and closes again."""
+        """Open the runtime on a background thread's event loop.
+
+        Modules then find it from every thread, unless another is open already (see `configure`). Close it
+        by `close`, or on an event loop by `await aclose()`; else it closes when the process ends. `with`
+        opens, makes it the one that the block's own calls use, and closes.
+
+        Raises:
+            ConfigError: If it has been open before.
+        """
         self._enter_state(_State.NEW, _State.OPEN)
         self._portal = Portal("dspex-runtime")
         self._home = self._portal.loop
         self._home_thread = self._portal.thread_id
+        _on_threads.add(self)
+        offer(self)
         return self
 
     def close(self) -> None:
         """Close a runtime that `open` or `with` opened. Closing twice is harmless.
 
         Raises:
-            ConfigError: If the runtime was opened by `async with`: use `aclose` there.
+            ConfigError: If the runtime was opened by `async with`, or an event loop runs on this thread: use
+                `aclose` there.
         """
+        if self._pid != os.getpid():  # in a fork neither the thread nor the workers are ours
+            self._leave()
+            return
         if self._state is _State.OPEN and self._portal is None:
             raise ConfigError(
                 "this runtime lives on an event loop",
                 code="runtime-async",
                 hint="close it with `await aclose()`",
             )
+        if self._state is _State.OPEN:
+            refuse_blocking(self._home_thread, "`await aclose()`")
         if not self._leave() or self._portal is None:
             return
         try:
@@ -155,10 +211,14 @@ class Runtime:
             self._portal.close()
 
     async def aopen(self) -> Self:
-        """Open the runtime on the running event loop; `async with` does this and closes again."""
+        """Open the runtime on the running event loop; `async with` does this and closes again.
+
+        See `open` for which modules find it.
+        """
         self._enter_state(_State.NEW, _State.OPEN)
         self._home = asyncio.get_running_loop()
         self._home_thread = threading.get_ident()
+        offer(self)
         return self
 
     async def aclose(self) -> None:
@@ -169,6 +229,8 @@ class Runtime:
             await self._shut()
 
     def __enter__(self) -> Self:
+        # Its end would wait for workers, so it is refused before anything is there to end.
+        refuse_blocking(0, "`async with`")
         self.open()
         self._scope.enter_context(use(self))
         return self
@@ -196,18 +258,18 @@ class Runtime:
         """Run an operation and wait for its prediction; modules call this for you.
 
         Raises:
-            ConfigError: If the runtime is not open, or this thread runs its event loop.
+            ConfigError: If the runtime is not open, or an event loop runs on this thread.
             DspexError: Whatever the call raised.
         """
         home = self._open_home()
-        refuse_thread(self._home_thread, "acall")
-        timeout = self._timeout(operation)
+        refuse_blocking(self._home_thread, "`await acall(...)`")
+        timeout = self._seconds(operation)
         return wait(cross(self._call(operation, timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
 
     async def arun(self, operation: Operation) -> Prediction:
         """The awaitable twin of `run`, from any event loop."""
         home = self._open_home()
-        call = self._call(operation, self._timeout(operation))
+        call = self._call(operation, self._seconds(operation))
         if asyncio.get_running_loop() is home:
             return await call
         return await asyncio.wrap_future(cross(call, home, _closed))
@@ -224,7 +286,7 @@ class Runtime:
         """
         timeout = check_seconds(timeout)
         home = self._open_home()
-        refuse_thread(self._home_thread, "awarmup")
+        refuse_blocking(self._home_thread, "`await awarmup()`")
         wait(cross(self._warm(timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
 
     async def awarmup(self, timeout: float = WARMUP_SECONDS) -> None:
@@ -241,13 +303,31 @@ class Runtime:
         return self._router.counts()
 
     def pools(self) -> dict[str, PoolStatus]:
-        """The state of every pool that has started, by name; see `dspex.pool.PoolStatus`."""
-        running = ((target.spec.name, target.pool) for target in self._pools)
-        return {name: pool.status() for name, pool in running if pool is not None}
+        """The state of every pool that has started, by name; see `dspex.pool.PoolStatus`.
+
+        Raises:
+            ConfigError: If an event loop runs on this thread that is not the runtime's: use `apools` there.
+        """
+        if self._state is not _State.OPEN:
+            return {}
+        home = self._open_home()
+        if asyncio._get_running_loop() is home:
+            return self._statuses()
+        refuse_blocking(self._home_thread, "`await apools()`")
+        return wait(cross(self.apools(), home, _closed), CROSSING_SECONDS, _closed)
+
+    async def apools(self) -> dict[str, PoolStatus]:
+        """The awaitable twin of `pools`, from any event loop."""
+        if self._state is not _State.OPEN:
+            return {}
+        home = self._open_home()
+        if asyncio.get_running_loop() is home:
+            return self._statuses()
+        return await asyncio.wrap_future(cross(self.apools(), home, _closed))
 
     def __repr__(self) -> str:
         pools = ", ".join(pool.spec.name for pool in self._pools)
-        return f"<Runtime {self._state.value} lm={self.lm!r} pools=[{pools}]>"
+        return f"<Runtime {self._state.value} lm={self._lm!r} pools=[{pools}]>"
 
     # -- inside ---------------------------------------------------------------------------------------
 
@@ -282,14 +362,18 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
         results = await asyncio.gather(
-            *(pool.aclose() for pool in self._pools), self.lm.aclose(), return_exceptions=True
+            *(pool.aclose() for pool in self._pools), self._lm.aclose(), return_exceptions=True
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
-    def _timeout(self, operation: Operation) -> float:
-        return self.timeout if operation.timeout is None else operation.timeout
+    def _statuses(self) -> dict[str, PoolStatus]:
+        running = ((target.spec.name, target.pool) for target in self._pools)
+        return {name: pool.status() for name, pool in running if pool is not None}
+
+    def _seconds(self, operation: Operation) -> float:
+        return self._timeout if operation.timeout is None else operation.timeout
 
     def _open_home(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():
@@ -317,8 +401,21 @@ class Runtime:
         with self._state_lock:
             was_open = self._state is _State.OPEN
             self._state = _State.CLOSED
+        _on_threads.discard(self)
         forget(self)
         return was_open
+
+
+_on_threads: Final[set[Runtime]] = set()
+"""Those that are open on a thread of their own."""
+
+
+@atexit.register
+def _close_all() -> None:
+    """A runtime that is opened in a script ends with it."""
+    for runtime in list(_on_threads):
+        with suppress(DspexError):
+            runtime.close()
 
 
 def _closed() -> ConfigError:
