@@ -36,6 +36,10 @@ $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES) pyproject.toml
 	PIP_QUIET=1 $(BIN)/maturin develop --release
 	@touch $@
 
+.PHONY: errors-page
+errors-page: build ## write docs/errors.md anew from the table of codes
+	$(BIN)/dspex errors > docs/errors.md
+
 .PHONY: build
 build: $(VENV)/.built ## create .venv and build the release extension
 

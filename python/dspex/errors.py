@@ -144,6 +144,8 @@ class DspexError(Exception):
             self.code = code
         if self.code in _BY_CODE:
             self.category, self.http_status = _BY_CODE[self.code]
+            # What somebody must change first will not be otherwise the next time.
+            self.retryable = self.retryable and self.category not in ("caller", "operator")
         if retryable is not None:
             self.retryable = retryable
         for name, value in fields.items():
@@ -190,20 +192,23 @@ class DspexError(Exception):
     def to_public_dict(self) -> dict[str, Any]:
         """What a client of the service may be shown: plain data that holds nothing of the service's own.
 
-        The message is a fixed sentence for the class, and of the fields only those are there that are the
-        client's own or say when to come again. An address, a path, a process, the words of a model's server,
-        a reply, a remote traceback or a worker's output are never part of it.
+        The message is a fixed sentence for the code or the class, and of the fields only those are there that
+        are the client's own or say when to come again. An address, a path, a process, the words of a model's
+        server, a reply, a remote traceback or a worker's output are never part of it.
 
         Returns:
             `class`, `code`, `category`, `message`, `retryable`, `details`.
         """
+        from dspex import error_codes
+
         bases = (base for base in type(self).__mro__ if issubclass(base, DspexError))
         cls = next(base for base in bases if base.__module__ == __name__)
+        row = error_codes.find(self.code)
         return {
             "class": cls.__name__,
-            "code": self.code if self.code in _BY_CODE else cls.code,
+            "code": cls.code if row is None else row.code,
             "category": self.category,
-            "message": self.public_message,
+            "message": row.cause if row is not None and self.category == "caller" else self.public_message,
             "retryable": self.retryable,
             "details": self._public_details(),
         }
@@ -705,10 +710,10 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
             "bad-timeout",
             "bad-tool",
             "bad-trace",
-            "config-timeout",
             "diff-file",
             "diff-target",
             "no-call-back",
+            "no-such-code",
             "not-a-module",
             "not-a-prediction",
             "not-a-stream",
@@ -722,6 +727,7 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
     "lm-context-length": ("caller", 422),
     "lm-request-too-large": ("caller", 413),
     # Waiting does not help against these.
+    "lm-redirect": ("operator", 500),
     "lm-certificate": ("operator", 500),
     "bad-limit": ("operator", 500),
     "version-mismatch": ("operator", 500),

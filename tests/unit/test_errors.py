@@ -12,6 +12,7 @@ import pytest
 
 import dspex
 from dspex import errors
+from dspex.error_codes import CODES
 from dspex.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -222,7 +223,7 @@ def test_what_a_client_may_see_holds_nothing_of_the_services_own(cls: type[Dspex
         fields["field"] = "question"
     shown = {"fields": ["question"]} if cls is InputError else {}
     shown |= {"retry_after": 5} if cls is LMRateLimitError else {}
-    for code in (None, *errors._BY_CODE, CANARY):
+    for code in (None, *(row.code for row in CODES), CANARY):
         error = cls(CANARY, code=code, hint=CANARY, **fields)
         error.__cause__ = OSError(CANARY)
         error.add_note(CANARY)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from dspex import LM, errors
 from dspex._portal import Portal
-from dspex.lm import LanguageModel, LMRequest
+from dspex.lm import LanguageModel, LMRequest, failures
 from dspex.lm.failures import from_status, retry_after, server_message
 from dspex.lm.wire import EventReader
 from dspex.testing import (
@@ -69,9 +69,10 @@ DISASTERS: list[tuple[Fault, type[errors.DspexError], str, str]] = [
     (HttpError(400, "no such setting"), errors.LMRequestError, "lm-request", "no such setting"),
     (HttpError(401), errors.LMAuthError, "lm-auth", "check OPENAI_API_KEY"),
     (HttpError(403), errors.LMAuthError, "lm-auth", "may lack the right"),
-    (HttpError(404), errors.LMRequestError, "lm-request", "check the model's name"),
+    (HttpError(402), errors.LMRequestError, "lm-billing", "billing"),
+    (HttpError(404), errors.LMRequestError, "lm-not-found", "check the model's name"),
     (HttpError(408), errors.LMTimeoutError, "lm-timeout", "HTTP 408"),
-    (HttpError(413), errors.LMRequestError, "lm-request", "too large"),
+    (HttpError(413), errors.LMRequestError, "lm-request-too-large", "too large"),
     (HttpError(422), errors.LMRequestError, "lm-request", "HTTP 422"),
     (
         HttpError(400, code="context_length_exceeded"),
@@ -80,9 +81,10 @@ DISASTERS: list[tuple[Fault, type[errors.DspexError], str, str]] = [
         "too long for the model",
     ),
     (HttpError(429, retry_after=2), errors.LMRateLimitError, "lm-rate-limit", "asks to slow down"),
+    (HttpError(429, code="insufficient_quota"), errors.LMRequestError, "lm-billing", "not paid for"),
     (HttpError(500), errors.LMServerError, "lm-server", "HTTP 500"),
     (HttpError(529), errors.LMServerError, "lm-server", "HTTP 529"),
-    (HttpError(307), errors.LMResponseError, "lm-response", "redirect"),
+    (HttpError(307), errors.LMResponseError, "lm-redirect", "redirect"),
     (MalformedJSON(), errors.LMResponseError, "lm-not-json", "not JSON"),
     (MalformedJSON("[1]"), errors.LMResponseError, "lm-not-json", "no object"),
     (EmptyChoices(), errors.LMResponseError, "lm-no-choices", "choice"),
@@ -110,6 +112,7 @@ async def test_a_failure_becomes_one_clear_error_and_the_next_call_works(
         assert caught.type is error
         assert caught.value.code.startswith(code)
         assert caught.value.details["model"] == "openai/m"
+        assert caught.value.hint
         again = pickle.loads(pickle.dumps(caught.value))
         assert (type(again), str(again)) == (error, str(caught.value))
         for shown in (str(caught.value), repr(caught.value.__cause__), repr(caught.value.to_dict())):
@@ -152,6 +155,27 @@ async def test_a_closed_port_is_a_connection_error(ask: Any) -> None:
                 await ask(lm, LMRequest(MESSAGES))
     assert caught.value.code == "lm-unreachable"
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("failure", [*failures._BREAKS, OSError], ids=lambda cls: cls.__name__)
+def test_every_break_of_the_connection_says_what_to_do(failure: type[BaseException]) -> None:
+    error = failures.from_exception(failure.__new__(failure), base="http://models:8000/v1", model="openai/m")
+    assert error.hint
+    assert "{" not in error.hint
+    if error.code in ("lm-unreachable", "lm-unknown-host"):
+        assert "api_base='http://models:8000/v1'" in error.hint
+
+
+@WAYS
+async def test_a_404_at_an_address_without_a_path_says_that_v1_is_missing(
+    server: ModelServer, ask: Any
+) -> None:
+    bare = server.api_base.removesuffix("/v1")
+    async with LM("openai/m", api_base=bare) as lm:
+        with pytest.raises(errors.LMRequestError, match="HTTP 404") as caught:
+            await ask(lm, LMRequest(MESSAGES))
+    assert caught.value.code == "lm-not-found"
+    assert f"most servers want api_base='{server.api_base}'" in caught.value.hint
 
 
 async def test_null_content_says_why_there_is_no_text(server: ModelServer, lm: LM) -> None:

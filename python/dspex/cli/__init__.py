@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 
 from dspex import __version__
-from dspex.cli import diff, doctor, signature
+from dspex.cli import diff, doctor, errors, signature
 from dspex.errors import DspexError
 
 __all__ = ["main"]
 
-COMMANDS = (signature, diff, doctor)
+COMMANDS = (signature, diff, doctor, errors)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

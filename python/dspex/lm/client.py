@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 import aiohttp
 
 from dspex._timeouts import check_seconds
-from dspex.errors import ConfigError, DeadlineExceeded, LMConnectionError, LMResponseError
+from dspex.errors import ConfigError, DeadlineExceeded, LMResponseError
 from dspex.lm import failures, wire
 from dspex.lm.address import Address
 from dspex.lm.protocol import LMDelta, LMRequest, LMResponse
@@ -200,12 +200,8 @@ class LM:
                         yield delta
             # Some servers leave the [DONE] out; a generation without its reason to end was cut off.
             if unfinished:
-                raise LMConnectionError(
-                    f"the LM server {self._address.base} broke off in the middle of its stream",
-                    code="lm-cut",
-                    model=self._address.model,
-                    api_base=self._address.base,
-                )
+                address = self._address
+                raise failures.from_failure(failures.CUT_STREAM, base=address.base, model=address.model)
 
     async def aclose(self) -> None:
         """Close the connections of every event loop. The LM stays usable: a later call opens new ones."""
@@ -352,7 +348,7 @@ class LM:
         raise LMResponseError(
             f"the answer of {self._address.base} is not a chat completion: {what}",
             code=code,
-            hint=hint,
+            hint=hint or failures.hint_for_answer(code, self._address.base),
             model=self._address.model,
             api_base=self._address.base,
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -22,68 +23,175 @@ from dspex.errors import (
     LMTimeoutError,
 )
 
-__all__ = ["from_exception", "from_status", "retry_after", "server_message"]
+__all__ = [
+    "Failure",
+    "from_answer",
+    "from_exception",
+    "from_failure",
+    "from_status",
+    "hint_for_answer",
+    "retry_after",
+    "server_message",
+]
 
 MESSAGE_LIMIT = 500
 """Characters of a server's own words that an error repeats; a proxy's HTML page says little beyond."""
 
 
-class _Refusal(NamedTuple):
+class Failure(NamedTuple):
+    """One way to fail.
+
+    Attributes:
+        error: The class.
+        code: The code.
+        said: What the server did, behind "the LM server ...".
+        hint: What to do; `{base}`, `{model}` and `{variable}` stand for the server's address, the model's
+            name and the environment variable of the key.
+    """
+
     error: type[LMError]
+    code: str
     said: str
     hint: str
 
 
-_STATUS: Mapping[int, _Refusal] = {
-    401: _Refusal(LMAuthError, "refused the key", "check {variable} or api_key="),
-    403: _Refusal(LMAuthError, "refused access", "the key may lack the right to use {model!r}"),
-    404: _Refusal(
-        LMRequestError, "knows no such model or address", "check the model's name and api_base={base!r}"
+_AGAIN = "try again; if it stays so, look at {where}"
+_STATUS: Mapping[int, Failure] = {
+    401: Failure(LMAuthError, "lm-auth", "refused the key", "check {variable} or api_key="),
+    402: Failure(
+        LMRequestError, "lm-billing", "says the account is not paid for", "look at the account's billing"
     ),
-    408: _Refusal(LMTimeoutError, "gave up waiting for the request", ""),
-    413: _Refusal(LMRequestError, "says the request is too large", "send a shorter prompt or fewer demos"),
-    429: _Refusal(LMRateLimitError, "asks to slow down", "wait `retry_after` seconds, or send fewer at once"),
+    403: Failure(LMAuthError, "lm-auth", "refused access", "the key may lack the right to use {model!r}"),
+    404: Failure(
+        LMRequestError,
+        "lm-not-found",
+        "knows no such model or address",
+        "check the model's name and api_base={base!r}",
+    ),
+    408: Failure(
+        LMTimeoutError, "lm-timeout", "gave up waiting for the request", _AGAIN.format(where="the network")
+    ),
+    413: Failure(
+        LMRequestError,
+        "lm-request-too-large",
+        "says the request is too large",
+        "send a shorter prompt or fewer demos",
+    ),
+    429: Failure(
+        LMRateLimitError,
+        "lm-rate-limit",
+        "asks to slow down",
+        "wait `retry_after` seconds, or send fewer at once",
+    ),
 }
-_RANGES: Mapping[int, _Refusal] = {
-    3: _Refusal(LMResponseError, "sent a redirect", "put the final address in api_base; none is followed"),
-    4: _Refusal(LMRequestError, "refused the request", ""),
-    5: _Refusal(LMServerError, "failed", ""),
+_RANGES: Mapping[int, Failure] = {
+    3: Failure(
+        LMResponseError,
+        "lm-redirect",
+        "sent a redirect",
+        "put the final address in api_base=; none is followed",
+    ),
+    4: Failure(
+        LMRequestError,
+        "lm-request",
+        "refused the request",
+        "its own words say why; often the model does not know a setting",
+    ),
+    5: Failure(LMServerError, "lm-server", "failed", _AGAIN.format(where="the server's log")),
 }
-_UNEXPECTED = _Refusal(LMResponseError, "answered with an unexpected status", "")
+_UNEXPECTED = Failure(
+    LMResponseError,
+    "lm-response",
+    "answered with an unexpected status",
+    "check that api_base={base!r} is the address of an OpenAI-compatible API",
+)
+_CONTEXT = Failure(
+    LMRequestError,
+    "lm-context-length",
+    "says the prompt is too long for the model",
+    "shorten the inputs or demos",
+)
+_UNPAID = _STATUS[402]
 
+_ANSWER_HINTS: Mapping[str, str] = {
+    "lm-no-content": "look at its finish_reason: a filter, a call of a tool, or max_tokens used up",
+    "lm-refusal": "change what the model is asked",
+    "lm-response-too-large": "raise max_response_bytes= if such answers are meant, or set max_tokens=",
+}
 
-class _Break(NamedTuple):
-    error: type[LMError]
-    code: str
-    said: str
+CONNECT_TIMEOUT = Failure(
+    LMTimeoutError,
+    "lm-connect-timeout",
+    "did not accept a connection in time",
+    "check that the server of api_base={base!r} runs, or raise connect_timeout=",
+)
+TIMEOUT = Failure(
+    LMTimeoutError, "lm-timeout", "did not answer in time", "raise the LM's timeout=, or ask for fewer tokens"
+)
+CERTIFICATE = Failure(
+    LMConnectionError,
+    "lm-certificate",
+    "has a certificate that is not trusted",
+    "install the authority that signed it, or correct api_base={base!r}",
+)
+UNKNOWN_HOST = Failure(
+    LMConnectionError,
+    "lm-unknown-host",
+    "has a name that does not resolve",
+    "check the host in api_base={base!r}",
+)
+UNREACHABLE = Failure(
+    LMConnectionError,
+    "lm-unreachable",
+    "cannot be reached",
+    "check that the server runs, and host and port in api_base={base!r}",
+)
+CUT_MIDWAY = Failure(
+    LMConnectionError,
+    "lm-cut",
+    "broke off in the middle of its answer",
+    _AGAIN.format(where="the server's log, or at the limits of a proxy before it"),
+)
+CUT = CUT_MIDWAY._replace(said="closed the connection without an answer")
+CUT_STREAM = CUT_MIDWAY._replace(said="broke off in the middle of its stream")
+NOT_HTTP = Failure(
+    LMResponseError,
+    "lm-not-http",
+    "sent something that is not HTTP",
+    "check host and port in api_base={base!r}, and whether it is http or https",
+)
+BROKEN = Failure(
+    LMConnectionError, "lm-connection", "dropped the connection", _AGAIN.format(where="the network")
+)
 
-
-_BREAKS: Mapping[type[BaseException], _Break] = {
+_BREAKS: Mapping[type[BaseException], Failure] = {
     # The first class that fits names the error: a timeout of aiohttp's is a connection error as well.
-    aiohttp.ConnectionTimeoutError: _Break(
-        LMTimeoutError, "lm-connect-timeout", "did not accept a connection in time"
-    ),
-    TimeoutError: _Break(LMTimeoutError, "lm-timeout", "did not answer in time"),
-    aiohttp.ClientConnectorCertificateError: _Break(
-        LMConnectionError, "lm-certificate", "has a certificate that is not trusted"
-    ),
-    aiohttp.ClientConnectorDNSError: _Break(
-        LMConnectionError, "lm-unknown-host", "has a name that does not resolve"
-    ),
-    aiohttp.ClientConnectorError: _Break(LMConnectionError, "lm-unreachable", "cannot be reached"),
-    aiohttp.ClientPayloadError: _Break(LMConnectionError, "lm-cut", "broke off in the middle of its answer"),
-    aiohttp.ServerDisconnectedError: _Break(
-        LMConnectionError, "lm-cut", "closed the connection without an answer"
-    ),
-    aiohttp.ClientResponseError: _Break(LMResponseError, "lm-not-http", "sent something that is not HTTP"),
+    aiohttp.ConnectionTimeoutError: CONNECT_TIMEOUT,
+    TimeoutError: TIMEOUT,
+    aiohttp.ClientConnectorCertificateError: CERTIFICATE,
+    aiohttp.ClientConnectorDNSError: UNKNOWN_HOST,
+    aiohttp.ClientConnectorError: UNREACHABLE,
+    aiohttp.ClientPayloadError: CUT_MIDWAY,
+    aiohttp.ServerDisconnectedError: CUT,
+    aiohttp.ClientResponseError: NOT_HTTP,
 }
-_BROKEN = _Break(LMConnectionError, "lm-connection", "dropped the connection")
 
 
 def from_exception(error: BaseException, *, base: str, model: str) -> LMError:
     """The error for an exception of the HTTP client or of the socket below it."""
-    broken = next((entry for cls, entry in _BREAKS.items() if isinstance(error, cls)), _BROKEN)
-    return broken.error(f"the LM server {base} {broken.said}", code=broken.code, model=model, api_base=base)
+    failure = next((entry for cls, entry in _BREAKS.items() if isinstance(error, cls)), BROKEN)
+    return from_failure(failure, base=base, model=model)
+
+
+def from_failure(failure: Failure, *, base: str, model: str) -> LMError:
+    """The error for a failure that has no answer."""
+    return failure.error(
+        f"the LM server {base} {failure.said}",
+        code=failure.code,
+        hint=failure.hint.format(base=base, model=model),
+        model=model,
+        api_base=base,
+    )
 
 
 def from_status(
@@ -97,19 +205,52 @@ def from_status(
     secret: str | None,
 ) -> LMError:
     """The error for an answer whose status is not 200."""
-    refusal = _STATUS.get(status) or _RANGES.get(status // 100, _UNEXPECTED)
     said, code = server_message(body, secret)
-    details: dict[str, Any] = {"status": status, "model": model, "api_base": base, "server_message": said}
-    if refusal.error is LMRateLimitError:
-        details["retry_after"] = retry_after(headers.get("Retry-After"))
+    wait = retry_after(headers.get("Retry-After"))
+    return from_answer(status, said, code, wait, base=base, model=model, variable=variable)
+
+
+def from_answer(
+    status: int,
+    said: str,
+    code: str,
+    wait: float | None,
+    *,
+    base: str,
+    model: str,
+    variable: str,
+) -> LMError:
+    """The error for an answer whose status is not 200, once it is read.
+
+    Args:
+        status: The HTTP status.
+        said: The server's own words, bounded and without the key.
+        code: The API's code for the error; empty if there was none.
+        wait: Seconds of the `Retry-After` header.
+        base: The server's address.
+        model: The model's name.
+        variable: The environment variable of the key.
+    """
+    failure = _STATUS.get(status) or _RANGES.get(status // 100, _UNEXPECTED)
     if code == "context_length_exceeded":
-        refusal = _Refusal(
-            LMRequestError, "says the prompt is too long for the model", "shorten the inputs or demos"
-        )
-        details["code"] = "lm-context-length"
-    text = f"the LM server {base} {refusal.said} (HTTP {status})" + (f": {said}" if said else "")
-    hint = refusal.hint.format(variable=variable, model=model, base=base)
-    return refusal.error(text, hint=hint, **details)
+        failure = _CONTEXT
+    elif code == "insufficient_quota":
+        failure = _UNPAID  # it comes as a 429, but waiting does not help
+    details: dict[str, Any] = {"status": status, "model": model, "api_base": base, "server_message": said}
+    if failure.error is LMRateLimitError:
+        details["retry_after"] = wait
+    hint = failure.hint.format(variable=variable, model=model, base=base)
+    if status == 404 and not urlsplit(base).path.strip("/"):
+        # The mistake that is made most: a server's address as it stands in a browser.
+        hint = f"api_base has no path; most servers want api_base='{base}/v1'. Else {hint}"
+    text = f"the LM server {base} {failure.said} (HTTP {status})" + (f": {said}" if said else "")
+    return failure.error(text, code=failure.code, hint=hint, **details)
+
+
+def hint_for_answer(code: str | None, base: str) -> str:
+    """What to do about an answer that came whole and is not a chat completion."""
+    wrong_address = f"check that api_base={base!r} is the address of an OpenAI-compatible API"
+    return _ANSWER_HINTS.get(code or "", wrong_address)
 
 
 def retry_after(value: str | None, now: float | None = None) -> float | None:

@@ -149,6 +149,6 @@ def _import_ray() -> Any:
         import ray
     except ImportError as err:
         raise ConfigError(
-            "the backend of Ray actors needs Ray", code="no-ray", hint="pip install 'dspex[ray]'"
+            "the backend of Ray actors needs Ray", code="no-ray", hint="`pip install 'dspex[ray]'`"
         ) from err
     return ray

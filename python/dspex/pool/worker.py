@@ -150,7 +150,7 @@ class Worker(asyncio.BufferedProtocol):
             f"a worker of pool {self._spec.name!r} did not start: {what}"
             + (f"\nits last output:\n{output}" if output else ""),
             code=code,
-            hint=hint or "`python -m dspex.pool.doctor` looks for the cause",
+            hint=hint or "`dspex doctor` looks for the cause",
             output=output,
         )
 

@@ -81,7 +81,7 @@ def _convert(error: BaseException) -> errors.DspexError:
         return errors.ConfigError(
             f"the worker has no interpreter for the code of a program: {error}",
             code="no-code-interpreter",
-            hint="pip install 'dspy[deno]' where the workers run, or name one that is no sandbox by "
+            hint="`pip install 'dspy[deno]'` where the workers run, or name one that is no sandbox by "
             'imports={"interpreter_factory": "dspy:LocalInterpreter"}',
         )
     return remote_error(error)
