@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 import dspy
 import pytest
@@ -119,6 +121,33 @@ def test_a_tag_is_one_however_it_is_written(tag: str) -> None:
 @pytest.mark.parametrize("text", ["<ab>", "<a", "a>", "< a>", "<entry>", "<i a='q'>", "&lt;a>"])
 def test_what_no_reader_takes_for_a_tag_is_none(text: str) -> None:
     assert text in XMLAdapter(markers="reject").format("q -> a", [], {"q": text})[-1]["content"]
+
+
+PIECES: list[str] = """
+< > </ /> <a <a> </a> <a> </a> <b> </b> <entry <entry> </entry> </entry> key= key='a' key="b" key='c' x='>'
+x=">" x='<a>' x='key' 'a' " ' a b = / x &lt; &#97; <i> </i> <![CDATA[ ]]> <!-- -->
+""".split()  # noqa: SIM905
+
+
+def test_what_dspy_reads_as_a_field_counts() -> None:
+    """Texts at random that are XML to DSPy: whatever it would group under a field's name is a marker here."""
+    random = Random(11)
+    plan = XMLAdapter(markers="escape").compile("q -> a, b")
+    found = 0
+    for _ in range(60_000):
+        pieces = random.choices([*PIECES, " ", "\n", "\t"], k=random.randrange(1, 9))
+        text = "".join(pieces)
+        try:
+            root = ElementTree.fromstring(f"<r>{text}</r>")
+        except ElementTree.ParseError:
+            continue
+        names = {name for element in root.iter() for name in dspy.XMLAdapter._group_children(element)}
+        if names & {"q", "a", "b"}:
+            before = plan.forged_markers
+            plan.render({"q": text})
+            assert plan.forged_markers > before, text
+            found += 1
+    assert found > 200
 
 
 BLOCK = (

@@ -6,7 +6,6 @@ Each function here gives what DSPy gives. The core calls them; importing this mo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["blocks_of", "json_of", "plain", "quoted", "text_of", "tool_turn", "turns_of"]
 
-_BLOCK = re.compile("<<CUSTOM-TYPE-START-IDENTIFIER>>(.*?)<<CUSTOM-TYPE-END-IDENTIFIER>>", re.DOTALL)
+_START = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
+_END = "<<CUSTOM-TYPE-END-IDENTIFIER>>"
 
 
 def plain(value: Any, dialect: Dialect) -> Any:
@@ -70,14 +70,16 @@ def _quote(value: Any) -> str:
 def blocks_of(text: str) -> list[dict[str, Any]]:
     """A user message that holds custom types, as a list of text and content blocks."""
     blocks: list[dict[str, Any]] = []
-    end = 0
-    for match in _BLOCK.finditer(text):
-        if match.start() > end:
-            blocks.append({"type": "text", "text": text[end : match.start()]})
-        blocks.extend(_payload(match[1].strip()))
-        end = match.end()
-    if end < len(text):
-        blocks.append({"type": "text", "text": text[end:]})
+    done = 0
+    # A beginning without an end is text, and so is all behind it: a regular expression would look for
+    # that end again from every other beginning.
+    while (start := text.find(_START, done)) >= 0 and (end := text.find(_END, start + len(_START))) >= 0:
+        if start > done:
+            blocks.append({"type": "text", "text": text[done:start]})
+        blocks.extend(_payload(text[start + len(_START) : end].strip()))
+        done = end + len(_END)
+    if done < len(text):
+        blocks.append({"type": "text", "text": text[done:]})
     return blocks
 
 

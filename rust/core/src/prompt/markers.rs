@@ -1,5 +1,7 @@
 //! Field markers inside values: text that would pass for the prompt's own structure.
 
+use std::collections::HashSet;
+
 use super::plan::Layout;
 use crate::text::word_len;
 
@@ -32,12 +34,17 @@ enum Kind {
     Block,
 }
 
-/// The markers in a value: headers of any name, or tags of one of `names`; and what begins a block, where none of
-/// the value's own can stand.
-pub(crate) fn find(layout: Layout, text: &str, names: &[&str], blocks: bool) -> Vec<Marker> {
+/// The markers in a value: headers of any name, or `tags`; and what begins a block, where none of the
+/// value's own can stand.
+pub(crate) fn find(
+    layout: Layout,
+    text: &str,
+    tags: &HashSet<Box<str>>,
+    blocks: bool,
+) -> Vec<Marker> {
     let mut found: Vec<Marker> = match layout {
-        Layout::Chat | Layout::Json => headers(text).collect(),
-        Layout::Xml => tags(text, names).collect(),
+        Layout::Chat | Layout::Json => headers_in(text),
+        Layout::Xml => tags_in(text, tags),
     };
     if blocks {
         found.extend(text.match_indices(BLOCK).map(|(at, _)| Marker {
@@ -70,41 +77,93 @@ fn headers(text: &str) -> impl Iterator<Item = Marker> {
     })
 }
 
-fn tags(text: &str, names: &[&str]) -> impl Iterator<Item = Marker> {
-    text.match_indices('<').filter_map(move |(at, _)| {
-        let inside = &text[at + 1..];
-        let inside = inside.strip_prefix('/').unwrap_or(inside);
-        let (tag, _) = inside.split_once('>')?;
-        // Attributes, and the slash of an element without content, may follow the name.
-        let name = tag.split([' ', '\t', '\n', '\r', '/']).next()?;
-        // In a reply, the key of an entry is the name of its field; it may be written with character references.
-        let is_tag = names.contains(&name) || name == "entry" && tag.contains("key");
-        is_tag.then_some(Marker {
+/// The tags in a text, opening or closing. Name and attributes are read up to the next `<` at most, which no tag
+/// can hold, so that nothing is looked at twice.
+fn tags_in(text: &str, tags: &HashSet<Box<str>>) -> Vec<Marker> {
+    // What has no end is no tag.
+    let Some(last) = memchr::memrchr(b'>', text.as_bytes()) else {
+        return Vec::new();
+    };
+    memchr::memchr_iter(b'<', &text.as_bytes()[..last])
+        .filter(|at| {
+            let inside = &text[at + 1..];
+            let inside = inside.strip_prefix('/').unwrap_or(inside);
+            // Attributes, and the slash of an element without content, may follow the name.
+            let Some(length) = inside.find(['>', ' ', '\t', '\n', '\r', '/', '<']) else {
+                return false;
+            };
+            let (name, rest) = inside.split_at(length);
+            !rest.starts_with('<') && (tags.contains(name) || name == ENTRY && has_key(rest))
+        })
+        .map(|at| Marker {
             at,
             kind: Kind::Tag,
         })
-    })
+        .collect()
+}
+
+/// The element that has the name of its field in an attribute, which may be written with character references.
+const ENTRY: &str = "entry";
+
+/// Whether a tag, behind its name, has the attribute `key` before it ends.
+fn has_key(rest: &str) -> bool {
+    let mut bytes = rest.bytes().enumerate();
+    let (mut start, mut found) = (0, false);
+    while let Some((at, byte)) = bytes.next() {
+        if !matches!(
+            byte,
+            b'>' | b'<' | b'=' | b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'\''
+        ) {
+            continue;
+        }
+        found |= &rest[start..at] == "key";
+        match byte {
+            b'>' => return found,
+            b'<' => return false,
+            quote @ (b'"' | b'\'') => {
+                // What stands in quotes is no name, and ends no tag.
+                let closing = bytes.find(|(_, byte)| matches!(*byte, b'<') || *byte == quote);
+                match closing {
+                    Some((end, byte)) if byte == quote => start = end + 1,
+                    _ => return false,
+                }
+            }
+            _ => start = at + 1,
+        }
+    }
+    false
 }
 
 /// Rewrite the text from `start` on so that none of its markers is one: `[[ # # name ## ]]`, `&lt;name>`,
 /// `<< CUSTOM-TYPE...`. What is inserted means nothing inside a JSON string, where the marker may stand.
 pub(crate) fn escape(out: &mut String, start: usize, found: &[Marker]) {
-    for marker in found.iter().rev() {
-        let at = start + marker.at;
-        match marker.kind {
-            Kind::Header => out.insert(at + "[[ #".len(), ' '),
-            Kind::Tag => out.replace_range(at..=at, "&lt;"),
-            Kind::Block => out.insert(at + "<<".len(), ' '),
-        }
+    let text = out.split_off(start);
+    // `&lt;` is three bytes longer than `<`, the others put in one.
+    out.reserve(text.len() + 3 * found.len());
+    let mut copied = 0;
+    for marker in found {
+        let (kept, written, skipped) = match marker.kind {
+            Kind::Header => ("[[ #".len(), " ", 0),
+            Kind::Tag => (0, "&lt;", 1),
+            Kind::Block => ("<<".len(), " ", 0),
+        };
+        out.push_str(&text[copied..marker.at + kept]);
+        out.push_str(written);
+        copied = marker.at + kept + skipped;
     }
+    out.push_str(&text[copied..]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn tags() -> HashSet<Box<str>> {
+        ["a".into(), "b".into()].into()
+    }
+
     fn escaped(layout: Layout, text: &str) -> (usize, String) {
-        let found = find(layout, text, &["a", "b"], true);
+        let found = find(layout, text, &tags(), true);
         let mut out = format!("before {text}");
         escape(&mut out, "before ".len(), &found);
         (found.len(), out["before ".len()..].to_owned())
@@ -126,7 +185,29 @@ mod tests {
         );
         let text = "<a x='1'> <b/> <b />\n<a\n> </a > <b\ty=\"2\"\r> <ab> <a.b> <a-b x=''> <i a=''>\
             <entry key='a'> <entry> <entry\tkey = \"&#98;\">";
-        assert_eq!(find(Layout::Xml, text, &["a", "b"], true).len(), 8);
+        assert_eq!(find(Layout::Xml, text, &tags(), true).len(), 8);
+    }
+
+    #[test]
+    fn an_entry_is_a_tag_if_it_has_a_key() {
+        for (text, count) in [
+            ("<entry key='a'>", 1),
+            ("<entry x='>' key='a'>", 1),
+            ("<entry x=\"'\" key\n= \"a\" />", 1),
+            ("<entry>key</entry>", 0),
+            ("<entry x='key'>", 0),
+            ("<entry monkey='a'>", 0),
+            ("<entry key='a'", 0),
+            ("<entry key='>", 0),
+            ("<entry x=\"key\" <i>", 0),
+            ("<entrykey='a'>", 0),
+        ] {
+            assert_eq!(
+                find(Layout::Xml, text, &tags(), true).len(),
+                count,
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The compiled form of a signature.
 
+use std::collections::HashSet;
+
 use super::{Markers, system, xml};
 use crate::dialect::Dialect;
 use crate::signature::{Field, FieldKind, Signature};
@@ -69,6 +71,8 @@ pub struct Plan {
     pub(super) requirements: Box<str>,
     pub(super) history: Option<usize>,
     pub(super) markers: Markers,
+    /// The names that are tags in a value: those of the fields in the XML layout, none in the others.
+    pub(super) tags: HashSet<Box<str>>,
     pub(super) dialect: &'static Dialect,
 }
 
@@ -92,6 +96,10 @@ impl Plan {
             inputs: slots(&inputs),
             outputs: slots(&outputs),
             markers: Markers::default(),
+            tags: match layout {
+                Layout::Chat | Layout::Json => HashSet::new(),
+                Layout::Xml => signature.fields().iter().map(|f| f.name.clone()).collect(),
+            },
             dialect,
         }
     }

@@ -313,18 +313,10 @@ impl<S: Sink> Page<'_, S> {
 
     /// The markers in a text, if anybody looks for them.
     fn markers(&self, text: &str, holds_blocks: bool) -> Vec<markers::Marker> {
-        let first = if self.plan.layout == Layout::Xml {
-            "<"
-        } else {
-            "[[ ## "
-        };
-        let may_hold = text.contains(first) || !holds_blocks && text.contains(markers::BLOCK);
-        if self.plan.markers == Markers::AsIs || !may_hold {
+        if self.plan.markers == Markers::AsIs {
             return Vec::new();
         }
-        let slots = self.plan.inputs.iter().chain(&self.plan.outputs);
-        let names: Vec<&str> = slots.map(|slot| &*slot.name).collect();
-        markers::find(self.plan.layout, text, &names, !holds_blocks)
+        markers::find(self.plan.layout, text, &self.plan.tags, !holds_blocks)
     }
 
     /// Begin a part of the message, two lines below the one before it.
