@@ -120,7 +120,8 @@ class Template:
                 source=self.source,
                 unknown=unknown,
             )
-        return tuple(name for name in fields if name not in self.variables)
+        used = set(self.variables)
+        return tuple(name for name in fields if name not in used)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Template):

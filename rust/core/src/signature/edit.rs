@@ -64,13 +64,13 @@ impl Signature {
             kind: field.kind,
             len,
         })?;
+        let name = field.name.clone();
         section.insert(at, field);
-        let mut fields: Vec<Field> = Vec::with_capacity(inputs.len() + outputs.len());
-        for field in inputs.into_iter().chain(outputs) {
-            match fields.iter_mut().find(|known| known.name == field.name) {
-                Some(known) => *known = field,
-                None => fields.push(field),
-            }
+        let mut fields: Vec<Field> = inputs.into_iter().chain(outputs).collect();
+        let mut same = (0..fields.len()).filter(|&at| fields[at].name == name);
+        if let (Some(first), Some(second)) = (same.next(), same.next()) {
+            let last = fields.remove(second);
+            fields[first] = last;
         }
         Ok(rebuild(fields, &self.instructions))
     }

@@ -1,12 +1,17 @@
 //! A tree to types: every name gets its meaning, and what makes no sense is refused.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
 use super::ast::{Expr, ExprKind, Parameter};
 use super::error::{Code, SignatureError, Span};
 use super::field::{Field, FieldKind};
 use super::limits::Limits;
 use super::parser::{Ast, parse_type};
 use super::{Instructions, Signature};
-use crate::types::{Args, Constant, Container, Spelling, Type, UnionSpelling};
+use crate::types::{
+    Args, Constant, Container, Spelling, Type, UnionSpelling, distinct_constants, distinct_types,
+};
 
 type Result<T> = std::result::Result<T, SignatureError>;
 
@@ -80,31 +85,16 @@ pub fn lower(
     limits: &Limits,
     resolver: &mut dyn Resolver,
 ) -> Result<Signature> {
-    let mut fields: Vec<Field> = Vec::with_capacity(ast.inputs.len() + ast.outputs.len());
     let mut lowering = Lowering {
         source,
         limits,
         resolver,
         quoted: 0,
     };
-    for parameter in &ast.inputs {
-        lowering.field(&mut fields, 0, parameter, FieldKind::Input)?;
-    }
-    let inputs = fields.len();
-    for parameter in &ast.outputs {
-        if fields[..inputs]
-            .iter()
-            .any(|field| *field.name == *parameter.name)
-        {
-            let message = format!("'{}' names an input and an output", parameter.name);
-            return Err(SignatureError::new(
-                Code::DuplicateField,
-                parameter.span,
-                message,
-            ));
-        }
-        lowering.field(&mut fields, inputs, parameter, FieldKind::Output)?;
-    }
+    let inputs = lowering.side(&ast.inputs, FieldKind::Input, &HashSet::new())?;
+    let names = inputs.iter().map(|field| &*field.name).collect();
+    let outputs = lowering.side(&ast.outputs, FieldKind::Output, &names)?;
+    let fields = inputs.into_iter().chain(outputs).collect();
     Ok(Signature::new(fields, instructions))
 }
 
@@ -117,14 +107,39 @@ struct Lowering<'s, 'r> {
 }
 
 impl Lowering<'_, '_> {
-    /// A name given twice on one side keeps its first place and its last type, as in a Python dict.
-    fn field(
+    /// The fields of one side; none may have one of the names in `taken`. A name given twice keeps its first
+    /// place and its last type, as in a Python dict.
+    fn side(
         &mut self,
-        fields: &mut Vec<Field>,
-        side_start: usize,
-        parameter: &Parameter<'_>,
+        parameters: &[Parameter<'_>],
         kind: FieldKind,
-    ) -> Result<()> {
+        taken: &HashSet<&str>,
+    ) -> Result<Vec<Field>> {
+        let mut fields: Vec<Field> = Vec::with_capacity(parameters.len());
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(parameters.len());
+        for parameter in parameters {
+            let name: &str = &parameter.name;
+            if taken.contains(name) {
+                let message = format!("'{name}' names an input and an output");
+                return Err(SignatureError::new(
+                    Code::DuplicateField,
+                    parameter.span,
+                    message,
+                ));
+            }
+            let field = self.field(parameter, kind)?;
+            match places.entry(name) {
+                Entry::Occupied(place) => fields[*place.get()] = field,
+                Entry::Vacant(place) => {
+                    place.insert(fields.len());
+                    fields.push(field);
+                }
+            }
+        }
+        Ok(fields)
+    }
+
+    fn field(&mut self, parameter: &Parameter<'_>, kind: FieldKind) -> Result<Field> {
         let name: &str = &parameter.name;
         if name.starts_with('_') {
             let message = format!("'{name}' starts with an underscore");
@@ -142,22 +157,14 @@ impl Lowering<'_, '_> {
                 message,
             ));
         }
-        let field = match &parameter.annotation {
+        Ok(match &parameter.annotation {
             None => Field::new(name, kind, None),
             Some(expr) if self.has_meaning(expr) => self.resolver.annotated(name, kind, expr)?,
             Some(expr) => match self.annotation(expr)? {
                 ty if ty.is_native() => Field::new(name, kind, Some(ty)),
                 ty => Field::new(name, kind, Some(self.resolver.finish(expr, ty)?)),
             },
-        };
-        match fields[side_start..]
-            .iter_mut()
-            .find(|known| *known.name == *name)
-        {
-            Some(known) => *known = field,
-            None => fields.push(field),
-        }
-        Ok(())
+        })
     }
 
     /// The type of a field. DSPy reads a bare `None` as `str`, and a bare alias of typing as no type.
@@ -367,17 +374,12 @@ impl Lowering<'_, '_> {
 
     fn literal(&mut self, expr: &Expr<'_>, args: &[Expr<'_>]) -> Result<Type> {
         let mut values: Vec<Constant> = Vec::with_capacity(args.len());
-        let mut add = |value: Constant| {
-            if !values.contains(&value) {
-                values.push(value);
-            }
-        };
         for arg in args {
             match &arg.kind {
-                ExprKind::Constant(value) => add(value.clone()),
+                ExprKind::Constant(value) => values.push(value.clone()),
                 ExprKind::Subscript(base, _) if self.is_name(base, "Literal") => {
                     if let Type::Literal(inner) = self.ty(arg)? {
-                        inner.into_iter().for_each(&mut add);
+                        values.extend(inner);
                     }
                 }
                 // Literal[Color.RED]: Python knows the object, and typing checks it.
@@ -397,7 +399,7 @@ impl Lowering<'_, '_> {
                 "Literal takes at least one value",
             ));
         }
-        Ok(Type::Literal(values.into()))
+        Ok(Type::Literal(distinct_constants(values).into()))
     }
 
     /// A type in quotes, read by the same rules as one without.
@@ -505,12 +507,11 @@ pub fn union(members: Vec<Type>) -> Type {
     let mut flat: Vec<Type> = Vec::with_capacity(members.len());
     for member in members {
         match member {
-            Type::Union { members, .. } => {
-                members.into_iter().for_each(|inner| add(&mut flat, inner));
-            }
-            other => add(&mut flat, other),
+            Type::Union { members, .. } => flat.extend(members),
+            other => flat.push(other),
         }
     }
+    flat = distinct_types(flat);
     match flat.pop() {
         Some(only) if flat.is_empty() => only,
         last => {
@@ -520,12 +521,6 @@ pub fn union(members: Vec<Type>) -> Type {
                 spelling: UnionSpelling::Typing,
             }
         }
-    }
-}
-
-fn add(flat: &mut Vec<Type>, member: Type) {
-    if !flat.iter().any(|known| known.equals(&member)) {
-        flat.push(member);
     }
 }
 

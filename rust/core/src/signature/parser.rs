@@ -1,6 +1,7 @@
 //! Tokens to a tree. One function per production; the grammar stands in front of each.
 
 use std::borrow::Cow;
+use std::mem;
 
 use super::ast::{Expr, ExprKind, Parameter};
 use super::error::{Code, SignatureError, Span};
@@ -149,8 +150,8 @@ impl<'a, 'l> Parser<'a, 'l> {
     fn bump(&mut self) -> Result<(Token<'a>, Span)> {
         let (token, span) = self.lexer.next()?;
         Ok((
-            std::mem::replace(&mut self.token, token),
-            std::mem::replace(&mut self.span, span),
+            mem::replace(&mut self.token, token),
+            mem::replace(&mut self.span, span),
         ))
     }
 
@@ -187,7 +188,7 @@ impl<'a, 'l> Parser<'a, 'l> {
     /// `parameter: NAME [':' expr] ['=' default]`
     fn parameter(&mut self, has_default: &mut bool) -> Result<Parameter<'a>> {
         let (name, span) = match &mut self.token {
-            Token::Name(name) => (std::mem::take(name), self.span),
+            Token::Name(name) => (mem::take(name), self.span),
             Token::Keyword(word) => {
                 let message = format!("'{word}' is a keyword and cannot name a field");
                 return Err(SignatureError::new(Code::KeywordName, self.span, message));
@@ -282,7 +283,7 @@ impl<'a, 'l> Parser<'a, 'l> {
         let Token::Name(name) = &mut self.token else {
             return Err(self.unexpected("a name behind the dot"));
         };
-        let name = std::mem::take(name);
+        let name = mem::take(name);
         let (_, end) = self.bump()?;
         Ok(Expr {
             span: base.span.to(end),
@@ -307,14 +308,12 @@ impl<'a, 'l> Parser<'a, 'l> {
     /// `atom: NAME | CONSTANT | '...' | '(' [expr (',' expr)* [',']] ')'`
     fn atom(&mut self) -> Result<Expr<'a>> {
         let kind = match &mut self.token {
-            Token::Name(name) => ExprKind::Name(std::mem::take(name)),
+            Token::Name(name) => ExprKind::Name(mem::take(name)),
             Token::Constant(text @ (Constant::Str(_) | Constant::Bytes(_))) => {
-                let first = std::mem::replace(text, Constant::None);
+                let first = mem::replace(text, Constant::None);
                 return self.strings(first);
             }
-            Token::Constant(constant) => {
-                ExprKind::Constant(std::mem::replace(constant, Constant::None))
-            }
+            Token::Constant(constant) => ExprKind::Constant(mem::replace(constant, Constant::None)),
             Token::Ellipsis => ExprKind::Ellipsis,
             Token::Symbol('(') => return self.parenthesised(),
             Token::Symbol('[' | '{' | '-' | '+' | '~' | '*')
@@ -390,7 +389,7 @@ impl<'a, 'l> Parser<'a, 'l> {
         let mut arguments: Vec<(Cow<'a, str>, Expr<'a>)> = Vec::new();
         while !self.at(')') {
             let key = match &mut self.token {
-                Token::Name(key) => std::mem::take(key),
+                Token::Name(key) => mem::take(key),
                 _ => return Err(self.unclosed_or(open, "the name of an argument")),
             };
             self.bump()?;
@@ -411,16 +410,19 @@ impl<'a, 'l> Parser<'a, 'l> {
     }
 
     /// Strings side by side are one string.
-    fn strings(&mut self, mut whole: Constant) -> Result<Expr<'a>> {
+    fn strings(&mut self, first: Constant) -> Result<Expr<'a>> {
         let (_, mut span) = self.bump()?;
-        while let Token::Constant(next @ (Constant::Str(_) | Constant::Bytes(_))) = &self.token {
-            whole = join(&whole, next).ok_or_else(|| {
+        let mut parts = vec![first];
+        while let Token::Constant(next @ (Constant::Str(_) | Constant::Bytes(_))) = &mut self.token
+        {
+            if mem::discriminant(&parts[0]) != mem::discriminant(next) {
                 let message = "bytes and text cannot be joined";
-                SignatureError::new(Code::Syntax, self.span, message)
-            })?;
+                return Err(SignatureError::new(Code::Syntax, self.span, message));
+            }
+            parts.push(mem::replace(next, Constant::None));
             span = span.to(self.bump()?.1);
         }
-        let kind = ExprKind::Constant(whole);
+        let kind = ExprKind::Constant(join(parts));
         Ok(Expr { kind, span })
     }
 
@@ -511,14 +513,26 @@ impl<'a, 'l> Parser<'a, 'l> {
     }
 }
 
-/// Strings side by side; None where one holds text and the other bytes.
-fn join(left: &Constant, right: &Constant) -> Option<Constant> {
-    match (left, right) {
-        (Constant::Str(a), Constant::Str(b)) => Some(Constant::Str([&**a, b].concat().into())),
-        (Constant::Bytes(a), Constant::Bytes(b)) => {
-            Some(Constant::Bytes([&**a, b].concat().into()))
+/// Strings, or else bytes, as one.
+fn join(mut parts: Vec<Constant>) -> Constant {
+    if parts.len() == 1
+        && let Some(only) = parts.pop()
+    {
+        return only;
+    }
+    let (mut text, mut bytes) = (String::new(), Vec::new());
+    let is_text = matches!(parts.first(), Some(Constant::Str(_)));
+    for part in parts {
+        match part {
+            Constant::Str(part) => text.push_str(&part),
+            Constant::Bytes(part) => bytes.extend_from_slice(&part),
+            _ => {}
         }
-        _ => None,
+    }
+    if is_text {
+        Constant::Str(text.into())
+    } else {
+        Constant::Bytes(bytes.into())
     }
 }
 

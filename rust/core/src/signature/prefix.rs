@@ -41,12 +41,13 @@ fn split_before_words(chars: &[char]) -> Vec<char> {
     let mut i = 0;
     while i < chars.len() {
         let capital = chars.get(i + 1).is_some_and(char::is_ascii_uppercase);
-        let lower = chars[i + 1..]
-            .iter()
-            .skip(1)
-            .take_while(|c| c.is_ascii_lowercase())
-            .count();
-        if capital && lower > 0 && chars[i] != '\n' {
+        let lower = if capital {
+            let rest = chars[i + 2..].iter();
+            rest.take_while(|c| c.is_ascii_lowercase()).count()
+        } else {
+            0
+        };
+        if lower > 0 && chars[i] != '\n' {
             out.push(chars[i]);
             out.push('_');
             out.extend(&chars[i + 1..i + 2 + lower]);

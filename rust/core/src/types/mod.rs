@@ -4,6 +4,11 @@
 //! everything else (pydantic models, enums, `datetime`) is [`Type::Python`], an object that only the
 //! bindings hold and that carries here its name alone.
 
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::mem;
+
 mod constant;
 mod name;
 mod note;
@@ -200,30 +205,108 @@ impl Type {
     /// Python's `==` between annotations: a literal's values and a union's members have no order.
     #[must_use]
     pub fn equals(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Literal(a), Self::Literal(b)) => {
-                a.len() == b.len() && a.iter().all(|value| b.contains(value))
-            }
-            (Self::Union { members: a, .. }, Self::Union { members: b, .. }) => {
-                a.len() == b.len()
-                    && a.iter()
-                        .all(|member| b.iter().any(|candidate| member.equals(candidate)))
+        Meaning(self) == Meaning(other)
+    }
+}
+
+/// A type as Python's `==` and `hash` take it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meaning<'a>(pub(crate) &'a Type);
+
+impl PartialEq for Meaning<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.0, other.0) {
+            (Type::Literal(a), Type::Literal(b)) => are_same(a, b, |value| value),
+            (Type::Union { members: a, .. }, Type::Union { members: b, .. }) => {
+                are_same(a, b, Meaning)
             }
             (
-                Self::Generic {
+                Type::Generic {
                     container: a,
                     spelling: a_spelling,
                     args: a_args,
                 },
-                Self::Generic {
+                Type::Generic {
                     container: b,
                     spelling: b_spelling,
                     args: b_args,
                 },
             ) => a == b && a_spelling == b_spelling && a_args.equals(b_args),
-            _ => self == other,
+            (a, b) => a == b,
         }
     }
+}
+
+impl Eq for Meaning<'_> {}
+
+impl Hash for Meaning<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        mem::discriminant(self.0).hash(state);
+        match self.0 {
+            Type::Literal(values) => hash_of_all(values, |value| value).hash(state),
+            Type::Union { members, .. } => hash_of_all(members, Meaning).hash(state),
+            Type::Generic {
+                container,
+                spelling,
+                args,
+            } => {
+                (container, spelling).hash(state);
+                match args {
+                    Args::Bare => 0_usize.hash(state),
+                    Args::Of(types) => {
+                        types.len().hash(state);
+                        types.iter().for_each(|ty| Meaning(ty).hash(state));
+                    }
+                    Args::Variadic(item) => Meaning(item).hash(state),
+                }
+            }
+            other => other.hash(state),
+        }
+    }
+}
+
+/// Whether two lists without repetitions hold the same, in any order.
+fn are_same<'a, T, K: Eq + Hash>(a: &'a [T], b: &'a [T], key: impl Fn(&'a T) -> K) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let known: HashSet<K> = b.iter().map(&key).collect();
+    a.iter().all(|one| known.contains(&key(one)))
+}
+
+/// A hash that does not depend on the order.
+fn hash_of_all<'a, T, K: Hash>(all: &'a [T], key: impl Fn(&'a T) -> K) -> u64 {
+    let hash = |one| {
+        let mut hasher = DefaultHasher::new();
+        key(one).hash(&mut hasher);
+        hasher.finish()
+    };
+    all.iter().map(hash).fold(0, u64::wrapping_add)
+}
+
+/// Takes out the constants that stand further ahead too.
+pub(crate) fn distinct_constants(mut values: Vec<Constant>) -> Vec<Constant> {
+    let firsts = firsts(values.iter());
+    keep(&mut values, firsts);
+    values
+}
+
+/// Takes out the types that stand further ahead too.
+pub(crate) fn distinct_types(mut types: Vec<Type>) -> Vec<Type> {
+    let firsts = firsts(types.iter().map(Meaning));
+    keep(&mut types, firsts);
+    types
+}
+
+/// For each item, whether it is the first of its kind.
+fn firsts<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    keys.map(|key| seen.insert(key)).collect()
+}
+
+fn keep<T>(all: &mut Vec<T>, which: Vec<bool>) {
+    let mut which = which.into_iter();
+    all.retain(|_| which.next().unwrap_or(true));
 }
 
 impl Args {

@@ -3,6 +3,8 @@
 //! DSPy sorts every mapping's keys, `type` first. With so few keys in play each shape below is written
 //! in that order from the start.
 
+use std::collections::HashSet;
+
 use super::{Args, Constant, Container, Type};
 
 impl Type {
@@ -89,6 +91,7 @@ fn dict(args: &Args) -> Option<String> {
 
 fn union(members: &[Type]) -> Option<String> {
     let mut schemas: Vec<String> = Vec::with_capacity(members.len());
+    let mut seen: HashSet<String> = HashSet::with_capacity(members.len());
     let mut null = false;
     for member in members {
         if *member == Type::None {
@@ -96,7 +99,7 @@ fn union(members: &[Type]) -> Option<String> {
             continue;
         }
         let schema = member.json_schema()?;
-        if !schemas.contains(&schema) {
+        if seen.insert(schema.clone()) {
             schemas.push(schema);
         }
     }

@@ -78,12 +78,87 @@ fn problem(text: &str, check: &impl Fn(&str) -> Result<(), String>) -> Result<()
     }
 }
 
-/// Check all seeds, the texts in the directory `found`, and mutations of them.
+/// How often a part stands in the smaller of two texts, and how many times that in the larger.
+const REPEATED: usize = 300;
+const GROWTH: usize = 8;
+/// How many times longer the larger one may take: quadratic work takes 64 times as long.
+const MOST: u32 = 28;
+/// What is done in less is not worth measuring, and could not be told from what else the machine does.
+const QUICK: Duration = Duration::from_millis(4);
+
+/// Whether work grows with the text and no faster: parts of two texts with a third one between them, many times over.
+///
+/// No second is asserted, only a ratio, and of the least times of several turns.
+fn cost(
+    random: &mut Random,
+    seeds: &[String],
+    pieces: &[&str],
+    read: fn(&str),
+) -> Result<(), (String, String)> {
+    let part = match random.below(3) {
+        0 => pieces[random.below(pieces.len())].to_owned(),
+        1 => [
+            pieces[random.below(pieces.len())],
+            pieces[random.below(pieces.len())],
+        ]
+        .concat(),
+        _ => {
+            let seed: Vec<char> = random.of(seeds).chars().collect();
+            let from = random.below(seed.len());
+            let length = 1 + random.below(12);
+            seed[from..].iter().take(length).collect()
+        }
+    };
+    // Each with a number of its own, or all the same.
+    let number = Some(random.below(part.len() + 1)).filter(|at| part.is_char_boundary(*at));
+    let number = number.filter(|_| random.below(2) == 0);
+    let around: Vec<char> = random.of(seeds).chars().collect();
+    let at = random.below(around.len() + 1);
+    let text = |times: usize| -> String {
+        let (before, behind) = around.split_at(at);
+        let (first, second) = part.split_at(number.unwrap_or(0));
+        let numbered = |i| format!("{first}{i}{second}");
+        let repeated: String = match number {
+            Some(_) => (0..times).map(numbered).collect(),
+            None => part.repeat(times),
+        };
+        before
+            .iter()
+            .copied()
+            .chain(repeated.chars())
+            .chain(behind.iter().copied())
+            .collect()
+    };
+    let least = |text: &str, turns: u32| {
+        let once = |_| {
+            let start = Instant::now();
+            read(text);
+            start.elapsed()
+        };
+        (0..turns).map(once).min().unwrap_or_default()
+    };
+    let (small, large) = (text(REPEATED), text(REPEATED * GROWTH));
+    if least(&large, 1) <= QUICK {
+        return Ok(());
+    }
+    for turns in [3, 10, 30] {
+        if least(&large, turns) <= QUICK.max(MOST * least(&small, turns)) {
+            return Ok(());
+        }
+    }
+    let problem =
+        format!("{GROWTH} times as much of {part:?} takes more than {MOST} times as long");
+    Err((small, problem))
+}
+
+/// Check all seeds, the texts in the directory `found`, and mutations of them. Of `read`, if it is given, the cost is
+/// checked too: it must grow no faster than the text.
 pub(crate) fn run(
     found: &Path,
     mut seeds: Vec<String>,
     pieces: &[&str],
     check: impl Fn(&str) -> Result<(), String>,
+    read: Option<fn(&str)>,
 ) {
     for entry in fs::read_dir(found).unwrap() {
         let bytes = fs::read(entry.unwrap().path()).unwrap();
@@ -108,8 +183,16 @@ pub(crate) fn run(
     let mut random = Random::new(seed);
     let mut count = 0_u64;
     while count < rounds && (!count.is_multiple_of(1_000) || Instant::now() < deadline) {
-        let text = mutate(&mut random, &seeds, pieces);
-        if let Err(problem) = problem(&text, &check) {
+        let mut text = mutate(&mut random, &seeds, pieces);
+        let mut result = problem(&text, &check);
+        if result.is_ok()
+            && count.is_multiple_of(10)
+            && let Some(read) = read
+            && let Err((costly, problem)) = cost(&mut random, &seeds, pieces, read)
+        {
+            (text, result) = (costly, Err(problem));
+        }
+        if let Err(problem) = result {
             let path = found.join(format!("found-{seed}-{count}.txt"));
             fs::write(&path, &text).unwrap();
             panic!("{text:?}: {problem}; kept in {}", path.display());

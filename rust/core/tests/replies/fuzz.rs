@@ -276,7 +276,7 @@ fn seeds() -> Vec<String> {
 
 #[test]
 fn no_reply_breaks_the_readers() {
-    run(&corpus("fuzz"), seeds(), PIECES, check);
+    run(&corpus("fuzz"), seeds(), PIECES, check, None);
 }
 
 /// Replies that make work for a reader that looks twice at what it has seen: a start, and what follows it again

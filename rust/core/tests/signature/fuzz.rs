@@ -118,7 +118,16 @@ fn seeds() -> Vec<String> {
     seeds
 }
 
+fn read_all(source: &str) {
+    let limits = Limits {
+        length: usize::MAX,
+        fields: usize::MAX,
+        ..Limits::default()
+    };
+    _ = read(source, &limits);
+}
+
 #[test]
-fn no_text_breaks_the_parser() {
-    run(&corpus("fuzz"), seeds(), PIECES, check);
+fn no_text_breaks_the_parser_or_costs_more_than_its_length() {
+    run(&corpus("fuzz"), seeds(), PIECES, check, Some(read_all));
 }

@@ -1,5 +1,7 @@
 //! Whether values are what a signature says.
 
+use std::collections::HashSet;
+
 use dspex_core::signature::FieldKind;
 use dspex_core::types::{Args, Constant, Container, Type};
 use pyo3::prelude::*;
@@ -58,13 +60,17 @@ pub(super) fn check(
         }
     }
     if present < values.len() {
+        let fields = compiled.core.fields().iter();
+        let fields: HashSet<&str> = fields
+            .filter(|field| field.kind == kind)
+            .map(|field| &*field.name)
+            .collect();
         for name in values.keys() {
             let known = name
                 .cast::<PyString>()
                 .ok()
                 .and_then(|name| name.to_str().ok());
-            let known = known.and_then(|name| compiled.core.field(name));
-            if known.is_none_or(|field| field.kind != kind) {
+            if known.is_none_or(|name| !fields.contains(name)) {
                 problems.push((
                     name.str()?.to_string(),
                     format!("not an {} of this signature", kind.name()),
