@@ -11,7 +11,9 @@ mod stream;
 mod template;
 mod value;
 
-#[pyo3::pymodule]
+// PyO3 takes a module that says nothing for one that needs no GIL. Nothing here has been tested without one: where Python
+// can do without, importing this module turns it on.
+#[pyo3::pymodule(gil_used = true)]
 mod _core {
     use pyo3::prelude::*;
 
