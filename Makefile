@@ -46,7 +46,7 @@ build: $(VENV)/.built ## create .venv and build the release extension
 # --- the two that matter first -------------------------------------------------------------------------
 
 .PHONY: demo
-demo: build ## answer real questions on both routes and compare them (ARGS="--limit 5")
+demo: build ## answer real questions by DSPy, in workers and in Rust, and compare them (ARGS="--limit 5")
 	@$(BIN)/python docs/examples/demo.py $(ARGS)
 
 TESTS := test-rust test-python parity-33

@@ -1,11 +1,12 @@
-"""Answer real questions on both routes, the Rust core and real DSPy, and compare them.
+"""Answer real questions in three ways, 50 at once, and compare them: DSPy, DSPy in workers, the Rust core.
 
-For every question of the data file the same program runs twice: once natively, once as the real
-`dspy.Predict` in a worker process. Both talk to one local server that keeps every request, so it can be
-told whether the two sent the same messages and made the same of the reply.
+The same signature runs as `dspy.Predict` in this process, as `dspy.Predict` in two worker processes, one
+of which is killed in the middle, and natively. All talk to one model server, a process of its own that
+keeps what it is sent, so it can be told whether all sent the same prompts and made the same of the
+replies.
 
-Without a key the server itself answers, by reading the context it is sent. With `OPENAI_API_KEY` or `--lm` it
-passes each prompt on to a real model, and gives the same reply to whoever sends the same prompt again.
+Without a key a stand-in answers, by reading the context it is sent. With `OPENAI_API_KEY` or `--lm` the
+server passes each prompt on to a real model, once.
 """
 
 from __future__ import annotations
@@ -14,27 +15,35 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import dspex
-from dspex.errors import ConfigError, DspexError, LMError, PoolError
+from dspex.adapters.events import TextDelta
+from dspex.errors import ConfigError, DspexError, ReplyError, WorkerDiedError
 from dspex.lm import LMRequest
-from dspex.testing import ChatRequest, ModelServer
 
-QUESTIONS = Path(__file__).parents[2] / "testdata" / "demo" / "questions.jsonl"
+HERE = Path(__file__).parent
+QUESTIONS = HERE.parents[1] / "testdata" / "demo" / "questions.jsonl"
 SIGNATURE = "question, context: list[str] -> answer: str, confidence: float"
 REAL_MODEL = "openai/gpt-4o-mini"
-ROUTES = ("native", "python")
+STAND_IN = "openai/extractive-reader"
+AT_ONCE = 50
+WORKERS = 2
+LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes of what the model's process may say at once: all prompts of all questions."""
 INTERRUPTED = 130
 """The exit status by which shells know Ctrl-C."""
+
+Fields = dict[str, Any]
+Ask = Callable[["Question"], Awaitable[Fields]]
 
 
 @dataclass(frozen=True)
@@ -47,64 +56,43 @@ class Question:
 
 
 @dataclass
-class Served:
-    """What one route made of one question."""
+class Found:
+    """What one way made of all questions.
 
-    route: str = ""
-    answer: str = ""
-    prediction: dspex.Prediction | None = None
-    error: str = ""
-    sent: list[bytes] = field(default_factory=list)
+    Attributes:
+        name: The way.
+        fields: The fields of each answer; None where the reply could not be read.
+        prompts: The messages that the model was sent, each once.
+        seconds: How long all took together.
+        cpu: Seconds of processor time of this process.
+        died: Calls that were lost with the worker that was killed, and asked again.
+    """
+
+    name: str
+    fields: list[Fields | None] = field(default_factory=list)
+    prompts: set[str] = field(default_factory=set)
     seconds: float = 0.0
-    lm_seconds: float = 0.0
-
-    @property
-    def overhead(self) -> float:
-        """Seconds the call took beyond the model's own."""
-        return self.seconds - self.lm_seconds
-
-
-@dataclass
-class Row:
-    """One question, answered by each route."""
-
-    question: Question
-    served: dict[str, Served]
-
-    def right(self, route: str) -> bool:
-        """Whether the route's answer is the expected one, but for capitals and an article."""
-        return _plain(self.served[route].answer) == _plain(self.question.answer)
-
-    @property
-    def same_messages(self) -> bool:
-        """Whether both routes sent the same messages, once."""
-        native, python = (self.served[route].sent for route in ROUTES)
-        return native == python and len(native) == 1
-
-    @property
-    def same_fields(self) -> bool:
-        """Whether both routes returned the same fields, or none."""
-        native, python = (self.served[route].prediction for route in ROUTES)
-        return native == python
+    cpu: float = 0.0
+    died: int = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo.
 
     Returns:
-        0 if both routes agree on everything, 1 if they do not or a call failed, 2 for wrong arguments, 130
-        after Ctrl-C.
+        0 if all ways agree on everything, 1 if they do not or a call failed, 2 for wrong arguments, 130 after
+        Ctrl-C.
     """
     args = _arguments(argv)
     try:
         questions = _read_questions(args.questions)[: args.limit]
-        rows = asyncio.run(_compare(questions, args, _say_on(sys.stderr if args.json else sys.stdout)))
+        found, pieces = asyncio.run(_compare(questions, args))
     except BrokenPipeError:
         # Whoever read our output has seen enough. What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: the server and the worker are gone", file=sys.stderr)
+        print("\ninterrupted: the model server and the workers are gone", file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -112,92 +100,178 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DspexError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    result = _result(rows)
-    print(json.dumps(result, ensure_ascii=False, indent=2) if args.json else _summary(result))
-    return 0 if result["same_messages"] and result["same_fields"] else 1
+    result = _result(questions, found, pieces)
+    print(json.dumps(result, ensure_ascii=False, indent=2) if args.json else _verdict(result, args))
+    return 0 if result["same_prompts"] and result["same_fields"] else 1
 
 
-async def _compare(
-    questions: list[Question], args: argparse.Namespace, say: Callable[[str], None]
-) -> list[Row]:
-    async with _model(args, say) as (server, model):
-        say(f"starting a worker with DSPy {version('dspy')}")
-        lm = dspex.LM(model, api_base=server.api_base, api_key="local")
-        async with dspex.Runtime(lm=lm, pools=1) as runtime:
-            await runtime.awarmup()
-            predict = dspex.Predict(SIGNATURE)
-            say(f"answering {len(questions)} questions on each route: {SIGNATURE}\n")
-            say(_columns("", "question", "answer", "expected", "served by, overhead"))
-            rows = []
-            for number, question in enumerate(questions, 1):
-                row = Row(question, {route: await _ask(predict, question, route, server) for route in ROUTES})
-                rows.append(row)
-                say(_line(number, len(questions), row))
-            return rows
+async def _compare(questions: list[Question], args: argparse.Namespace) -> tuple[list[Found], list[str]]:
+    say = _say_on(sys.stderr if args.json else sys.stdout)
+    async with AsyncExitStack() as stack:
+        model = await stack.enter_async_context(_model(args))
+        say(f"{len(questions)} questions, {min(AT_ONCE, len(questions))} at once: {SIGNATURE}")
+        say(f"the model: {model.about}")
+        lm = dspex.LM(model.name, api_base=model.api_base, api_key="local")
+        runtime = await stack.enter_async_context(dspex.Runtime(lm, pools=WORKERS))
+        await runtime.awarmup()
+        predict = dspex.Predict(SIGNATURE)
+        native = _on(predict, "native")
+        await _warm_up(native, questions[:1], model)  # a model that cannot be asked is told here, in one line
+        found = []
+        say(f"\n{'':26}{'all took':>10}{'CPU of this process, per call':>32}")
+        for name, ask, kill in (
+            ("DSPy in this process", _in_process(model), None),
+            ("real DSPy in 2 workers", _on(predict, "python"), _killer(runtime)),
+            ("dspex, the Rust core", native, None),
+        ):
+            found.append(await _ask_all(name, ask, questions, model, kill))
+            say(_line(found[-1], len(questions)))
+        return found, await _streamed(lm, questions[0])
+
+
+# --- the three ways -------------------------------------------------------------------------------------
+
+
+def _in_process(model: Model) -> Ask:
+    # LiteLLM and DSPy otherwise look for newer lists of models on the network while they are imported.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import dspy
+
+    lm = dspy.LM(model.name, api_base=model.api_base, api_key="local", cache=False, num_retries=0)
+    # DSPy would ask again, in JSON, when it cannot read a reply; then the ways could not be compared.
+    adapter = dspy.ChatAdapter(use_json_adapter_fallback=False)
+    predict = dspy.Predict(SIGNATURE)
+
+    async def ask(question: Question) -> Fields:
+        with dspy.context(lm=lm, adapter=adapter):
+            try:
+                return dict(await predict.acall(question=question.question, context=question.context))
+            except dspy.utils.exceptions.AdapterParseError as error:
+                raise ReplyError("DSPy cannot read the reply") from error
+
+    return ask
+
+
+def _on(predict: dspex.Predict, route: str) -> Ask:
+    async def ask(question: Question) -> Fields:
+        found = await predict.acall(question=question.question, context=question.context, route=route)
+        return dict(found)
+
+    return ask
+
+
+def _killer(runtime: dspex.Runtime) -> Callable[[], None]:
+    def kill() -> None:
+        # SIGKILL cannot be prepared for; the pool finds out and starts another worker.
+        workers = runtime.pools()["general"].workers
+        busiest = max(workers, key=lambda worker: worker.inflight)
+        if busiest.pid is not None:
+            os.kill(busiest.pid, signal.SIGKILL)
+
+    return kill
+
+
+async def _ask_all(
+    name: str, ask: Ask, questions: list[Question], model: Model, kill: Callable[[], None] | None
+) -> Found:
+    found = Found(name, [None] * len(questions))
+    await _warm_up(ask, questions[:AT_ONCE], model)
+    left = iter(range(len(questions)))
+    answered = 0
+
+    async def caller() -> None:
+        nonlocal answered
+        for index in left:
+            for _ in range(2):
+                try:
+                    found.fields[index] = await ask(questions[index])
+                except WorkerDiedError:
+                    found.died += 1
+                    continue  # the call was lost with its worker; another worker takes it
+                except ReplyError:
+                    pass  # the model's fault, and the same in each way
+                break
+            answered += 1
+            if kill is not None and answered == len(questions) // 4:
+                kill()
+            _progress(name, answered, len(questions))
+
+    cpu, begun = time.process_time(), time.perf_counter()
+    callers = [asyncio.create_task(caller()) for _ in range(min(AT_ONCE, len(questions)))]
+    try:
+        await asyncio.gather(*callers)
+    finally:
+        for task in callers:
+            task.cancel()
+    found.seconds, found.cpu = time.perf_counter() - begun, time.process_time() - cpu
+    found.prompts = {json.dumps(messages, ensure_ascii=False) for messages in await model.take()}
+    return found
+
+
+async def _warm_up(ask: Ask, questions: list[Question], model: Model) -> None:
+    """Calls that are not counted: the first of each way import what they need and open connections."""
+    for result in await asyncio.gather(*map(ask, questions), return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, ReplyError):
+            raise result
+    await model.take()
+
+
+async def _streamed(lm: dspex.LM, question: Question) -> list[str]:
+    """The first answer again, piece by piece: what is sure of the field while the reply comes in."""
+    adapter = dspex.ChatAdapter()
+    inputs = {"question": question.question, "context": question.context}
+    reading = adapter.stream(SIGNATURE)
+    pieces = []
+    async with aclosing(lm.stream(LMRequest(adapter.format(SIGNATURE, [], inputs)))) as deltas:
+        async for delta in deltas:
+            events = [event for event in reading.feed(delta.text.encode()) if isinstance(event, TextDelta)]
+            pieces += [event.text for event in events if event.field == "answer" and event.text]
+    return pieces
+
+
+# --- the model, in its process --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Model:
+    """The process of the model: its address, and what it was sent."""
+
+    name: str
+    about: str
+    api_base: str
+    process: asyncio.subprocess.Process
+
+    async def take(self) -> list[list[Mapping[str, Any]]]:
+        """The messages of every request since the last time."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"\n")
+        taken: list[list[Mapping[str, Any]]] = json.loads(await self.process.stdout.readline())
+        return taken
 
 
 @asynccontextmanager
-async def _model(
-    args: argparse.Namespace, say: Callable[[str], None]
-) -> AsyncIterator[tuple[ModelServer, str]]:
-    """The server both routes talk to, and the name of the model behind it."""
-    key = os.environ.pop("OPENAI_API_KEY", None)
-    real = args.lm or (REAL_MODEL if key or args.api_base else None)
-    if real is None:
-        with ModelServer() as server:
-            say(f"a local model server at {server.api_base}; it reads its answers out of the prompt")
-            yield server, "openai/extractive-reader"
-        return
-    upstream = dspex.LM(real, api_base=args.api_base, api_key=key)
-    # What both routes are to talk to is the server here, whatever the environment says.
-    for name in ("OPENAI_API_BASE", "OPENAI_BASE_URL"):
-        os.environ.pop(name, None)
-    with ModelServer(_Forward(upstream)) as server:
-        say(f"the model {real} at {upstream.api_base}, recorded by a local server at {server.api_base}")
-        try:
-            yield server, real
-        finally:
-            await upstream.aclose()
-
-
-class _Forward:
-    """Passes a prompt on to a real model, each just once.
-
-    A model answers the same prompt differently from time to time. What is compared here are the two routes,
-    not two moods of the model: whoever sends the same request gets the same reply.
-    """
-
-    def __init__(self, upstream: dspex.LM) -> None:
-        self._upstream = upstream
-        self._replies: dict[str, str] = {}
-
-    async def __call__(self, request: ChatRequest) -> str:
-        key = json.dumps(request.body, sort_keys=True)
-        if key not in self._replies:
-            response = await self._upstream.complete(LMRequest(request.messages, request.settings))
-            self._replies[key] = response.texts[0]
-        return self._replies[key]
-
-
-async def _ask(predict: dspex.Predict, question: Question, route: str, server: ModelServer) -> Served:
-    served = Served()
-    before = len(server.requests)
-    started = time.perf_counter()
+async def _model(args: argparse.Namespace) -> AsyncIterator[Model]:
+    real = args.lm or (REAL_MODEL if os.environ.get("OPENAI_API_KEY") or args.api_base else None)
+    command = [sys.executable, str(HERE / "model.py")]
+    about = "a local stand-in, which picks words out of the context and takes 0.1 s"
+    if real is not None:
+        upstream = dspex.LM(real, api_base=args.api_base)  # a wrong name or address is told here
+        about = f"{real} at {upstream.api_base}, asked once for each prompt"
+        await upstream.aclose()
+        command += ["--lm", real, *(["--api-base", args.api_base] if args.api_base else [])]
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE)
     try:
-        prediction = await predict.acall(question=question.question, context=question.context, route=route)
-    except (LMError, PoolError):
-        raise  # the next question would fare no better
-    except DspexError as error:
-        served.error = str(error).partition("\n")[0]
-    else:
-        served.prediction = prediction
-        served.answer = prediction.answer
-        served.route = prediction.route
-    served.seconds = time.perf_counter() - started
-    for request in server.requests[before:]:
-        served.sent.append(json.dumps(request.messages, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        served.lm_seconds += request.seconds or 0.0
-    return served
+        # The process has the key; everything here talks to the process, whatever the environment says.
+        for name in ("OPENAI_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
+            os.environ.pop(name, None)
+        assert process.stdout is not None
+        api_base = (await process.stdout.readline()).decode().strip()
+        yield Model(real or STAND_IN, about, api_base, process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
 
 
 # --- what is printed ------------------------------------------------------------------------------------
@@ -210,83 +284,78 @@ def _say_on(stream: Any) -> Callable[[str], None]:
     return say
 
 
-def _line(number: int, total: int, row: Row) -> str:
-    native, python = (row.served[route] for route in ROUTES)
-    width = len(str(total))
-    head = f"{number:{width}}/{total}"
-    times = "  ".join(f"{served.route} {served.overhead * 1000:.1f} ms" for served in (native, python))
-    line = _columns(head, row.question.question, native.answer or native.error, row.question.answer, times)
-    if not row.right("native"):
-        line += "  not as expected"
-    if not row.same_messages:
-        line += "  DIFFERENT MESSAGES"
-    if not row.same_fields:
-        line += f"  DIFFERENT FIELDS: python says {python.answer or python.error!r}"
+def _progress(name: str, answered: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\r" if answered < total else "\r\033[K"
+        print(f"{name}: {answered} of {total}", end=end, file=sys.stderr, flush=True)
+
+
+def _line(found: Found, total: int) -> str:
+    line = f"{found.name:26}{found.seconds:8.2f} s{found.cpu / total * 1e3:29.2f} ms"
+    if found.died:
+        line += f"   a worker was killed: its {found.died} calls failed at once, and were made again"
     return line
 
 
-def _columns(number: str, question: str, answer: str, expected: str, overhead: str) -> str:
-    return f"{number:6}{_cut(question, 36):38}{_cut(answer, 22):24}{_cut(expected, 22):24}{overhead}"
-
-
-def _result(rows: list[Row]) -> dict[str, Any]:
-    """Everything the demo found out, as plain data; times in milliseconds."""
+def _result(questions: list[Question], found: list[Found], pieces: list[str]) -> dict[str, Any]:
+    """Everything the demo found out, as plain data."""
+    first = found[0]
+    differ = {
+        question.question
+        for index, question in enumerate(questions)
+        if any(way.fields[index] != first.fields[index] for way in found)
+    }
     return {
-        "questions": len(rows),
-        "same_messages": all(row.same_messages for row in rows),
-        "same_fields": all(row.same_fields for row in rows),
-        "different": [row.question.question for row in rows if not (row.same_messages and row.same_fields)],
-        "routes": {route: _route_result(rows, route) for route in ROUTES},
-        "answers": [
-            {
-                "question": row.question.question,
-                "expected": row.question.answer,
-                **{route: row.served[route].answer for route in ROUTES},
-                "confidence": row.served["native"].prediction and row.served["native"].prediction.confidence,
+        "questions": len(questions),
+        "same_prompts": all(way.prompts == first.prompts for way in found) and len(first.prompts) > 0,
+        "same_fields": not differ,
+        "different": sorted(differ),
+        "ways": {
+            way.name: {
+                "seconds": round(way.seconds, 3),
+                "cpu_ms_per_call": round(way.cpu / len(questions) * 1e3, 3),
+                "read": sum(fields is not None for fields in way.fields),
+                "as_expected": sum(map(_right, questions, way.fields)),
+                "died": way.died,
             }
-            for row in rows
-        ],
-    }
-
-
-def _route_result(rows: list[Row], route: str) -> dict[str, Any]:
-    served = [row.served[route] for row in rows]
-    overheads = sorted(each.overhead * 1000 for each in served)
-    return {
-        "served_by": sorted({each.route for each in served if each.route}),
-        "as_expected": sum(row.right(route) for row in rows),
-        "failed": sum(each.prediction is None for each in served),
-        "overhead_ms": {
-            "median": round(statistics.median(overheads), 3),
-            "p95": round(overheads[max(0, -(-len(overheads) * 95 // 100) - 1)], 3),
+            for way in found
         },
-        "lm_ms": {"median": round(statistics.median(each.lm_seconds * 1000 for each in served), 3)},
+        "answers": [
+            {"question": question.question, "expected": question.answer, "fields": found[-1].fields[index]}
+            for index, question in enumerate(questions)
+        ],
+        "streamed": pieces,
     }
 
 
-def _summary(result: dict[str, Any]) -> str:
-    def yes(agree: bool) -> str:
-        return "yes, for every question" if agree else f"NO, look at {', '.join(result['different'])}"
-
+def _verdict(result: dict[str, Any], args: argparse.Namespace) -> str:
+    total = result["questions"]
+    prompts = "the same prompts, byte for byte" if result["same_prompts"] else "DIFFERENT PROMPTS"
+    fields = (
+        "returned the same fields"
+        if result["same_fields"]
+        else f"returned DIFFERENT FIELDS for: {', '.join(result['different'])}"
+    )
+    right = next(reversed(result["ways"].values()))["as_expected"]
     lines = [
         "",
-        f"{'route':8}{'served by':16}{'as expected':16}{'overhead per call: median':28}{'p95':12}",
+        f"all three sent the model {prompts}, and {fields}",
+        f"the model's answer is the expected one for {right} of {total} questions, in each of the ways",
+        f"a reply streamed, natively: {' | '.join(result['streamed'])}",
     ]
-    for route, found in result["routes"].items():
-        right = f"{found['as_expected']} of {result['questions']}"
-        median, p95 = found["overhead_ms"]["median"], found["overhead_ms"]["p95"]
-        lines.append(
-            f"{route:8}{', '.join(found['served_by']):16}{right:16}{median:<.2f} ms{'':20}{p95:.2f} ms"
-        )
-    return "\n".join(
-        [
-            *lines,
-            "overhead is everything but the model's own time: prompt, HTTP, worker, parsing",
-            "",
-            f"both routes sent the same messages, byte for byte: {yes(result['same_messages'])}",
-            f"both routes returned the same fields: {yes(result['same_fields'])}",
-        ]
-    )
+    if args.details:
+        lines += ["", *(_detail(answer) for answer in result["answers"])]
+    return "\n".join(lines)
+
+
+def _detail(answer: dict[str, Any]) -> str:
+    said = (answer["fields"] or {"answer": "(could not be read)"})["answer"]
+    return f"{_cut(answer['question'], 50):52}{_cut(said, 28):30}{_cut(answer['expected'], 28)}"
+
+
+def _right(question: Question, fields: Fields | None) -> bool:
+    """Whether the answer is the expected one, but for capitals and an article."""
+    return fields is not None and _plain(fields["answer"]) == _plain(question.answer)
 
 
 def _cut(text: str, width: int) -> str:
@@ -308,9 +377,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--api-base", metavar="URL", help="its server's address, up to and including /v1")
     parser.add_argument("--limit", type=_count, metavar="N", help="answer only the first N questions")
     parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE", help="another data file")
-    parser.add_argument(
-        "--json", action="store_true", help="print the result as JSON, the progress to stderr"
-    )
+    parser.add_argument("--details", action="store_true", help="a line for each question as well")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, the table to stderr")
     return parser.parse_args(argv)
 
 
