@@ -71,8 +71,8 @@ class ModelServer:
     """An OpenAI-compatible server on this machine, for tests and demos.
 
     Serves `POST /v1/chat/completions`, whole and streamed, and `GET /v1/models`. Any key will do. Use it as
-    ``with ModelServer() as server`` (it runs in a thread of its own) or ``async with`` (it runs in your
-    event loop, and so do async answering functions).
+    ``with ModelServer() as server``, or by `start` and `stop`: it runs in a thread of its own then; under
+    ``async with`` it runs in your event loop, and so do async answering functions.
 
     The time it spends is its own account: each record in `requests` has `seconds`, and each whole answer says
     it in the standard `Server-Timing` header, so that what a client adds can be told from it.
@@ -155,7 +155,8 @@ class ModelServer:
         if runner is not None:
             await runner.cleanup()
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Serve from a thread, until `stop`: for a session at a prompt or in a notebook."""
         thread = Portal("dspex-model-server")
         try:
             thread.run(self.__aenter__(), START_WAIT)
@@ -165,13 +166,20 @@ class ModelServer:
         self._thread = thread
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def stop(self) -> None:
+        """Stop serving. Nothing happens to a server that is not running."""
         thread, self._thread = self._thread, None
         if thread is not None:
             try:
                 thread.run(self.__aexit__(), STOP_WAIT)
             finally:
                 thread.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
 
     def __repr__(self) -> str:
         return f"ModelServer({self._api_base or 'not running'}, requests={len(self.requests)})"
