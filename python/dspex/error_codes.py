@@ -64,14 +64,26 @@ CODES: Final = (
     Code(
         "bad-lm",
         "ConfigError",
-        "DSPy refuses the settings of the worker's LM.",
-        "Correct the settings that the message names.",
+        "What was given as the LM is none, or DSPy refuses the settings of the worker's LM.",
+        "Give what the hint says, or correct the settings that the message names.",
     ),
     Code(
         "bad-pool-setting",
         "ConfigError",
         "A setting of a pool is unknown, or its value is not allowed.",
         "Correct the setting at `path`; the hint says what is allowed.",
+    ),
+    Code(
+        "bad-pools",
+        "ConfigError",
+        "`pools=` is neither a number of workers nor a `PoolSpec` nor several of them.",
+        "Write `pools=4`, `pools=dspex.PoolSpec(...)` or a list of those.",
+    ),
+    Code(
+        "bad-runtime",
+        "ConfigError",
+        "What a module was given as its runtime cannot run calls.",
+        "Give it an object: `runtime=dspex.Runtime(lm=...)`.",
     ),
     Code(
         "bad-settings-file",
@@ -82,8 +94,8 @@ CODES: Final = (
     Code(
         "blocking-in-loop",
         "ConfigError",
-        "A blocking call was made on the thread whose event loop it would wait for.",
-        "Await the method's asynchronous twin.",
+        "A blocking call was made on a thread that runs an event loop, which it would stop.",
+        "Await the method's asynchronous twin, which the hint names.",
     ),
     Code(
         "lm-api-base",
@@ -94,14 +106,20 @@ CODES: Final = (
     Code(
         "lm-model",
         "ConfigError",
-        "The model is not written as provider and name, or its provider is not one that dspex speaks to.",
-        "Write `openai/<name>`, with `api_base=` for another server; or let a pool serve it.",
+        "The model is not written as provider and name, or the provider's name is a slip.",
+        "Write `openai/<name>`, with `api_base=` for another server, or a provider of DSPy's.",
     ),
     Code(
         "lm-not-for-workers",
         "ConfigError",
         "The LM lives in the service's process, so a worker cannot use it.",
         "Use a `dspex.LM` or the name of a model, or leave out the pools.",
+    ),
+    Code(
+        "lm-of-dspy",
+        "ConfigError",
+        "The LM that a runtime was given is one of DSPy's.",
+        "Write the `dspex.LM` that the hint shows.",
     ),
     Code(
         "lm-setting",
@@ -120,6 +138,12 @@ CODES: Final = (
         "ConfigError",
         "The program runs code, and the worker has no interpreter for it.",
         "Install `dspy[deno]` where the workers run, or name another interpreter in `imports`.",
+    ),
+    Code(
+        "unknown-setting",
+        "ConfigError",
+        "A keyword is an argument of something else, or so near to a known setting that it must be a slip.",
+        "Write what the hint says; `extra_body=` takes any name that a server has.",
     ),
     Code(
         "no-lm",
@@ -654,6 +678,18 @@ CODES: Final = (
         "Give a `dspy.History`, or the turns themselves.",
     ),
     Code(
+        "bad-demos",
+        "InputError",
+        "Demos are no list of examples, or one of them does not map field names to values.",
+        'Write `demos=[{"question": "...", "answer": "..."}]`.',
+    ),
+    Code(
+        "positional-inputs",
+        "InputError",
+        "Inputs came without their names.",
+        "Write each with the name of its field, as the hint shows.",
+    ),
+    Code(
         "input-type",
         "InputError",
         "The worker cannot make a value of its field's type.",
@@ -683,6 +719,12 @@ CODES: Final = (
         "RouteError",
         "No target can serve the call.",
         "Read the message and the hint.",
+    ),
+    Code(
+        "lm-needs-dspy",
+        "RouteError",
+        "Only DSPy speaks to the model's provider, and the call was to run natively.",
+        'Leave out `route="native"` and give the runtime a pool, or a server of OpenAI\'s protocol.',
     ),
     Code(
         "adapter-needs-dspy",

@@ -304,11 +304,17 @@ def _flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A question for a hint, with the known name that is nearest to `given`; or nothing."""
+def did_you_mean(given: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """A question for a hint, with the known name that is nearest to `given`; or nothing.
+
+    Args:
+        given: The name that is not known.
+        known: Those that are.
+        cutoff: How like the two must be, from 0 to 1.
+    """
     import difflib  # a mistake can wait for it, the import of the package cannot
 
-    near = difflib.get_close_matches(given, list(known), n=1)
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=cutoff)
     return f"did you mean {near[0]!r}? " if near else ""
 
 

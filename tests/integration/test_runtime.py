@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
-from typing import Literal, Optional
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar, Literal, Optional
 
 import pytest
 from tests.parity.versions import NEWER_THAN_33
@@ -24,6 +27,7 @@ from dspex.errors import (
     LMResponseError,
     LMServerError,
     ReplyError,
+    RouteError,
     WorkerDiedError,
 )
 from dspex.signature import InputField, OutputField
@@ -247,6 +251,65 @@ async def test_concurrent_calls_share_one_worker() -> None:
             predictions = await asyncio.gather(*calls)
 
     assert len({prediction.answer for prediction in predictions}) == 1
+
+
+def test_a_model_that_only_dspy_speaks_to_is_asked_by_a_worker_and_the_prediction_says_why(server) -> None:
+    server.requests.clear()
+    lm = dspex.LM("nvidia_nim/local", api_base=server.api_base, api_key="sk-very-secret", temperature=0.5)
+    with dspex.Runtime(lm, pools=1) as runtime:
+        prediction = dspex.Predict(SIGNATURE)(**INPUTS)
+        with pytest.raises(RouteError) as caught:
+            dspex.Predict(SIGNATURE)(**INPUTS, route="native")
+        assert runtime.counts()[1].served == 1
+
+    assert prediction.route == "pool:general"
+    assert "only DSPy speaks to 'nvidia_nim'" in prediction.route_reason
+    assert caught.value.code == "lm-needs-dspy"
+    (request,) = server.requests
+    assert (request.body["model"], request.body["temperature"]) == ("local", 0.5)
+
+
+class Anthropic(BaseHTTPRequestHandler):
+    """A server that speaks Anthropic's protocol, and remembers whose key it was asked with."""
+
+    keys: ClassVar[list[str | None]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.keys.append(self.headers["x-api-key"])
+        text = "[[ ## answer ## ]]\nAda\n\n[[ ## completed ## ]]"
+        answer = {
+            "id": "msg_1", "type": "message", "role": "assistant", "model": asked["model"],
+            "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "stop_sequence": None,
+            "usage": {"input_tokens": 1, "output_tokens": 2},
+        }  # fmt: skip
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the tests' output is theirs."""
+
+
+def test_anthropic_is_asked_in_its_own_protocol_with_the_key_that_was_given() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Anthropic) as anthropic:
+        thread = threading.Thread(target=anthropic.serve_forever)
+        thread.start()
+        try:
+            lm = dspex.LM(
+                "anthropic/claude-x", api_base=f"http://127.0.0.1:{anthropic.server_port}", api_key="sk-ant-k"
+            )
+            with dspex.Runtime(lm, pools=1):
+                prediction = dspex.Predict("question -> answer")(question="Who?")
+        finally:
+            anthropic.shutdown()
+            thread.join()
+
+    assert (prediction.answer, prediction.route) == ("Ada", "pool:general")
+    assert Anthropic.keys == ["sk-ant-k"]
 
 
 @pytest.mark.parametrize("route", ["native", "python"])

@@ -467,8 +467,13 @@ def test_the_address_comes_from_the_argument_the_environment_or_the_default(
         ({"model": "openai/"}, "is not a model"),
         ({"model": "/x"}, "is not a model"),
         ({"model": ""}, "is not a model"),
-        ({"model": "ollama/llama3"}, "needs the address"),
-        ({"model": "anthropic/claude", "api_base": "http://x/v1"}, "does not speak to 'anthropic'"),
+        ({"model": "antropic/claude"}, "did you mean 'anthropic'"),
+        ({"model": "opnai/gpt-4o", "api_base": "http://x/v1"}, "did you mean 'openai'"),
+        ({"model": 7}, "named by a text"),
+        ({"model": "azure/x", "cache": True}, "'cache' is not a setting"),
+        ({"temprature": 0}, "did you mean 'temperature'"),
+        ({"max_token": 5}, "did you mean 'max_tokens'"),
+        ({"api_bas": "http://x"}, "did you mean 'api_base'"),
         ({"api_base": "localhost:80"}, "not the address of a server"),
         ({"api_base": "ftp://x"}, "not the address of a server"),
         ({"api_base": f"http://me:{KEY}@x/v1"}, "more than host and path"),
@@ -523,6 +528,46 @@ def test_a_worker_gets_what_dspy_needs(monkeypatch: pytest.MonkeyPatch) -> None:
         "cache": False,
         "num_retries": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "mentions"),
+    [
+        ("anthropic/claude-x", {}, "only DSPy speaks to 'anthropic'"),
+        ("azure/x", {"api_base": "https://x.azure.example", "api_version": "2024-02-01"}, "'openai/x' with"),
+        ("bedrock/x", {"aws_secret_access_key": "aws-very-secret"}, "give the runtime a pool"),
+        ("groq/llama", {}, "pass api_base="),
+    ],
+)
+async def test_a_provider_that_only_dspy_speaks_to_is_a_worker_s_and_answers_no_call_itself(
+    monkeypatch: pytest.MonkeyPatch, model: str, settings: dict[str, Any], mentions: str
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "AZURE_API_KEY", "BEDROCK_API_KEY", "GROQ_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    lm = LM(model, timeout=7, temperature=0.5, **settings)
+    with pytest.raises(errors.RouteError, match=mentions) as caught:
+        await lm.complete(LMRequest(MESSAGES))
+    with pytest.raises(errors.RouteError):
+        await anext(lm.stream(LMRequest(MESSAGES)))
+
+    assert caught.value.code == "lm-needs-dspy"
+    asked = {"model": model, "timeout": 7.0, "temperature": 0.5, "cache": False, "num_retries": 0}
+    assert lm.settings_for_worker() == {**asked, **settings}
+    again = pickle.loads(pickle.dumps(lm))
+    for text in (repr(lm), str(again.settings_for_worker())):
+        assert "very-secret" not in text
+    assert lm.with_settings(temperature=0.5) == lm
+
+
+def test_a_worker_of_another_provider_gets_the_key_of_its_name_and_no_repr_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    given = LM("anthropic/claude-x", api_key="sk-given-secret")
+
+    assert LM("anthropic/claude-x").settings_for_worker()["api_key"] == KEY
+    assert given.settings_for_worker()["api_key"] == "sk-given-secret"
+    assert "secret" not in repr(given)
 
 
 def test_both_models_have_the_protocol() -> None:

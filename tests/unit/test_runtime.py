@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 import dspex
-from dspex.errors import ConfigError, DeadlineExceeded, InputError, LMServerError, ReplyError
+from dspex.errors import ConfigError, DeadlineExceeded, InputError, LMServerError, ReplyError, RouteError
 from dspex.signature import InputField, OutputField
 from dspex.testing import ScriptedLM
 
@@ -450,12 +450,166 @@ def test_a_configured_runtime_that_was_closed_is_current_no_more(qa) -> None:
         ({"lm": ScriptedLM(), "pools": 2}, "lm-not-for-workers"),
         ({"lm": "openai/x", "pools": [dspex.PoolSpec(), dspex.PoolSpec()]}, "pool-name"),
         ({"lm": "openai/x", "pools": -1}, "bad-pool-setting"),
+        ({"lm": "openai/x", "pools": True}, "bad-pools"),
+        ({"lm": "openai/x", "pools": 2.0}, "bad-pools"),
+        ({"lm": "openai/x", "pools": [1]}, "bad-pools"),
+        ({"lm": "openai/x", "pools": dspex.PoolSpec}, "bad-pools"),
+        ({"lm": ScriptedLM(), "pools": "4"}, "bad-pools"),
+        ({"lm": object()}, "bad-lm"),
+        ({"lm": 7}, "bad-lm"),
+        ({"lm": dspex.LM}, "bad-lm"),
     ],
 )
 def test_a_wrong_setting_is_refused_when_the_runtime_is_made(settings, code) -> None:
     with pytest.raises(ConfigError) as caught:
         dspex.Runtime(**settings)
     assert caught.value.code == code
+    assert caught.value.hint
+
+
+def test_pools_as_text_or_as_a_mapping_are_told_how_to_be_written() -> None:
+    with pytest.raises(ConfigError, match="write pools=4, a number"):
+        dspex.Runtime("openai/x", pools="4")
+    with pytest.raises(ConfigError, match=r"PoolSpec\(workers=\.\.\., env=\.\.\.\)") as caught:
+        dspex.Runtime("openai/x", pools={"workers": 4, "env": {"KEY": "very-secret"}})
+
+    assert "very-secret" not in str(caught.value)
+
+
+def test_an_lm_of_dspy_s_is_refused_with_the_equivalent_and_without_its_key() -> None:
+    dspy = pytest.importorskip("dspy", reason="it is about an object of DSPy's")
+    theirs = dspy.LM(
+        "openai/gpt-4o", api_base="http://x/v1", api_key="sk-very-secret", temperature=0.5, max_tokens=99
+    )
+    with pytest.raises(ConfigError) as caught:
+        dspex.Runtime(theirs)
+
+    assert caught.value.code == "lm-of-dspy"
+    written = caught.value.hint.removeprefix("write ").partition(", the key")[0]
+    assert eval(written, {"dspex": dspex}) == dspex.LM(
+        "openai/gpt-4o", api_base="http://x/v1", temperature=0.5, max_tokens=99
+    )
+    assert "secret" not in str(caught.value)
+
+
+def test_a_model_that_only_dspy_speaks_to_needs_a_pool() -> None:
+    with pytest.raises(RouteError) as caught:
+        dspex.Runtime("anthropic/claude-x", pools=0)
+    assert caught.value.code == "lm-needs-dspy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        ({"adaptor": "json"}, "did you mean 'adapter'"),
+        ({"demo": []}, "did you mean 'demos'"),
+        ({"time_out": 5}, "did you mean 'timeout'"),
+        ({"temprature": 0.5}, "did you mean 'temperature'"),
+        ({"maxTokens": 5}, "did you mean 'max_tokens'"),
+        ({"timeout": 5}, "with_options"),
+        ({"route": "python"}, "with_options"),
+        ({"config": {"n": 2}}, "Predict(..., temperature=0.5)"),
+        ({"lm": "openai/x"}, "runtime="),
+        ({"callbacks": []}, "no callbacks"),
+        ({"runtime": object()}, "runtime=dspex.Runtime"),
+        ({"runtime": dspex.Runtime}, "runtime=dspex.Runtime"),
+    ],
+)
+def test_an_argument_that_is_another_s_or_a_slip_is_refused_with_what_to_write(arguments, mentions) -> None:
+    with pytest.raises(ConfigError) as caught:
+        dspex.Predict("question -> answer", **arguments)
+    assert caught.value.code in ("unknown-setting", "bad-runtime")
+    assert mentions in caught.value.hint
+
+
+def test_a_setting_that_nobody_knows_goes_to_the_server_as_in_dspy(qa) -> None:
+    lm = ScriptedLM(ANSWER)
+    with dspex.Runtime(lm):
+        dspex.Predict("question -> answer", top_k=3, mirostat=1)(question="Who?", config={"preset": "x"})
+        with pytest.raises(ConfigError, match="did you mean 'temperature'"):
+            qa(question="Who?", config={"temprature": 1})
+        with pytest.raises(ConfigError, match="must map names"):
+            qa(question="Who?", config="hot")
+
+    assert [request.settings for request in lm.requests] == [{"top_k": 3, "mirostat": 1, "preset": "x"}]
+
+
+class Example:
+    """What DSPy's examples have: keys and items, but nothing of a `Mapping`."""
+
+    def __init__(self, **fields: str) -> None:
+        self.fields = fields
+
+    def keys(self):
+        return self.fields.keys()
+
+    def __getitem__(self, name: str) -> str:
+        return self.fields[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.fields
+
+
+GOOD = {"question": "q", "answer": "a"}
+
+
+@pytest.mark.parametrize(
+    "demos",
+    [
+        "x",
+        b"x",
+        5,
+        GOOD,
+        Example(**GOOD),
+        [1],
+        ["ab"],
+        [None],
+        [("question", "q")],
+        [{1: 2}],
+        [GOOD, 7],
+        [dict],
+    ],
+)
+def test_demos_that_are_none_are_refused_wherever_they_are_given(qa, demos) -> None:
+    lm = ScriptedLM(ANSWER)
+    with dspex.Runtime(lm):
+        for give in (
+            lambda: dspex.Predict("question -> answer", demos=demos),
+            lambda: setattr(dspex.Predict("question -> answer"), "demos", demos),
+            lambda: qa.with_options(demos=demos),
+            lambda: qa(question="Who?", demos=demos),
+        ):
+            with pytest.raises(InputError, match="demos") as caught:
+                give()
+            assert caught.value.code == "bad-demos"
+    assert lm.requests == []
+
+
+@pytest.mark.parametrize("demos", [[GOOD], (GOOD,), [Example(**GOOD)], iter([GOOD])])
+def test_demos_are_mappings_or_what_makes_one(demos) -> None:
+    lm = ScriptedLM(ANSWER)
+    with dspex.Runtime(lm):
+        dspex.Predict("question -> answer", demos=demos)(question="Who?")
+        dspex.Predict("question -> answer", demos=None)(question="Who?", demos=None)
+
+    assert [len(request.messages) for request in lm.requests] == [4, 2]
+
+
+async def test_inputs_without_their_names_are_one_clear_error(qa) -> None:
+    with pytest.raises(InputError, match=r"write question=\.\.\.") as caught:
+        qa("Who?")
+    with pytest.raises(InputError):
+        await qa.acall("Who?")
+    assert caught.value.code == "positional-inputs"
+
+
+def test_a_module_s_adapter_may_be_set_and_is_checked_then(qa) -> None:
+    lm = ScriptedLM('{"answer": "Ada"}')
+    qa.adapter = "json"
+    with pytest.raises(ConfigError):
+        qa.adapter = "yaml"
+    with dspex.Runtime(lm):
+        assert qa(question="Who?").repairs == []
 
 
 async def test_an_async_runtime_is_closed_where_it_lives() -> None:

@@ -8,7 +8,7 @@ from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dspex.errors import ConfigError, LMAuthError
+from dspex.errors import ConfigError, LMAuthError, did_you_mean
 
 __all__ = ["Address"]
 
@@ -19,6 +19,17 @@ COMPATIBLE_PREFIXES = frozenset(
 )
 """Prefixes besides `openai` under which DSPy, given an address, speaks chat completions as we do."""
 
+PREFIXES_OF_DSPY = frozenset(
+    {
+        "ai21", "anthropic", "azure", "azure_ai", "azure_text", "bedrock", "cerebras", "cloudflare",
+        "codestral", "cohere", "cohere_chat", "databricks", "deepinfra", "fireworks_ai", "gemini", "github",
+        "github_copilot", "huggingface", "nvidia_nim", "ollama_chat", "openai_like", "perplexity",
+        "replicate", "sagemaker", "sagemaker_chat", "sambanova", "snowflake", "vertex_ai", "watsonx",
+        "watsonx_text", "xai", "zai",
+    }
+)  # fmt: skip
+"""The better known of those that only DSPy serves. Others go to it too, unless they are slips of these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -27,13 +38,15 @@ class Address:
     Attributes:
         model: The model with its prefix, as given.
         prefix: The provider, such as `openai`.
+        spoken: Whether dspex speaks to that provider itself; else only DSPy does, in a worker.
         name: The model's name to the server.
-        base: The server's address, up to and including `/v1`.
+        base: The server's address, up to and including `/v1`; empty where only DSPy knows it.
         proxy: The environment's proxy for it.
     """
 
     model: str
     prefix: str
+    spoken: bool
     name: str
     base: str
     proxy: str | None = field(repr=False)  # it may hold a password
@@ -45,9 +58,12 @@ class Address:
         Raises:
             ConfigError: If the model or the address cannot be right.
         """
-        prefix, name = _split_model(model, api_base)
+        prefix, name = _split_model(model)
+        spoken = prefix == "openai" or (prefix in COMPATIBLE_PREFIXES and bool(api_base))
+        if not spoken:
+            return cls(model, prefix, spoken, name, _checked(api_base) if api_base else "", None)
         base = _base(prefix, api_base)
-        return cls(model, prefix, name, base, _proxy(base))
+        return cls(model, prefix, spoken, name, base, _proxy(base))
 
     @property
     def variable(self) -> str:
@@ -61,7 +77,7 @@ class Address:
             LMAuthError: If there is none where one is needed, or it cannot be one.
         """
         key = given or os.environ.get(self.variable) or None
-        if key is None and not _is_loopback(self.base):
+        if key is None and self.spoken and not _is_loopback(self.base):
             raise LMAuthError(
                 f"no key for {self.base}: neither api_key= nor {self.variable} is set",
                 code="lm-no-key",
@@ -71,7 +87,7 @@ class Address:
             )
         if key is not None and not (key.isascii() and key.isprintable()):
             raise LMAuthError(
-                f"the key for {self.base} holds a line break or another character no key has",
+                f"the key for {self.base or self.prefix} holds a line break or another character no key has",
                 code="lm-bad-key",
                 hint=f"look at {self.variable} or api_key=; a file's last line break is often the reason",
                 variable=self.variable,
@@ -80,7 +96,13 @@ class Address:
         return key
 
 
-def _split_model(model: str, api_base: str | None) -> tuple[str, str]:
+def _split_model(model: str) -> tuple[str, str]:
+    if not isinstance(model, str):
+        raise ConfigError(
+            f"a model is named by a text, not by {model!r}"[:200],
+            code="lm-model",
+            hint="write 'openai/<name>'",
+        )
     prefix, slash, name = model.partition("/")
     if not slash or not prefix or not name:
         raise ConfigError(
@@ -88,27 +110,22 @@ def _split_model(model: str, api_base: str | None) -> tuple[str, str]:
             code="lm-model",
             hint=f"write 'openai/{name or model.strip('/') or '<name>'}'",
         )
-    if prefix == "openai":
-        return prefix, name
-    if prefix not in COMPATIBLE_PREFIXES:
+    known = PREFIXES_OF_DSPY | COMPATIBLE_PREFIXES | {"openai"}
+    if prefix not in known and (near := did_you_mean(prefix, sorted(known), cutoff=0.8)):
         raise ConfigError(
-            f"{model!r}: dspex does not speak to {prefix!r} itself",
+            f"{model!r}: there is no provider {prefix!r}",
             code="lm-model",
-            hint=f"if the server speaks OpenAI's chat completions, use 'openai/{name}' with api_base=; "
-            "else call it through a pool, with DSPy's own LM",
-        )
-    if api_base is None:
-        raise ConfigError(
-            f"{model!r} needs the address of its server",
-            code="lm-model",
-            hint="pass api_base=, the address up to and including /v1",
+            hint=f"{near}If the server speaks OpenAI's chat completions, use 'openai/{name}' with api_base=",
         )
     return prefix, name
 
 
 def _base(prefix: str, given: str | None) -> str:
     environment = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
-    base = given or (environment if prefix == "openai" else None) or PUBLIC_BASE
+    return _checked(given or (environment if prefix == "openai" else None) or PUBLIC_BASE)
+
+
+def _checked(base: str) -> str:
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import aiohttp
 
+from dspex._settings import check_spelling
 from dspex._timeouts import check_seconds
-from dspex.errors import ConfigError, DeadlineExceeded, LMResponseError
+from dspex.errors import ConfigError, DeadlineExceeded, LMResponseError, RouteError
 from dspex.lm import failures, wire
-from dspex.lm.address import Address
+from dspex.lm.address import COMPATIBLE_PREFIXES, Address
 from dspex.lm.protocol import LMDelta, LMRequest, LMResponse
 from dspex.lm.sessions import Sessions
 
@@ -28,6 +29,13 @@ NOT_FOR_THE_SERVER = frozenset(
     }
 )  # fmt: skip
 """Keywords of `dspy.LM` and of the API that are no settings of a request; sent on, they would only puzzle."""
+
+NOT_FOR_A_WORKER = frozenset(
+    {"async_engine", "base_url", "cache", "callbacks", "engine", "messages", "num_retries", "stream"}
+)
+"""Those that a worker's `dspy.LM` may not have either: dspex decides about retries and caches."""
+
+_ARGUMENTS = ("api_base", "api_key", "connect_timeout", "max_response_bytes", "model", "timeout")
 
 TIMEOUT = 120.0
 """Seconds for a whole answer; a long generation takes a minute, a hung server must not take ten."""
@@ -45,8 +53,10 @@ class LM:
     environment.
 
     Args:
-        model: `"openai/<name>"`, as in DSPy. Another provider's prefix needs `api_base` and must be one under
-            which DSPy speaks the same protocol (`hosted_vllm`, `ollama`, `openrouter`, ...).
+        model: `"openai/<name>"`, as in DSPy. With `api_base`, another prefix under which DSPy speaks the same
+            protocol (`hosted_vllm`, `ollama`, `openrouter`, ...) will do. Every other provider of DSPy's
+            (`"anthropic/<name>"`, `"azure/<name>"`, `"bedrock/<name>"`) is called by a runtime's workers;
+            the LM itself then answers no call (`refusal`).
         api_base: The server's address up to and including `/v1`. Else `OPENAI_API_BASE` or
             `OPENAI_BASE_URL`, else OpenAI's.
         api_key: The key. Else `<PREFIX>_API_KEY`, so `OPENAI_API_KEY`. A server on this machine needs none.
@@ -72,7 +82,9 @@ class LM:
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         **settings: Any,
     ) -> None:
-        _check_settings(settings)
+        self._address = Address.of(model, api_base)
+        _check_settings(settings, NOT_FOR_THE_SERVER if self._address.spoken else NOT_FOR_A_WORKER)
+        check_spelling(settings, _ARGUMENTS, "LM")
         if isinstance(max_response_bytes, bool) or not (
             isinstance(max_response_bytes, int) and max_response_bytes > 0
         ):
@@ -80,7 +92,6 @@ class LM:
                 f"max_response_bytes must be a whole number above 0, not {max_response_bytes!r}",
                 code="lm-setting",
             )
-        self._address = Address.of(model, api_base)
         self._api_key = api_key
         self._timeout = check_seconds(timeout)
         self._connect_timeout = check_seconds(connect_timeout, "connect_timeout")
@@ -95,7 +106,7 @@ class LM:
 
     @property
     def api_base(self) -> str:
-        """The server's address."""
+        """The server's address; empty where only DSPy knows it."""
         return self._address.base
 
     @property
@@ -114,6 +125,21 @@ class LM:
         added = {key: value for key, value in settings.items() if value is not None}
         return LM(**kept, **added, api_key=self._api_key)
 
+    def refusal(self) -> RouteError | None:
+        """Why this process cannot ask the model, and only DSPy in a worker can; None where it can."""
+        if self._address.spoken:
+            return None
+        prefix, name = self._address.prefix, self._address.name
+        if prefix in COMPATIBLE_PREFIXES:
+            hint = f"pass api_base=, the address up to and including /v1, for {prefix} to be asked natively; "
+        else:
+            hint = f"if its server speaks OpenAI's chat completions, write 'openai/{name}' with api_base=; "
+        return RouteError(
+            f"{self._address.model}: only DSPy speaks to {prefix!r}, and it does so in a worker",
+            code="lm-needs-dspy",
+            hint=hint + 'else give the runtime a pool, and leave out route="native"',
+        )
+
     def settings_for_worker(self) -> dict[str, Any]:
         """Keyword arguments with which a worker builds the equivalent `dspy.LM`.
 
@@ -125,15 +151,19 @@ class LM:
         Raises:
             LMAuthError: If there is no key for a server that needs one.
         """
-        return {
+        settings = {
             **self._settings,
             "model": self._address.model,
-            "api_base": self._address.base,
-            # DSPy insists on a key where the server does not.
-            "api_key": self._address.key(self._api_key) or "none",
             "timeout": self._timeout,
             "cache": False,
             "num_retries": 0,
+        }
+        key = self._address.key(self._api_key)
+        if self._address.spoken:
+            key = key or "none"  # DSPy insists on one where the server does not
+        # A provider that only DSPy speaks to has its own ways to an address and a key where none is given.
+        return settings | {
+            name: value for name, value in (("api_base", self._address.base), ("api_key", key)) if value
         }
 
     async def complete(self, request: LMRequest) -> LMResponse:
@@ -143,7 +173,9 @@ class LM:
             LMError: The subclass says what went wrong; see `dspex.errors`.
             DeadlineExceeded: If `request.timeout` ran out.
             ConfigError: If a message or a setting is nothing JSON can carry.
+            RouteError: If only DSPy speaks to the provider (`lm-needs-dspy`).
         """
+        self._check_spoken()
         body, wanted = wire.encode(
             self._address.name, self._address.prefix, request.messages, self._merged(request)
         )
@@ -165,7 +197,9 @@ class LM:
         Raises:
             LMError: Before the first piece or between two; a stream that just stops is `LMConnectionError`.
             DeadlineExceeded: If `request.timeout` ran out.
+            RouteError: If only DSPy speaks to the provider (`lm-needs-dspy`).
         """
+        self._check_spoken()
         body, wanted = wire.encode(
             self._address.name, self._address.prefix, request.messages, self._merged(request), stream=True
         )
@@ -228,21 +262,40 @@ class LM:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._arguments(),)
+        secret = self._secret_settings()
+        return _rebuild, ({name: value for name, value in self._arguments().items() if name not in secret},)
 
     def __repr__(self) -> str:
         shown = {key: value for key, value in self._arguments().items() if key != "model"}
         if self._api_key is not None:
             shown["api_key"] = "***"
+        shown |= dict.fromkeys(self._secret_settings(), "***")
         return f"LM({self._address.model!r}, {', '.join(f'{key}={value!r}' for key, value in shown.items())})"
 
     # --- inner workings -------------------------------------------------------------------------------
+
+    def _secret_settings(self) -> set[str]:
+        """Names of settings of another provider that are a key's like, such as `aws_secret_access_key`.
+
+        Where they are not given, the provider's client reads them from the environment.
+        """
+        if self._address.spoken:
+            return set()
+        from dspex.wire.secrets import secrets_in
+
+        return {name for name, value in self._settings.items() if secrets_in({name: value})}
+
+    def _check_spoken(self) -> None:
+        if not self._address.spoken:
+            refusal = self.refusal()
+            assert refusal is not None  # noqa: S101 - that is what it says of such an address
+            raise refusal
 
     def _arguments(self) -> dict[str, Any]:
         """Everything the LM was made of but the key."""
         return {
             "model": self._address.model,
-            "api_base": self._address.base,
+            "api_base": self._address.base or None,
             "timeout": self._timeout,
             "connect_timeout": self._connect_timeout,
             "max_response_bytes": self._max_response_bytes,
@@ -252,7 +305,7 @@ class LM:
     def _merged(self, request: LMRequest) -> dict[str, Any]:
         if not request.settings:
             return self._settings
-        _check_settings(request.settings)
+        _check_settings(request.settings, NOT_FOR_THE_SERVER)
         return {**self._settings, **request.settings}
 
     def _limits(self, request: LMRequest) -> _Limits:
@@ -373,8 +426,8 @@ def _plain(error: BaseException) -> OSError:
     return OSError(f"{type(error).__name__}: {error}")
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    for name in sorted(NOT_FOR_THE_SERVER & settings.keys()):
+def _check_settings(settings: Mapping[str, Any], refused: frozenset[str]) -> None:
+    for name in sorted(refused & settings.keys()):
         raise ConfigError(
             f"{name!r} is not a setting of a request",
             code="lm-setting",

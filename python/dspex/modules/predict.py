@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Never, Self
 
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
+from dspex.modules._arguments import check_names, check_runtime, mapping_of, positional, rows_of
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
 from dspex.signature import Signature, SignatureLike, Validation
@@ -26,18 +27,20 @@ class Predict:
     Args:
         signature: What goes in and what comes out: text, a `dspex.Signature`, or anything that
             `Signature.of` takes.
-        demos: Few-shot examples, mappings of field names to values.
+        demos: Few-shot examples: mappings of field names to values, or examples of DSPy's.
         runtime: What runs the calls; by default the runtime current at each call.
         validate: What to do about inputs that do not fit the signature: `"strict"` raises, `"warn"` logs a
             warning and goes on as DSPy does, `"off"` does not look.
         adapter: How prompts are laid out and replies read: `"chat"`, `"json"`, `"xml"`, or an adapter of
             dspex's; by default the runtime's. Calls with `"baml"` or `"two_step"` go to a worker.
         parsing: How replies are read: `"tolerant"` or `"dspy"`; by default as the adapter does it.
-        **config: Settings for the LM that override its own, as in DSPy (`temperature=0.5`, `n=3`).
+        **config: Settings for the LM that override its own, as in DSPy (`temperature=0.5`, `n=3`). A name
+            that nearly is one of the above or of the usual settings is refused; others go to the server.
 
     Raises:
         SignatureError: If the signature cannot be read.
-        ConfigError: If there is no such adapter, or no such way of reading.
+        InputError: If the demos are none.
+        ConfigError: If there is no such adapter, no such way of reading, or a setting is a slip.
 
     Example:
         ```python
@@ -50,7 +53,7 @@ class Predict:
         self,
         signature: SignatureLike,
         *,
-        demos: Sequence[Mapping[str, Any]] = (),
+        demos: Sequence[Mapping[str, Any]] | None = (),
         runtime: Dispatcher | None = None,
         validate: Validation = "strict",
         adapter: AdapterLike | None = None,
@@ -60,18 +63,39 @@ class Predict:
         self.signature = Signature.of(signature)
         self.validate = validate
         self._defaults = self.signature.input_defaults()
-        self.demos = list(demos)
+        self._demos = rows_of(demos)
+        check_names(config)
         self.config = config
         chosen = Adapter.of("chat" if adapter is None else adapter, parsing)
-        self.adapter = None if adapter is None else chosen
+        self._adapter = None if adapter is None else chosen
         self.parsing = parsing
+        check_runtime(runtime)
         self._runtime = runtime
         self._options: dict[str, Any] = {}
 
-    def __call__(self, **inputs: Any) -> Prediction:
+    @property
+    def demos(self) -> list[Mapping[str, Any]]:
+        """The few-shot examples of every call."""
+        return self._demos
+
+    @demos.setter
+    def demos(self, demos: Sequence[Mapping[str, Any]] | None) -> None:
+        self._demos = rows_of(demos)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter of every call; None for the runtime's."""
+        return self._adapter
+
+    @adapter.setter
+    def adapter(self, adapter: AdapterLike | None) -> None:
+        self._adapter = None if adapter is None else Adapter.of(adapter)
+
+    def __call__(self, /, *args: Never, **inputs: Any) -> Prediction:
         """Run the call and wait for its prediction.
 
         Args:
+            *args: None: inputs are given by name.
             **inputs: A value for each input field. Four more names are options unless the signature has
                 an input field of that name (then use `with_options`): `route` (`"native"`, `"python"` or
                 a target's name), `timeout` (seconds for the whole call), `demos` and `config` (instead
@@ -87,10 +111,14 @@ class Predict:
             ConfigError: If there is no runtime, or this is the thread of a running event loop that the
                 call would block: use `acall` there.
         """
+        if args:
+            raise positional(args, self.signature.input_fields)
         return self._dispatcher().run(self._operation(inputs))
 
-    async def acall(self, **inputs: Any) -> Prediction:
+    async def acall(self, /, *args: Never, **inputs: Any) -> Prediction:
         """The call, awaited; see `__call__` for arguments and errors."""
+        if args:
+            raise positional(args, self.signature.input_fields)
         return await self._dispatcher().arun(self._operation(inputs))
 
     def with_options(
@@ -104,13 +132,20 @@ class Predict:
         """A copy of this module whose calls have these options, whatever the input fields are named.
 
         Raises:
-            ConfigError: If an option is none.
+            InputError: If the demos are none.
+            ConfigError: If another option is none.
         """
-        if timeout is not None:
-            timeout = check_seconds(timeout)
         twin = copy.copy(self)
-        given = {"route": route, "timeout": timeout, "demos": demos, "config": config}
-        twin._options = self._options | {name: value for name, value in given.items() if value is not None}
+        twin._options = self._options | {
+            name: value
+            for name, value in (
+                ("route", route),
+                ("timeout", None if timeout is None else check_seconds(timeout)),
+                ("demos", None if demos is None else rows_of(demos)),
+                ("config", None if config is None else mapping_of(config)),
+            )
+            if value is not None
+        }
         return twin
 
     def _dispatcher(self) -> Dispatcher:
@@ -127,15 +162,15 @@ class Predict:
         timeout = options.get("timeout")
         if timeout is not None:
             timeout = check_seconds(timeout)
-        demos = options.get("demos")
+        demos, config = options.get("demos"), options.get("config")
         return Operation(
             signature=self.signature,
             inputs=inputs,
-            demos=self.demos if demos is None else list(demos),
-            config={**self.config, **(options.get("config") or {})},
+            demos=self._demos if demos is None else rows_of(demos),
+            config=self.config if config is None else {**self.config, **mapping_of(config)},
             route=options.get("route"),
             timeout=timeout,
-            adapter=self.adapter,
+            adapter=self._adapter,
             parsing=self.parsing,
         )
 

@@ -29,18 +29,17 @@ from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError
-from dspex.lm import LM
-from dspex.pool import PoolSpec
 from dspex.prediction import Prediction
 from dspex.router import Operation, Router, TargetCounts, forget, offer, use
-from dspex.runtime._targets import NativeTarget, PoolTarget
+from dspex.runtime._arguments import language_model, pool_specs
+from dspex.runtime._targets import NativeTarget, PoolTarget, refusal_of
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from dspex.adapters import AdapterLike, Parsing
     from dspex.lm import LanguageModel
-    from dspex.pool import PoolStatus
+    from dspex.pool import PoolSpec, PoolStatus
     from dspex.router import Target
 
 __all__ = ["Runtime"]
@@ -63,7 +62,8 @@ class Runtime:
     inside find it by themselves. Its settings are fixed when it is made.
 
     Args:
-        lm: The language model: `"openai/<name>"`, a `dspex.LM`, or any object with its protocol.
+        lm: The language model: `"openai/<name>"`, a `dspex.LM`, or any object with its protocol. One that
+            only DSPy speaks to, such as `"anthropic/<name>"`, is called in a worker.
         pools: The pools of DSPy workers: a number of workers, one `PoolSpec` or several. By default one
             pool `general`. A pool starts with the first call it gets, or with `warmup`.
         timeout: Seconds a call may take unless it says otherwise.
@@ -79,7 +79,8 @@ class Runtime:
 
     Raises:
         ConfigError: If a setting is wrong.
-        RouteError: If only real DSPy has the adapter, and there is no pool (`adapter-needs-dspy`).
+        RouteError: If only real DSPy has the adapter or speaks to the model, and there is no pool
+            (`adapter-needs-dspy`, `lm-needs-dspy`).
 
     Example:
         ```python
@@ -98,13 +99,7 @@ class Runtime:
         parsing: Parsing | None = None,
         dialect: str | None = None,
     ) -> None:
-        if lm is None:
-            raise ConfigError(
-                "a runtime needs a language model",
-                code="no-lm",
-                hint='give it lm="openai/<name>" or a dspex.LM',
-            )
-        self._lm: LanguageModel = LM(lm) if isinstance(lm, str) else lm
+        self._lm = language_model(lm)
         self._timeout = check_seconds(timeout)
         self._adapter = Adapter.of(adapter, parsing)
         chosen = dialects.chosen(dialect)
@@ -112,9 +107,10 @@ class Runtime:
         if self._dialect is None:
             dialects.warn_unknown("calls go to real DSPy in a worker")
         self._pools = _pool_targets(self._lm, pools, self._adapter, self._dialect)
-        refusal = self._adapter.refusal()
-        if refusal is not None and not self._pools:
-            raise refusal
+        for part in (self._lm, self._adapter):
+            refusal = refusal_of(part)
+            if refusal is not None and not self._pools:
+                raise refusal
         targets: list[Target] = [NativeTarget(self._lm, self._adapter, self._dialect), *self._pools]
         self._router = Router(targets)
         self._state = _State.NEW
@@ -430,6 +426,7 @@ def _pool_targets(
     adapter: Adapter,
     dialect: str | None,
 ) -> list[PoolTarget]:
+    specs = pool_specs(pools)
     lm_settings = getattr(lm, "settings_for_worker", None)
     if lm_settings is None:
         # An object of this process, such as a scripted model: there is nothing to send to a worker.
@@ -440,19 +437,4 @@ def _pool_targets(
             code="lm-not-for-workers",
             hint="leave out `pools=`, or use a dspex.LM",
         )
-    return [PoolTarget(spec, lm_settings, adapter, dialect) for spec in _specs(pools)]
-
-
-def _specs(pools: int | PoolSpec | Sequence[PoolSpec] | None) -> list[PoolSpec]:
-    if pools is None:
-        return [PoolSpec()]
-    if isinstance(pools, int):
-        return [PoolSpec(workers=pools)] if pools else []
-    specs = [pools] if isinstance(pools, PoolSpec) else list(pools)
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(
-                f"two pools have the name {name!r}", code="pool-name", hint="rename one of them"
-            )
-    return specs
+    return [PoolTarget(spec, lm_settings, adapter, dialect) for spec in specs]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dspex.router import Operation
     from dspex.signature import Field
 
-__all__ = ["NativeTarget", "PoolTarget"]
+__all__ = ["NativeTarget", "PoolTarget", "refusal_of"]
 
 LOW_TEMPERATURE = 0.15
 SAMPLING_TEMPERATURE = 0.7
@@ -47,11 +47,14 @@ class NativeTarget:
 
     def __init__(self, lm: LanguageModel, adapter: Adapter, dialect: str | None) -> None:
         self._lm = lm
+        self._lm_refusal = refusal_of(lm)
         self._adapter = adapter
         self._dialect = dialect
 
     def unable(self, operation: Operation) -> DspexError | None:
-        """Why the operation cannot run here: its adapter is DSPy's alone, or nobody knows DSPy's prompts."""
+        """Why the operation cannot run here: only DSPy has its model, its adapter, or its prompts."""
+        if self._lm_refusal is not None:
+            return self._lm_refusal
         adapter = operation.adapter or self._adapter
         if self._dialect is None and adapter.dialect is None:
             return adapter.refusal() or dialects.unknown_dspy()
@@ -194,6 +197,13 @@ class PoolTarget:
         if self._dialect is not None and dialects.dialect_of(theirs) != self._dialect:
             dialects.warn_mixed(self.name, theirs, self._dialect)
         return pool
+
+
+def refusal_of(part: Any) -> DspexError | None:
+    """Why nothing with this LM or adapter can run natively; None where it can, or does not say."""
+    refusal = getattr(part, "refusal", None)
+    why: DspexError | None = None if refusal is None else refusal()
+    return why
 
 
 def _failed(task: asyncio.Task[Any]) -> bool:

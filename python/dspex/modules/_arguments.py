@@ -1,0 +1,118 @@
+"""What a module was given: taken as it is meant, or refused before any work with what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from dspex._settings import check_spelling
+from dspex.errors import ConfigError, InputError
+
+__all__ = ["check_names", "check_runtime", "mapping_of", "positional", "rows_of"]
+
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "timeout": "give it to a call, qa(..., timeout=5), or to all: qa.with_options(timeout=5)",
+    "route": 'give it to a call, qa(..., route="python"), or to all: qa.with_options(route="python")',
+    "config": "write the settings themselves: Predict(..., temperature=0.5)",
+    "lm": "the model belongs to a runtime: Predict(..., runtime=dspex.Runtime(lm=...).open())",
+    "callbacks": "dspex has no callbacks; prediction.timings and prediction.usage say what a call took",
+}
+"""Names that are arguments of something else, of DSPy's `Predict` among others."""
+
+_OWN: Final = frozenset(
+    {"adapter", "config", "demos", "parsing", "route", "runtime", "signature", "timeout", "validate"}
+)
+
+
+def check_names(config: Mapping[str, Any]) -> None:
+    """Refuse a keyword that is no setting of the LM but an argument that belongs elsewhere, or a slip.
+
+    Raises:
+        ConfigError: If one is (`unknown-setting`).
+    """
+    for name in config.keys() & _ELSEWHERE.keys():
+        raise ConfigError(f"Predict(...) takes no {name!r}", code="unknown-setting", hint=_ELSEWHERE[name])
+    check_spelling(config, _OWN, "Predict")
+
+
+def check_runtime(runtime: Any) -> None:
+    """Refuse what cannot run calls.
+
+    Raises:
+        ConfigError: If it cannot (`bad-runtime`).
+    """
+    ways = (getattr(runtime, "run", None), getattr(runtime, "arun", None))
+    if runtime is not None and (isinstance(runtime, type) or not all(map(callable, ways))):
+        raise ConfigError(
+            f"runtime must be a Runtime, not {_kind(runtime)}",
+            code="bad-runtime",
+            hint="make one: runtime=dspex.Runtime(lm=...)",
+        )
+
+
+def rows_of(demos: Any) -> list[Mapping[str, Any]]:
+    """The demos as a list of their own; None is none.
+
+    A row is a mapping, or has what makes one, as DSPy's examples and predictions have.
+
+    Raises:
+        InputError: If they are not a sequence of such rows, or a name in one is no text (`bad-demos`).
+    """
+    if demos is None:
+        return []
+    if isinstance(demos, str | bytes) or hasattr(demos, "keys") or not isinstance(demos, Iterable):
+        raise _bad_demos(
+            f"demos must be a list of examples, not {_kind(demos)}",
+            "put the one example into a list: demos=[example]" if hasattr(demos, "keys") else "",
+        )
+    rows = list(demos)
+    for place, row in enumerate(rows):
+        if not (hasattr(row, "keys") and hasattr(row, "__getitem__")) or isinstance(row, type):
+            raise _bad_demos(f"demos[{place}] must map field names to values, not be {_kind(row)}")
+        for name in row.keys():  # noqa: SIM118 - an example of DSPy's yields no keys by itself
+            if not isinstance(name, str):
+                raise _bad_demos(f"demos[{place}] has a name that is no text: {name!r}")
+    return rows
+
+
+def _bad_demos(message: str, hint: str = "") -> InputError:
+    return InputError(
+        message, code="bad-demos", hint=hint or 'write demos=[{"question": "...", "answer": "..."}]'
+    )
+
+
+def mapping_of(config: Any) -> dict[str, Any]:
+    """A call's settings for the LM; None is none.
+
+    Raises:
+        ConfigError: If it is no mapping of them (`lm-setting`), or one is a slip (`unknown-setting`).
+    """
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
+        raise ConfigError(
+            f"config must map names of the LM's settings to values, not {config!r}"[:200],
+            code="lm-setting",
+            hint='write config={"temperature": 0.5}',
+        )
+    check_spelling(config, (), "the LM")
+    return dict(config)
+
+
+def positional(values: tuple[Any, ...], fields: Iterable[str]) -> InputError:
+    """The error for inputs without their names."""
+    names = list(fields)
+    example = ", ".join(f"{name}=..." for name in names)
+    return InputError(
+        f"inputs are given by name, and {len(values)} came without",
+        code="positional-inputs",
+        hint=f"write {example}" if names else "the signature has no inputs",
+    )
+
+
+def _kind(value: Any) -> str:
+    return (
+        f"the class {value.__name__}"
+        if isinstance(value, type)
+        else f"an object of type {type(value).__name__}"
+    )
