@@ -21,7 +21,8 @@ Rows = dict[str, Callable[[int], Work]]
 
 ENOUGH = 0.001
 """Seconds of the smaller size: below, the clock and the caches decide."""
-LARGE = 1 << 17
+LARGE = 1 << 15
+"""What takes less for so much is cheap enough; beyond it a cache miss costs more than a step."""
 GROWTH = 8
 MOST = 28
 """How many times longer the larger size may take: more than GROWTH times, as caches hold less of it.
