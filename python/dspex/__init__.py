@@ -6,12 +6,22 @@ nor pydantic.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dspex._core import __version__
 
 if TYPE_CHECKING:
+    from dspex import adapters as adapters
+    from dspex import dspy as dspy
+    from dspex import errors as errors
+    from dspex import lm as lm
+    from dspex import metrics as metrics
+    from dspex import pool as pool
+    from dspex import signature as signature
+    from dspex import telemetry as telemetry
+    from dspex import testing as testing
     from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
@@ -68,14 +78,44 @@ _HOME = {
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 
+_PACKAGES = frozenset(
+    {"adapters", "dspy", "errors", "lm", "metrics", "pool", "signature", "telemetry", "testing"}
+)
+"""What may be written behind `dspex.` without an import of its own."""
 
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'dspex' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        home = _HOME.get(name)
+        if home is not None:
+            value = getattr(import_module(home), name)
+        elif name in _PACKAGES:
+            value = import_module(f"dspex.{name}")
+        else:
+            raise _missing(name)
+        globals()[name] = value
+        return value
+
+
+def _missing(name: str) -> AttributeError | ImportError:
+    """The error for a name that is not there, with what to use instead."""
+    text = f"module 'dspex' has no attribute {name!r}"
+    if name.startswith("_"):  # what tools look for; nobody reads the answer
+        return AttributeError(text)
+    from dspex._dspy_names import advice
+
+    instead = advice(name, (*__all__, *_PACKAGES))
+    asking = sys._getframe(2)
+    if instead and asking.f_code.co_name == "_handle_fromlist" and not _is_submodule(name):
+        # `from dspex import name` makes an ImportError without these words of an AttributeError.
+        return ImportError(f"cannot import name {name!r} from 'dspex': {instead}", name="dspex")
+    return AttributeError(f"{text}: {instead}" if instead else text)
+
+
+def _is_submodule(name: str) -> bool:
+    from importlib.machinery import PathFinder
+
+    return PathFinder.find_spec(f"dspex.{name}", __path__) is not None
 
 
 def __dir__() -> list[str]:

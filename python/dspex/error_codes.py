@@ -62,6 +62,12 @@ CODES: Final = (
         'Use `"chat"`, `"json"`, `"xml"`, `"baml"`, `"two_step"` or an adapter object of dspex.',
     ),
     Code(
+        "adapter-of-dspex",
+        "ConfigError",
+        "DSPy was given an adapter of dspex's own modules.",
+        "Use `dspex.dspy.ChatAdapter`, `JSONAdapter` or `XMLAdapter` under DSPy.",
+    ),
+    Code(
         "bad-lm",
         "ConfigError",
         "What was given as the LM is none, or DSPy refuses the settings of the worker's LM.",

@@ -256,3 +256,25 @@ def test_a_pool_with_another_dspy_than_the_native_side_s_is_a_warning(model: Mod
     expected = pytest.warns(DialectWarning, match=f"pool:general has DSPy .* writes the prompts of {other}")
     with dspex.Runtime(model.lm("main"), pools=1, dialect=other) as runtime, expected:
         runtime.warmup()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "instead"),
+    [
+        (dspex.ChatAdapter(), "dspex.dspy.ChatAdapter()"),
+        (dspex.JSONAdapter(), "dspex.dspy.JSONAdapter()"),
+        (dspex.XMLAdapter(), "dspex.dspy.XMLAdapter()"),
+        (dspex.BAMLAdapter(), "DSPy's own adapter"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_dspy_with_an_adapter_of_dspex_s_modules_is_told_which_to_use(adapter, instead) -> None:
+    with dspy.context(lm=dspy.utils.DummyLM([{"answer": "never asked"}]), adapter=adapter):
+        with pytest.raises(ConfigError) as called:
+            dspy.Predict("question -> answer")(question="Who?")
+        with pytest.raises(ConfigError) as awaited:
+            await dspy.ChainOfThought("question -> answer").acall(question="Who?")
+
+    for caught in (called, awaited):
+        assert caught.value.code == "adapter-of-dspex"
+        assert instead in caught.value.hint

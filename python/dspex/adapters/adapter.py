@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, get_args
 
 from dspex import dialects
 from dspex._core import Plan, ReplyStream
@@ -119,6 +119,24 @@ class Adapter:
         if parsing == self.parsing:
             return self
         return type(self)(parsing=parsing, markers=self.markers, dialect=self.dialect)
+
+    def __call__(self, /, *args: Any, **settings: Any) -> NoReturn:
+        """What DSPy calls first; this is no adapter of DSPy's.
+
+        Raises:
+            ConfigError: Always (`adapter-of-dspex`).
+        """
+        name = type(self).__name__
+        theirs = (
+            f"dspex.dspy.{name}()" if type(self) in ADAPTERS.values() else "DSPy's own adapter of that name"
+        )
+        raise ConfigError(
+            f"dspex.{name} lays out the prompts of dspex's modules, and DSPy cannot use it",
+            code="adapter-of-dspex",
+            hint=f"write dspy.configure(adapter={theirs})" if theirs.endswith(")") else f"use {theirs}",
+        )
+
+    acall = __call__
 
     def refusal(self) -> RouteError | None:
         """Why calls with this adapter cannot run natively; None where they can."""
