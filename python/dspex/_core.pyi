@@ -123,6 +123,12 @@ class Plan:
         demos: Iterable[Mapping[str, Any]] | None = None,
         history: Iterable[Mapping[str, Any]] | None = None,
     ) -> list[dict[str, Any]]: ...
+    def check(
+        self,
+        inputs: Mapping[str, Any],
+        demos: Iterable[Mapping[str, Any]] | None = None,
+        history: Iterable[Mapping[str, Any]] | None = None,
+    ) -> None: ...
     @property
     def has_history(self) -> bool: ...
     @property

@@ -118,23 +118,28 @@ impl Plan {
         history: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = inputs.py();
-        let demos = match demos {
-            None => Vec::new(),
-            Some(demos) => demos
-                .try_iter()?
-                .map(|demo| Ok(self.record(demo?)))
-                .collect::<PyResult<_>>()?,
-        };
-        let inputs = self.record(inputs.clone());
-        let turns = self.turns(&inputs, history)?;
         let mut messages = Messages {
             plan: self,
             list: PyList::empty(py),
         };
         messages.push(intern!(py, "system"), self.system.bind(py))?;
-        self.compiled
-            .render(&inputs, &demos, &turns, &mut messages)?;
+        self.write(inputs, demos, history, &mut messages)?;
         Ok(messages.list)
+    }
+
+    /// Raise and report what `render` would, and make no messages.
+    #[pyo3(signature = (inputs, demos = None, history = None))]
+    fn check(
+        &self,
+        inputs: &Bound<'_, PyAny>,
+        demos: Option<&Bound<'_, PyAny>>,
+        history: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let mut values = Checked {
+            plan: self,
+            py: inputs.py(),
+        };
+        self.write(inputs, demos, history, &mut values)
     }
 
     /// The version of DSPy whose prompts these are.
@@ -175,6 +180,55 @@ impl Plan {
 }
 
 impl Plan {
+    /// Writes the messages of a call, but the system's, into `sink`.
+    fn write<'py>(
+        &self,
+        inputs: &Bound<'py, PyAny>,
+        demos: Option<&Bound<'py, PyAny>>,
+        history: Option<&Bound<'py, PyAny>>,
+        sink: &mut impl Sink<Error = PyErr>,
+    ) -> PyResult<()> {
+        let demos = match demos {
+            None => Vec::new(),
+            Some(demos) => demos
+                .try_iter()?
+                .map(|demo| Ok(self.record(demo?)))
+                .collect::<PyResult<_>>()?,
+        };
+        let inputs = self.record(inputs.clone());
+        let turns = self.turns(&inputs, history)?;
+        self.compiled.render(&inputs, &demos, &turns, sink)
+    }
+
+    /// Deals with markers in the value of a field, as the policy says.
+    fn report(&self, py: Python<'_>, name: &str, count: usize) -> PyResult<()> {
+        self.forged.fetch_add(count as u64, Ordering::Relaxed);
+        match self.report {
+            Report::Count => Ok(()),
+            Report::Log => {
+                let module = py.import(intern!(py, "dspex.markers"))?;
+                module
+                    .call_method1(intern!(py, "report"), (name, count))
+                    .map(drop)
+            }
+            Report::Raise => {
+                let details = PyDict::new(py);
+                details.set_item("field", name)?;
+                details.set_item("count", count)?;
+                let message = format!("the value of `{name}` holds a field marker");
+                let hint = "clean the value, or let the adapter do it with markers=\"escape\"";
+                Err(errors::raise_with(
+                    py,
+                    "InputError",
+                    &message,
+                    "forged-marker",
+                    hint,
+                    &details,
+                ))
+            }
+        }
+    }
+
     fn record<'a, 'py>(&'a self, values: Bound<'py, PyAny>) -> Given<'a, 'py> {
         Given {
             names: &self.names,
@@ -394,32 +448,7 @@ impl Sink for Messages<'_, '_> {
     type Error = PyErr;
 
     fn forged(&mut self, name: &str, count: usize) -> PyResult<()> {
-        let py = self.list.py();
-        self.plan.forged.fetch_add(count as u64, Ordering::Relaxed);
-        match self.plan.report {
-            Report::Count => Ok(()),
-            Report::Log => {
-                let module = py.import(intern!(py, "dspex.markers"))?;
-                module
-                    .call_method1(intern!(py, "report"), (name, count))
-                    .map(drop)
-            }
-            Report::Raise => {
-                let details = PyDict::new(py);
-                details.set_item("field", name)?;
-                details.set_item("count", count)?;
-                let message = format!("the value of `{name}` holds a field marker");
-                let hint = "clean the value, or let the adapter do it with markers=\"escape\"";
-                Err(errors::raise_with(
-                    py,
-                    "InputError",
-                    &message,
-                    "forged-marker",
-                    hint,
-                    &details,
-                ))
-            }
-        }
+        self.plan.report(self.list.py(), name, count)
     }
 
     fn message(&mut self, role: Role, text: &str) -> PyResult<()> {
@@ -432,5 +461,23 @@ impl Sink for Messages<'_, '_> {
             }
             Role::User => self.push(intern!(py, "user"), &PyString::new(py, text)),
         }
+    }
+}
+
+/// Takes what values have to say, and keeps no message.
+struct Checked<'a, 'py> {
+    plan: &'a Plan,
+    py: Python<'py>,
+}
+
+impl Sink for Checked<'_, '_> {
+    type Error = PyErr;
+
+    fn forged(&mut self, name: &str, count: usize) -> PyResult<()> {
+        self.plan.report(self.py, name, count)
+    }
+
+    fn message(&mut self, _role: Role, _text: &str) -> PyResult<()> {
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use dspex_core::signature::{
 };
 use dspex_core::types::Type;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyEllipsis, PyTuple};
+use pyo3::types::{PyDict, PyEllipsis, PyTuple, PyType};
 
 use super::annotation;
 use super::field::FieldSpec;
@@ -174,9 +174,11 @@ impl<'py> NameResolver<'py> {
         args: Vec<Bound<'py, PyAny>>,
     ) -> Result<Bound<'py, PyAny>, SignatureError> {
         let item = PyTuple::new(self.py, args).and_then(|args| {
-            // `Optional` alone among the aliases does not take its argument in a tuple.
-            let optional = object.is(&self.py.import("typing")?.getattr("Optional")?);
-            if optional && args.len() == 1 {
+            // `Optional` alone among the aliases does not take its argument in a tuple; a class may look
+            // at it, as `dspy.Code["sql"]` does.
+            let bare = object.is_instance_of::<PyType>()
+                || object.is(&self.py.import("typing")?.getattr("Optional")?);
+            if bare && args.len() == 1 {
                 object.get_item(args.get_item(0)?)
             } else {
                 object.get_item(args)
