@@ -368,12 +368,6 @@ CODES: Final = (
         "What was asked for does not answer in parts.",
         "Use `pool.call`, or name a generator.",
     ),
-    Code(
-        "unknown-adapter",
-        "ConfigError",
-        "The payload names an adapter that the worker does not have.",
-        "Use one of those that the hint lists.",
-    ),
     # --- SignatureError ---
     Code(
         "text",
@@ -528,8 +522,8 @@ CODES: Final = (
     Code(
         "signature-refused-by-dspy",
         "SignatureError",
-        "DSPy, in the worker, cannot read the signature.",
-        "Correct it; the message has DSPy's own words.",
+        "DSPy, in the worker, cannot make the signature: a default is none of its field's type, for one.",
+        "Correct it; the message says what was wrong.",
     ),
     Code(
         "signature-source",
@@ -694,6 +688,12 @@ CODES: Final = (
         "InputError",
         "Inputs came without their names.",
         "Write each with the name of its field, as the hint shows.",
+    ),
+    Code(
+        "arguments",
+        "InputError",
+        "A function or a program in a worker takes no such arguments.",
+        "Give it those that the hint names.",
     ),
     Code(
         "input-type",

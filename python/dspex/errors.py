@@ -324,6 +324,7 @@ class ConfigError(DspexError):
     Attributes:
         path: The setting's path, such as `pool.reports.workers`; empty if there is none to name.
         file: The file it stands in; empty if it came from no file.
+        place: Where in a call's payload it is, such as `$.tools[0]`; empty if it is in none.
     """
 
     code = "config"
@@ -331,6 +332,7 @@ class ConfigError(DspexError):
     public_message = "The service is not set up as it should be."
     path: str = ""
     file: str = ""
+    place: str = ""
 
 
 class TextError(DspexError):
@@ -460,6 +462,17 @@ class ReplyError(DspexError):
     fields: Sequence[str] = ()
     field: str | None = None
     problems: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def raised(cls, error: Exception, reply: str) -> Self:
+        """The error for a reply in whose reading code of the caller's raised: a type's validator, mostly."""
+        return cls(
+            f"the reply could not be read: {type(error).__name__}: {error}",
+            code="reply-field-value",
+            hint="a validator says that a value is none by raising ValueError",
+            reply=reply,
+            fields=[],
+        )
 
     @classmethod
     def empty(cls) -> Self:
@@ -724,7 +737,6 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
             "not-a-prediction",
             "not-a-stream",
             "not-encodable",
-            "unknown-adapter",
             "unknown-operation",
         ),
         ("caller", 422),

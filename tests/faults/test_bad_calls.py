@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.support.pools import OpenPool
+from tests.support.pools import Chat, OpenPool
 
 from dspex import errors
+from dspex.worker import adapters, payloads
 
 
 class Evil(Mapping[str, Any]):
@@ -29,6 +30,7 @@ class Evil(Mapping[str, Any]):
 
 
 WORK = "tests.support.work:"
+PROGRAM = "tests.support.programs:"
 MODULE = {"signature": "question -> answer", "inputs": {"question": "?"}}
 
 # name, the operation, its payload, settings of the call, the error's class and code, what it says
@@ -43,15 +45,133 @@ BAD: list[tuple[str, Any, Any, dict[str, Any], type[errors.DspexError], str, str
     ("a time that is a list", "echo", 1, {"timeout": [1]}, errors.ConfigError, "bad-timeout", "number of seconds"),
     ("a trace that is a number", "echo", 1, {"trace": 5}, errors.ConfigError, "bad-trace", "int"),
     ("a payload that raises", "echo", {"x": [Evil()]}, {}, errors.WireError, "not-encodable", "Evil at $.x[0] "),
-    ("a function's payload that is a list", "function", [1], {}, errors.ConfigError, "bad-payload", "type list"),
-    ("a function without a name", "function", {}, {}, errors.ConfigError, "bad-payload", "no 'function'"),
-    ("arguments that are a number", "function", {"function": "os:getpid", "args": 5}, {}, errors.ConfigError, "bad-payload", "'args'"),
-    ("a part with a typo", "function", {"function": "os:getpid", "arg": []}, {}, errors.ConfigError, "bad-payload", "did you mean 'args'"),
-    ("a module's payload that is a text", "module", "x -> y", {}, errors.ConfigError, "bad-payload", "type str"),
-    ("a module without inputs", "predict", {"signature": "q -> a"}, {}, errors.ConfigError, "bad-payload", "no 'inputs'"),
-    ("a signature that is a list", "predict", {**MODULE, "signature": []}, {}, errors.ConfigError, "bad-payload", "'signature'"),
-    ("inputs that are a list", "predict", {**MODULE, "inputs": []}, {}, errors.ConfigError, "bad-payload", "'inputs'"),
 ]  # fmt: skip
+
+
+def predict(**parts: Any) -> tuple[str, dict[str, Any]]:
+    return "predict", {**MODULE, **parts}
+
+
+def module(cls: str, **parts: Any) -> tuple[str, dict[str, Any]]:
+    return "module", {"class": cls, **MODULE, **parts}
+
+
+FUNCTION = {"function": "os:getpid"}
+
+# name, the operation and its payload, the place of what is wrong, what is said of it
+BAD_PAYLOADS: list[tuple[str, tuple[str, Any], str, str]] = [
+    ("a list for a function", ("function", [1]), "$", "of type list"),
+    ("no function", ("function", {}), "$", "no 'function'"),
+    ("a function that is a number", ("function", {"function": 5}), "$.function", "of type int"),
+    ("arguments that are a number", ("function", {**FUNCTION, "args": 5}), "$.args", "of type int"),
+    ("arguments with a number for a name", ("function", {**FUNCTION, "kwargs": {1: 2}}), "$.kwargs", "the key 1"),
+    ("a part with a typo", ("function", {**FUNCTION, "arg": []}), "$", "did you mean 'args'"),
+    ("a part with a number for a name", ("function", {**FUNCTION, 5: []}), "$", "a part 5"),
+    ("feeds that are numbers", ("function", {**FUNCTION, "feeds": [5]}), "$.feeds[0]", "of type int"),
+    ("a text for a module", ("module", "x -> y"), "$", "of type str"),
+    ("nothing for a module", ("module", None), "$", "of type NoneType"),
+    ("no inputs", ("predict", {"signature": "q -> a"}), "$", "no 'inputs'"),
+    ("no inputs for a program", ("module", {"class": PROGRAM + "Both"}), "$", "no 'inputs'"),
+    ("inputs that are a list", predict(inputs=[]), "$.inputs", "of type list"),
+    ("an input with a number for a name", predict(inputs={1: 2}), "$.inputs", "the key 1"),
+    ("a signature that is a list", predict(signature=[]), "$.signature", "of type list"),
+    ("a signature that is a mapping", predict(signature={"q": "str"}), "$.signature", "of type dict"),
+    ("a class that is a number", predict(**{"class": 5}), "$.class", "of type int"),
+    ("instructions that are a list", predict(instructions=["Do."]), "$.instructions", "of type list"),
+    ("a type by no path", predict(types={"P": 5}), "$.types.P", "of type int"),
+    ("a bar that is a number", predict(bars={"answer": [1]}), "$.bars.answer[0]", "of type int"),
+    ("a field's texts as a text", predict(fields={"answer": "one word"}), "$.fields.answer", "of type str"),
+    ("defaults that are a list", predict(defaults=[1]), "$.defaults", "of type list"),
+    ("arguments that are a list", module("dspy.ReAct", args=[1]), "$.args", "of type list"),
+    ("an import that is a number", module("dspy.Refine", imports={"f": 5}), "$.imports.f", "of type int"),
+    ("an import of numbers", module("dspy.Refine", imports={"f": [5]}), "$.imports.f[0]", "of type int"),
+    ("tools that are a mapping", module("dspy.ReAct", tools={}), "$.tools", "of type dict"),
+    ("a tool that is a path", module("dspy.ReAct", tools=["my:tool"]), "$.tools[0]", "of type str"),
+    ("a tool without a function", module("dspy.ReAct", tools=[{"name": "f"}]), "$.tools[0]", "no 'function' and no 'callback'"),
+    ("a tool of two places", module("dspy.ReAct", tools=[{"function": "a:b", "callback": "c"}]), "$.tools[0]", "'function' and 'callback'"),
+    ("a tool's argument by its type", module("dspy.ReAct", tools=[{"callback": "c", "args": {"x": "str"}}]), "$.tools[0].args.x", "of type str"),
+    ("a state that is a list", predict(state=[]), "$.state", "of type list"),
+    ("examples that are a mapping", predict(demos={"q": "?"}), "$.demos", "of type dict"),
+    ("an example that is a text", predict(demos=[{}, "q"]), "$.demos[1]", "of type str"),
+    ("settings that are a list", predict(config=[1]), "$.config", "of type list"),
+    ("an unknown adapter", predict(adapter="jsno"), "$.adapter", "did you mean 'json'"),
+    ("an adapter that is a number", predict(adapter=5), "$.adapter", "of type int"),
+    ("an unknown way of reading", predict(parsing="strict"), "$.parsing", "'strict'"),
+    ("an LM by its name", predict(lm="openai/x"), "$.lm", "of type str"),
+    ("a second LM by its name", predict(adapter="two_step", extraction_lm="x"), "$.extraction_lm", "of type str"),
+    ("messages that are texts", predict(messages=["hello"]), "$.messages[0]", "of type str"),
+    ("a message without a role", predict(messages=[{"content": "x"}]), "$.messages[0]", "no 'role'"),
+    ("typed inputs by a text", predict(typed={"inputs": "q"}), "$.typed.inputs", "of type str"),
+    ("typed inputs that are not there", predict(typed={"inputs": ["p"]}), "$.inputs", "no value 'p'"),
+    ("typed examples that are not there", predict(typed={"demos": [["p"]]}), "$.typed.demos[0]", "no example"),
+    ("a wish for a stream by a text", predict(stream={"fields": "answer"}), "$.stream.fields", "of type str"),
+    ("a stream's part with a typo", predict(stream={"field": []}), "$.stream", "did you mean 'fields'"),
+]  # fmt: skip
+
+# name, the operation and its payload, the error's class and code, what is said
+REFUSED: list[tuple[str, tuple[str, Any], type[errors.DspexError], str, str]] = [
+    ("a signature that is none", predict(signature="q"), errors.SignatureError, "missing-arrow", "q"),
+    ("a name nobody knows", predict(signature="question: Nope -> answer"), errors.SignatureError, "unknown-name", "Nope"),
+    ("a name of the code around", predict(signature="question: Handle -> answer"), errors.SignatureError, "unknown-name", "Handle"),
+    ("a type by a wrong path", predict(types={"P": "nowhere:P"}), errors.ConfigError, "bad-import-path", "nowhere"),
+    ("texts for no field", predict(fields={"other": {"desc": "x"}}), errors.SignatureError, "no-such-field", "other"),
+    ("a default for no field", predict(defaults={"other": 1}), errors.SignatureError, "no-such-field", "$.defaults"),
+    ("bars for no field", predict(bars={"other": [True]}), errors.SignatureError, "no-such-field", "$.bars"),
+    ("no value for an input", predict(inputs={}), errors.InputError, "input", "`question` is missing"),
+    ("no value for a module's input", module("dspy.ChainOfThought", inputs={}), errors.InputError, "input", "`question` is missing"),
+    ("a typed input of another type", predict(inputs={"question": 5}, typed={"inputs": ["question"]}), errors.InputError, "input-type", "$.inputs.question"),
+    ("inputs that a program does not take", ("module", {"class": PROGRAM + "Both", "inputs": {"first": "?"}}), errors.InputError, "arguments", "'second'"),
+    ("arguments that a function does not take", ("function", {"function": "tests.support.work:add", "args": [1]}), errors.InputError, "arguments", "takes no such arguments"),
+    ("a function that is none", ("function", {"function": "os:sep"}), errors.ConfigError, "bad-import-path", "no function"),
+    ("a class that is no module", module("dspy.Example"), errors.ConfigError, "not-a-module", "Example"),
+    ("a state that is none", predict(state={"demos": 5}), errors.ConfigError, "bad-module", "KeyError"),
+]  # fmt: skip
+
+
+async def test_a_payload_with_something_wrong_is_one_error_with_its_place_before_any_work(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    pool = await open_pool(lm=chat.lm())
+    for name, (op, payload), place, says in BAD_PAYLOADS:
+        with pytest.raises(errors.ConfigError) as caught:
+            await pool.call(op, payload, timeout=20)
+        assert (caught.value.code, caught.value.place) == ("bad-payload", place), name
+        assert f"the call: {place} " in str(caught.value), name
+        assert says in str(caught.value), f"{name}: {caught.value}"
+        if op == "function" or not isinstance(payload, dict):
+            continue
+        with pytest.raises(errors.ConfigError) as streamed:
+            await anext(pool.stream(op, payload, timeout=20))
+        assert streamed.value.message == caught.value.message, name
+    assert chat.bodies == []
+    assert pool.status().deaths == 0
+
+
+async def test_a_call_that_fits_no_signature_class_or_function_is_refused_before_a_model_is_asked(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    pool = await open_pool(lm=chat.lm())
+    for name, (op, payload), error, code, says in REFUSED:
+        with pytest.raises(error) as caught:
+            await pool.call(op, payload, timeout=20)
+        assert (type(caught.value), caught.value.code) == (error, code), f"{name}: {caught.value}"
+        assert says in str(caught.value), f"{name}: {caught.value}"
+    assert chat.bodies == []
+
+
+@pytest.mark.parametrize("cls", ["dspy.Predict", "dspy.ChainOfThought"])
+@pytest.mark.parametrize("part", ["signature", "args"])
+async def test_no_text_of_a_signature_makes_a_worker_import_a_module(
+    open_pool: OpenPool, chat: Chat, cls: str, part: str
+) -> None:
+    pool = await open_pool(lm=chat.lm())
+    text = "question: tests.support.imported.Thing -> answer"
+    signature = {"signature": text} if part == "signature" else {"args": {"signature": text}}
+    with pytest.raises(errors.SignatureError) as caught:
+        await pool.call("module", {"class": cls, "inputs": {"question": "?"}, **signature}, timeout=20)
+    assert caught.value.code == "unknown-name"
+    loaded = await pool.call("function", {"function": WORK + "is_loaded", "args": ["tests.support.imported"]})
+    assert loaded is False
 
 
 async def test_a_call_that_cannot_be_made_says_why_and_costs_nobody_else_anything(
@@ -68,13 +188,6 @@ async def test_a_call_that_cannot_be_made_says_why_and_costs_nobody_else_anythin
     assert not witness.done()
     assert pool.status().deaths == 0
     witness.cancel()
-
-
-async def test_a_stream_that_cannot_be_made_says_why(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1)
-    with pytest.raises(errors.ConfigError, match="'inputs'") as caught:
-        await anext(pool.stream("module", {"signature": "q -> a"}, timeout=20))
-    assert caught.value.code == "bad-payload"
 
 
 async def test_a_payload_that_raises_in_the_queue_does_not_cost_the_call_before_it_its_answer(
@@ -103,3 +216,8 @@ async def test_what_the_iterator_of_a_batch_raises_is_raised(open_pool: OpenPool
     with pytest.raises(LookupError, match="no more rows"):
         await pool.batch("echo", payloads())
     assert await pool.batch("echo", [1, 2]) == [1, 2]
+
+
+def test_a_payload_may_name_every_adapter_that_a_worker_has() -> None:
+    parts = payloads.MODULE.parts or {}
+    assert {*parts["adapter"].choices} == {*adapters.ADAPTERS, adapters.TWO_STEP}

@@ -19,6 +19,10 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+def is_loaded(module: str) -> bool:
+    return module in sys.modules
+
+
 def give(value: Any) -> Any:
     return value
 

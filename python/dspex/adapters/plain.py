@@ -2,8 +2,8 @@
 
 No class is named beside a value. What goes over the wire are dicts, lists and the value types that the wire
 knows (`dspex.wire.codec`); the other side makes the value again by validating them against the type that its
-own copy of the signature has for the field. A value that would not come out as it went in is refused where it
-is sent.
+own copy of the signature has for the field. Whether a value comes out as it went in is seen where it is sent;
+for one that would not, the prompt is laid out there.
 
 Only the types themselves are named, once for a signature, by where they are imported from: the types that the
 caller's own signature uses, never a name out of data.
@@ -23,8 +23,9 @@ from uuid import UUID
 
 from dspex.errors import ConfigError, WireError
 from dspex.signature import Signature
+from dspex.signature.names import subscripted
 
-__all__ = ["Foreign", "foreign_of", "is_plain", "pack", "to_plain", "unpack"]
+__all__ = ["Foreign", "Packed", "foreign_of", "is_plain", "not_encodable", "pack", "to_plain", "unpack"]
 
 _LEAVES: Final = frozenset(
     {type(None), bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, UUID}
@@ -79,12 +80,15 @@ def foreign_of(signature: Signature) -> Foreign:
 
 
 def _classes(annotation: Any) -> Iterator[type]:
-    """The classes in an annotation, those of a Literal's choices too."""
+    """The classes in an annotation that a text can name, those of a Literal's choices too."""
     if isinstance(annotation, enum.Enum):
         yield type(annotation)
         return
-    args = get_args(annotation)
-    if isinstance(annotation, type) and not args:
+    made = subscripted(annotation)
+    args = get_args(annotation) if made is None else made[1]
+    if made is not None:
+        yield made[0]
+    elif isinstance(annotation, type) and not args:
         yield annotation
     for arg in args:
         yield from _classes(arg)
@@ -112,69 +116,117 @@ def _path(field: str, cls: type) -> str:
 
 def is_plain(value: Any) -> bool:
     """Whether the wire carries a value as it is."""
-    if type(value) in _LEAVES:
+    kind = type(value)
+    if kind in _LEAVES:
         return True
-    if type(value) in _CONTAINERS:
-        return all(map(is_plain, value))
-    return type(value) is dict and all(is_plain(k) and is_plain(v) for k, v in value.items())
+    if kind in _CONTAINERS:
+        return _LEAVES.issuperset(map(type, value)) or all(map(is_plain, value))
+    return kind is dict and is_plain(list(value)) and is_plain(list(value.values()))
+
+
+def _prints_alike(value: Any) -> bool:
+    """Whether a plain value reads in a prompt there as it does here: sets have an order of each process's."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return True
+    if kind is dict:
+        return all(map(_prints_alike, value.values()))
+    if kind in (set, frozenset) and len(value) > 1:
+        return False
+    return _LEAVES.issuperset(map(type, value)) or all(map(_prints_alike, value))
 
 
 def to_plain(value: Any) -> Any:
-    """The value as plain data: models and dataclasses as dicts of their fields, enums as their values."""
-    if type(value) in _LEAVES:
+    """The value as plain data: models and dataclasses as dicts of their fields, enums as their values.
+
+    A model's fields that nobody set are left out where the model would fill them in alike.
+    """
+    kind = type(value)
+    if kind in _LEAVES:
         return value
     if isinstance(value, enum.Enum):
         return to_plain(value.value)
-    if type(value) in _CONTAINERS:
-        return type(value)(map(to_plain, value))
-    if type(value) is dict:
+    if kind in _CONTAINERS:
+        return kind(map(to_plain, value))
+    if kind is dict:
         return {to_plain(key): to_plain(item) for key, item in value.items()}
-    fields = getattr(type(value), "model_fields", None)
-    if fields is None and dataclasses.is_dataclass(value):
-        fields = [field.name for field in dataclasses.fields(value) if field.init]
+    fields = getattr(kind, "model_fields", None)
     if fields is not None:
-        items = {name: to_plain(getattr(value, name)) for name in fields}
-        return items | {
-            name: to_plain(item) for name, item in (getattr(value, "model_extra", None) or {}).items()
+        if getattr(kind, "__pydantic_root_model__", False):
+            return to_plain(value.root)
+        given = value.model_fields_set
+        items = {
+            name: to_plain(getattr(value, name))
+            for name, info in fields.items()
+            if name in given or not _is_default(getattr(value, name), info)
+        }
+        return items | {name: to_plain(item) for name, item in (value.model_extra or {}).items()}
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: to_plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.init
         }
     from dspex.adapters.validation import adapter_of
 
-    return adapter_of(type(value)).dump_python(value, mode="json")
+    return adapter_of(kind).dump_python(value, mode="json")
 
 
-def pack(
-    values: Mapping[str, Any], types: Mapping[str, Any], *, checked: bool = True
-) -> tuple[dict[str, Any], list[str]]:
-    """Values as plain data, and the names of those that must be made again from it.
+def _is_default(value: Any, info: Any) -> bool:
+    if getattr(info, "default_factory_takes_validated_data", False):
+        return False
+    return not info.is_required() and _same(info.get_default(call_default_factory=True), value)
+
+
+class Packed(NamedTuple):
+    """Values on their way to a worker.
+
+    Attributes:
+        values: By field; plain data.
+        typed: The fields whose values the worker makes again from that data.
+        left: The fields whose values cannot go as what they are, with the reason; `values` lacks them.
+    """
+
+    values: dict[str, Any]
+    typed: list[str]
+    left: dict[str, str]
+
+
+def pack(values: Mapping[str, Any], types: Mapping[str, Any]) -> Packed:
+    """Values as plain data, as far as a prompt says the same of what comes out.
 
     Args:
-        values: Values by field; some of them may be plain already.
-        types: The fields whose values may not be, with their types.
-        checked: Whether to make sure that each comes out as it went in.
-
-    Raises:
-        WireError: If one does not (`not-encodable`).
+        values: Values by field. What is no field is left out, as a prompt leaves it out.
+        types: The types of the fields.
     """
-    packed, names = dict(values), []
-    for name in types.keys() & values.keys():
-        value = values[name]
-        if is_plain(value):
+    packed = Packed({}, [], {})
+    for name, annotation in types.items():
+        if name not in values:
             continue
-        problem = None
+        value = values[name]
         try:
-            packed[name] = to_plain(value)
-            if checked and not _same(unpack(packed[name], types[name]), value):
-                problem = "it would come out as something else"
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            problem = str(error)
-        if problem is not None:
-            raise WireError(
-                f"the value of `{name}`, a {type(value).__name__}, cannot cross to a worker: {problem}",
-                code="not-encodable",
-                hint='give the field the value\'s own type, or call with route="native"',
-            )
-        names.append(name)
-    return packed, names
+            if is_plain(value) and _prints_alike(value):
+                packed.values[name] = value
+                continue
+            plain = to_plain(value)
+            # What the value's class says of being equal, or shows of itself, may be anything.
+            if is_plain(plain) and _prints_alike(plain) and _same(unpack(plain, annotation), value):
+                packed.values[name] = plain
+                packed.typed.append(name)
+            else:
+                packed.left[name] = "it would come out as something else"
+        except Exception as error:  # noqa: BLE001 - a validator or a serialiser of the user's may raise anything
+            packed.left[name] = str(error) or type(error).__name__
+    return packed
+
+
+def not_encodable(name: str, value: Any, reason: str) -> WireError:
+    """The error for a value that cannot cross."""
+    return WireError(
+        f"the value of `{name}`, a {type(value).__name__}, cannot cross to a worker: {reason}",
+        code="not-encodable",
+        hint='give the field the value\'s own type, or call with route="native"',
+    )
 
 
 def unpack(plain: Any, annotation: Any) -> Any:
@@ -189,4 +241,5 @@ def unpack(plain: Any, annotation: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and (a == b or repr(a) == repr(b))
+    """Whether two values are one: equality takes 1 for True, and what a value shows may hide a part of it."""
+    return type(a) is type(b) and repr(a) == repr(b) and bool(a == b)

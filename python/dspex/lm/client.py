@@ -18,22 +18,9 @@ from dspex.lm import failures, wire
 from dspex.lm.address import COMPATIBLE_PREFIXES, Address
 from dspex.lm.protocol import LMDelta, LMRequest, LMResponse
 from dspex.lm.sessions import Sessions
+from dspex.lm.settings import check_names
 
 __all__ = ["LM"]
-
-NOT_FOR_THE_SERVER = frozenset(
-    {
-        "api_version", "async_engine", "base_url", "cache", "callbacks", "engine", "extra_headers",
-        "finetuning_model", "headers", "launch_kwargs", "messages", "model_type", "num_retries",
-        "prompt_cache", "provider", "stream", "stream_options", "train_kwargs", "use_developer_role",
-    }
-)  # fmt: skip
-"""Keywords of `dspy.LM` and of the API that are no settings of a request; sent on, they would only puzzle."""
-
-NOT_FOR_A_WORKER = frozenset(
-    {"async_engine", "base_url", "cache", "callbacks", "engine", "messages", "num_retries", "stream"}
-)
-"""Those that a worker's `dspy.LM` may not have either: dspex decides about retries and caches."""
 
 _ARGUMENTS = ("api_base", "api_key", "connect_timeout", "max_response_bytes", "model", "timeout")
 
@@ -83,7 +70,7 @@ class LM:
         **settings: Any,
     ) -> None:
         self._address = Address.of(model, api_base)
-        _check_settings(settings, NOT_FOR_THE_SERVER if self._address.spoken else NOT_FOR_A_WORKER)
+        check_names(settings, native=self._address.spoken)
         check_spelling(settings, _ARGUMENTS, "LM")
         if isinstance(max_response_bytes, bool) or not (
             isinstance(max_response_bytes, int) and max_response_bytes > 0
@@ -305,7 +292,7 @@ class LM:
     def _merged(self, request: LMRequest) -> dict[str, Any]:
         if not request.settings:
             return self._settings
-        _check_settings(request.settings, NOT_FOR_THE_SERVER)
+        check_names(request.settings)
         return {**self._settings, **request.settings}
 
     def _limits(self, request: LMRequest) -> _Limits:
@@ -424,12 +411,3 @@ def _plain(error: BaseException) -> OSError:
     What aiohttp raises does not survive pickling either, and our errors must.
     """
     return OSError(f"{type(error).__name__}: {error}")
-
-
-def _check_settings(settings: Mapping[str, Any], refused: frozenset[str]) -> None:
-    for name in sorted(refused & settings.keys()):
-        raise ConfigError(
-            f"{name!r} is not a setting of a request",
-            code="lm-setting",
-            hint="write api_base=" if name == "base_url" else "leave it out; see dspex.LM for what there is",
-        )

@@ -8,11 +8,9 @@ from typing import Any, NoReturn, Protocol
 
 from dspex.errors import ConfigError
 from dspex.lm.protocol import LMChoice, LMDelta
+from dspex.lm.settings import MAX_GENERATIONS
 
 __all__ = ["EventReader", "Reject", "decode", "decode_chunk", "encode"]
-
-MAX_GENERATIONS = 128
-"""The API's own bound for `n`."""
 
 
 class Reject(Protocol):

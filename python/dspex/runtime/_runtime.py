@@ -437,4 +437,5 @@ def _pool_targets(
             code="lm-not-for-workers",
             hint="leave out `pools=`, or use a dspex.LM",
         )
-    return [PoolTarget(spec, lm_settings, adapter, dialect) for spec in specs]
+    native_lm = refusal_of(lm) is None
+    return [PoolTarget(spec, lm_settings, adapter, dialect, native_lm=native_lm) for spec in specs]

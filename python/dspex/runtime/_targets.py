@@ -6,20 +6,22 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dspex import dialects
 from dspex.adapters import TwoStepAdapter
 from dspex.adapters.bars import bars_of
-from dspex.adapters.plain import foreign_of, pack, to_plain, unpack
+from dspex.adapters.plain import foreign_of, not_encodable, pack, to_plain, unpack
 from dspex.errors import DeadlineExceeded, DspexError, ReplyError
 from dspex.lm import LMRequest
+from dspex.lm.settings import of_call
 from dspex.pool import Pool
 from dspex.prediction import Prediction, Repair
 
 if TYPE_CHECKING:
+    from dspex._core import Plan
     from dspex.adapters import Adapter
-    from dspex.adapters.plain import Foreign
+    from dspex.adapters.plain import Foreign, Packed
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
     from dspex.router import Operation
@@ -63,10 +65,11 @@ class NativeTarget:
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation here; see `dspex.router.Target.run`."""
         begun = time.perf_counter()
+        config = of_call(operation.config)
         plan = _adapter(operation, self._adapter).compile(operation.signature, self._dialect)
         messages = plan.render(operation.inputs, operation.demos)
         rendered = time.perf_counter()
-        settings = sampling(operation.config, getattr(self._lm, "settings", {}))
+        settings = sampling(config, getattr(self._lm, "settings", {}))
         left = timeout - (rendered - begun)
         response = await self._lm.complete(LMRequest(messages, settings, left))
         answered = time.perf_counter()
@@ -75,7 +78,7 @@ class NativeTarget:
         for text in response.texts:
             if not text:
                 raise ReplyError.empty()
-            fields, done = plan.read(text)
+            fields, done = _read(plan, text)
             rows.append(fields)
             repairs += done
         parsed = time.perf_counter()
@@ -100,6 +103,7 @@ class PoolTarget:
         lm_settings: Gives the settings of the workers' LM, key included, when the pool starts.
         adapter: Lays out prompts and reads replies, where a call brings none of its own.
         dialect: The version of DSPy whose prompts the native side writes, or None if it writes none.
+        native_lm: Whether the native side can ask the LM too; then both take the same settings.
     """
 
     side: Literal["native", "python"] = "python"
@@ -110,12 +114,15 @@ class PoolTarget:
         lm_settings: Callable[[], Mapping[str, Any]],
         adapter: Adapter,
         dialect: str | None,
+        *,
+        native_lm: bool = True,
     ) -> None:
         self.spec = spec
         self.name = f"pool:{spec.name}"
         self._lm_settings = lm_settings
         self._adapter = adapter
         self._dialect = dialect
+        self._native_lm = native_lm
         self._opening: asyncio.Task[Pool] | None = None
 
     def unable(self, operation: Operation) -> DspexError | None:
@@ -126,14 +133,8 @@ class PoolTarget:
         """Run the operation in a worker; see `dspex.router.Target.run`."""
         begun = time.perf_counter()
         adapter = _adapter(operation, self._adapter)
-        if adapter.markers in ("warn", "reject"):
-            # The log and the refusal are this process's, so the values are looked at here, by the code that
-            # does it natively: some microseconds beside the worker's hundreds.
-            # Markers are the same in all dialects.
-            plan = adapter.compile(operation.signature, self._dialect or dialects.KNOWN[-1])
-            plan.render(operation.inputs, operation.demos)
-        foreign = foreign_of(operation.signature)
-        payload = _payload(operation, adapter, foreign)
+        request = _Request.of(operation, adapter, self._dialect, native_lm=self._native_lm)
+        payload = request.payload
         if isinstance(adapter, TwoStepAdapter) and adapter.extraction_lm is not None:
             # Over the pool's settings in the worker, of which it wants none.
             none = dict.fromkeys(self._lm_settings())
@@ -143,8 +144,7 @@ class PoolTarget:
         answer = await pool.call("predict", payload, timeout=max(left, SHORTEST_SECONDS))
         timings = {**answer["timings"], "total": time.perf_counter() - begun}
         repairs = [Repair(*repair) for repair in answer.get("repairs", ())]
-        rows = [_typed(row, payload, foreign) for row in answer["completions"]]
-        return Prediction(rows, usage=answer["usage"], timings=timings, repairs=repairs)
+        return Prediction(request.rows(answer), usage=answer["usage"], timings=timings, repairs=repairs)
 
     @property
     def pool(self) -> Pool | None:
@@ -234,19 +234,144 @@ def _adapter(operation: Operation, default: Adapter) -> Adapter:
     return adapter if operation.parsing is None else adapter.with_parsing(operation.parsing)
 
 
+class _Request(NamedTuple):
+    """A call as a worker is asked for it, and how its answer is read.
+
+    Attributes:
+        payload: What the worker gets.
+        outputs: The outputs of types that the wire does not carry, with their types.
+        reader: Reads them from the replies; None where only DSPy reads those, which then sends plain data.
+    """
+
+    payload: dict[str, Any]
+    outputs: Mapping[str, Any]
+    reader: Plan | None
+
+    @classmethod
+    def of(
+        cls, operation: Operation, adapter: Adapter, dialect: str | None, *, native_lm: bool = True
+    ) -> _Request:
+        """The request for an operation.
+
+        Raises:
+            InputError: If a value cannot be written into a prompt, or holds a marker where that is refused.
+            WireError: If a value cannot cross and the prompt cannot be laid out here (`not-encodable`).
+            ConfigError: If a setting, or a type of the signature, is nothing a worker can be told.
+        """
+        signature = operation.signature
+        config = of_call(operation.config, native=native_lm)
+        foreign = foreign_of(signature)
+        types = {name: field.annotation for name, field in signature.fields.items()}
+        inputs = pack(operation.inputs, {name: types[name] for name in signature.input_fields})
+        demos = [pack(demo, types) for demo in operation.demos]
+        plan, messages = _laid_out(operation, adapter, dialect, [inputs, *demos])
+        payload = _payload(operation, adapter, foreign)
+        payload |= {"config": config, "inputs": {}, "demos": []}
+        typed: dict[str, Any] = {}
+        if messages is not None:
+            payload["messages"] = messages
+        else:
+            payload |= {"inputs": inputs.values, "demos": [demo.values for demo in demos]}
+            if inputs.typed or any(demo.typed for demo in demos):
+                typed = {"inputs": inputs.typed, "demos": [demo.typed for demo in demos]}
+        outputs = {name: kind for name, kind in foreign.fields.items() if name in signature.output_fields}
+        if outputs and plan is not None:
+            payload["replies"] = list(outputs)
+        elif outputs:
+            typed["outputs"] = list(outputs)
+        if typed:
+            payload["typed"] = typed
+        return cls(payload, outputs, plan)
+
+    def rows(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The fields of each completion.
+
+        Raises:
+            ReplyError: If an output is not what the reply says to the worker's DSPy alone.
+        """
+        rows: list[dict[str, Any]] = answer["completions"]
+        if not self.outputs:
+            return rows
+        if self.reader is not None:
+            return [_read(self.reader, reply)[0] for reply in answer["replies"]]
+        for row in rows:
+            for name, kind in self.outputs.items():
+                if name in row:
+                    row[name] = _unpacked(name, row[name], kind)
+        return rows
+
+
+def _read(plan: Plan, reply: str) -> tuple[dict[str, Any], list[Repair]]:
+    try:
+        return plan.read(reply)
+    except DspexError:
+        raise
+    except Exception as error:  # DSPy 3.4 lets through what a validator raises
+        raise ReplyError.raised(error, reply) from error
+
+
+def _laid_out(
+    operation: Operation, adapter: Adapter, dialect: str | None, packed: list[Packed]
+) -> tuple[Plan | None, list[dict[str, Any]] | None]:
+    """The plan that reads what the worker's DSPy reads, and the messages, where that DSPy is to make none.
+
+    It makes none where a value cannot cross to it, or where markers are escaped, which it does not know. All
+    other values are looked at here, by the code that does it natively: the log and the refusals are this
+    process's.
+    """
+    left = next(((at, *item) for at, values in enumerate(packed) for item in values.left.items()), None)
+    if adapter.refusal() is not None:  # of DSPy's alone
+        if left is not None:
+            raise _not_encodable(operation, *left)
+        return None, None
+    known = adapter.dialect or dialect
+    if known is None:
+        # DSPy is one whose prompts nobody knows here; what is refused in a value is the same in all of them.
+        if left is not None:
+            raise _not_encodable(operation, *left)
+        if adapter.markers == "escape":
+            raise dialects.unknown_dspy()
+        adapter.compile(operation.signature, dialects.KNOWN[-1]).check(operation.inputs, operation.demos)
+        return None, None
+    plan = adapter.compile(operation.signature, known)
+    if left is not None or adapter.markers == "escape":
+        return plan, plan.render(operation.inputs, operation.demos)
+    plan.check(operation.inputs, operation.demos)
+    return plan, None
+
+
+def _not_encodable(operation: Operation, at: int, name: str, reason: str) -> DspexError:
+    values = operation.inputs if at == 0 else operation.demos[at - 1]
+    return not_encodable(name, values[name], reason)
+
+
+def _unpacked(name: str, plain: Any, kind: Any) -> Any:
+    try:
+        return unpack(plain, kind)
+    except Exception as error:  # a validator of the user's may raise anything
+        raise ReplyError(
+            f"the value of `{name}` cannot be made again from what the worker sent: {error}",
+            code="reply-field-value",
+            hint='use an adapter that reads replies natively: "chat", "json" or "xml"',
+            reply="",
+            fields=[],
+            field=name,
+        ) from error
+
+
 def _payload(operation: Operation, adapter: Adapter, foreign: Foreign) -> dict[str, Any]:
+    """What a worker is told of the signature and of the adapter."""
     signature = operation.signature
     payload: dict[str, Any] = {
         "signature": signature.text,
         "instructions": signature.instructions,
         "fields": {name: texts for name, field in signature.fields.items() if (texts := _texts(field))},
-        "inputs": dict(operation.inputs),
-        "demos": [dict(demo) for demo in operation.demos],
-        "config": dict(operation.config),
         "adapter": adapter.layout,
         "parsing": adapter.parsing,
-        "markers": adapter.markers,
+        "validated": True,
     }
+    if foreign.paths:
+        payload["types"] = dict(foreign.paths)
     if bars := bars_of(signature):
         payload["bars"] = bars
     outputs_by_name = signature.output_fields.items()
@@ -254,21 +379,7 @@ def _payload(operation: Operation, adapter: Adapter, foreign: Foreign) -> dict[s
         name: to_plain(field.get_default()) for name, field in outputs_by_name if field.has_default
     }:
         payload["defaults"] = defaults
-    if foreign.fields:
-        inputs, typed = pack(payload["inputs"], foreign.fields)
-        demos = [pack(demo, foreign.fields) for demo in payload["demos"]]
-        outputs = [name for name in foreign.fields if name in signature.output_fields]
-        payload |= {"inputs": inputs, "demos": [demo for demo, _ in demos], "types": dict(foreign.paths)}
-        payload["typed"] = {"inputs": typed, "demos": [names for _, names in demos], "outputs": outputs}
     return payload
-
-
-def _typed(row: dict[str, Any], payload: Mapping[str, Any], foreign: Foreign) -> dict[str, Any]:
-    """The fields of a worker's answer, with values of the types that the wire does not carry."""
-    for name in payload.get("typed", {}).get("outputs", ()):
-        if name in row:
-            row[name] = unpack(row[name], foreign.fields[name])
-    return row
 
 
 def _texts(field: Field) -> dict[str, str]:

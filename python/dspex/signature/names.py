@@ -10,12 +10,24 @@ import enum
 import sys
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from dspex._core import type_source
 
-__all__ = ["MODULES", "display_name", "find", "names_of", "problem", "without_notes"]
+__all__ = [
+    "MODULES",
+    "display_name",
+    "find",
+    "names_of",
+    "only_given",
+    "problem",
+    "subscripted",
+    "without_notes",
+]
 
 MODULES = frozenset(
     {
@@ -39,10 +51,25 @@ _TYPES = (type, typing._GenericAlias, types.GenericAlias, typing._SpecialForm, t
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
+_FRAMES: ContextVar[bool] = ContextVar("dspex_names_in_frames", default=True)
+
+
+@contextmanager
+def only_given() -> Iterator[None]:
+    """Let no text mean what the code around happens to have under its names: it comes from elsewhere."""
+    token = _FRAMES.set(False)
+    try:
+        yield
+    finally:
+        _FRAMES.reset(token)
+
+
 def find(name: str) -> Any:
     """What a name stands for where the signature is made; `...` if nobody knows it."""
     if name in typing.__all__:
         return getattr(typing, name)
+    if not _FRAMES.get():
+        return import_module(name) if name in MODULES else ...
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "dspex":
         frame = frame.f_back
@@ -94,10 +121,35 @@ def _source_name(annotation: Any) -> str:
         alias = getattr(annotation, "_name", None)
         base = f"typing.{alias}" if alias else _source_name(get_origin(annotation))
         return f"{base}[{', '.join(map(type_source, args))}]"
+    made = subscripted(annotation)
+    if made is not None:
+        return f"{_source_name(made[0])}[{', '.join(map(_argument_source, made[1]))}]"
     if isinstance(annotation, type) and not args:
         known = annotation.__module__.split(".")[0] in MODULES
         return f"{annotation.__module__}.{annotation.__qualname__}" if known else annotation.__name__
     return str(annotation)
+
+
+def _argument_source(argument: Any) -> str:
+    return repr(argument) if isinstance(argument, str) else type_source(argument)
+
+
+def subscripted(annotation: Any) -> tuple[type, tuple[Any, ...]] | None:
+    """The class and the arguments of which Python made a class: `Page[Person]`, `dspy.Code["sql"]`.
+
+    None where the class has a name of its own.
+    """
+    generic = getattr(annotation, "__pydantic_generic_metadata__", None)
+    if generic and generic["origin"] is not None:
+        return generic["origin"], tuple(generic["args"])
+    code = getattr(sys.modules.get("dspy"), "Code", None)
+    if code is not None and isinstance(annotation, type) and not get_args(annotation):
+        base = annotation.__mro__[1] if len(annotation.__mro__) > 1 else None
+        language = annotation.__dict__.get("language")
+        made = annotation.__module__ == code.__module__ and annotation is not code
+        if made and isinstance(base, type) and issubclass(base, code) and isinstance(language, str):
+            return base, (language,)
+    return None
 
 
 def note_source(note: Any) -> str:

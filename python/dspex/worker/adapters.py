@@ -3,8 +3,8 @@
 A payload without `parsing` gets DSPy's adapter as it is. A runtime says `parsing`, so that a worker and the
 native route accept the same replies, give the same values and raise the same errors:
 
-- Messages are DSPy's own, made by DSPy's own code; only `markers="escape"`, which DSPy does not know, takes
-  the core's.
+- Messages are DSPy's own, made by DSPy's own code, unless the payload brings them: where markers are escaped,
+  which DSPy does not know, or a value cannot cross, the runtime lays the prompt out.
 - `parsing="dspy"`: DSPy's own code reads the reply. What it refuses is an error of DSPy's with few facts, so
   the core, which refuses the same, says what was wrong.
 - `parsing="tolerant"`: the core reads the reply, and each repair is kept for the answer. To ask DSPy first
@@ -29,7 +29,7 @@ from dspy.adapters.baml_adapter import BAMLAdapter
 
 from dspex._core import Plan
 from dspex.dspy.plans import Plans
-from dspex.errors import ConfigError, ReplyError
+from dspex.errors import DspexError, ReplyError
 from dspex.prediction import Repair
 
 __all__ = ["ADAPTERS", "Reading", "make"]
@@ -51,44 +51,54 @@ class Reading:
 
     layout: str
 
-    def __init__(self, *args: Any, parsing: str = "dspy", markers: str = "dspy", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, parsing: str = "dspy", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Types that DSPy takes from another part of an answer than its text, where a model can do that.
+        self.native_response_types: list[Any] = []
         self.repairs: list[Repair] = []
+        self.replies: list[str] = []
+        self._messages: Any = None
         self._tolerant = parsing == "tolerant"
-        self._escapes = markers == "escape"
-        self._plans = _plans(self.layout, self._tolerant, "escape" if self._escapes else "dspy")
+        self._plans = _plans(self.layout, self._tolerant)
 
-    def for_call(self) -> Self:
-        """A twin that nobody else writes repairs into."""
+    def for_call(self, messages: Any) -> Self:
+        """A twin that nobody else writes repairs into, with the call's messages if it brings them."""
         twin = copy.copy(self)
-        twin.repairs = []
+        twin.repairs, twin.replies, twin._messages = [], [], messages
         return twin
 
     def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
-        """DSPy's messages, or the core's where markers are escaped."""
-        plan = self._plans.get(signature) if self._escapes else None
-        if plan is None:
-            return super().format(signature, demos, inputs)  # type: ignore[misc]  # a mixin
-        return plan.render(dict(inputs), demos)
+        """The call's messages, or DSPy's."""
+        if self._messages is not None:
+            return self._messages
+        return super().format(signature, demos, inputs)  # type: ignore[misc]  # a mixin
 
     def parse(self, signature: Any, completion: str) -> Any:
         """The fields of a reply, read as the call wants it."""
+        self.replies.append(completion)
         plan = self._plans.get(signature)
         if plan is not None and self._tolerant:
-            fields, repairs = plan.read(completion)
+            try:
+                fields, repairs = plan.read(completion)
+            except DspexError:
+                raise
+            except Exception as error:
+                raise ReplyError.raised(error, completion) from error
             self.repairs += repairs
             return fields
         try:
             return super().parse(signature, completion)  # type: ignore[misc]
-        except (dspy.AdapterParseError, ValueError, TypeError) as error:
+        except Exception as error:  # a validator of the user's may raise anything
             raise _explained(plan, completion, error) from error
 
     def _call_postprocess(self, processed: Any, original: Any, outputs: Any, *rest: Any) -> Any:
-        for output in outputs:
+        rows = []
+        for output in outputs:  # one by one: the first that is wrong is the error
             text = output.get("text") or output.get("tool_calls") if isinstance(output, dict) else output
             if not text:
                 raise ReplyError.empty()
-        return super()._call_postprocess(processed, original, outputs, *rest)  # type: ignore[misc]
+            rows += super()._call_postprocess(processed, original, [output], *rest)  # type: ignore[misc]
+        return rows
 
 
 def _explained(plan: Plan | None, reply: str, error: Exception) -> Exception:
@@ -98,6 +108,8 @@ def _explained(plan: Plan | None, reply: str, error: Exception) -> Exception:
             plan.parse(reply)
     except ReplyError as explained:
         return explained
+    except Exception as raised:  # noqa: BLE001 - a validator of the user's may raise anything
+        return ReplyError.raised(raised, reply)
     return error
 
 
@@ -132,36 +144,30 @@ _Chat.__name__, _JSON.__name__, _XML.__name__ = "ChatAdapter", "JSONAdapter", "X
 
 
 def make(payload: Mapping[str, Any], extraction: Callable[[], dspy.LM]) -> dspy.Adapter:
-    """The adapter that a payload names by `adapter`, `parsing` and `markers`.
+    """The adapter that a payload names by `adapter` and `parsing`.
 
     Args:
         payload: The call's.
         extraction: Gives the model for the second step, where there is one.
-
-    Raises:
-        ConfigError: If there is no such adapter.
     """
-    name = payload.get("adapter", "chat")
+    name = payload.get("adapter") or "chat"
     if name == TWO_STEP:
         return dspy.TwoStepAdapter(extraction())
-    if name not in ADAPTERS:
-        known = ", ".join([*ADAPTERS, TWO_STEP])
-        raise ConfigError(f"no adapter is called {name!r}", code="unknown-adapter", hint=f"one of: {known}")
-    made = _made(name, payload.get("parsing"), payload.get("markers", "dspy"))
-    return made.for_call() if isinstance(made, Reading) else made
+    made = _made(name, payload.get("parsing"))
+    return made.for_call(payload.get("messages")) if isinstance(made, Reading) else made
 
 
 @cache
-def _made(name: str, parsing: str | None, markers: str) -> dspy.Adapter:
+def _made(name: str, parsing: str | None) -> dspy.Adapter:
     if parsing is None:
         return ADAPTERS[name]()
     if name in ("json", "baml"):
         cls = _JSON if name == "json" else _BAML
-        return cls(use_native_function_calling=False, parsing=parsing, markers=markers)
+        return cls(use_native_function_calling=False, parsing=parsing)
     other = {"chat": _Chat, "xml": _XML}[name]
-    return other(use_json_adapter_fallback=False, parsing=parsing, markers=markers)
+    return other(use_json_adapter_fallback=False, parsing=parsing)
 
 
 @cache
-def _plans(layout: str, tolerant: bool, markers: str) -> Plans:
-    return Plans(layout, tolerant=tolerant, markers=markers)
+def _plans(layout: str, tolerant: bool) -> Plans:
+    return Plans(layout, tolerant=tolerant)

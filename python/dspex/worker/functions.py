@@ -13,15 +13,15 @@ import contextvars
 import functools
 import importlib
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dspex.errors import ConfigError
+from dspex.errors import ConfigError, InputError
 from dspex.worker.feeds import feeds_of
 from dspex.worker.payloads import FUNCTION, check
 
-__all__ = ["call_function", "find", "in_thread", "settled"]
+__all__ = ["call_function", "find", "in_thread", "refuse_arguments", "settled"]
 
 
 @functools.cache
@@ -49,24 +49,53 @@ async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any])
 
     Raises:
         ConfigError: If the payload or the path in it is wrong.
+        InputError: If the function takes no such arguments.
     """
-    check(payload, FUNCTION, "function")
+    check(payload, FUNCTION)
     function, is_async, is_generator = _known(payload["function"])
     args, kwargs = payload.get("args") or (), payload.get("kwargs") or {}
     if "feeds" in payload:
         kwargs = {**kwargs, **feeds_of(payload)}
-    if is_async:
-        result = function(*args, **kwargs)
-        return result if is_generator else await result
-    if is_generator:
-        return _iterate(threads, function(*args, **kwargs))
-    return await in_thread(threads, functools.partial(function, *args, **kwargs))
+    try:
+        if is_async:
+            result = function(*args, **kwargs)
+            return result if is_generator else await result
+        if is_generator:
+            return _iterate(threads, function(*args, **kwargs))
+        return await in_thread(threads, functools.partial(function, *args, **kwargs))
+    except TypeError as error:
+        refuse_arguments(function, args, kwargs, "$", error)
+        raise
+
+
+def refuse_arguments(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: str, error: TypeError
+) -> None:
+    """Say so if a call failed because the function takes no such arguments. Asked afterwards, it is free.
+
+    Raises:
+        InputError: If it did.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of a function in C nobody knows
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as wrong:
+        raise InputError(
+            f"{getattr(function, '__qualname__', function)} takes no such arguments: {wrong}",
+            code="arguments",
+            hint=f"it is called with what is in {place}, and takes {signature}",
+        ) from error
 
 
 @functools.cache
 def _known(path: str) -> tuple[Callable[..., Any], bool, bool]:
     """The function, whether it is async, whether a generator: asking costs more than a small call."""
     function = find(path)
+    if not callable(function):
+        raise ConfigError(f"{path!r} is a {type(function).__name__}, no function", code="bad-import-path")
     async_generator = inspect.isasyncgenfunction(function)
     is_async = async_generator or inspect.iscoroutinefunction(function)
     return function, is_async, async_generator or inspect.isgeneratorfunction(function)

@@ -3,8 +3,8 @@
 The payload::
 
     {"class":        "dspy.ChainOfThought",       # or "my_app.rag:RAG"; left out: "dspy.Predict"
-     "signature":    "question, context: list[str] -> answer: str",   # what DSPy's parser reads
-     "types":        {"Point": "my_app.types:Point"},                 # names in it that DSPy does not know
+     "signature":    "question, context: list[str] -> answer: str",   # read by the core (`signatures`)
+     "types":        {"Point": "my_app.types:Point"},                 # names in it that are not well known
      "bars":         {"answer": [true]},          # which unions of a field's type are written with a bar
      "instructions": "..." or None,               # None: DSPy's default
      "fields":       {"answer": {"desc": "one word"}},                # over what the text gave
@@ -14,20 +14,23 @@ The payload::
      "tools":        [{"function": "my_app.tools:search"},            # in the worker,
                       {"callback": "ask", "desc": "...", "args": {...}}],   # or in the service (`reverse`)
      "state":        {...} or "rag.json",         # what `Module.dump_state` gave, or `Module.save` wrote
-     "inputs":       {...},
+     "inputs":       {...},                        # with a signature: a value for each of its inputs
+     "validated":    true,                         # the caller has checked the inputs, missing ones too
+     "messages":     [{"role": ..., "content": ...}],   # the prompt, where the caller has laid it out
      "demos":        [{...}], "config": {"temperature": 0.7, "n": 3}, # for a predictor
      "adapter":      "chat" | "json" | "xml" | "baml" | "two_step",
      "extraction_lm": {...},                      # for the second step; left out: the call's own LM
      "parsing":      "tolerant" | "dspy",          # left out: DSPy's adapter as it is (`adapters`)
-     "markers":      "escape",                    # any other policy is the service's business
      "typed":        {"inputs": ["place"], "demos": [[]], "outputs": ["point"]},   # whose values are of
                                                   # types that the wire does not carry (`adapters.plain`)
+     "replies":      ["point"],                   # outputs that the caller reads from the replies itself
      "lm":           {...}}                       # over the pool's LM settings
 
 and the answer::
 
     {"completions": [{"answer": "..."}], "usage": {...}, "timings": {"lm": seconds, "worker": seconds},
-     "repairs": [("answer", "case", "YES")]}       # where there was any
+     "repairs": [("answer", "case", "YES")],       # where there was any
+     "replies": ["..."]}                           # one for each completion, if they were asked for
 
 `worker` is the whole time of the operation, the LM's included; `usage` is what the server counted, summed
 over the call's LM requests. A module is made once per content and shared by the calls in flight, as DSPy's
@@ -40,24 +43,25 @@ import contextlib
 import functools
 import os
 import time
+import types
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 
 import dspy
 
-from dspex.adapters.bars import with_bars
 from dspex.adapters.plain import to_plain, unpack
-from dspex.errors import ConfigError, InputError, SignatureError
-from dspex.signature import Signature
+from dspex.errors import ConfigError, DspexError, InputError
 from dspex.wire import MessagePack
 from dspex.worker import adapters
 from dspex.worker.feeds import feeds_of
-from dspex.worker.functions import find, in_thread
+from dspex.worker.functions import find, in_thread, refuse_arguments
 from dspex.worker.lm import LMWatch, Models
-from dspex.worker.payloads import MODULE, check
+from dspex.worker.payloads import MODULE, check, refusal
+from dspex.worker.predict import CALL, Call, Predict
 from dspex.worker.reverse import RUNNING, SETTING, call_back
+from dspex.worker.signatures import read, signature_of
 
 __all__ = ["Modules", "Run"]
 
@@ -88,17 +92,23 @@ class Run(NamedTuple):
     settings: dict[str, Any]
     watch: LMWatch
     started: float
-    typed_outputs: tuple[str, ...]
+    typed_outputs: Sequence[str]
+    read_outputs: Sequence[str]
 
     def answer(self, result: Any, usage: Any) -> dict[str, Any]:
         """What is sent back for what the module gave, and for what DSPy's tracker counted."""
-        rows = _rows(result)
+        adapter = self.settings["adapter"]
+        replies = adapter.replies if isinstance(adapter, adapters.Reading) else []
+        rows = _rows(result, len(replies) or 1)
         for row in rows:
             row |= {name: to_plain(row[name]) for name in self.typed_outputs if name in row}
+            for name in self.read_outputs:
+                row.pop(name, None)
         answer = {"completions": rows, "usage": _sum(usage.get_total_tokens())}
-        adapter = self.settings["adapter"]
         if isinstance(adapter, adapters.Reading) and adapter.repairs:
             answer["repairs"] = [tuple(repair) for repair in adapter.repairs]
+        if self.read_outputs:
+            answer["replies"] = replies
         return {**answer, "timings": {"lm": self.watch.seconds, "worker": time.perf_counter() - self.started}}
 
 
@@ -113,41 +123,57 @@ class Modules:
     def __init__(self, models: Models, threads: ThreadPoolExecutor) -> None:
         self._models = models
         self._threads = threads
-        self._made: OrderedDict[bytes, dspy.Module] = OrderedDict()
+        self._made: OrderedDict[bytes, _Made] = OrderedDict()
         self._codec = MessagePack()
 
     async def answer(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Serve one call; see the module's docstring for what goes in and out.
 
         Raises:
-            SignatureError: If DSPy cannot read the signature.
+            SignatureError: If the signature cannot be read.
+            InputError: If inputs are missing, or are none that the module takes.
             ConfigError: If the payload is wrong, the adapter or the class unknown, or there is no LM.
         """
         with self.ready(payload) as run, dspy.context(**run.settings), dspy.track_usage() as usage:
-            if hasattr(run.module, "aforward"):
-                result = await run.module.acall(**run.inputs)
-            else:
-                result = await in_thread(self._threads, functools.partial(run.module, **run.inputs))
+            try:
+                if hasattr(run.module, "aforward"):
+                    result = await run.module.acall(**run.inputs)
+                else:
+                    result = await in_thread(self._threads, functools.partial(run.module, **run.inputs))
+            except TypeError as error:
+                forward = getattr(run.module, "aforward", None) or getattr(run.module, "forward", None)
+                refuse_arguments(forward, (), run.inputs, "$.inputs", error)
+                raise
         return run.answer(result, usage)
 
     @contextlib.contextmanager
     def ready(self, payload: Mapping[str, Any]) -> Iterator[Run]:
         """What a payload asks for, made ready; raises what `answer` does. Its LM is lent for as long."""
         started = time.perf_counter()
-        check(payload, MODULE, "inputs")
-        module = self._module(payload)
+        check(payload, MODULE)
+        module, required = self._module(payload)
+        if not payload.get("validated"):
+            _refuse_missing(payload, required)
         watch = LMWatch()
         inputs = dict(payload["inputs"])
         typed = payload.get("typed") or {}
+        call = None
         if isinstance(module, dspy.Predict):
-            demos = list(payload.get("demos") or ())
+            demos = None if payload.get("demos") is None else list(payload["demos"])
             if typed:
-                inputs = _made_again(inputs, typed["inputs"], module.signature)
-                names = zip(demos, typed["demos"], strict=True)
-                demos = [_made_again(demo, of, module.signature) for demo, of in names]
-            inputs = {"config": payload.get("config") or {}, **inputs}
-            if payload.get("demos") is not None:  # else those of its saved state, if it has one
-                inputs.setdefault("demos", demos)
+                inputs = _made_again(inputs, typed.get("inputs") or (), module.signature, "$.inputs")
+                for i, names in enumerate(typed.get("demos") or ()):
+                    if demos is None or i >= len(demos):
+                        raise refusal(f"$.typed.demos[{i}]", "speaks of no example")
+                    demos[i] = _made_again(demos[i], names, module.signature, f"$.demos[{i}]")
+            config, validated = payload.get("config") or {}, bool(payload.get("validated"))
+            if isinstance(module, Predict):
+                call = Call(inputs, config, demos, validated)
+                inputs = call.arguments()
+            else:  # a class of the user's
+                inputs = {"config": config, **inputs}
+                if demos is not None:  # else those of its saved state, if it has one
+                    inputs.setdefault("demos", demos)
         if "feeds" in payload:
             inputs.update(feeds_of(payload))
         with contextlib.ExitStack() as lent:
@@ -161,8 +187,10 @@ class Modules:
                 # Modules made of others look at what those did; for one predictor nobody does.
                 "trace": None if isinstance(module, dspy.Predict) else [],
                 SETTING: RUNNING.get(None),
+                CALL: call,
             }
-            yield Run(module, inputs, settings, watch, started, tuple(typed.get("outputs", ())))
+            outputs = typed.get("outputs") or ()
+            yield Run(module, inputs, settings, watch, started, outputs, payload.get("replies") or ())
 
     def _lend(self, lent: contextlib.ExitStack, override: Mapping[str, Any] | None) -> dspy.LM:
         """An LM, until the stack is unwound."""
@@ -170,48 +198,53 @@ class Modules:
         lent.callback(self._models.give_back, lm)
         return lm
 
-    def _module(self, payload: Mapping[str, Any]) -> dspy.Module:
+    def _module(self, payload: Mapping[str, Any]) -> _Made:
         content = [payload.get(name) for name in _CONTENT]
         if isinstance(payload.get("state"), str):
             content.append(_version(payload["state"]))
         key = self._codec.encode(content)
-        module = self._made.get(key)
-        if module is not None:
+        made = self._made.get(key)
+        if made is not None:
             self._made.move_to_end(key)
-            return module
-        module = self._make(payload)
-        self._made[key] = module
+            return made
+        made = self._made[key] = self._make(payload)
         if len(self._made) > _MAX_MODULES:
             self._made.popitem(last=False)
-        return module
+        return made
 
-    def _make(self, payload: Mapping[str, Any]) -> dspy.Module:
+    def _make(self, payload: Mapping[str, Any]) -> _Made:
         path = payload.get("class") or "dspy.Predict"
         cls = find(path if ":" in path else path.replace(".", ":", 1))
         if not (isinstance(cls, type) and issubclass(cls, dspy.Module)):
             raise ConfigError(f"{path!r} is not a DSPy module", code="not-a-module")
-        given: list[Any] = []
-        if payload.get("signature") is not None:
-            given.append(_signature(payload))
+        cls = Predict if cls is dspy.Predict else cls
+        of_dspy = cls.__module__.partition(".")[0] in ("dspy", "dspex")
+        signature = None if payload.get("signature") is None else signature_of(payload)
         more = dict(payload.get("args") or {})
+        if of_dspy and isinstance(more.get("signature"), str):
+            # DSPy's parser imports what a text names. What a program of the user's own reads is its business.
+            signature = more["signature"] = read(more["signature"], {"types": payload.get("types")}).to_dspy()
         for name, found in (payload.get("imports") or {}).items():
             more[name] = find(found) if isinstance(found, str) else [find(path) for path in found]
         if payload.get("tools") is not None:
             more["tools"] = [_tool(tool) for tool in payload["tools"]]
         try:
-            module = cls(*given, **more)
+            module = cls(**more) if signature is None or "signature" in more else cls(signature, **more)
             state = payload.get("state")
             if isinstance(state, str):
                 module.load(state)
             elif state is not None:
                 module.load_state(state)
-        except SignatureError:
+        except DspexError:
             raise
-        except (TypeError, ValueError, KeyError) as err:
+        except Exception as err:
             raise ConfigError(
                 f"{path} refuses what it was made with: {type(err).__name__}: {err}", code="bad-module"
             ) from err
-        return module
+        if isinstance(module, dspy.Predict):
+            signature = module.signature
+        # A program of the user's own may find for itself what its signature asks for.
+        return _Made(module, _required(signature) if of_dspy and signature is not None else ())
 
 
 def _version(path: str) -> list[int]:
@@ -233,39 +266,56 @@ def _version(path: str) -> list[int]:
     return [found.st_mtime_ns, found.st_size, found.st_ino]
 
 
-def _signature(payload: Mapping[str, Any]) -> type[dspy.Signature]:
-    text = payload["signature"]
-    # Names that DSPy does not know: types of the caller's own signature, found by the paths that it gave.
-    types = {name: find(path) for name, path in (payload.get("types") or {}).items()}
-    try:
-        if types:
-            signature = Signature(text, payload.get("instructions"), types=types).to_dspy()
-        else:
-            signature = dspy.Signature(text, payload.get("instructions"))
-        for name, bars in (payload.get("bars") or {}).items():
-            bare = signature.fields[name].annotation
-            signature = signature.with_updated_fields(name, type_=with_bars(bare, bars))
-        for name, given in (payload.get("fields") or {}).items():
-            signature = signature.with_updated_fields(name, **given)
-        for name, plain in (payload.get("defaults") or {}).items():
-            signature = signature.with_updated_fields(name)  # a copy, which is ours to change
-            field = signature.fields[name]
-            field.default = unpack(plain, field.annotation)
-    except SignatureError:
-        raise
-    except (ValueError, TypeError, SyntaxError, KeyError) as err:
-        raise SignatureError(
-            f"DSPy cannot read the signature: {err}", code="signature-refused-by-dspy", source=text
-        ) from err
-    return signature
+class _Made(NamedTuple):
+    """A module, and the inputs without which it is not called."""
+
+    module: dspy.Module
+    required: tuple[str, ...]
 
 
-def _made_again(values: Mapping[str, Any], names: Sequence[str], signature: Any) -> dict[str, Any]:
+def _refuse_missing(payload: Mapping[str, Any], required: Sequence[str]) -> None:
+    """See to it that a call gives what the module's signature asks for, before a model is asked.
+
+    Raises:
+        InputError: If an input is missing.
+    """
+    given = {*payload["inputs"], *(payload.get("feeds") or ())}
+    missing = [name for name in required if name not in given]
+    if missing:
+        raise InputError(
+            f"the inputs do not fit the signature: {', '.join(f'`{name}` is missing' for name in missing)}",
+            hint=f"give $.inputs a value for each of: {', '.join(required)}",
+            problems=[(name, "missing") for name in missing],
+        )
+
+
+def _required(signature: Any) -> tuple[str, ...]:
+    """The inputs that DSPy says are missing where they are."""
+    fields = signature.input_fields.items()
+    return tuple(name for name, info in fields if info.is_required() and not _allows_none(info.annotation))
+
+
+def _allows_none(annotation: Any) -> bool:
+    args = get_args(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(map(_allows_none, args))
+    return annotation in (None, type(None))
+
+
+def _made_again(values: Mapping[str, Any], names: Sequence[str], signature: Any, at: str) -> dict[str, Any]:
     """Values with those of these names as their fields' types."""
-    try:
-        return {**values, **{name: unpack(values[name], signature.fields[name].annotation) for name in names}}
-    except ValueError as error:
-        raise InputError(f"a value is not of its field's type: {error}", code="input-type") from error
+    made = dict(values)
+    for name in names:
+        if name not in values or name not in signature.fields:
+            raise refusal(at, f"has no value {name!r} for a field of that name")
+        try:
+            made[name] = unpack(values[name], signature.fields[name].annotation)
+        except Exception as error:  # a validator of the user's may raise anything
+            raise InputError(
+                f"{at}.{name} is not of its field's type: {error}",
+                code="input-type",
+            ) from error
+    return made
 
 
 def _tool(given: Mapping[str, Any]) -> dspy.Tool:
@@ -296,7 +346,8 @@ def _callback_tool(given: Mapping[str, Any]) -> dspy.Tool:
     )
 
 
-def _rows(result: Any) -> list[dict[str, Any]]:
+def _rows(result: Any, completions: int) -> list[dict[str, Any]]:
+    """The fields of each completion; of one without outputs DSPy keeps nothing, so that they are counted."""
     if not isinstance(result, dspy.Prediction):
         raise ConfigError(
             f"the module answered with a {type(result).__name__}, not a dspy.Prediction",
@@ -305,7 +356,7 @@ def _rows(result: Any) -> list[dict[str, Any]]:
     if result.completions is None:
         return [dict(result)]
     columns: dict[str, list[Any]] = dict(result.completions.items())
-    count = max(map(len, columns.values()), default=0)
+    count = max(map(len, columns.values()), default=completions)
     return [{name: values[i] for name, values in columns.items()} for i in range(count)]
 
 

@@ -55,7 +55,7 @@ async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerat
         ConfigError: If a field to stream, or the provider of messages, is none.
         DspexError: As `Modules.answer`.
     """
-    check(payload, MODULE, "inputs")
+    check(payload, MODULE)
     wish = payload.get("stream") or {}
     parts: asyncio.Queue[Any] = asyncio.Queue()
     status = _Status(_provider(wish.get("status")), parts.put_nowait)
