@@ -1,19 +1,21 @@
-"""Names of settings that nearly are what was meant.
+"""What the settings of a request may be: one rule for an LM, for a call, and for both routes.
 
 A module and an LM pass on what they do not know, as DSPy does: servers have settings of their own. So
 `Predict(adaptor="json")` would be a setting of the request, and the adapter another than was asked for.
-What is so near to a name that dspex knows that it must be a slip is refused; all else goes on.
+What is so near to a name that dspex knows that it must be a slip is refused, and so is what no request has;
+all else goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from dspex.errors import ConfigError
 
-__all__ = ["REQUEST_SETTINGS", "check_spelling"]
+__all__ = ["MAX_GENERATIONS", "REQUEST_SETTINGS", "check_names", "check_spelling", "of_call"]
 
 REQUEST_SETTINGS: Final = frozenset(
     {
@@ -35,6 +37,50 @@ REQUEST_SETTINGS: Final = frozenset(
 )  # fmt: skip
 """Settings of requests that are known by name: each is what was meant, however near to another it is."""
 
+MAX_GENERATIONS: Final = 128
+"""The API's own bound for `n`."""
+
+_OF_THE_LM: Final = "it belongs to the language model: dspex.LM(..., {}=)"
+_LEAVE_OUT: Final = "leave it out; see dspex.LM for what there is"
+_NOT_SENT: Final = 'DSPy does not send it as it is; write extra_body={{"{}": ...}}'
+_TOOLS: Final = "DSPy's adapters take it out of a call; give it to the LM, or use a module such as dspy.ReAct"
+
+_REFUSED_EVERYWHERE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("api_base", "api_key", "connect_timeout", "max_response_bytes", "model"), _OF_THE_LM),
+    "base_url": "write api_base=",
+    "timeout": "give it to the call, timeout=, or to the language model: dspex.LM(..., timeout=)",
+    # A worker's `dspy.LM` may not have these either: dspex decides about retries and caches.
+    **dict.fromkeys(
+        (
+            "async_engine", "cache", "callbacks", "engine", "messages", "num_retries", "prompt", "request",
+            "stream",
+        ),
+        _LEAVE_OUT,
+    ),
+}  # fmt: skip
+"""Names that no request has, each with what to do instead."""
+
+_REFUSED: Final[Mapping[str, str]] = {
+    **_REFUSED_EVERYWHERE,
+    # Keywords of `dspy.LM`, of litellm and of the API that are no settings of a request. One route would drop
+    # them without a word, the other send them to a server, which they would only puzzle.
+    **dict.fromkeys(
+        (
+            "allowed_openai_params", "api_version", "custom_llm_provider", "drop_params", "extra_headers",
+            "finetuning_model", "headers", "launch_kwargs", "model_type", "organization", "prompt_cache",
+            "provider", "stream_options", "train_kwargs", "use_developer_role",
+        ),
+        _LEAVE_OUT,
+    ),
+    **dict.fromkeys(("safety_identifier", "thinking", "top_k"), _NOT_SENT),
+    "functions": "write tools=",
+}  # fmt: skip
+"""Those that no request has which both routes can send."""
+
+_REFUSED_IN_A_CALL: Final = dict.fromkeys(
+    ("functions", "parallel_tool_calls", "tool_choice", "tools"), _TOOLS
+)
+
 _NEAR: Final = 0.85
 """How like a known name a slip is: `adaptor` and `temprature` are, `top_k` is not like `top_p`."""
 
@@ -51,7 +97,7 @@ def check_spelling(given: Iterable[str], own: Iterable[str], where: str) -> None
         ConfigError: If one is such a slip (`unknown-setting`).
     """
     for name in given:
-        if name in REQUEST_SETTINGS:
+        if name in REQUEST_SETTINGS or name in _REFUSED:  # the latter have words of their own
             continue
         near = _nearest(name, frozenset(own))
         if near is not None:
@@ -74,3 +120,58 @@ def _nearest(name: str, own: frozenset[str]) -> str | None:
 
 def _plain(name: str) -> str:
     return str(name).lower().replace("_", "").replace("-", "")
+
+
+def check_names(settings: Mapping[str, Any], *, native: bool = True) -> None:
+    """See to it that each name is one that a request may have.
+
+    Args:
+        settings: Settings of a language model or of a request.
+        native: Whether dspex speaks to the model's server itself; where only DSPy does, more goes on to it.
+
+    Raises:
+        ConfigError: If one is not (`lm-setting`).
+    """
+    _check(settings, _REFUSED if native else _REFUSED_EVERYWHERE)
+
+
+def of_call(config: Mapping[str, Any], *, native: bool = True) -> dict[str, Any]:
+    """The settings of one call as both routes send them: plain JSON.
+
+    Args:
+        config: What a module and its caller gave as `config`.
+        native: As for `check_names`.
+
+    Raises:
+        ConfigError: If a name is not a request's, a count or a temperature no number, or a value nothing that
+            JSON can carry (`lm-setting`).
+    """
+    if not config:
+        return {}
+    _check(config, _REFUSED_IN_A_CALL)
+    check_names(config, native=native)
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(config), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"the settings of a call cannot be written as JSON: {error}", code="lm-setting"
+        ) from error
+    if "num_generations" in plain:  # DSPy has both names
+        generations = plain.pop("num_generations")
+        plain.setdefault("n", generations)
+    n, temperature = plain.get("n"), plain.get("temperature")
+    if n is not None and (type(n) is not int or not 1 <= n <= MAX_GENERATIONS):
+        raise ConfigError(f"n must be a count from 1 to {MAX_GENERATIONS}, not {n!r}", code="lm-setting")
+    if temperature is not None and type(temperature) not in (int, float):
+        raise ConfigError(f"temperature must be a number, not {temperature!r}", code="lm-setting")
+    return plain
+
+
+def _check(settings: Mapping[str, Any], refused: Mapping[str, str]) -> None:
+    for name in settings:
+        if not isinstance(name, str):
+            raise ConfigError(f"the name of a setting is a str, not {name!r}", code="lm-setting")
+        if name in refused:
+            raise ConfigError(
+                f"{name!r} is not a setting of a request", code="lm-setting", hint=refused[name].format(name)
+            )

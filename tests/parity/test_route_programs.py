@@ -230,9 +230,8 @@ def test_both_routes_do_the_same_with_any_program(
         adapter=LAYOUTS[layout](markers=markers, parsing=parsing),
         validate=validate,
         demos=demos,
-        **draw(st.sampled_from(CONFIGS)),
     )
-    both(said, module, inputs)
+    both(said, module.with_options(config=draw(st.sampled_from(CONFIGS))), inputs)
 
 
 class Silent(dspex.Signature):

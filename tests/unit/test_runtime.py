@@ -525,13 +525,13 @@ def test_an_argument_that_is_another_s_or_a_slip_is_refused_with_what_to_write(a
 def test_a_setting_that_nobody_knows_goes_to_the_server_as_in_dspy(qa) -> None:
     lm = ScriptedLM(ANSWER)
     with dspex.Runtime(lm):
-        dspex.Predict("question -> answer", top_k=3, mirostat=1)(question="Who?", config={"preset": "x"})
+        dspex.Predict("question -> answer", min_p=0.3, mirostat=1)(question="Who?", config={"preset": "x"})
         with pytest.raises(ConfigError, match="did you mean 'temperature'"):
             qa(question="Who?", config={"temprature": 1})
         with pytest.raises(ConfigError, match="must map names"):
             qa(question="Who?", config="hot")
 
-    assert [request.settings for request in lm.requests] == [{"top_k": 3, "mirostat": 1, "preset": "x"}]
+    assert [request.settings for request in lm.requests] == [{"min_p": 0.3, "mirostat": 1, "preset": "x"}]
 
 
 class Example:

@@ -11,14 +11,13 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import aiohttp
 
-from dspex._settings import check_spelling
+from dspex._settings import check_names, check_spelling
 from dspex._timeouts import check_seconds
 from dspex.errors import ConfigError, DeadlineExceeded, LMResponseError, RouteError
 from dspex.lm import failures, wire
 from dspex.lm.address import COMPATIBLE_PREFIXES, Address
 from dspex.lm.protocol import LMDelta, LMRequest, LMResponse
 from dspex.lm.sessions import Sessions
-from dspex.lm.settings import check_names
 
 __all__ = ["LM"]
 

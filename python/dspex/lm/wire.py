@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
+from dspex._settings import MAX_GENERATIONS
 from dspex.errors import ConfigError
 from dspex.lm.protocol import LMChoice, LMDelta
-from dspex.lm.settings import MAX_GENERATIONS
 
 __all__ = ["EventReader", "Reject", "decode", "decode_chunk", "encode"]
 

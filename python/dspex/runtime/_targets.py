@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dspex import dialects
+from dspex._settings import of_call
 from dspex.adapters import TwoStepAdapter
 from dspex.adapters.bars import bars_of
 from dspex.adapters.plain import foreign_of, not_encodable, pack, to_plain, unpack
 from dspex.errors import DeadlineExceeded, DspexError, ReplyError
 from dspex.lm import LMRequest
-from dspex.lm.settings import of_call
 from dspex.pool import Pool
 from dspex.prediction import Prediction, Repair
 
