@@ -48,6 +48,15 @@ impl SignatureError {
     }
 }
 
+impl SignatureError {
+    /// With a hint that begins with what was probably meant.
+    #[must_use]
+    pub fn suggest(mut self, meant: &str) -> Self {
+        self.hint = format!("did you mean '{meant}'? otherwise {}", self.code.hint());
+        self
+    }
+}
+
 impl fmt::Display for SignatureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} [{}]", self.message, self.code.name())

@@ -8,6 +8,7 @@ use super::error::{Code, SignatureError, Span};
 use super::field::{Field, FieldKind};
 use super::limits::Limits;
 use super::parser::{Ast, parse_type};
+use super::suggest::suggestion;
 use super::{Instructions, Signature};
 use crate::types::{
     Args, Constant, Container, Spelling, Type, UnionSpelling, distinct_constants, distinct_types,
@@ -64,7 +65,11 @@ pub fn unknown(expr: &Expr<'_>) -> SignatureError {
         return not_a_type(head.span);
     };
     let message = format!("the name '{name}' is not known");
-    SignatureError::new(Code::UnknownName, head.span, message)
+    let error = SignatureError::new(Code::UnknownName, head.span, message);
+    match suggestion(name) {
+        Some(meant) => error.suggest(meant),
+        None => error,
+    }
 }
 
 /// Names that DSPy's metaclass reads while it makes the class, and pydantic's own.

@@ -17,6 +17,7 @@ mod parser;
 mod prefix;
 mod source;
 mod state;
+mod suggest;
 
 pub use cache::{Cache, CacheInfo};
 pub use edit::BadIndex;
@@ -27,6 +28,7 @@ pub use lower::{NativeOnly, Resolver, is_native, lower, plain, union, unknown};
 pub use parser::{Ast, parse};
 pub use prefix::infer_prefix;
 pub use state::FieldState;
+pub use suggest::suggestion;
 
 use crate::text::cleandoc;
 
