@@ -46,6 +46,17 @@ class Plain:
     pass
 
 
+class Imports(pydantic.BaseModel):
+    where: dict[str, pydantic.ImportString]
+
+
+def nested(levels: int) -> Any:
+    made: Any = int
+    for _ in range(levels):
+        made = list[made]
+    return made
+
+
 def _class(**body: Any) -> Any:
     annotations = {key: str for key in body if key not in ("loose",)}
     return type(Signature)(
@@ -77,6 +88,13 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "input": lambda: Signature("a: int, b -> c").validate_inputs({"a": "x", "c": 1}),
     "reply-type": lambda: Signature("a -> b: list[int]").validate_outputs({"b": [1, None]}),
     "surrogate": lambda: Signature("a\ud800 -> b"),
+    "surrogate-instructions": lambda: Signature("a -> b", "\ud800"),
+    "surrogate-desc": lambda: Signature({"a": InputField(desc="\ud800")}),
+    "bad-types": lambda: Signature("a -> b", types={"\ud800": int}),
+    "too-deep-type": lambda: Signature({"a": (nested(5_000), InputField())}),
+    "imports": lambda: Signature("a -> b: pydantic.ImportString"),
+    "imports-field": lambda: Signature({"b": (list[Imports], OutputField())}),
+    "similar-name": lambda: Signature("a: Plian -> b", types={"Plain": Plain}),
 }
 
 
@@ -103,14 +121,9 @@ def test_every_code_has_a_case():
 
 
 def test_an_exception_of_the_lookup_reaches_the_caller_as_it_is():
-    class Names(dict):
-        def __hash__(self):
-            return 1
 
     class Odd:
         __name__ = property(lambda _self: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         Signature("a: Odd -> b", types={"Odd": Odd()})
-    with pytest.raises(TypeError):
-        Signature("a -> b", types={5: int})

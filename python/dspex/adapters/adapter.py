@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, ge
 
 from dspex import dialects
 from dspex._core import Plan, ReplyStream
+from dspex._release import released
 from dspex.errors import ConfigError, InputError, RouteError
 from dspex.markers import Markers, check
 from dspex.prediction import Repair
@@ -48,6 +49,7 @@ class Reply(NamedTuple):
     repairs: list[Repair]
 
 
+@released
 @lru_cache(maxsize=1024)
 def _plan(layout: str, tolerant: bool, markers: Markers, dialect: str, signature: Signature) -> Plan:
     return Plan(signature, layout, tolerant=tolerant, markers=markers, dialect=dialect)

@@ -15,11 +15,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin
 
+from dspex._release import released
 from dspex.signature import Signature
 
 __all__ = ["bars_of", "with_bars"]
 
 
+@released
 @lru_cache(maxsize=1024)
 def bars_of(signature: Signature) -> dict[str, list[bool]]:
     """For each field with a bar in its type, which of its unions have one."""

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, get_args
 from uuid import UUID
 
+from dspex._release import released
 from dspex.errors import ConfigError, WireError
 from dspex.signature import Signature
 from dspex.signature.names import subscripted
@@ -53,6 +54,7 @@ class Foreign(NamedTuple):
     fields: Mapping[str, Any]
 
 
+@released
 @lru_cache(maxsize=1024)
 def foreign_of(signature: Signature) -> Foreign:
     """What is foreign in a signature.

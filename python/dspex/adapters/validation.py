@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from dspex._release import released
+
 __all__ = ["adapter_of", "element_schema_of"]
 
 T = TypeVar("T")
@@ -32,9 +34,15 @@ class _Memo(Generic[T]):
             known = self._known[id(annotation)] = (annotation, self._make(annotation))
         return known[1]
 
+    def cache_clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
 
-adapter_of: _Memo[TypeAdapter[Any]] = _Memo(TypeAdapter)
+
+adapter_of: _Memo[TypeAdapter[Any]] = released(_Memo(TypeAdapter))
 """The adapter of an annotation."""
 
-element_schema_of: _Memo[dict[str, Any]] = _Memo(lambda a: adapter_of(a).json_schema(by_alias=False))
+element_schema_of: _Memo[dict[str, Any]] = released(
+    _Memo(lambda a: adapter_of(a).json_schema(by_alias=False))
+)
 """The JSON schema of an annotation by the names of its fields, which are the tags in XML."""

@@ -14,7 +14,15 @@ from pydantic_core import PydanticUndefined
 
 from dspex._core import Field
 from dspex.errors import SignatureError
-from dspex.signature.names import arguments_source, note_source, problem, without_notes
+from dspex.signature.names import (
+    Problem,
+    arguments_source,
+    has_lone_surrogate,
+    import_problem,
+    note_source,
+    problem,
+    without_notes,
+)
 
 __all__ = [
     "Details",
@@ -246,9 +254,10 @@ def read_info(name: str, info: FieldInfo, annotation: Any) -> FieldSpec:
         default = "value"
     texts = {key: _text(name, key, extra.pop(key, None)) for key in ("desc", "prefix", "constraints")}
     annotation = _check_type(name, annotation)
-    return FieldSpec(
-        name, kind, annotation, typed, marked, **texts, default=default, details=Details.of(info, extra)
-    )
+    details = Details.of(info, extra)
+    if details is not None and details.notes:
+        _refuse(name, import_problem(Annotated[annotation, *details.notes]))
+    return FieldSpec(name, kind, annotation, typed, marked, **texts, default=default, details=details)
 
 
 def read_annotated(name: str, kind: str, annotation: Any) -> FieldSpec:
@@ -366,19 +375,29 @@ def _check_name(name: Any) -> None:
 
 
 def _check_type(name: str, annotation: Any) -> Any:
-    found = problem(annotation)
-    if found is None:
-        return annotation
-    is_type, message = found
-    raise SignatureError(
-        f"the type of field {name!r} cannot be used: {message}",
-        code="unsupported-type" if is_type else "not-a-type",
-        hint="use a type that pydantic can validate",
-    )
+    _refuse(name, problem(annotation))
+    return annotation
+
+
+def _refuse(name: str, found: Problem | None) -> None:
+    if found is not None:
+        raise SignatureError(
+            f"the type of field {name!r} cannot be used: {found.message}",
+            code="unsupported-type" if found.is_type else "not-a-type",
+            hint=found.hint,
+        )
 
 
 def _text(name: str, key: str, text: Any) -> str | None:
-    if text is None or isinstance(text, str):
+    if text is None:
+        return None
+    if isinstance(text, str):
+        if has_lone_surrogate(text):
+            raise SignatureError(
+                f"{key} of field {name!r} holds half of a surrogate pair, which is not a character",
+                code="lone-surrogate",
+                hint='repair it, for example with `text.encode("utf-8", "replace").decode()`',
+            )
         return text
     raise SignatureError(
         f"{key} of field {name!r} is a value of class {type(text).__name__}",

@@ -6,25 +6,30 @@ modules. No other module is ever imported because a text says so.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from dspex._core import type_source
+from dspex.errors import SignatureError
 
 __all__ = [
     "MODULES",
     "display_name",
     "find",
+    "has_lone_surrogate",
+    "import_problem",
     "names_of",
     "only_given",
     "problem",
+    "similar",
     "subscripted",
     "without_notes",
 ]
@@ -48,6 +53,9 @@ MODULES = frozenset(
 _TYPES = (type, typing._GenericAlias, types.GenericAlias, typing._SpecialForm, types.UnionType)  # type: ignore[attr-defined]
 """What DSPy takes for the type of a field."""
 
+_LONGEST = 64
+"""Characters of a name that one looks for others like it."""
+
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
@@ -68,33 +76,135 @@ def find(name: str) -> Any:
     """What a name stands for where the signature is made; `...` if nobody knows it."""
     if name in typing.__all__:
         return getattr(typing, name)
-    if not _FRAMES.get():
-        return import_module(name) if name in MODULES else ...
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "dspex":
-        frame = frame.f_back
-    # Up to 3.11 a comprehension has a frame of its own, in which the names around it are missing.
-    while frame.f_back is not None and frame.f_code.co_name in _COMPREHENSIONS and name not in frame.f_locals:
-        frame = frame.f_back
-    for namespace in (frame.f_locals, frame.f_globals):
+    for namespace in _namespaces(name):
         if name in namespace:
             return namespace[name]
     return import_module(name) if name in MODULES else ...
 
 
-def problem(annotation: Any) -> tuple[bool, str] | None:
-    """Why an annotation cannot be a field's type, and whether it is a type at all; None where it can."""
+def similar(name: str, given: dict[str, Any] | None) -> str | None:
+    """A name of a type that is known where the signature is made and looks like this one.
+
+    Args:
+        name: The name that nobody knows.
+        given: The caller's `types=`.
+    """
+    if len(name) > _LONGEST:
+        return None
+    names = [*(given or {}), *typing.__all__, *MODULES]
+    for namespace in _namespaces(name):
+        names += [key for key, value in list(namespace.items()) if isinstance(value, type)]
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    return found[0] if found else None
+
+
+def _namespaces(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The names around the code that makes the signature: local ones, global ones; none if they do not count."""
+    if not _FRAMES.get():
+        return {}, {}
+    frame = sys._getframe(2)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "dspex":
+        frame = frame.f_back
+    # Up to 3.11 a comprehension has a frame of its own, in which the names around it are missing.
+    while frame.f_back is not None and frame.f_code.co_name in _COMPREHENSIONS and name not in frame.f_locals:
+        frame = frame.f_back
+    return frame.f_locals, frame.f_globals
+
+
+class Problem(NamedTuple):
+    """Why an annotation cannot be a field's type."""
+
+    is_type: bool
+    """Whether it is a type at all."""
+    message: str
+    hint: str = "use a type that pydantic can validate"
+
+
+def problem(annotation: Any) -> Problem | None:
+    """Why an annotation cannot be a field's type; None where it can."""
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
     from pydantic_core import SchemaError
 
     if not isinstance(annotation, _TYPES):
-        return False, f"it is a value of class {type(annotation).__name__}, not a type"
+        return Problem(False, f"it is a value of class {type(annotation).__name__}, not a type")
     try:
-        TypeAdapter(annotation)
+        adapter = TypeAdapter(annotation)
+    except RecursionError:
+        return Problem(True, "it is nested too deep", "give the parts in the middle a class of their own")
     except (PydanticUserError, SchemaError, TypeError, ValueError) as error:
-        return True, f"pydantic cannot validate it: {str(error).splitlines()[0].split('. ')[0]}"
+        reason = str(error).splitlines() or [type(error).__name__]
+        return Problem(True, f"pydantic cannot validate it: {reason[0].split('. ')[0]}")
+    return _code_in(adapter.core_schema)
+
+
+_IMPORTERS = frozenset(
+    {
+        "builtins.__import__",
+        "builtins.eval",
+        "builtins.exec",
+        "importlib.import_module",
+        "pkgutil.resolve_name",
+        "pydantic._internal._validators.import_string",
+    }
+)
+"""Functions that make code of a text: what `pydantic.ImportString` validates with, and others like it."""
+
+
+def import_problem(annotation: Any) -> Problem | None:
+    """Why a type with its notes may not be a field's: a text that a model wrote would be imported or run.
+
+    Notes that do not fit their type are no problem here: they validate nothing.
+    """
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+    from pydantic_core import SchemaError
+
+    try:
+        adapter = TypeAdapter(annotation)
+    except (PydanticUserError, SchemaError, TypeError, ValueError, RecursionError):
+        return None
+    return _code_in(adapter.core_schema)
+
+
+def _code_in(schema: Any) -> Problem | None:
+    """Looks at all parts: the items of a list, the fields of a model, what `Annotated` says beside them."""
+    waiting, seen = [schema], set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        # Of a model whose build is put off it is a mapping that makes itself when it is looked at.
+        if type(part) is dict or isinstance(part, Mapping):
+            function = part.get("function")
+            if function is not None and _qualified(function) in _IMPORTERS:
+                return Problem(
+                    True,
+                    f"it would make code of a text that a model wrote ({function.__name__})",
+                    "take the text as a str, and look it up in a table of what may be meant",
+                )
+            waiting += (inner for key, inner in part.items() if key not in _ABOUT and type(inner) is not str)
+        elif isinstance(part, (list, tuple)):
+            waiting += part
     return None
+
+
+_ABOUT = frozenset({"cls", "config", "metadata", "ref", "serialization"})
+"""Keys of a schema that say nothing of how a value is read."""
+
+
+def _qualified(function: Any) -> str:
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def without_notes(annotation: Any) -> Any:
@@ -108,7 +218,14 @@ def names_of(annotation: Any) -> tuple[str, str | None, str]:
     The second is None where it is the first.
     """
     name, pipe_name = display_name(annotation), display_name(annotation, pipe="UnionType")
-    return name, None if pipe_name == name else pipe_name, _source_name(annotation)
+    source = _source_name(annotation)
+    if any(map(has_lone_surrogate, (name, pipe_name, source))):
+        raise SignatureError(
+            f"the type {annotation!r} holds half of a surrogate pair, which is not a character",
+            code="lone-surrogate",
+            hint="write the character itself",
+        )
+    return name, None if pipe_name == name else pipe_name, source
 
 
 def _source_name(annotation: Any) -> str:
@@ -126,7 +243,7 @@ def _source_name(annotation: Any) -> str:
         return f"{_source_name(made[0])}[{', '.join(map(_argument_source, made[1]))}]"
     if isinstance(annotation, type) and not args:
         known = annotation.__module__.split(".")[0] in MODULES
-        return f"{annotation.__module__}.{annotation.__qualname__}" if known else annotation.__name__
+        return f"{annotation.__module__}.{annotation.__qualname__}" if known else str(annotation.__name__)
     return str(annotation)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 from dspex import _core
+from dspex._release import before_full_collection
 from dspex.errors import InputError, ReplyError, SignatureError
 
 if TYPE_CHECKING:
@@ -423,3 +424,6 @@ def _describe(field: _core.Field) -> dict[str, Any]:
 for _name in (*vars(_core.Signature), *vars(Signature)):
     if not _name.startswith("_") and not isinstance(vars(Signature).get(_name), staticmethod | classmethod):
         setattr(SignatureMeta, _name, _Delegate(_name))
+
+# Those over classes of the caller's, that is.
+before_full_collection(_core.signature_cache_release)

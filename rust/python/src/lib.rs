@@ -2,6 +2,7 @@
 
 mod dialect;
 mod errors;
+mod guard;
 mod metrics;
 mod prompt;
 mod response;
@@ -20,6 +21,8 @@ mod _core {
     #[pymodule_export]
     use super::dialect::{Dialect, dialects};
     #[pymodule_export]
+    use super::guard::panic_for_test;
+    #[pymodule_export]
     use super::metrics::{exact_match, f1, normalize};
     #[pymodule_export]
     use super::prompt::Plan;
@@ -29,8 +32,8 @@ mod _core {
     use super::router::Router;
     #[pymodule_export]
     use super::signature::{
-        Field, Handle, Signature, build, cache_clear, cache_info, cache_resize, limits, set_limits,
-        type_source,
+        Compiled, Field, Signature, build, cache_clear, cache_info, cache_release, cache_resize,
+        limits, set_limits, type_source,
     };
     #[pymodule_export]
     use super::stream::ReplyStream;
@@ -39,6 +42,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::guard::install_hook();
         m.add("__version__", env!("CARGO_PKG_VERSION"))?;
         m.add("_debug_build", cfg!(debug_assertions))?;
         // PyO3 lists what it exports; nobody imports * from a private module, and the stub is its list.

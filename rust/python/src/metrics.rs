@@ -4,12 +4,13 @@ use dspex_core::metrics;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::guard::guarded;
 use crate::value::text_of;
 
 /// A text as the scores compare it.
 #[pyfunction]
 pub(crate) fn normalize(text: &Bound<'_, PyString>) -> PyResult<String> {
-    Ok(metrics::normalize(text_of(text)?))
+    guarded(text.py(), || Ok(metrics::normalize(text_of(text)?)))
 }
 
 /// Whether the answer is one of the references.
@@ -18,15 +19,19 @@ pub(crate) fn exact_match(
     answer: &Bound<'_, PyString>,
     references: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
-    let references = strings(references)?;
-    Ok(metrics::exact_match(text_of(answer)?, &texts(&references)?))
+    guarded(answer.py(), || {
+        let references = strings(references)?;
+        Ok(metrics::exact_match(text_of(answer)?, &texts(&references)?))
+    })
 }
 
 /// The best F1 of words against the references.
 #[pyfunction]
 pub(crate) fn f1(answer: &Bound<'_, PyString>, references: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let references = strings(references)?;
-    Ok(metrics::f1(text_of(answer)?, &texts(&references)?))
+    guarded(answer.py(), || {
+        let references = strings(references)?;
+        Ok(metrics::f1(text_of(answer)?, &texts(&references)?))
+    })
 }
 
 fn strings<'py>(references: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {

@@ -1,6 +1,5 @@
 //! `_core.Plan`: a signature compiled for one adapter, which renders messages and reads replies.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dspex_core::dialect::Dialect as CoreDialect;
@@ -10,11 +9,13 @@ use dspex_core::prompt::{
 use dspex_core::signature::FieldKind;
 use dspex_core::text::{JsonStyle, JsonWriter};
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::dialect::{Dialect, named};
+use crate::guard::guarded;
 use crate::signature::{Compiled, Signature};
 use crate::stream::ReplyStream;
 use crate::value::{text_of, values, write, write_json};
@@ -35,7 +36,7 @@ enum Report {
 #[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Plan {
     pub(crate) compiled: prompt::Plan,
-    pub(crate) signature: Arc<Compiled>,
+    pub(crate) signature: Py<Compiled>,
     /// The names of all fields as Python strings, inputs first.
     pub(crate) names: Vec<Py<PyString>>,
     /// Whether replies are read with tolerance.
@@ -59,54 +60,62 @@ impl Plan {
         markers: &str,
         dialect: Option<&str>,
     ) -> PyResult<Self> {
-        let dialect = named(dialect)?;
-        let policy = match markers {
-            "dspy" => Markers::AsIs,
-            "warn" | "reject" => Markers::Report,
-            "escape" => Markers::Escape,
-            _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
-        };
-        let layout = match layout {
-            "chat" => Layout::Chat,
-            "json" => Layout::Json,
-            "xml" => Layout::Xml,
-            _ => return Err(PyValueError::new_err(format!("no such layout: {layout}"))),
-        };
-        let signature = Arc::clone(&signature.get().0);
-        let fields = signature.core.fields();
-        let foreign = (0..fields.len())
-            .map(|index| {
-                let mut foreign = if fields[index].ty.is_native() {
-                    Foreign::default()
-                } else {
-                    describe(py, &signature, index, layout)?
-                };
-                if dialect.noted_types {
-                    foreign.types += &describe_notes(py, &signature, index)?;
-                }
-                Ok(foreign)
+        guarded(py, || {
+            let dialect = named(dialect)?;
+            let policy = match markers {
+                "dspy" => Markers::AsIs,
+                "warn" | "reject" => Markers::Report,
+                "escape" => Markers::Escape,
+                _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
+            };
+            let layout = match layout {
+                "chat" => Layout::Chat,
+                "json" => Layout::Json,
+                "xml" => Layout::Xml,
+                _ => return Err(PyValueError::new_err(format!("no such layout: {layout}"))),
+            };
+            let signature = signature.get().0.clone_ref(py);
+            let said = signature.get();
+            let fields = said.core.fields();
+            let foreign = (0..fields.len())
+                .map(|index| {
+                    let mut foreign = if fields[index].ty.is_native() {
+                        Foreign::default()
+                    } else {
+                        describe(py, said, index, layout)?
+                    };
+                    if dialect.noted_types {
+                        foreign.types += &describe_notes(py, said, index)?;
+                    }
+                    Ok(foreign)
+                })
+                .collect::<PyResult<Vec<_>>>()?;
+            let compiled =
+                prompt::Plan::compile(&said.core, layout, &foreign, dialect).with_markers(policy);
+            let system = PyString::new(py, compiled.system()).unbind();
+            let names = fields
+                .iter()
+                .map(|field| PyString::intern(py, &field.name).unbind())
+                .collect();
+            Ok(Self {
+                compiled,
+                signature,
+                names,
+                tolerant,
+                report: match markers {
+                    "warn" => Report::Log,
+                    "reject" => Report::Raise,
+                    _ => Report::Count,
+                },
+                forged: AtomicU64::new(0),
+                system,
             })
-            .collect::<PyResult<Vec<_>>>()?;
-        let compiled =
-            prompt::Plan::compile(&signature.core, layout, &foreign, dialect).with_markers(policy);
-        let system = PyString::new(py, compiled.system()).unbind();
-        let names = fields
-            .iter()
-            .map(|field| PyString::intern(py, &field.name).unbind())
-            .collect();
-        Ok(Self {
-            compiled,
-            signature,
-            names,
-            tolerant,
-            report: match markers {
-                "warn" => Report::Log,
-                "reject" => Report::Raise,
-                _ => Report::Count,
-            },
-            forged: AtomicU64::new(0),
-            system,
         })
+    }
+
+    /// No `__clear__`: the signature was there before the plan, see [`Compiled`].
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.signature)
     }
 
     /// The messages of a call.
@@ -117,14 +126,16 @@ impl Plan {
         demos: Option<&Bound<'py, PyAny>>,
         history: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let py = inputs.py();
-        let mut messages = Messages {
-            plan: self,
-            list: PyList::empty(py),
-        };
-        messages.push(intern!(py, "system"), self.system.bind(py))?;
-        self.write(inputs, demos, history, &mut messages)?;
-        Ok(messages.list)
+        guarded(inputs.py(), || {
+            let py = inputs.py();
+            let mut messages = Messages {
+                plan: self,
+                list: PyList::empty(py),
+            };
+            messages.push(intern!(py, "system"), self.system.bind(py))?;
+            self.write(inputs, demos, history, &mut messages)?;
+            Ok(messages.list)
+        })
     }
 
     /// Raise and report what `render` would, and make no messages.
@@ -135,11 +146,13 @@ impl Plan {
         demos: Option<&Bound<'_, PyAny>>,
         history: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let mut values = Checked {
-            plan: self,
-            py: inputs.py(),
-        };
-        self.write(inputs, demos, history, &mut values)
+        guarded(inputs.py(), || {
+            let mut values = Checked {
+                plan: self,
+                py: inputs.py(),
+            };
+            self.write(inputs, demos, history, &mut values)
+        })
     }
 
     /// The version of DSPy whose prompts these are.
@@ -162,12 +175,14 @@ impl Plan {
 
     /// The output fields of a reply.
     fn parse<'py>(&self, reply: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyDict>> {
-        response::read(self, reply).map(|(fields, _)| fields)
+        guarded(reply.py(), || {
+            response::read(self, reply).map(|(fields, _)| fields)
+        })
     }
 
     /// A reader for one reply that comes in piece by piece.
     fn stream(this: &Bound<'_, Self>) -> PyResult<ReplyStream> {
-        ReplyStream::new(this)
+        guarded(this.py(), || ReplyStream::new(this))
     }
 
     /// The output fields of a reply, and what was done to it before it could be read.
@@ -175,7 +190,7 @@ impl Plan {
         &self,
         reply: &Bound<'py, PyString>,
     ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
-        response::read(self, reply)
+        guarded(reply.py(), || response::read(self, reply))
     }
 }
 

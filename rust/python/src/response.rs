@@ -15,6 +15,7 @@ use pyo3::types::{PyDict, PyList, PyModule, PyString};
 
 use crate::dialect::Dialect;
 use crate::errors;
+use crate::guard::guarded;
 use crate::prompt::Plan;
 use crate::value::{text_of, to_python, units_of};
 
@@ -64,7 +65,7 @@ pub(crate) fn read_one<'py>(
     place: usize,
     raw: &str,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let ty = &plan.signature.core.outputs()[place].ty;
+    let ty = &plan.signature.get().core.outputs()[place].ty;
     let name = &plan.compiled.outputs()[place].name;
     let reply = match plan.compiled.layout() {
         Layout::Xml => format!("<{name}>{raw}</{name}>"),
@@ -112,12 +113,14 @@ type Tolerant<'py> = (
 pub(crate) fn repair_json<'py>(
     text: &Bound<'py, PyString>,
 ) -> PyResult<Option<(Bound<'py, PyAny>, bool)>> {
-    // Half of a surrogate pair is Python's to judge.
-    let Some(repaired) = text.to_str().ok().and_then(repair) else {
-        return Ok(None);
-    };
-    let value = to_python(text.py(), &repaired.value)?;
-    Ok(Some((value, repaired.cut_off)))
+    guarded(text.py(), || {
+        // Half of a surrogate pair is Python's to judge.
+        let Some(repaired) = text.to_str().ok().and_then(repair) else {
+            return Ok(None);
+        };
+        let value = to_python(text.py(), &repaired.value)?;
+        Ok(Some((value, repaired.cut_off)))
+    })
 }
 
 /// The module that reads what Rust does not.
@@ -189,7 +192,12 @@ impl<'a, 'py> Reader<'a, 'py> {
         let slots = self.plan.compiled.outputs();
         let fields = slots
             .iter()
-            .map(|slot| Ok((&*slot.name, self.plan.signature.annotation(py, slot.index)?)))
+            .map(|slot| {
+                Ok((
+                    &*slot.name,
+                    self.plan.signature.get().annotation(py, slot.index)?,
+                ))
+            })
             .collect::<PyResult<Vec<_>>>()?;
         let layout = match self.plan.compiled.layout() {
             Layout::Chat => "chat",
@@ -286,7 +294,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             self.leaked |= section.indented;
             let read = read_text(
                 &section.text,
-                &self.plan.signature.core.outputs()[section.field].ty,
+                &self.plan.signature.get().core.outputs()[section.field].ty,
                 self.plan.compiled.dialect(),
             );
             let value = match self.value_of(section.field, read, &section.text)? {
@@ -333,7 +341,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         for place in places {
             let Some(at) = last[place] else { continue };
             let json = &mut entries[at].1;
-            let ty = &self.plan.signature.core.outputs()[place].ty;
+            let ty = &self.plan.signature.get().core.outputs()[place].ty;
             let read = read_json(json, ty, self.plan.compiled.dialect());
             let text = match json {
                 Value::Str(text) => &**text,
@@ -378,7 +386,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn xml(&mut self) -> PyResult<()> {
-        let outputs = self.plan.signature.core.outputs();
+        let outputs = self.plan.signature.get().core.outputs();
         let Some(values) = read_xml(text_of(self.reply)?, outputs, self.plan.compiled.dialect())
         else {
             return self.xml_in_python();
@@ -411,7 +419,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             })?;
         for place in 0..self.values.len() {
             let slot = &self.plan.compiled.outputs()[place];
-            let annotation = self.plan.signature.annotation(py, slot.index)?;
+            let annotation = self.plan.signature.get().annotation(py, slot.index)?;
             let found = reader.call_method1(
                 intern!(py, "read"),
                 (&*slot.name, annotation, self.dialect()),
@@ -436,6 +444,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         let annotation = self
             .plan
             .signature
+            .get()
             .annotation(py, self.plan.compiled.outputs()[place].index)?;
         let read = replies(py)?
             .call_method1(intern!(py, "read_value"), (raw, annotation, self.dialect()))
@@ -465,7 +474,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn no_value(&self, place: usize, reason: &str, cause: Option<PyErr>) -> PyErr {
-        let field = &self.plan.signature.core.outputs()[place];
+        let field = &self.plan.signature.get().core.outputs()[place];
         let mut message = format!(
             "the reply's value for `{}` is no {}",
             field.name,
@@ -484,7 +493,7 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     /// Whether an output has no value and must have one.
     fn is_missing(&self, place: usize) -> bool {
-        let field = &self.plan.signature.core.outputs()[place];
+        let field = &self.plan.signature.get().core.outputs()[place];
         let may_lack = field.default != Default::Required || field.ty.allows_none();
         self.values[place].is_none() && !may_lack
     }
@@ -494,13 +503,16 @@ impl<'a, 'py> Reader<'a, 'py> {
         let py = self.reply.py();
         let outputs = PyDict::new(py);
         let mut missing = Vec::new();
-        for (place, field) in self.plan.signature.core.outputs().iter().enumerate() {
+        for (place, field) in self.plan.signature.get().core.outputs().iter().enumerate() {
             let slot = &self.plan.compiled.outputs()[place];
             let name = &self.plan.names[slot.index];
             match &self.values[place] {
                 Some(value) => outputs.set_item(name, value)?,
                 None if field.default != Default::Required => {
-                    outputs.set_item(name, self.plan.signature.default_value(py, slot.index)?)?;
+                    outputs.set_item(
+                        name,
+                        self.plan.signature.get().default_value(py, slot.index)?,
+                    )?;
                 }
                 None if field.ty.allows_none() => outputs.set_item(name, py.None())?,
                 None => missing.push(format!("`{}`", field.name)),

@@ -4,11 +4,13 @@ use dspex_core::prompt::Layout;
 use dspex_core::response::stream::{self, Event, partial};
 use dspex_core::types::Type;
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
 use crate::errors;
+use crate::guard::guarded;
 use crate::prompt::Plan;
 use crate::response;
 use crate::value::{to_python, units_of};
@@ -48,6 +50,7 @@ impl ReplyStream {
         let slots = this.compiled.outputs().iter();
         let names = this
             .signature
+            .get()
             .core
             .outputs()
             .iter()
@@ -65,7 +68,7 @@ impl ReplyStream {
                         .import(intern!(py, "dspex.adapters.foreign"))?
                         .call_method1(
                             intern!(py, "is_text"),
-                            (this.signature.annotation(py, slot.index)?,),
+                            (this.signature.get().annotation(py, slot.index)?,),
                         )?
                         .extract()?,
                     _ => false,
@@ -182,7 +185,7 @@ fn so_far<'py>(
     text: &str,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let slot = &plan.compiled.outputs()[at];
-    let ty = &plan.signature.core.outputs()[at].ty;
+    let ty = &plan.signature.get().core.outputs()[at].ty;
     if matches!(
         ty,
         Type::Int | Type::Float | Type::Bool | Type::None | Type::Literal(_)
@@ -195,7 +198,7 @@ fn so_far<'py>(
         if !text.starts_with('<') {
             return Ok(None);
         }
-        let annotation = plan.signature.annotation(py, slot.index)?;
+        let annotation = plan.signature.get().annotation(py, slot.index)?;
         module()?
             .call_method1(intern!(py, "of_xml"), (text, annotation))?
             .extract()?
@@ -207,7 +210,7 @@ fn so_far<'py>(
         if !part.in_python {
             return Ok(Some(value));
         }
-        let annotation = plan.signature.annotation(py, slot.index)?;
+        let annotation = plan.signature.get().annotation(py, slot.index)?;
         module()?
             .call_method1(intern!(py, "of_json"), (value, annotation))?
             .extract()?
@@ -242,50 +245,76 @@ impl ReplyStream {
 
 #[pymethods]
 impl ReplyStream {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.plan)?;
+        for told in &self.told {
+            if let Told::Value(value, _) = told {
+                visit.call(value)?;
+            }
+        }
+        if let Some((fields, repairs)) = &self.read {
+            visit.call(fields)?;
+            visit.call(repairs)?;
+        }
+        Ok(())
+    }
+
+    /// Values came later than the stream, and a validator may have put the stream into one.
+    fn __clear__(&mut self) {
+        for told in &mut self.told {
+            *told = Told::Nothing;
+        }
+        self.read = None;
+    }
+
     /// What the next piece of the reply says, as bytes cut anywhere or as text.
     fn feed<'py>(&mut self, piece: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        let events = if let Ok(bytes) = piece.cast::<PyBytes>() {
-            let mut events = self.push_half();
-            events.extend(self.push(bytes.as_bytes()));
-            events
-        } else if let Ok(text) = piece.cast::<PyString>() {
-            match text.to_str() {
-                Ok(text) if self.half.is_none() => self.push(text.as_bytes()),
-                _ => self.push_units(text)?,
-            }
-        } else {
-            return Err(PyTypeError::new_err("a piece of a reply is bytes or text"));
-        };
-        self.tell(piece.py(), events)
+        guarded(piece.py(), || {
+            let events = if let Ok(bytes) = piece.cast::<PyBytes>() {
+                let mut events = self.push_half();
+                events.extend(self.push(bytes.as_bytes()));
+                events
+            } else if let Ok(text) = piece.cast::<PyString>() {
+                match text.to_str() {
+                    Ok(text) if self.half.is_none() => self.push(text.as_bytes()),
+                    _ => self.push_units(text)?,
+                }
+            } else {
+                return Err(PyTypeError::new_err("a piece of a reply is bytes or text"));
+            };
+            self.tell(piece.py(), events)
+        })
     }
 
     /// What was still held back, and what was told otherwise than the whole reply is read; the reply is over.
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let mut events = self.push_half();
-        events.extend(self.stream.finish());
-        let list = self.tell(py, events)?;
-        if self.read.is_none() {
-            match self.read_all(py) {
-                Ok((fields, repairs)) => {
-                    self.correct(&fields, &list)?;
-                    self.read = Some((fields.unbind(), repairs.unbind()));
+        guarded(py, || {
+            let mut events = self.push_half();
+            events.extend(self.stream.finish());
+            let list = self.tell(py, events)?;
+            if self.read.is_none() {
+                match self.read_all(py) {
+                    Ok((fields, repairs)) => {
+                        self.correct(&fields, &list)?;
+                        self.read = Some((fields.unbind(), repairs.unbind()));
+                    }
+                    // What cannot be read has no values to be compared with; `read` says why.
+                    Err(error) if errors::is(py, &error, "ReplyError") => {}
+                    Err(error) => return Err(error),
                 }
-                // What cannot be read has no values to be compared with; `read` says why.
-                Err(error) if errors::is(py, &error, "ReplyError") => {}
-                Err(error) => return Err(error),
             }
-        }
-        Ok(list)
+            Ok(list)
+        })
     }
 
     /// The output fields of all that has come, and what was done before it could be read: `Plan.read` of it.
     fn read<'py>(&self, py: Python<'py>) -> PyResult<Read<Bound<'py, PyDict>, Bound<'py, PyList>>> {
-        match &self.read {
+        guarded(py, || match &self.read {
             Some((fields, repairs)) => Ok((
                 fields.bind(py).copy()?,
                 repairs.bind(py).get_slice(0, usize::MAX),
             )),
             None => self.read_all(py),
-        }
+        })
     }
 }

@@ -5,8 +5,9 @@ use lru::LruCache;
 /// Values by the text they were made of. One text can have several: the names in it may mean different
 /// things in different places, and only the caller can tell which value is meant.
 ///
-/// Bounded by the number of values; the text that was longest unused goes first. Values that leave are
-/// handed back, so that the caller can drop them where it holds no lock.
+/// Bounded by the number of values; the text that was longest unused goes first. So is each text, by
+/// [`MEANINGS`]: a program that makes a class for every request must not make each request slower than the last.
+/// Values that leave are handed back, so that the caller can drop them where it holds no lock.
 #[derive(Debug)]
 pub struct Cache<V> {
     entries: LruCache<Box<str>, Vec<V>>,
@@ -15,6 +16,9 @@ pub struct Cache<V> {
     hits: u64,
     misses: u64,
 }
+
+/// Values that one text has at most; the one that was longest unused goes first.
+pub const MEANINGS: usize = 8;
 
 /// What a cache did so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +46,17 @@ impl<V> Cache<V> {
         }
     }
 
-    /// What `pick` returns for one of the values of the text, the latest first; counts a hit.
-    pub fn get<T>(&mut self, text: &str, pick: impl FnMut(&V) -> Option<T>) -> Option<T> {
-        let found = self
-            .entries
-            .get(text)
-            .and_then(|values| values.iter().rev().find_map(pick));
-        self.hits += u64::from(found.is_some());
-        found
+    /// What `pick` returns for one of the values of the text, the latest used first; counts a hit.
+    pub fn get<T>(&mut self, text: &str, mut pick: impl FnMut(&V) -> Option<T>) -> Option<T> {
+        let values = self.entries.get_mut(text)?;
+        let (at, found) = values
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(at, value)| Some((at, pick(value)?)))?;
+        values[at..].rotate_left(1);
+        self.hits += 1;
+        Some(found)
     }
 
     /// All values of the text, without counting.
@@ -65,14 +72,22 @@ impl<V> Cache<V> {
         if self.capacity == 0 {
             return vec![value];
         }
+        let mut gone = Vec::new();
         match self.entries.get_mut(text) {
-            Some(values) => values.push(value),
+            Some(values) => {
+                if values.len() >= MEANINGS {
+                    gone.push(values.remove(0));
+                    self.len -= 1;
+                }
+                values.push(value);
+            }
             None => {
                 self.entries.put(text.into(), vec![value]);
             }
         }
         self.len += 1;
-        self.shrink()
+        gone.append(&mut self.shrink());
+        gone
     }
 
     /// Changes the bound and returns what does not fit any more.
@@ -80,6 +95,24 @@ impl<V> Cache<V> {
     pub fn resize(&mut self, capacity: usize) -> Vec<V> {
         self.capacity = capacity;
         self.shrink()
+    }
+
+    /// Keeps the values that `keep` says, and returns the others.
+    #[must_use]
+    pub fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) -> Vec<V> {
+        let mut gone = Vec::new();
+        let mut empty: Vec<Box<str>> = Vec::new();
+        for (text, values) in &mut self.entries {
+            gone.extend(values.extract_if(.., |value| !keep(value)));
+            if values.is_empty() {
+                empty.push(text.clone());
+            }
+        }
+        for text in empty {
+            self.entries.pop(&text);
+        }
+        self.len -= gone.len();
+        gone
     }
 
     /// Empties the cache, sets the counts to zero and returns the values.

@@ -19,7 +19,7 @@ mod source;
 mod state;
 mod suggest;
 
-pub use cache::{Cache, CacheInfo};
+pub use cache::{Cache, CacheInfo, MEANINGS};
 pub use edit::BadIndex;
 pub use error::{Code, SignatureError, Span};
 pub use field::{Default, Field, FieldKind};

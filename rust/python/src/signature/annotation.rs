@@ -1,6 +1,7 @@
 //! Types to annotations and back.
 
 use dspex_core::types::{Args, Constant, Container, Opaque, Real, Spelling, Type, UnionSpelling};
+use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
@@ -9,6 +10,8 @@ use pyo3::types::{
 };
 
 use super::compiled::intern;
+use crate::errors;
+use crate::guard::guarded;
 
 /// Names of `typing`, and what else tells annotations apart, looked up once.
 struct Typing {
@@ -151,12 +154,27 @@ pub(super) fn constant_to_python<'py>(
     })
 }
 
+/// Levels of types within types. More can only be made by a program, and would end in an overflow of the stack.
+const MAX_DEPTH: usize = 256;
+
 /// The type that an annotation stands for; what Rust does not know joins `objects`.
 pub(super) fn from_python(
     annotation: &Bound<'_, PyAny>,
     objects: &mut Vec<Py<PyAny>>,
 ) -> PyResult<Type> {
+    from_part(annotation, objects, MAX_DEPTH)
+}
+
+/// Like [`from_python`], for a part that may have so many `levels` more.
+fn from_part(
+    annotation: &Bound<'_, PyAny>,
+    objects: &mut Vec<Py<PyAny>>,
+    levels: usize,
+) -> PyResult<Type> {
     let py = annotation.py();
+    let Some(levels) = levels.checked_sub(1) else {
+        return Err(too_deep(py));
+    };
     if annotation.is_none() {
         return Ok(Type::NoneValue);
     }
@@ -189,7 +207,7 @@ pub(super) fn from_python(
     if origin.is(&typing.union) || origin.is(&typing.union_type) {
         let members = args
             .iter()
-            .map(|arg| from_python(arg, objects))
+            .map(|arg| from_part(arg, objects, levels))
             .collect::<PyResult<_>>()?;
         let spelling = if origin.is(&typing.union) {
             UnionSpelling::Typing
@@ -213,7 +231,7 @@ pub(super) fn from_python(
         Container::FrozenSet,
     ] {
         if origin.is(&container_type(py, container, Spelling::Builtin)?)
-            && let Some(ty) = generic(annotation, container, &args, objects)?
+            && let Some(ty) = generic(annotation, container, &args, objects, levels)?
         {
             return Ok(ty);
         }
@@ -243,6 +261,7 @@ fn generic(
     container: Container,
     args: &[Bound<'_, PyAny>],
     objects: &mut Vec<Py<PyAny>>,
+    levels: usize,
 ) -> PyResult<Option<Type>> {
     let py = annotation.py();
     let builtin = annotation
@@ -255,13 +274,13 @@ fn generic(
     };
     let args = match (container, args) {
         (Container::Tuple, [item, rest]) if rest.is(PyEllipsis::get(py)) => {
-            Args::Variadic(Box::new(from_python(item, objects)?))
+            Args::Variadic(Box::new(from_part(item, objects, levels)?))
         }
         (Container::Tuple, args)
         | (Container::Dict, args @ [_, _])
         | (Container::List | Container::Set | Container::FrozenSet, args @ [_]) => Args::Of(
             args.iter()
-                .map(|arg| from_python(arg, objects))
+                .map(|arg| from_part(arg, objects, levels))
                 .collect::<PyResult<_>>()?,
         ),
         _ => return Ok(None),
@@ -298,11 +317,30 @@ fn constant_from_python(
     })
 }
 
+fn too_deep(py: Python<'_>) -> PyErr {
+    errors::raise(
+        py,
+        "SignatureError",
+        "a type is nested too deep",
+        "too-deep",
+        "give the parts in the middle a class of their own",
+    )
+}
+
 /// Keeps the object, so that its identity means something as long as the signature lives.
 fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<Opaque> {
     let names = object.py().import("dspex.signature.names")?;
-    let (name, pipe_name, source): (String, Option<String>, String) =
-        names.getattr("names_of")?.call1((object,))?.extract()?;
+    let found = names.getattr("names_of")?.call1((object,));
+    let (name, pipe_name, source): (String, Option<String>, String) = found
+        .map_err(|error| {
+            let py = object.py();
+            if error.is_instance_of::<PyRecursionError>(py) {
+                too_deep(py)
+            } else {
+                error
+            }
+        })?
+        .extract()?;
     Ok(Opaque {
         index: intern(objects, object),
         name: name.into(),
@@ -314,7 +352,9 @@ fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<O
 /// An annotation as the text of a signature writes it.
 #[pyfunction]
 pub(crate) fn type_source(annotation: &Bound<'_, PyAny>) -> PyResult<String> {
-    let mut out = String::new();
-    from_python(annotation, &mut Vec::new())?.write_source(&mut out);
-    Ok(out)
+    guarded(annotation.py(), || {
+        let mut out = String::new();
+        from_python(annotation, &mut Vec::new())?.write_source(&mut out);
+        Ok(out)
+    })
 }

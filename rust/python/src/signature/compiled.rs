@@ -5,23 +5,44 @@ use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
 use dspex_core::signature::{Default, Signature};
+use pyo3::exceptions::PyException;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyType};
 
 use super::annotation;
 
-/// Immutable, and shared by every Python object that shows it.
+/// Immutable, and shared by every Python object that shows it: one object of Python's with one owner in the
+/// collector's eyes, so that a class and the signature it keeps over itself are collected together.
+#[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Compiled {
     pub(crate) core: Signature,
     /// What opaque types and the host's part of fields point at, by index: in the order of the fields, no
     /// object twice. So equal signatures have equal tables.
     pub(crate) objects: Vec<Py<PyAny>>,
-    // What follows is made when first asked for: most signatures are never asked.
+    // What follows is made when first asked for: most signatures are never asked. Cells of `std`, because the
+    // collector looks into them where it is not allowed to ask for the interpreter.
     hash: OnceLock<u64>,
-    annotations: Vec<PyOnceLock<Py<PyAny>>>,
+    annotations: Vec<OnceLock<Py<PyAny>>>,
     names: PyOnceLock<Vec<Py<PyString>>>,
-    adapters: PyOnceLock<Vec<PyOnceLock<Py<PyAny>>>>,
+    adapters: OnceLock<Vec<OnceLock<Py<PyAny>>>>,
+}
+
+#[pymethods]
+impl Compiled {
+    /// There is no `__clear__`: whatever this refers to was there first, so a circle goes through something else
+    /// that can be changed, and that one breaks it.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for object in &self.objects {
+            visit.call(object)?;
+        }
+        let adapters = self.adapters.get().into_iter().flatten();
+        for cell in self.annotations.iter().chain(adapters) {
+            visit.call(cell.get())?;
+        }
+        Ok(())
+    }
 }
 
 impl Compiled {
@@ -32,24 +53,27 @@ impl Compiled {
         } else {
             core.renumber(&mut |index| intern(&mut used, objects[index as usize].bind(py)))
         };
-        let annotations = core.fields().iter().map(|_| PyOnceLock::new()).collect();
         Self {
             hash: OnceLock::new(),
+            annotations: cells(core.fields().len()),
             core,
             objects: used,
-            annotations,
             names: PyOnceLock::new(),
-            adapters: PyOnceLock::new(),
+            adapters: OnceLock::new(),
         }
     }
 
-    /// Equal signatures have equal ones.
-    pub(crate) fn hash(&self) -> u64 {
-        *self.hash.get_or_init(|| {
-            let mut hasher = DefaultHasher::new();
-            self.core.hash(&mut hasher);
-            hasher.finish()
-        })
+    /// Equal signatures have equal ones, and those over different classes different ones, as a rule.
+    pub(crate) fn hash(&self, py: Python<'_>) -> PyResult<u64> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(*hash);
+        }
+        let mut hasher = DefaultHasher::new();
+        self.core.hash(&mut hasher);
+        for object in &self.objects {
+            hash_of(object.bind(py))?.hash(&mut hasher);
+        }
+        Ok(*self.hash.get_or_init(|| hasher.finish()))
     }
 
     /// The annotation of a field as a Python object.
@@ -58,13 +82,10 @@ impl Compiled {
         py: Python<'py>,
         index: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let build = || {
-            let ty = &self.core.fields()[index].ty;
-            annotation::to_python(py, ty, &self.objects).map(Bound::unbind)
-        };
-        let cell = &self.annotations[index];
-        cell.get_or_try_init(py, build)
-            .map(|value| value.bind(py).clone())
+        let annotation = fill(py, &self.annotations[index], || {
+            annotation::to_python(py, &self.core.fields()[index].ty, &self.objects)
+        });
+        annotation.cloned()
     }
 
     /// The names of the fields as Python strings.
@@ -85,13 +106,9 @@ impl Compiled {
         slot: usize,
         build: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<&Bound<'py, PyAny>> {
-        let slots = self.adapters.get_or_init(py, || {
-            (0..self.objects.len() + self.core.fields().len())
-                .map(|_| PyOnceLock::new())
-                .collect()
-        });
-        let adapter = slots[slot].get_or_try_init(py, || build().map(Bound::unbind))?;
-        Ok(adapter.bind(py))
+        let count = self.objects.len() + self.core.fields().len();
+        let slots = self.adapters.get_or_init(|| cells(count));
+        fill(py, &slots[slot], build)
     }
 
     /// What Python keeps of a field beyond the core's part.
@@ -119,12 +136,45 @@ impl Compiled {
             return Ok(false);
         }
         for (a, b) in self.objects.iter().zip(&other.objects) {
-            if !a.is(b) && !a.bind(py).eq(b)? {
+            if !a.is(b) && (is_class(a.bind(py)) || !a.bind(py).eq(b)?) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+/// A class is itself and no other, whatever its metaclass says of `==`.
+fn is_class(object: &Bound<'_, PyAny>) -> bool {
+    object.is_instance_of::<PyType>()
+}
+
+/// A class by its identity, anything else by its own hash; zero for what has none.
+fn hash_of(object: &Bound<'_, PyAny>) -> PyResult<isize> {
+    if is_class(object) {
+        return Ok(object.as_ptr().addr().cast_signed());
+    }
+    match object.hash() {
+        Err(error) if error.is_instance_of::<PyException>(object.py()) => Ok(0),
+        hash => hash,
+    }
+}
+
+fn cells<T>(count: usize) -> Vec<OnceLock<T>> {
+    (0..count).map(|_| OnceLock::new()).collect()
+}
+
+/// What is in the cell. No lock is held while `build` runs Python: of two threads that build, the first counts.
+fn fill<'a, 'py>(
+    py: Python<'py>,
+    cell: &'a OnceLock<Py<PyAny>>,
+    build: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<&'a Bound<'py, PyAny>> {
+    if let Some(known) = cell.get() {
+        return Ok(known.bind(py));
+    }
+    let built = build()?.unbind();
+    Ok(cell.get_or_init(|| built).bind(py))
 }
 
 /// The index of the object in the table, which it joins if it is new.

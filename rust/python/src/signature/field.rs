@@ -1,8 +1,7 @@
 //! One field as Python sees it, and as Python describes it.
 
-use std::sync::Arc;
-
 use dspex_core::signature::{self as core, Default, FieldKind};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::{Compiled, annotation, compiled};
@@ -10,22 +9,26 @@ use super::{Compiled, annotation, compiled};
 /// A field of a signature.
 #[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Field {
-    compiled: Arc<Compiled>,
+    compiled: Py<Compiled>,
     index: usize,
 }
 
 impl Field {
-    pub(crate) fn new(compiled: Arc<Compiled>, index: usize) -> Self {
+    pub(crate) fn new(compiled: Py<Compiled>, index: usize) -> Self {
         Self { compiled, index }
     }
 
     fn core(&self) -> &core::Field {
-        &self.compiled.core.fields()[self.index]
+        &self.compiled.get().core.fields()[self.index]
     }
 }
 
 #[pymethods]
 impl Field {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.compiled)
+    }
+
     /// The name, a Python identifier.
     #[getter]
     pub(crate) fn name(&self) -> &str {
@@ -41,7 +44,7 @@ impl Field {
     /// The type, as an annotation.
     #[getter]
     fn annotation<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.compiled.annotation(py, self.index)
+        self.compiled.get().annotation(py, self.index)
     }
 
     /// The type's name as prompts show it.
@@ -96,13 +99,13 @@ impl Field {
 
     /// A fresh copy of the default, or what its factory makes; None where there is neither.
     fn get_default<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.compiled.default_value(py, self.index)
+        self.compiled.get().default_value(py, self.index)
     }
 
     /// What the class signature said beyond all this, or None.
     #[getter]
     fn _details<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.compiled.details(py, self.index).cloned()
+        self.compiled.get().details(py, self.index).cloned()
     }
 
     /// Whether DSPy marks the field as typed or not.

@@ -1,10 +1,11 @@
 //! A string to a compiled signature, through the cache.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use dspex_core::signature::{self as core, Cache, Instructions, Limits};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use super::Compiled;
 use super::resolve::{Binding, NameResolver};
@@ -18,14 +19,20 @@ static CACHE: LazyLock<Mutex<Cache<Arc<Entry>>>> =
 
 static LIMITS: Mutex<Limits> = Mutex::new(Limits::DEFAULT);
 
-/// One meaning of a text.
+/// One meaning of a text under its instructions.
 struct Entry {
-    instructions: Option<Box<str>>,
     /// Names of Rust's that `types` gave another meaning.
     shadowed: Vec<String>,
     /// Names that Python gave a meaning, and which. Kept alive here, so that an identity is never used again.
     bindings: Vec<Binding>,
-    compiled: Arc<Compiled>,
+    compiled: Py<Compiled>,
+}
+
+impl Entry {
+    /// Whether the text means this wherever it stands.
+    fn is_plain(&self) -> bool {
+        self.bindings.is_empty() && self.shadowed.is_empty()
+    }
 }
 
 /// The cache. Nothing under this lock runs Python code: values are dropped outside.
@@ -35,56 +42,44 @@ fn cache() -> MutexGuard<'static, Cache<Arc<Entry>>> {
 
 /// Reads a signature, or finds it where it was read before.
 pub(super) fn read(
-    text: &Bound<'_, PyString>,
+    py: Python<'_>,
+    source: &str,
     instructions: Option<&str>,
     types: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Arc<Compiled>> {
-    let py = text.py();
-    let source = text.to_str().map_err(|_| {
-        let message = "the text holds a lone surrogate, which is not a character";
-        errors::raise(
-            py,
-            "SignatureError",
-            message,
-            "syntax",
-            "decode the text before it comes here",
-        )
-    })?;
+) -> PyResult<Py<Compiled>> {
     let types = types.filter(|types| !types.is_empty());
+    // No text that can be read holds this character, so it parts the two.
+    let key = match instructions {
+        _ if source.contains('\0') => Cow::Borrowed(""),
+        None => Cow::Borrowed(source),
+        Some(instructions) => [source, "\0", instructions].concat().into(),
+    };
     if types.is_none() {
-        let plain = |entry: &Arc<Entry>| {
-            let plain = entry.bindings.is_empty()
-                && entry.shadowed.is_empty()
-                && entry.instructions.as_deref() == instructions;
-            plain.then(|| Arc::clone(&entry.compiled))
-        };
-        if let Some(compiled) = cache().get(source, plain) {
+        let plain = |entry: &Arc<Entry>| entry.is_plain().then(|| entry.compiled.clone_ref(py));
+        if let Some(compiled) = cache().get(&key, plain) {
             return Ok(compiled);
         }
     }
     let mut resolver = NameResolver::new(py, types)?;
-    let candidates: Vec<Arc<Entry>> = cache().peek(source).to_vec();
+    let candidates: Vec<Arc<Entry>> = cache().peek(&key).to_vec();
     for entry in candidates {
-        if entry.instructions.as_deref() == instructions
-            && entry.shadowed == resolver.shadowed()
-            && resolver.agrees(&entry.bindings)?
-        {
+        if entry.shadowed == resolver.shadowed() && resolver.agrees(&entry.bindings)? {
             let same = |other: &Arc<Entry>| Arc::ptr_eq(other, &entry).then_some(());
             // Gone by now or not, this is the value; asking again counts the hit.
-            let _ = cache().get(source, same);
-            return Ok(Arc::clone(&entry.compiled));
+            let _ = cache().get(&key, same);
+            return Ok(entry.compiled.clone_ref(py));
         }
     }
-    let compiled = Arc::new(compile(py, source, instructions, &mut resolver)?);
-    let (shadowed, bindings) = resolver.into_bindings();
-    let entry = Entry {
-        instructions: instructions.map(Into::into),
-        shadowed,
-        bindings,
-        compiled: Arc::clone(&compiled),
-    };
-    let gone = cache().insert(source, Arc::new(entry));
-    drop(gone);
+    let compiled = Py::new(py, compile(py, source, instructions, &mut resolver)?)?;
+    if let Some((shadowed, bindings)) = resolver.into_bindings() {
+        let entry = Entry {
+            shadowed,
+            bindings,
+            compiled: compiled.clone_ref(py),
+        };
+        let gone = cache().insert(&key, Arc::new(entry));
+        drop(gone);
+    }
     Ok(compiled)
 }
 
@@ -131,6 +126,13 @@ pub(crate) fn cache_info() -> (u64, u64, usize, usize) {
 #[pyfunction(name = "signature_cache_resize")]
 pub(crate) fn cache_resize(capacity: usize) {
     let gone = cache().resize(capacity);
+    drop(gone);
+}
+
+/// Forgets the signatures that hold objects of Python's, so that the collector can see whether anyone else does.
+#[pyfunction(name = "signature_cache_release")]
+pub(crate) fn cache_release() {
+    let gone = cache().retain(|entry| entry.is_plain());
     drop(gone);
 }
 

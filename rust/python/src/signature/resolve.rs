@@ -1,26 +1,36 @@
 //! Names that Rust does not know, given their meaning by Python.
 
+use std::collections::HashMap;
+
 use dspex_core::signature::ast::{Expr, ExprKind};
 use dspex_core::signature::{
-    Code, Field, FieldKind, Resolver, SignatureError, is_native, plain, unknown,
+    Code, Field, FieldKind, Resolver, SignatureError, is_native, plain, suggestion, unknown,
 };
 use dspex_core::types::Type;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyEllipsis, PyTuple, PyType};
+use pyo3::types::{PyDict, PyEllipsis, PyString, PyTuple, PyType};
 
 use super::annotation;
 use super::field::FieldSpec;
+use crate::errors;
 
-/// A name, and what it stood for.
+/// A name or a dotted path, and what it stood for.
 pub(super) type Binding = (Box<str>, Py<PyAny>);
 
 /// Looks names up in `types`, then through the one callback `dspex.signature.names.find`, and remembers
-/// what they stood for.
+/// what they stood for. The object at the end of a dotted path is what counts: a module is the same after it was
+/// reloaded, and the class in it another.
 pub(super) struct NameResolver<'py> {
     py: Python<'py>,
     types: Option<Bound<'py, PyDict>>,
     shadowed: Vec<String>,
-    bindings: Vec<Binding>,
+    /// What each name and path was found to be here: asked once, however many meanings the text had before.
+    known: HashMap<Box<str>, Option<Bound<'py, PyAny>>>,
+    /// The names and paths that this text's meaning hangs on, in the order they were met.
+    used: Vec<Box<str>>,
+    /// Whether they say all of it.
+    all_named: bool,
     objects: Vec<Py<PyAny>>,
     error: Option<PyErr>,
 }
@@ -30,9 +40,24 @@ impl<'py> NameResolver<'py> {
         let mut shadowed = Vec::new();
         if let Some(types) = types {
             for name in types.keys() {
-                let name: String = name.extract()?;
-                if is_native(&name) {
-                    shadowed.push(name);
+                let Some(name) = name
+                    .cast::<PyString>()
+                    .ok()
+                    .and_then(|name| name.to_str().ok())
+                else {
+                    let message =
+                        format!("types= has the key {}, which names nothing", name.repr()?);
+                    let hint = "its keys are the names that stand in the text";
+                    return Err(errors::raise(
+                        py,
+                        "SignatureError",
+                        &message,
+                        "bad-types",
+                        hint,
+                    ));
+                };
+                if is_native(name) {
+                    shadowed.push(name.to_owned());
                 }
             }
             shadowed.sort_unstable();
@@ -41,7 +66,9 @@ impl<'py> NameResolver<'py> {
             py,
             types: types.cloned(),
             shadowed,
-            bindings: Vec::new(),
+            known: HashMap::new(),
+            used: Vec::new(),
+            all_named: true,
             objects: Vec::new(),
             error: None,
         })
@@ -53,9 +80,9 @@ impl<'py> NameResolver<'py> {
     }
 
     /// Whether all these names mean here what they meant before.
-    pub(super) fn agrees(&self, bindings: &[Binding]) -> PyResult<bool> {
-        for (name, object) in bindings {
-            if !self.find(name)?.is_some_and(|found| found.is(object)) {
+    pub(super) fn agrees(&mut self, bindings: &[Binding]) -> PyResult<bool> {
+        for (path, object) in bindings {
+            if !self.find(path)?.is_some_and(|found| found.is(object)) {
                 return Ok(false);
             }
         }
@@ -66,8 +93,21 @@ impl<'py> NameResolver<'py> {
         &self.objects
     }
 
-    pub(super) fn into_bindings(self) -> (Vec<String>, Vec<Binding>) {
-        (self.shadowed, self.bindings)
+    /// The names that had another meaning than Rust's, and all that the meaning hangs on; None where it hangs on
+    /// something that has no name.
+    pub(super) fn into_bindings(self) -> Option<(Vec<String>, Vec<Binding>)> {
+        let Self {
+            shadowed,
+            mut known,
+            used,
+            ..
+        } = self;
+        let binding = |path: Box<str>| {
+            let object = known.remove(&path)??;
+            Some((path, object.unbind()))
+        };
+        self.all_named
+            .then(|| (shadowed, used.into_iter().filter_map(binding).collect()))
     }
 
     /// An exception that is not about the text and must reach the caller as it is.
@@ -75,11 +115,32 @@ impl<'py> NameResolver<'py> {
         self.error.take()
     }
 
-    fn find(&self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// What a name or a dotted path stands for here.
+    fn find(&mut self, path: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let found = match path.rsplit_once('.') {
+            None => self.find_name(path)?,
+            Some((base, name)) => match self.find(base)? {
+                None => None,
+                Some(object) => attribute(&object, name)?,
+            },
+        };
+        self.known.insert(path.into(), found.clone());
+        Ok(found)
+    }
+
+    fn find_name(&self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
         if let Some(types) = &self.types
             && let Some(found) = types.get_item(name)?
         {
             return Ok(Some(found));
+        }
+        if !self.shadows(name)
+            && let Some(ty) = plain(name)
+        {
+            return annotation::to_python(self.py, &ty, &[]).map(Some);
         }
         let found = self
             .py
@@ -89,18 +150,12 @@ impl<'py> NameResolver<'py> {
         Ok((!found.is(PyEllipsis::get(self.py))).then_some(found))
     }
 
-    /// Finds a name and remembers what it stood for.
-    fn bind(&mut self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if !self.shadows(name)
-            && let Some(ty) = plain(name)
-        {
-            return annotation::to_python(self.py, &ty, &[]).map(Some);
-        }
-        let found = self.find(name)?;
-        if let Some(object) = &found
-            && !self.bindings.iter().any(|(known, _)| **known == *name)
-        {
-            self.bindings.push((name.into(), object.clone().unbind()));
+    /// Finds a name or a path, and remembers that the meaning hangs on it.
+    fn bind(&mut self, path: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let found = self.find(path)?;
+        let is_rusts = !self.shadows(path) && plain(path).is_some();
+        if !is_rusts && found.is_some() && !self.used.iter().any(|known| **known == *path) {
+            self.used.push(path.into());
         }
         Ok(found)
     }
@@ -110,15 +165,33 @@ impl<'py> NameResolver<'py> {
         match &expr.kind {
             ExprKind::Name(name) => match self.bind(name) {
                 Ok(Some(found)) => Ok(found),
-                Ok(None) => Err(unknown(expr)),
+                Ok(None) => self.not_found(expr, name),
                 Err(error) => Err(self.fail(expr, error)),
             },
             ExprKind::Attribute(base, name) => {
-                let object = self.evaluate(base)?;
-                object.getattr(&**name).map_err(|_| {
-                    let message = format!("there is no '{name}' here");
-                    SignatureError::new(Code::UnknownAttribute, expr.span, message)
-                })
+                let found = if let Some(path) = path_of(expr) {
+                    // Unknown at its head, it is the head's name that the error shows.
+                    if !self.finds(base)? {
+                        return self.evaluate(base);
+                    }
+                    self.bind(&path)
+                } else {
+                    self.all_named = false;
+                    let object = self.evaluate(base)?;
+                    attribute(&object, name)
+                };
+                match found {
+                    Ok(Some(found)) => Ok(found),
+                    Ok(None) => {
+                        let message = format!("there is no '{name}' here");
+                        Err(SignatureError::new(
+                            Code::UnknownAttribute,
+                            expr.span,
+                            message,
+                        ))
+                    }
+                    Err(error) => Err(self.fail(expr, error)),
+                }
             }
             ExprKind::Subscript(base, args) => {
                 let object = self.evaluate(base)?;
@@ -161,6 +234,32 @@ impl<'py> NameResolver<'py> {
                 call().map_err(|error| self.refuse(expr, &error))
             }
         }
+    }
+
+    /// The error for a name that nobody knows, with one like it that somebody does.
+    fn not_found<T>(&mut self, expr: &Expr<'_>, name: &str) -> Result<T, SignatureError> {
+        if suggestion(name).is_some() {
+            return Err(unknown(expr));
+        }
+        let similar = || -> PyResult<Option<String>> {
+            let names = self.py.import("dspex.signature.names")?;
+            let found = names
+                .getattr("similar")?
+                .call1((name, self.types.as_ref()))?;
+            found.extract()
+        };
+        match similar() {
+            Ok(Some(meant)) => Err(unknown(expr).suggest(&meant)),
+            Ok(None) => Err(unknown(expr)),
+            Err(error) => Err(self.fail(expr, error)),
+        }
+    }
+
+    fn finds(&mut self, base: &Expr<'_>) -> Result<bool, SignatureError> {
+        let path = path_of(base).unwrap_or_default();
+        self.find(&path)
+            .map(|found| found.is_some())
+            .map_err(|error| self.fail(base, error))
     }
 
     fn all(&mut self, exprs: &[Expr<'_>]) -> Result<Vec<Bound<'py, PyAny>>, SignatureError> {
@@ -208,6 +307,24 @@ impl<'py> NameResolver<'py> {
     }
 }
 
+/// `a.b.c`, where an expression is nothing but names and dots.
+fn path_of(expr: &Expr<'_>) -> Option<String> {
+    match &expr.kind {
+        ExprKind::Name(name) => Some(name.to_string()),
+        ExprKind::Attribute(base, name) => Some(format!("{}.{name}", path_of(base)?)),
+        _ => None,
+    }
+}
+
+/// The attribute, if there is one. An object that fails to say has none; what is no mere exception goes on.
+fn attribute<'py>(object: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match object.getattr(name) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_instance_of::<PyException>(object.py()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Resolver for NameResolver<'_> {
     fn shadows(&self, name: &str) -> bool {
         self.shadowed.iter().any(|shadowed| shadowed == name)
@@ -245,18 +362,16 @@ impl Resolver for NameResolver<'_> {
                 annotation::from_python(&stripped, &mut self.objects)?
             };
             let problem = names.getattr("problem")?.call1((stripped,))?;
-            Ok((ty, problem.extract::<Option<(bool, String)>>()?))
+            Ok((ty, problem.extract::<Option<(bool, String, String)>>()?))
         });
         match found {
             Ok((ty, None)) => Ok(ty),
-            Ok((_, Some((is_type, message)))) => {
-                let code = if is_type {
-                    Code::UnsupportedType
-                } else {
-                    Code::NotAType
-                };
-                Err(SignatureError::new(code, expr.span, message))
-            }
+            Ok((_, Some((is_type, message, hint)))) => Err(if is_type {
+                let error = SignatureError::new(Code::UnsupportedType, expr.span, message);
+                SignatureError { hint, ..error }
+            } else {
+                SignatureError::new(Code::NotAType, expr.span, message)
+            }),
             Err(error) => Err(self.fail(expr, error)),
         }
     }
