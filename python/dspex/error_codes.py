@@ -43,6 +43,12 @@ CODES: Final = (
         "Read the message; report it if it does not say what to do.",
     ),
     Code(
+        "core-panic",
+        "DspexError",
+        "The Rust core failed where it should not have. The call has no result; everything else goes on.",
+        "Report it with the place that the message names.",
+    ),
+    Code(
         "cancelled",
         "DspexError",
         "A call, or a function that the work of a call asked for, was cancelled.",
@@ -442,6 +448,12 @@ CODES: Final = (
         "Choose an identifier of Python that is not a keyword.",
     ),
     Code(
+        "bad-types",
+        "SignatureError",
+        "A key of `types=` is not a text that could name a type.",
+        "Use the names that stand in the text of the signature.",
+    ),
+    Code(
         "field-text",
         "SignatureError",
         "A field's description, prefix or format is not a text.",
@@ -709,7 +721,7 @@ CODES: Final = (
     ),
     Code(
         "lone-surrogate",
-        "InputError",
+        "InputError SignatureError",
         "A text holds half of a surrogate pair, which no model can be sent.",
         'Repair it before the call, for example with `text.encode("utf-8", "replace").decode()`.',
     ),

@@ -99,7 +99,7 @@ def similar(name: str, given: dict[str, Any] | None) -> str | None:
 
 
 def _namespaces(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The names around the code that makes the signature: local ones, global ones; none if they do not count."""
+    """The names around the code that makes the signature, local ones first; none if they do not count."""
     if not _FRAMES.get():
         return {}, {}
     frame = sys._getframe(2)

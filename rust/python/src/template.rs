@@ -14,6 +14,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::dialect::Dialect;
 use crate::errors;
+use crate::guard::guarded;
 use crate::value::{text_of, values, write_text};
 
 thread_local! {
@@ -53,24 +54,26 @@ impl Template {
         max_depth: NonZeroUsize,
         markers: &str,
     ) -> PyResult<Self> {
-        let limits = Limits {
-            fuel,
-            output: max_output.get(),
-            depth: max_depth.get(),
-        };
-        let (policy, report) = match markers {
-            "dspy" => (Markers::AsIs, None),
-            "warn" => (Markers::Report, Some(Report::Log)),
-            "reject" => (Markers::Report, Some(Report::Raise)),
-            "escape" => (Markers::Escape, None),
-            _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
-        };
-        let compiled = core::Template::compile_for::<Mine>(text_of(source)?, limits, policy)
-            .map_err(|error| raise(source, &error))?;
-        Ok(Self {
-            compiled,
-            report,
-            source: source.clone().unbind(),
+        guarded(source.py(), || {
+            let limits = Limits {
+                fuel,
+                output: max_output.get(),
+                depth: max_depth.get(),
+            };
+            let (policy, report) = match markers {
+                "dspy" => (Markers::AsIs, None),
+                "warn" => (Markers::Report, Some(Report::Log)),
+                "reject" => (Markers::Report, Some(Report::Raise)),
+                "escape" => (Markers::Escape, None),
+                _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
+            };
+            let compiled = core::Template::compile_for::<Mine>(text_of(source)?, limits, policy)
+                .map_err(|error| raise(source, &error))?;
+            Ok(Self {
+                compiled,
+                report,
+                source: PyString::new(source.py(), text_of(source)?).unbind(),
+            })
         })
     }
 
@@ -82,38 +85,40 @@ impl Template {
 
     /// Render with the values of this dict.
     fn render(&self, values: &Bound<'_, PyDict>) -> PyResult<String> {
-        // A value that is asked for its text may itself render a template: what was raised stays apart.
-        let around = RAISED.take();
-        let result = self.compiled.render(Given::value(Mine {
-            map: true,
-            object: values.clone().into_any().unbind(),
-        }));
-        if let Some(raised) = RAISED.replace(around) {
-            return Err(raised);
-        }
-        let py = values.py();
-        let rendered = result.map_err(|error| raise(self.source.bind(py), &error))?;
-        match (rendered.forged, self.report) {
-            (0, _) | (_, None) => {}
-            (count, Some(Report::Log)) => {
-                py.import(intern!(py, "dspex.markers"))?
-                    .call_method1(intern!(py, "report"), (py.None(), count))?;
+        guarded(values.py(), || {
+            // A value that is asked for its text may itself render a template: what was raised stays apart.
+            let around = RAISED.take();
+            let result = self.compiled.render(Given::value(Mine {
+                map: true,
+                object: values.clone().into_any().unbind(),
+            }));
+            if let Some(raised) = RAISED.replace(around) {
+                return Err(raised);
             }
-            (count, Some(Report::Raise)) => {
-                let details = PyDict::new(py);
-                details.set_item("count", count)?;
-                let hint = "clean the value, or let the template do it with markers=\"escape\"";
-                return Err(errors::raise_with(
-                    py,
-                    "InputError",
-                    "a value for the template holds a field marker",
-                    "forged-marker",
-                    hint,
-                    &details,
-                ));
+            let py = values.py();
+            let rendered = result.map_err(|error| raise(self.source.bind(py), &error))?;
+            match (rendered.forged, self.report) {
+                (0, _) | (_, None) => {}
+                (count, Some(Report::Log)) => {
+                    py.import(intern!(py, "dspex.markers"))?
+                        .call_method1(intern!(py, "report"), (py.None(), count))?;
+                }
+                (count, Some(Report::Raise)) => {
+                    let details = PyDict::new(py);
+                    details.set_item("count", count)?;
+                    let hint = "clean the value, or let the template do it with markers=\"escape\"";
+                    return Err(errors::raise_with(
+                        py,
+                        "InputError",
+                        "a value for the template holds a field marker",
+                        "forged-marker",
+                        hint,
+                        &details,
+                    ));
+                }
             }
-        }
-        Ok(rendered.text)
+            Ok(rendered.text)
+        })
     }
 }
 
@@ -250,35 +255,48 @@ fn found(entry: PyResult<Option<Bound<'_, PyAny>>>) -> Option<Value> {
 /// A Python value as the engine's. Lists and dicts stay where they are; what Rust does not know is made
 /// plain as DSPy does it for a prompt, which also gives a model's fields by name.
 fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if let Some(known) = known(value)? {
+        return Ok(known);
+    }
+    let py = value.py();
+    let simple = values(py)?.call_method1(
+        intern!(py, "plain"),
+        (value, Dialect(CoreDialect::newest())),
+    )?;
+    match known(&simple)? {
+        Some(known) => Ok(known),
+        // Asked for its text, a value may answer with a str of a class of its own, or with itself.
+        None => Ok(Value::from(text_of(&simple.str()?)?)),
+    }
+}
+
+/// One of Python's own values as the engine's; None for anything else.
+fn known(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     if let Ok(text) = value.cast_exact::<PyString>() {
-        return Ok(Value::from(text_of(text)?));
+        return Ok(Some(Value::from(text_of(text)?)));
     }
     if value.is_none() {
-        return Ok(Value::from(()));
+        return Ok(Some(Value::from(())));
     }
     if let Ok(value) = value.cast_exact::<PyBool>() {
-        return Ok(Value::from(value.is_true()));
+        return Ok(Some(Value::from(value.is_true())));
     }
     if let Ok(value) = value.cast_exact::<PyFloat>() {
-        return Ok(Value::from(value.value()));
+        return Ok(Some(Value::from(value.value())));
     }
     if value.is_exact_instance_of::<PyInt>() {
         return match value.extract::<i64>() {
-            Ok(number) => Ok(Value::from(number)),
+            Ok(number) => Ok(Some(Value::from(number))),
             // Beyond what the engine can count with, but still to be written.
-            Err(_) => Ok(Value::from(text_of(&value.str()?)?)),
+            Err(_) => Ok(Some(Value::from(text_of(&value.str()?)?))),
         };
     }
     let map = value.is_exact_instance_of::<PyDict>();
     if map || value.is_exact_instance_of::<PyList>() || value.is_exact_instance_of::<PyTuple>() {
         let object = value.clone().unbind();
-        return Ok(Given::value(Mine { map, object }));
+        return Ok(Some(Given::value(Mine { map, object })));
     }
-    let py = value.py();
-    given(&values(py)?.call_method1(
-        intern!(py, "plain"),
-        (value, Dialect(CoreDialect::newest())),
-    )?)
+    Ok(None)
 }
 
 /// A key that a template wrote, to look into a dict with.

@@ -32,7 +32,8 @@ pub trait Source: Debug + Send + Sync + 'static {
     /// The keys of a map, in order.
     fn keys(&self) -> Vec<Value>;
 
-    /// The whole of it as one line of JSON; None if it cannot be written.
+    /// The whole of it as one line of JSON. None if it cannot be written: nothing takes its place, and the source
+    /// says why when the template is done.
     fn json(&self) -> Option<String>;
 
     /// Whether it says the same as another. If that cannot be known, it does.
@@ -130,7 +131,8 @@ impl<S: Source> Object for Given<S> {
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.json().ok_or(fmt::Error)?)
+        // No error: where the engine makes a string of a value in passing, that would be a panic.
+        f.write_str(&self.0.json().unwrap_or_default())
     }
 
     /// The methods of a dict that templates use; nothing else of a value can be called.

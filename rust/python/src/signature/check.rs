@@ -1,4 +1,7 @@
 //! Whether values are what a signature says.
+//!
+//! A check may run code of the caller's: validators, `__eq__`, `__repr__`. So no container is walked while that
+//! could change it: of a dict it is a list of its entries as they were, which Python makes in one step.
 
 use std::collections::HashSet;
 
@@ -115,12 +118,15 @@ impl<'py> Checker<'_, 'py> {
                     Args::Of(types) => match (container, &**types) {
                         (Container::Tuple, types) => self.tuple_fits(types, value)?,
                         (Container::Dict, [key, item]) => {
-                            for (k, v) in value.cast::<PyDict>()? {
-                                if !self.fits(key, &k)? || !self.fits(item, &v)? {
-                                    return Ok(false);
-                                }
+                            let dict = value.cast::<PyDict>()?;
+                            let fits = |(k, v): Entry<'py>| -> PyResult<bool> {
+                                Ok(self.fits(key, &k)? && self.fits(item, &v)?)
+                            };
+                            if runs_no_code(key) && runs_no_code(item) {
+                                all(dict.iter(), fits)?
+                            } else {
+                                all(entries(dict)?.into_iter(), fits)?
                             }
-                            true
                         }
                         (_, types) => match types.first() {
                             Some(item) => self.all_fit(item, value)?,
@@ -154,6 +160,7 @@ impl<'py> Checker<'_, 'py> {
     }
 
     fn all_fit(&self, item: &Type, values: &Bound<'py, PyAny>) -> PyResult<bool> {
+        // A list may shrink meanwhile, and this iterator knows; what is added is not looked at.
         if let Ok(list) = values.cast::<PyList>() {
             for value in list {
                 if !self.fits(item, &value)? {
@@ -162,7 +169,7 @@ impl<'py> Checker<'_, 'py> {
             }
             return Ok(true);
         }
-        for value in values.try_iter()? {
+        for value in items(values)?.try_iter()? {
             if !self.fits(item, &value?)? {
                 return Ok(false);
             }
@@ -208,7 +215,7 @@ impl<'py> Checker<'_, 'py> {
                 container, args, ..
             } if is_container(*container, value) => match (container, args) {
                 (Container::Dict, Args::Of(types)) => {
-                    for (key, item) in value.cast::<PyDict>()? {
+                    for (key, item) in entries(value.cast()?)? {
                         let at = format!("{path}[{}]", key.repr()?);
                         self.explain(&types[0], &key, &format!("{at} (key)"), problems)?;
                         self.explain(&types[1], &item, &at, problems)?;
@@ -272,7 +279,7 @@ impl<'py> Checker<'_, 'py> {
         path: &str,
         problems: &mut Vec<Problem>,
     ) -> PyResult<()> {
-        for (i, value) in values.try_iter()?.enumerate() {
+        for (i, value) in items(values)?.try_iter()?.enumerate() {
             self.explain(item, &value?, &format!("{path}[{i}]"), problems)?;
         }
         Ok(())
@@ -316,6 +323,53 @@ impl<'py> Checker<'_, 'py> {
                 .map(|(at, message)| (format!("{}{at}", field.name), message)),
         );
         Ok(())
+    }
+}
+
+/// Whether a value can be checked against a type without any code of the caller's being run.
+fn runs_no_code(ty: &Type) -> bool {
+    match ty {
+        Type::Python(_) => false,
+        Type::Literal(choices) => choices
+            .iter()
+            .all(|choice| matches!(choice, Constant::Str(_))),
+        Type::Generic { args, .. } => match args {
+            Args::Bare => true,
+            Args::Of(types) => types.iter().all(runs_no_code),
+            Args::Variadic(item) => runs_no_code(item),
+        },
+        Type::Union { members, .. } => members.iter().all(runs_no_code),
+        _ => true,
+    }
+}
+
+/// A key and a value.
+type Entry<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+/// The entries of a dict as they are now.
+fn entries<'py>(dict: &Bound<'py, PyDict>) -> PyResult<Vec<Entry<'py>>> {
+    dict.items().iter().map(|entry| entry.extract()).collect()
+}
+
+fn all<T>(items: impl Iterator<Item = T>, fits: impl Fn(T) -> PyResult<bool>) -> PyResult<bool> {
+    for item in items {
+        if !fits(item)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The items of a list, a tuple or a set as they are now, in an object that nobody else has. It asks the container
+/// itself, not a subclass that says something else of what is in it.
+fn items<'py>(values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = values.py();
+    if let Ok(list) = values.cast::<PyList>() {
+        Ok(list.to_tuple().into_any())
+    } else if let Ok(tuple) = values.cast::<PyTuple>() {
+        Ok(PyTuple::new(py, tuple)?.into_any())
+    } else {
+        py.get_type::<PyFrozenSet>().call1((values,))
     }
 }
 
