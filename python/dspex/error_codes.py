@@ -778,7 +778,7 @@ CODES: Final = (
     Code(
         "reply-empty",
         "ReplyError",
-        "The model's reply is empty.",
+        "The model's reply is empty: no choice, no text, or a refusal.",
         "Look at why it stopped: a filter, or `max_tokens` used up before it wrote anything.",
     ),
     Code(
@@ -929,20 +929,20 @@ CODES: Final = (
     Code(
         "lm-response",
         "LMResponseError",
-        "The server's answer is not a chat completion.",
+        "The server's answer is not a chat completion, for example a redirect, of which none is followed.",
         "Check that `api_base` is the address of an OpenAI-compatible API.",
     ),
     Code(
-        "lm-redirect",
+        "lm-few-choices",
         "LMResponseError",
-        "The server sent a redirect, and none is followed.",
-        "Put the final address in `api_base`.",
+        "The answer has fewer generations than were asked for: the server does not know `n`.",
+        "Call it several times instead.",
     ),
     Code(
         "lm-no-choices",
         "LMResponseError",
-        "The answer has no choices, or fewer than were asked for.",
-        "Read the message; a server that does not know `n` has to be called several times.",
+        "The answer has no choices.",
+        "Look at the server's log: it answered without a generation.",
     ),
     Code(
         "lm-no-content",

@@ -475,10 +475,14 @@ class ReplyError(DspexError):
         )
 
     @classmethod
-    def empty(cls) -> Self:
-        """The error for a reply without any text."""
+    def empty(cls, why: str = "") -> Self:
+        """The error for a reply without any text.
+
+        Args:
+            why: The reason, where it is known.
+        """
         return cls(
-            "the model's reply is empty",
+            "the model's reply is empty" + (f": {why}" if why else ""),
             code="reply-empty",
             hint="look at why it stopped: a filter, or `max_tokens` used up before it wrote anything",
             reply="",
@@ -745,7 +749,6 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
     "lm-context-length": ("caller", 422),
     "lm-request-too-large": ("caller", 413),
     # Waiting does not help against these.
-    "lm-redirect": ("operator", 500),
     "lm-certificate": ("operator", 500),
     "bad-limit": ("operator", 500),
     "version-mismatch": ("operator", 500),

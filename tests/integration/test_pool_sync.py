@@ -168,22 +168,3 @@ async def test_a_view_serves_the_threads_of_a_service_that_has_a_loop(open_pool:
     assert await pool.call("echo", 1) == 1
     with pytest.raises(errors.PoolClosedError):
         SyncPool.of(type(pool)()).call("echo", 1)
-
-
-async def test_a_blocking_call_is_refused_on_any_loop_s_thread_and_works_beside_it(
-    open_sync_pool: OpenSyncPool,
-) -> None:
-    pool = await asyncio.to_thread(open_sync_pool)
-    for blocking in (
-        lambda: pool.call("echo", 1),
-        lambda: next(pool.stream("echo", 1)),
-        lambda: pool.batch("echo", [1]),
-        pool.status,
-        pool.restart,
-        pool.close,
-    ):
-        with pytest.raises(errors.ConfigError, match="stop the event loop") as caught:
-            blocking()
-        assert caught.value.code == "blocking-in-loop"
-
-    assert await asyncio.to_thread(pool.call, "echo", "there and back") == "there and back"

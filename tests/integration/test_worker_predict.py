@@ -168,8 +168,7 @@ async def test_what_the_server_refuses_is_an_lm_error_after_one_attempt(
 
     assert raised.value.status == status
     if status == 429:
-        # LiteLLM, which DSPy 3.3 asks through, does not pass the header on.
-        assert raised.value.retry_after == (7.0 if NEWER_THAN_33 else None)
+        assert raised.value.retry_after == 7.0
     assert len(chat.bodies) == 1
 
 

@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from dspex import LM, errors
+from dspex import _lm_failures as failures
+from dspex._lm_failures import from_status, retry_after, server_message
 from dspex._portal import Portal
-from dspex.lm import LanguageModel, LMRequest, failures
-from dspex.lm.failures import from_status, retry_after, server_message
+from dspex.lm import LanguageModel, LMRequest
 from dspex.lm.wire import EventReader
 from dspex.testing import (
     Cut,
@@ -84,7 +86,7 @@ DISASTERS: list[tuple[Fault, type[errors.DspexError], str, str]] = [
     (HttpError(429, code="insufficient_quota"), errors.LMRequestError, "lm-billing", "not paid for"),
     (HttpError(500), errors.LMServerError, "lm-server", "HTTP 500"),
     (HttpError(529), errors.LMServerError, "lm-server", "HTTP 529"),
-    (HttpError(307), errors.LMResponseError, "lm-redirect", "redirect"),
+    (HttpError(307), errors.LMResponseError, "lm-response", "redirect"),
     (MalformedJSON(), errors.LMResponseError, "lm-not-json", "not JSON"),
     (MalformedJSON("[1]"), errors.LMResponseError, "lm-not-json", "no object"),
     (EmptyChoices(), errors.LMResponseError, "lm-no-choices", "choice"),
@@ -157,13 +159,28 @@ async def test_a_closed_port_is_a_connection_error(ask: Any) -> None:
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize("failure", [*failures._BREAKS, OSError], ids=lambda cls: cls.__name__)
-def test_every_break_of_the_connection_says_what_to_do(failure: type[BaseException]) -> None:
-    error = failures.from_exception(failure.__new__(failure), base="http://models:8000/v1", model="openai/m")
+@pytest.mark.parametrize("name", [*failures._FIRST, *failures._BREAKS, "OSError"])
+def test_every_break_of_the_connection_says_what_to_do(name: str) -> None:
+    failure = type(name, (Exception,), {})()
+    error = failures.from_exception(failure, base="http://models:8000/v1", model="openai/m")
     assert error.hint
     assert "{" not in error.hint
     if error.code in ("lm-unreachable", "lm-unknown-host"):
         assert "api_base='http://models:8000/v1'" in error.hint
+
+
+def test_the_classes_of_the_http_client_have_the_names_that_the_table_knows() -> None:
+    ours = [name for name in {**failures._FIRST, **failures._BREAKS} if hasattr(aiohttp, name)]
+    assert sorted(ours) == [
+        "ClientConnectorCertificateError",
+        "ClientConnectorDNSError",
+        "ClientConnectorError",
+        "ClientPayloadError",
+        "ClientResponseError",
+        "ConnectionTimeoutError",
+        "ServerDisconnectedError",
+    ]
+    assert failures.find_break([aiohttp.ServerTimeoutError()]) is failures.TIMEOUT
 
 
 @WAYS

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -163,6 +165,31 @@ async def test_it_stops_while_a_client_is_kept_waiting() -> None:
             await asyncio.sleep(0)
     with pytest.raises(errors.LMConnectionError):
         await call
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_while_it_is_written_to_is_nothing_to_log(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = socket.socket()
+
+    def leave(_: ChatRequest) -> str:
+        # With a reset, and before the loop can tell the handler: its first write meets it.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        return "four"
+
+    async with ModelServer(leave) as server:
+        before = asyncio.all_tasks()
+        host, port = server.api_base.removeprefix("http://").removesuffix("/v1").split(":")
+        client.connect((host, int(port)))
+        body = json.dumps({"model": "m", "messages": MESSAGES, "stream": stream}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+        client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        while not server.requests or asyncio.all_tasks() - before:  # the connection's, until it is over
+            await asyncio.sleep(0.001)
+
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("aiohttp")] == []
 
 
 def test_a_taken_port_is_an_os_error_and_leaves_no_thread() -> None:

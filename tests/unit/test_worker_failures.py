@@ -5,7 +5,8 @@ import pytest
 from dspy.utils import exceptions as foreign
 
 from dspex import errors
-from dspex.worker.failures import LM_ERRORS, to_dspex_error
+from dspex.worker.failures import to_dspex_error
+from dspex.worker.lm_failures import LM_ERRORS
 
 
 def every_subclass(cls: type) -> set[type]:
@@ -18,11 +19,56 @@ def test_every_lm_error_of_dspy_has_a_row() -> None:
 
 @pytest.mark.parametrize("cls", LM_ERRORS, ids=lambda cls: cls.__name__)
 def test_an_lm_error_keeps_what_programs_need(cls: type[foreign.LMError]) -> None:
-    error = to_dspex_error(cls(message="went wrong", status=429, retry_after=2.5, model="openai/x"))
+    error = to_dspex_error(cls(message="went wrong", retry_after=2.5, model="openai/x"))
 
     assert type(error) is LM_ERRORS[cls]
-    assert error.message == "went wrong"
-    assert (error.status, error.retry_after, error.type) == (429, 2.5, cls.__name__)
+    assert isinstance(error, errors.LMError)
+    assert error.model == "openai/x"
+    assert error.hint
+    # A key that is not there, and a connection that broke, are not in anybody's words.
+    assert "went wrong" in error.message or error.code in ("lm-no-key", "lm-connection")
+    if type(error) is errors.LMRateLimitError:
+        assert error.retry_after == 2.5
+
+
+@pytest.mark.parametrize("cls", LM_ERRORS, ids=lambda cls: cls.__name__)
+def test_the_status_of_an_answer_says_more_than_the_class(cls: type[foreign.LMError]) -> None:
+    error = to_dspex_error(cls(message="slow down", status=429, retry_after=2.5, model="openai/x"))
+
+    code, does = {
+        "ContextWindowExceededError": ("lm-context-length", "says the prompt is too long for the model"),
+        "LMBillingError": ("lm-billing", "says the account is not paid for"),
+    }.get(cls.__name__, ("lm-rate-limit", "asks to slow down"))
+    assert error.code == code
+    assert error.message == f"the server of openai/x {does} (HTTP 429): slow down"
+
+
+def test_advice_of_a_client_that_the_caller_does_not_see_is_left_out() -> None:
+    for words in (
+        "slow down\n\n  To fix:\n    - Retry in your application layer (lm15 never retries for you)\n",
+        "litellm.RateLimitError: RateLimitError: OpenAIException - slow down",
+    ):
+        error = to_dspex_error(foreign.LMRateLimitError(words, model="openai/x", status=429))
+        assert error.message == "the server of openai/x asks to slow down (HTTP 429): slow down"
+
+
+def test_a_failure_that_was_raised_while_another_was_handled_is_not_taken_for_it() -> None:
+    def ask_again() -> None:
+        try:
+            raise foreign.LMTransportError("no such host") from OSError("gone")
+        except foreign.LMError:
+            raise foreign.LMServerError("busy")  # noqa: B904 - the context is the point
+
+    with pytest.raises(foreign.LMServerError) as raised:
+        ask_again()
+
+    assert type(to_dspex_error(raised.value)) is errors.LMServerError
+
+
+def test_a_key_at_the_place_where_words_are_cut_off_does_not_show_its_beginning() -> None:
+    words = "x" * 495 + "sk-0123456789abcdef"
+    error = to_dspex_error(foreign.LMServerError(words, status=500), secrets=("sk-0123456789abcdef",))
+    assert "sk-" not in repr(error.to_dict())
 
 
 def test_a_subclass_from_elsewhere_is_what_its_parent_is() -> None:

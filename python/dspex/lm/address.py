@@ -8,6 +8,7 @@ from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from dspex._lm_failures import no_key
 from dspex.errors import ConfigError, LMAuthError, did_you_mean
 
 __all__ = ["Address"]
@@ -78,13 +79,7 @@ class Address:
         """
         key = given or os.environ.get(self.variable) or None
         if key is None and self.spoken and not _is_loopback(self.base):
-            raise LMAuthError(
-                f"no key for {self.base}: neither api_key= nor {self.variable} is set",
-                code="lm-no-key",
-                hint=f"set {self.variable}, or pass api_key=; a server that needs none takes any text",
-                variable=self.variable,
-                api_base=self.base,
-            )
+            raise no_key(self.base, self.variable, self.model)
         if key is not None and not (key.isascii() and key.isprintable()):
             raise LMAuthError(
                 f"the key for {self.base or self.prefix} holds a line break or another character no key has",

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import aiohttp
 
+from dspex import _lm_failures as failures
 from dspex._settings import check_names, check_spelling
 from dspex._timeouts import check_seconds
-from dspex.errors import ConfigError, DeadlineExceeded, LMResponseError, RouteError
-from dspex.lm import failures, wire
+from dspex.errors import ConfigError, DeadlineExceeded, RouteError
+from dspex.lm import wire
 from dspex.lm.address import COMPATIBLE_PREFIXES, Address
 from dspex.lm.protocol import LMDelta, LMRequest, LMResponse
 from dspex.lm.sessions import Sessions
@@ -384,13 +385,8 @@ class LM:
         )
 
     def _reject(self, what: str, *, code: str | None = None, hint: str = "") -> NoReturn:
-        raise LMResponseError(
-            f"the answer of {self._address.base} is not a chat completion: {what}",
-            code=code,
-            hint=hint or failures.hint_for_answer(code, self._address.base),
-            model=self._address.model,
-            api_base=self._address.base,
-        )
+        address = self._address
+        raise failures.from_rejected(what, code, base=address.base, model=address.model, hint=hint)
 
 
 class _Limits(NamedTuple):

@@ -83,14 +83,13 @@ def decode(raw: bytes, wanted: int, reject: Reject) -> tuple[tuple[LMChoice, ...
     listed = data.get("choices")
     if not isinstance(listed, list) or not listed:
         error = data.get("error")
-        reject(
-            "it has no choices" + (f", but an error: {str(error)[:200]}" if error else ""),
-            code="lm-no-choices",
-        )
+        if error:
+            reject(f"it has no choices, but an error: {str(error)[:200]}")
+        reject("it has no choices", code="lm-no-choices")
     if len(listed) < wanted:
         reject(
             f"{wanted} generations were asked for, {len(listed)} came",
-            code="lm-no-choices",
+            code="lm-few-choices",
             hint="the server does not know the setting n; call it several times instead",
         )
     model, usage = data.get("model"), data.get("usage")

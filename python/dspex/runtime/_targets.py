@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from dspex import dialects
 from dspex._settings import of_call
 from dspex.adapters import TwoStepAdapter
 from dspex.adapters.bars import bars_of
 from dspex.adapters.plain import foreign_of, not_encodable, pack, to_plain, unpack
-from dspex.errors import DeadlineExceeded, DspexError, ReplyError
+from dspex.errors import DeadlineExceeded, DspexError, LMResponseError, ReplyError
 from dspex.lm import LMRequest
 from dspex.pool import Pool
 from dspex.prediction import Prediction, Repair
@@ -33,6 +33,10 @@ LOW_TEMPERATURE = 0.15
 SAMPLING_TEMPERATURE = 0.7
 SHORTEST_SECONDS = 0.001
 """What a call is given whose time ran out on the way: enough for the pool to say so in its own words."""
+
+
+_WITHOUT_TEXT: Final = frozenset({"lm-no-choices", "lm-no-content", "lm-refusal"})
+"""Codes of answers in which there is nothing to read."""
 
 
 class NativeTarget:
@@ -71,7 +75,13 @@ class NativeTarget:
         rendered = time.perf_counter()
         settings = sampling(config, getattr(self._lm, "settings", {}))
         left = timeout - (rendered - begun)
-        response = await self._lm.complete(LMRequest(messages, settings, left))
+        try:
+            response = await self._lm.complete(LMRequest(messages, settings, left))
+        except LMResponseError as error:
+            if error.code in _WITHOUT_TEXT:
+                # To the caller it is the same as an empty text; a worker could not tell them apart.
+                raise ReplyError.empty(error.message.partition("completion: ")[2]) from error
+            raise
         answered = time.perf_counter()
         rows: list[Mapping[str, Any]] = []
         repairs: list[Repair] = []

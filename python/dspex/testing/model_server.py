@@ -204,6 +204,9 @@ class ModelServer:
 
         try:
             return await self._serve(request, record, done)
+        except ConnectionError:
+            # The client left while it was written to, which is its right: nothing to tell anybody.
+            return _cut(request)
         finally:
             if record.seconds is None:
                 record.seconds = time.monotonic() - started

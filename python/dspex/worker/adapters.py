@@ -92,6 +92,8 @@ class Reading:
             raise _explained(plan, completion, error) from error
 
     def _call_postprocess(self, processed: Any, original: Any, outputs: Any, *rest: Any) -> Any:
+        if not outputs:
+            raise ReplyError.empty("it has no choices")
         rows = []
         for output in outputs:  # one by one: the first that is wrong is the error
             text = output.get("text") or output.get("tool_calls") if isinstance(output, dict) else output

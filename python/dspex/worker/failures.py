@@ -1,8 +1,7 @@
-"""What goes wrong in a worker, as the tree of `dspex.errors`. DSPy's errors are converted by one table."""
+"""What goes wrong in a worker, as the tree of `dspex.errors`. Errors of LMs are `lm_failures`'."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import dspy
@@ -10,37 +9,12 @@ from dspy.utils import exceptions as foreign
 
 from dspex import errors
 from dspex.wire import redacted, remote_error
+from dspex.worker.lm_failures import to_lm_error
 
-__all__ = ["LM_ERRORS", "to_dspex_error"]
+__all__ = ["to_dspex_error"]
 
-_BY_NAME: Final[Mapping[str, type[errors.LMError]]] = {
-    "LMError": errors.LMError,
-    "LMTransportError": errors.LMConnectionError,
-    "LMLockTimeoutError": errors.LMTimeoutError,
-    "LMCollectionLimitError": errors.LMResponseError,
-    "LMConfigurationError": errors.LMRequestError,
-    "LMNotConfiguredError": errors.LMAuthError,
-    "LMUnsupportedFeatureError": errors.LMRequestError,
-    "LMProviderError": errors.LMResponseError,
-    "LMUnexpectedError": errors.LMError,
-    "LMStreamAssemblyError": errors.LMResponseError,
-    "LMAuthError": errors.LMAuthError,
-    "LMBillingError": errors.LMRequestError,
-    "LMRateLimitError": errors.LMRateLimitError,
-    "LMInvalidRequestError": errors.LMRequestError,
-    "ContextWindowExceededError": errors.LMRequestError,
-    "LMUnsupportedModelError": errors.LMRequestError,
-    "LMTimeoutError": errors.LMTimeoutError,
-    "LMServerError": errors.LMServerError,
-}
-
-LM_ERRORS: Final[Mapping[type[foreign.LMError], type[errors.LMError]]] = {
-    # By name, because a version of DSPy need not have them all.
-    getattr(foreign, name): ours
-    for name, ours in _BY_NAME.items()
-    if hasattr(foreign, name)
-}
-"""Every LM error of DSPy and what it is here; a class that is not listed is what its parent is."""
+_EMPTY: Final = "The LM returned an empty or null response"
+"""How DSPy begins what it says of a reply without text; it has no class for it."""
 
 
 def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> errors.DspexError:
@@ -51,7 +25,7 @@ def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> er
         secrets: Texts that must not be in a message that leaves the worker.
     """
     try:
-        converted = _convert(error)
+        converted = _convert(error, secrets)
     except Exception as failure:  # noqa: BLE001 - it has asked an error of the user's for its text
         name = type(error).__name__
         converted = errors.RemoteError(f"{name}, whose text is a {type(failure).__name__}", type=name)
@@ -60,8 +34,10 @@ def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> er
     return converted if shown == said else errors.from_dict(shown)
 
 
-def _convert(error: BaseException) -> errors.DspexError:
+def _convert(error: BaseException, secrets: tuple[str, ...]) -> errors.DspexError:
     if isinstance(error, dspy.AdapterParseError):
+        if (error.message or "").startswith(_EMPTY):
+            return errors.ReplyError.empty()
         return errors.ReplyError(
             "the reply could not be read as the output fields",
             hint="the reply is in `reply`; a clearer field description or a stronger model helps most",
@@ -69,14 +45,7 @@ def _convert(error: BaseException) -> errors.DspexError:
             fields=list(error.parsed_result or ()),
         )
     if isinstance(error, foreign.LMError):
-        cls = next(LM_ERRORS[base] for base in type(error).__mro__ if base in LM_ERRORS)
-        return cls(
-            error.message or type(error).__name__,
-            status=error.status,
-            retry_after=error.retry_after,
-            model=error.model,
-            type=type(error).__name__,
-        )
+        return to_lm_error(error, secrets)
     if isinstance(error, dspy.CodeInterpreterError) and "Deno" in str(error):
         return errors.ConfigError(
             f"the worker has no interpreter for the code of a program: {error}",

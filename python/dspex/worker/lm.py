@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import dspy
 from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import LMError
 
 from dspex.errors import ConfigError
 from dspex.wire import MessagePack, secrets_in
@@ -129,11 +130,13 @@ class LMWatch(BaseCallback):  # type: ignore[misc]  # DSPy has no type hints
     def __init__(self) -> None:
         self.seconds = 0.0
         self._open = 0
+        self._asked: dict[str, Any] = {}
         self._since = 0.0
         self._lock = threading.Lock()  # a program may call its LM from threads
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """DSPy enters an LM."""
+        self._asked[call_id] = instance
         with self._lock:
             if self._open == 0:
                 self._since = time.perf_counter()
@@ -141,6 +144,10 @@ class LMWatch(BaseCallback):  # type: ignore[misc]  # DSPy has no type hints
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """DSPy leaves an LM, with or without an answer."""
+        lm = self._asked.pop(call_id, None)
+        if isinstance(exception, LMError):
+            # DSPy's errors name the model and not the server; whoever reads one wants to know both.
+            exception.dspex_lm = lm
         with self._lock:
             self._open -= 1
             if self._open == 0:

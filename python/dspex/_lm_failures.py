@@ -1,16 +1,19 @@
-"""Every way a call over HTTP can fail, and the one error each becomes."""
+"""Every way a call to a model over HTTP can fail, and the one error each becomes, on both routes.
+
+The client of `dspex.lm` and the worker, where DSPy's clients ask, read the same tables: a failure is the same
+error wherever it happened. The exceptions of HTTP clients are known by the names of their classes, so that
+nothing of a client is imported here.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from dspex.errors import (
     LMAuthError,
@@ -24,12 +27,16 @@ from dspex.errors import (
 )
 
 __all__ = [
+    "BROKEN",
+    "CUT_STREAM",
     "Failure",
+    "find_break",
     "from_answer",
     "from_exception",
     "from_failure",
+    "from_rejected",
     "from_status",
-    "hint_for_answer",
+    "no_key",
     "retry_after",
     "server_message",
 ]
@@ -87,7 +94,7 @@ _STATUS: Mapping[int, Failure] = {
 _RANGES: Mapping[int, Failure] = {
     3: Failure(
         LMResponseError,
-        "lm-redirect",
+        "lm-response",
         "sent a redirect",
         "put the final address in api_base=; none is followed",
     ),
@@ -164,29 +171,66 @@ BROKEN = Failure(
     LMConnectionError, "lm-connection", "dropped the connection", _AGAIN.format(where="the network")
 )
 
-_BREAKS: Mapping[type[BaseException], Failure] = {
-    # The first class that fits names the error: a timeout of aiohttp's is a connection error as well.
-    aiohttp.ConnectionTimeoutError: CONNECT_TIMEOUT,
-    TimeoutError: TIMEOUT,
-    aiohttp.ClientConnectorCertificateError: CERTIFICATE,
-    aiohttp.ClientConnectorDNSError: UNKNOWN_HOST,
-    aiohttp.ClientConnectorError: UNREACHABLE,
-    aiohttp.ClientPayloadError: CUT_MIDWAY,
-    aiohttp.ServerDisconnectedError: CUT,
-    aiohttp.ClientResponseError: NOT_HTTP,
+_PROTOCOL = NOT_HTTP._replace()
+"""httpx and DSPy's client have one class for what is not HTTP and for what closed too early."""
+
+_FIRST: Mapping[str, Failure] = {
+    # The cause, wherever it is: what is raised above it only says that there is no connection.
+    "gaierror": UNKNOWN_HOST,
+    "ClientConnectorDNSError": UNKNOWN_HOST,
+    "SSLCertVerificationError": CERTIFICATE,
+    "ClientConnectorCertificateError": CERTIFICATE,
+    # Below it is a plain TimeoutError.
+    "ConnectionTimeoutError": CONNECT_TIMEOUT,
+    "ConnectTimeout": CONNECT_TIMEOUT,
 }
+_BREAKS: Mapping[str, Failure] = {
+    # aiohttp's, which is the client of dspex.lm and, below others, of LiteLLM
+    "ClientConnectorError": UNREACHABLE,
+    "ClientPayloadError": CUT_MIDWAY,
+    "ServerDisconnectedError": CUT,
+    "ClientResponseError": NOT_HTTP,
+    "TimeoutError": TIMEOUT,
+    # those of httpx, httpcore and DSPy's own client, which share their names
+    "ReadTimeout": TIMEOUT,
+    "WriteTimeout": TIMEOUT,
+    "PoolTimeout": TIMEOUT,
+    "ConnectError": UNREACHABLE,
+    "ReadError": CUT,
+    "WriteError": CUT,
+    "RemoteProtocolError": _PROTOCOL,
+    "ProtocolError": _PROTOCOL,
+}
+
+
+def find_break(chain: Sequence[BaseException]) -> Failure | None:
+    """The failure of a connection that these exceptions tell of; None if they tell of none.
+
+    Args:
+        chain: An exception, and the causes of it that are known to belong to the call.
+    """
+    for table in (_FIRST, _BREAKS):
+        # The innermost knows most.
+        for error in reversed(chain):
+            names = (cls.__name__ for cls in type(error).__mro__)
+            failure = next((table[name] for name in names if name in table), None)
+            if failure is _PROTOCOL and "clos" in str(error):
+                return CUT_MIDWAY
+            if failure is not None:
+                return failure
+    return None
 
 
 def from_exception(error: BaseException, *, base: str, model: str) -> LMError:
     """The error for an exception of the HTTP client or of the socket below it."""
-    failure = next((entry for cls, entry in _BREAKS.items() if isinstance(error, cls)), BROKEN)
-    return from_failure(failure, base=base, model=model)
+    chain = [error] if error.__cause__ is None else [error, error.__cause__]
+    return from_failure(find_break(chain) or BROKEN, base=base, model=model)
 
 
 def from_failure(failure: Failure, *, base: str, model: str) -> LMError:
     """The error for a failure that has no answer."""
     return failure.error(
-        f"the LM server {base} {failure.said}",
+        f"{_server(base, model)} {failure.said}",
         code=failure.code,
         hint=failure.hint.format(base=base, model=model),
         model=model,
@@ -243,8 +287,43 @@ def from_answer(
     if status == 404 and not urlsplit(base).path.strip("/"):
         # The mistake that is made most: a server's address as it stands in a browser.
         hint = f"api_base has no path; most servers want api_base='{base}/v1'. Else {hint}"
-    text = f"the LM server {base} {failure.said} (HTTP {status})" + (f": {said}" if said else "")
+    text = f"{_server(base, model)} {failure.said} (HTTP {status})" + (f": {said}" if said else "")
     return failure.error(text, code=failure.code, hint=hint, **details)
+
+
+def from_rejected(what: str, code: str | None, *, base: str, model: str, hint: str = "") -> LMError:
+    """The error for an answer that came whole and is not a chat completion.
+
+    Args:
+        what: Why it is none, as a sentence that begins with "it".
+        code: The code; None for the class's own.
+        base: The server's address.
+        model: The model's name.
+        hint: What to do, if it is not what the code's failures have in common.
+    """
+    return LMResponseError(
+        f"the answer of {base or model} is not a chat completion: {what}",
+        code=code,
+        hint=hint or hint_for_answer(code, base),
+        model=model,
+        api_base=base,
+    )
+
+
+def no_key(base: str, variable: str, model: str) -> LMAuthError:
+    """The error for a server that needs a key when there is none."""
+    return LMAuthError(
+        f"no key for {base or model}: neither api_key= nor {variable} is set",
+        code="lm-no-key",
+        hint=f"set {variable}, or pass api_key=; a server that needs none takes any text",
+        variable=variable,
+        model=model,
+        api_base=base,
+    )
+
+
+def _server(base: str, model: str) -> str:
+    return f"the LM server {base}" if base else f"the server of {model}"
 
 
 def hint_for_answer(code: str | None, base: str) -> str:
