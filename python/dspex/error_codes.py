@@ -670,6 +670,12 @@ CODES: Final = (
         "The template asks for a value that the signature does not give; `unknown` has the names.",
         "Use the names of the signature's inputs.",
     ),
+    Code(
+        "template-value",
+        "TemplateError",
+        "A value that the template makes on the way has grown too large, such as a list added to itself.",
+        "Raise `max_output` if that is meant.",
+    ),
     # --- InputError ---
     Code(
         "input",

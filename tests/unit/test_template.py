@@ -191,7 +191,7 @@ MISTAKES = [
         (
             "{% set n = namespace(x=['a']) %}{% for _ in range(64) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
             + f"{{{{ n.x{written} }}}}",
-            "template-output",
+            "template-value",
             None,
         )
         for written in ("", "|json", "|string", "|text|length", "|numbered")

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::prompt::Markers;
-use dspex_core::template::data::{Value, ValueKind};
+use dspex_core::template::data::{Error, ErrorKind, Value, ValueKind};
 use dspex_core::template::{self as core, Given, Limits, Source};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -189,10 +189,7 @@ impl Source for Mine {
                 return Vec::new();
             };
             let keys: PyResult<Vec<Value>> = dict.keys().iter().map(|key| given(&key)).collect();
-            keys.unwrap_or_else(|error| {
-                RAISED.set(Some(error));
-                Vec::new()
-            })
+            keys.unwrap_or_else(|error| vec![raised(error)])
         })
     }
 
@@ -242,14 +239,18 @@ fn key<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
     })
 }
 
-/// What a look-up found as the engine's value; what it raised is set aside.
+/// What a look-up found as the engine's value. What it raised is set aside, and an error stands in its place, at
+/// which the engine stops: a name that was not found would be undefined, and rendering would go on.
 fn found(entry: PyResult<Option<Bound<'_, PyAny>>>) -> Option<Value> {
     entry
         .and_then(|entry| entry.map(|entry| given(&entry)).transpose())
-        .unwrap_or_else(|error| {
-            RAISED.set(Some(error));
-            None
-        })
+        .unwrap_or_else(|error| Some(raised(error)))
+}
+
+/// What stands for a value that raised something.
+fn raised(error: PyErr) -> Value {
+    RAISED.set(Some(error));
+    Value::from(Error::from(ErrorKind::BadSerialization))
 }
 
 /// A Python value as the engine's. Lists and dicts stay where they are; what Rust does not know is made

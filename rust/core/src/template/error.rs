@@ -36,6 +36,8 @@ pub enum Code {
     OutOfFuel,
     /// The text grew beyond its limit.
     OutputTooLong,
+    /// A value that the template made grew beyond its limit: `x + x`, over and over.
+    ValueTooLarge,
     /// Macros or loops nest too deep.
     TooDeep,
 }
@@ -52,6 +54,7 @@ impl Code {
             Self::Operation => "template-operation",
             Self::OutOfFuel => "template-fuel",
             Self::OutputTooLong => "template-output",
+            Self::ValueTooLarge => "template-value",
             Self::TooDeep => "template-depth",
         }
     }
@@ -68,10 +71,34 @@ impl Code {
             Self::OutOfFuel => {
                 "the template does more than `fuel` allows; raise it if that is meant"
             }
-            Self::OutputTooLong => "raise `max_output` if that is meant",
+            Self::OutputTooLong | Self::ValueTooLarge => "raise `max_output` if that is meant",
             Self::TooDeep => "raise `max_depth` if that is meant",
         }
     }
+}
+
+/// Why we end a rendering, carried by the engine's error as its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A value nests too deep.
+    TooDeep,
+    /// A value has grown too large.
+    TooLarge,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooDeep => "too deep",
+            Self::TooLarge => "too large",
+        })
+    }
+}
+
+impl std::error::Error for Cause {}
+
+fn cause(error: &Error) -> Option<Cause> {
+    error.source()?.downcast_ref::<Cause>().copied()
 }
 
 impl TemplateError {
@@ -96,8 +123,13 @@ impl TemplateError {
             | ErrorKind::UnknownMethod => Code::UnknownName,
             ErrorKind::OutOfFuel => Code::OutOfFuel,
             ErrorKind::WriteFailure => Code::OutputTooLong,
-            ErrorKind::InvalidOperation if detail.contains("recursion limit") => Code::TooDeep,
-            _ => Code::Operation,
+            // The engine has no kind of its own for this one, and nobody else says just that.
+            ErrorKind::InvalidOperation if detail == "recursion limit exceeded" => Code::TooDeep,
+            _ => match cause(inner) {
+                Some(Cause::TooDeep) => Code::TooDeep,
+                Some(Cause::TooLarge) => Code::ValueTooLarge,
+                None => Code::Operation,
+            },
         };
         let span = inner
             .range()

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value};
 use minijinja::{Error, ErrorKind, State};
 
+use super::rendering::Rendering;
+
 /// A list or a map that belongs to the caller.
 pub trait Source: Debug + Send + Sync + 'static {
     /// Whether it is a map; else it is a list.
@@ -130,9 +132,17 @@ impl<S: Source> Object for Given<S> {
         self.0.is_equal(&other.0).then_some(Ordering::Equal)
     }
 
+    /// For the engine's own filters, which make a text of any value in passing. They cannot be told that this one has
+    /// none, or that there has been enough: an error would be a panic there. Then nothing is written, and the
+    /// rendering fails at its end.
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No error: where the engine makes a string of a value in passing, that would be a panic.
-        f.write_str(&self.0.json().unwrap_or_default())
+        if Rendering::is_spent() {
+            return Ok(());
+        }
+        match self.0.json() {
+            Some(text) if Rendering::spend(text.len()) => f.write_str(&text),
+            _ => Ok(()),
+        }
     }
 
     /// The methods of a dict that templates use; nothing else of a value can be called.

@@ -5,30 +5,31 @@
 //! nor grow without end, and it reaches nothing but the values it is given: no files, no other templates,
 //! no attributes of objects. A value is never read as a template, whatever it contains.
 
+mod bounds;
 mod chains;
 mod error;
 mod given;
-mod output;
+mod program;
+mod rendering;
+mod rewrite;
 mod value;
 
 use std::borrow::Cow;
-use std::cell::Cell;
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 pub use error::{Code, TemplateError};
 pub use given::{Given, NoSource, Source};
 /// What a template's values are made of.
-pub use minijinja::value as data;
+pub mod data {
+    pub use minijinja::value::{Value, ValueKind};
+    pub use minijinja::{Error, ErrorKind};
+}
 
 use crate::prompt::Markers;
 use crate::prompt::markers::{self, headers_in};
-use output::Bounded;
-
-thread_local! {
-    /// How many markers the values of the rendering that runs on this thread have held so far.
-    static FORGED: Cell<usize> = const { Cell::new(0) };
-}
+use program::Program;
+use rendering::Rendering;
 
 /// How much a template may be and do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,11 +52,21 @@ impl Default for Limits {
     }
 }
 
+/// What a value that a template makes on the way may take up, in bytes, if no more than that is to be written.
+const VALUE: usize = 32 << 20;
+
+/// Bytes of text that the engine takes for one step.
+const BYTES_A_STEP: u64 = 64;
+
+impl Limits {
+    /// Bytes that a value may take up.
+    fn value(&self) -> usize {
+        VALUE.max(self.output)
+    }
+}
+
 /// The longest source that is compiled, in bytes.
 pub const MAX_SOURCE: usize = 1 << 20;
-
-/// The name of the only template in an environment. It never reaches the user.
-const NAME: &str = "template";
 
 /// A compiled template.
 ///
@@ -73,6 +84,7 @@ const NAME: &str = "template";
 #[derive(Debug)]
 pub struct Template {
     environment: Environment<'static>,
+    program: Program,
     variables: Vec<String>,
     limits: Limits,
 }
@@ -111,20 +123,14 @@ impl Template {
                 )
             });
         }
-        let mut environment = environment::<S>(limits, markers);
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|error| TemplateError::from_engine(&error, source))?;
-        let mut variables: Vec<String> = environment
-            .get_template(NAME)
-            .map(|template| template.undeclared_variables(false))
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|name| environment.globals().all(|(global, _)| global != name))
-            .collect();
+        let environment = environment::<S>(limits, markers);
+        let (program, mut variables) =
+            Program::compile(source).map_err(|error| TemplateError::from_engine(&error, source))?;
+        variables.retain(|name| environment.globals().all(|(global, _)| global != name));
         variables.sort();
         Ok(Self {
             environment,
+            program,
             variables,
             limits,
         })
@@ -141,25 +147,28 @@ impl Template {
     /// # Errors
     /// If a name is missing, a filter cannot do its work, or a limit is reached.
     pub fn render(&self, values: data::Value) -> Result<Rendered, TemplateError> {
-        let template = self
-            .environment
-            .get_template(NAME)
-            .map_err(|error| TemplateError::from_engine(&error, ""))?;
-        let mut out = Bounded::new(2 * template.source().len(), self.limits.output);
-        // A value that is asked for its text may itself render a template: its count stays apart.
-        let around = FORGED.take();
-        let result = template.render_captured_to(values, &mut out);
-        let forged = FORGED.replace(around);
+        let source = self.program.source();
+        let mut text = String::with_capacity((2 * source.len()).min(self.limits.output));
+        let bytes = self.limits.fuel.saturating_mul(BYTES_A_STEP);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let (result, rendering) = Rendering::run(bytes, || {
+            self.program.run(&self.environment, values, &mut text)
+        });
         match result {
-            Ok(_) => Ok(Rendered {
-                text: out.into_text(),
-                forged,
-            }),
-            Err(_) if out.is_full() => Err(TemplateError::new(
+            // Steps bound the text while it is made, 64 bytes each.
+            Ok(()) | Err(_) if text.len() > self.limits.output => Err(TemplateError::new(
                 Code::OutputTooLong,
                 format!("the text grew beyond {} bytes", self.limits.output),
             )),
-            Err(error) => Err(TemplateError::from_engine(&error, template.source())),
+            Err(error) => Err(TemplateError::from_engine(&error, source)),
+            Ok(()) if rendering.spent => Err(TemplateError::new(
+                Code::OutOfFuel,
+                "the texts made of values are longer than `fuel` allows",
+            )),
+            Ok(()) => Ok(Rendered {
+                text,
+                forged: rendering.forged,
+            }),
         }
     }
 }
@@ -197,13 +206,14 @@ fn environment<S: Source>(limits: Limits, policy: Markers) -> Environment<'stati
         if found.is_empty() {
             return out.write_str(&text).map_err(Error::from);
         }
-        FORGED.set(FORGED.get() + found.len());
+        Rendering::add_forged(found.len());
         let mut text = text.into_owned();
         if policy == Markers::Escape {
             markers::escape(&mut text, 0, &found);
         }
         out.write_str(&text).map_err(Error::from)
     });
+    bounds::add::<S>(&mut environment, limits);
     let most = limits.output;
     for name in ["json", "tojson"] {
         environment.add_filter(name, move |value: &data::Value| {

@@ -5,13 +5,11 @@ use std::borrow::Cow;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::bounds::{MAX_NESTING, too_deep};
 use super::given::{Given, Source};
 use super::unwritable;
 use crate::prompt::push_quotes;
 use crate::text::{JsonStyle, JsonWriter, push_float};
-
-/// How deep a value that a template makes may nest.
-const MAX_NESTING: usize = 200;
 
 /// A value as text of at most `most` bytes: strings as they are, lists and maps as JSON, all else as Python's
 /// `str` has it.
@@ -65,9 +63,7 @@ fn write_json<S: Source>(
         return Ok(());
     }
     if json.depth() > MAX_NESTING {
-        return Err(unwritable(
-            "recursion limit exceeded: the value nests too deep",
-        ));
+        return Err(too_deep());
     }
     if let Some(text) = value.as_str() {
         json.string(text);
