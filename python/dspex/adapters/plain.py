@@ -26,7 +26,7 @@ from dspex.errors import ConfigError, WireError
 from dspex.signature import Signature
 from dspex.signature.names import subscripted
 
-__all__ = ["Foreign", "Packed", "foreign_of", "is_plain", "not_encodable", "pack", "to_plain", "unpack"]
+__all__ = ["Foreign", "Packed", "foreign_of", "not_encodable", "pack", "to_plain", "unpack"]
 
 _LEAVES: Final = frozenset(
     {type(None), bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, UUID}
@@ -34,6 +34,8 @@ _LEAVES: Final = frozenset(
 """What the wire carries as it is."""
 
 _CONTAINERS: Final = (list, tuple, set, frozenset)
+
+_ABSENT: Final = object()
 
 _KNOWN_ROOTS: Final = frozenset(
     {"builtins", "collections", "datetime", "decimal", "dspy", "enum", "fractions", "pathlib", "pydantic"}
@@ -116,26 +118,19 @@ def _path(field: str, cls: type) -> str:
     )
 
 
-def is_plain(value: Any) -> bool:
-    """Whether the wire carries a value as it is."""
-    kind = type(value)
-    if kind in _LEAVES:
-        return True
-    if kind in _CONTAINERS:
-        return _LEAVES.issuperset(map(type, value)) or all(map(is_plain, value))
-    return kind is dict and is_plain(list(value)) and is_plain(list(value.values()))
+def _crosses(value: Any) -> bool:
+    """Whether the wire carries a value as it is, and a prompt says the same of it there.
 
-
-def _prints_alike(value: Any) -> bool:
-    """Whether a plain value reads in a prompt there as it does here: sets have an order of each process's."""
+    The order of a set is each process's own.
+    """
     kind = type(value)
     if kind in _LEAVES:
         return True
     if kind is dict:
-        return all(map(_prints_alike, value.values()))
-    if kind in (set, frozenset) and len(value) > 1:
-        return False
-    return _LEAVES.issuperset(map(type, value)) or all(map(_prints_alike, value))
+        return _crosses(list(value)) and _crosses(list(value.values()))
+    if kind in (list, tuple) or (kind in (set, frozenset) and len(value) < 2):
+        return _LEAVES.issuperset(map(type, value)) or all(map(_crosses, value))
+    return False
 
 
 def to_plain(value: Any) -> Any:
@@ -201,19 +196,24 @@ def pack(values: Mapping[str, Any], types: Mapping[str, Any]) -> Packed:
         values: Values by field. What is no field is left out, as a prompt leaves it out.
         types: The types of the fields.
     """
+    given = values if type(values) is dict else dict(values)
     packed = Packed({}, [], {})
+    plain_values = packed.values
     for name, annotation in types.items():
-        if name not in values:
+        value = given.get(name, _ABSENT)
+        if type(value) in _LEAVES:
+            plain_values[name] = value
             continue
-        value = values[name]
+        if value is _ABSENT:
+            continue
         try:
-            if is_plain(value) and _prints_alike(value):
-                packed.values[name] = value
+            if _crosses(value):
+                plain_values[name] = value
                 continue
             plain = to_plain(value)
             # What the value's class says of being equal, or shows of itself, may be anything.
-            if is_plain(plain) and _prints_alike(plain) and _same(unpack(plain, annotation), value):
-                packed.values[name] = plain
+            if _crosses(plain) and _same(unpack(plain, annotation), value):
+                plain_values[name] = plain
                 packed.typed.append(name)
             else:
                 packed.left[name] = "it would come out as something else"
