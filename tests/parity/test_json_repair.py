@@ -1,7 +1,8 @@
-"""JSON that is broken in the usual ways is made whole as json_repair makes it, or left to json_repair."""
+"""Broken JSON is made whole as json_repair makes it: the usual breaks in one walk, others by its rules."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import random
 import re
@@ -16,7 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dspex import JSONAdapter
-from dspex._core import repair_json
+from dspex._core import guess_json, json_repair_rules, repair_json
 from dspex.adapters.replies import in_braces
 
 CORPUS = json.loads((Path(__file__).parents[2] / "testdata/replies/broken_json.json").read_text())
@@ -171,7 +172,122 @@ def test_the_corpus_says_what_json_repair_says(part: str) -> None:
         assert repr(repair_json(text)) == repr((value, part == "cut_off")), text
 
 
-# --- how much of it json_repair never sees ----------------------------------------------------------------
+# --- what takes a guess -----------------------------------------------------------------------------------
+
+
+def test_the_rules_are_those_of_the_installed_json_repair() -> None:
+    """With another: compare its parser with the core's module `guess`, follow it, and name it there."""
+    assert importlib.metadata.version("json_repair") == json_repair_rules
+
+
+def outcome(read: Callable[[str], Any], text: str) -> str:
+    try:
+        return repr(read(text))
+    except (ValueError, AssertionError, RecursionError):
+        return "an error"
+
+
+def guessed(text: str) -> Any:
+    return guess_json(text)[0]
+
+
+def theirs(text: str) -> Any:
+    return json_repair.loads(text, skip_json_loads=True)
+
+
+# All that a rule of json_repair's looks for.
+PIECES = [
+    *[
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        '"',
+        "'",
+        "“",
+        "”",
+        "„",
+        "\\",
+        "\n",
+        "\r",
+        " ",
+        ",",
+        ":",
+        "#",
+        "//",
+        "/*",
+        "*/",
+    ],
+    *[
+        "/",
+        "```",
+        "```json",
+        "`",
+        "...",
+        ".",
+        "a",
+        "key",
+        "true",
+        "NULL",
+        "None",
+        "false",
+        "tr",
+        "1",
+        "-",
+        "2.5",
+    ],
+    *[
+        "1e5",
+        "1_0",
+        "+",
+        "E",
+        "9" * 25,
+        '\\"',
+        "\\'",
+        "\\u00e9",
+        "\\ud83d",
+        "\\ude00",
+        "\\x41",
+        "\\n",
+        "\\\\",
+    ],
+    *['"a": ', '{"a": ', '", "', '"key": "value"', "[1, 2]", "{x: 1}", '{"a": 1}', '"}', '"]', "},", "],"],
+    *[
+        "é",
+        "²",
+        "名",
+        "\x00",
+        "\u2028",
+        "_",
+        "<",
+        "x,y",
+        ", b: c",
+        '"":',
+        "\ud83d",
+        "[a-z",
+        "[[1], [2]]",
+        "\x1c",
+    ],
+]
+pieces = st.lists(st.sampled_from(PIECES), min_size=1, max_size=24).map("".join)
+opened = st.tuples(st.sampled_from(["", "", '{"a": "', '["', "{a: ", "[{", "x "]), pieces).map("".join)
+
+
+@given(opened | broken())
+def test_what_takes_a_guess_is_guessed_as_json_repair_guesses(text: str) -> None:
+    assert outcome(guessed, text) == outcome(theirs, text)
+
+
+@pytest.mark.parametrize("part", ["whole", "cut_off", "doubtful"])
+def test_the_corpus_is_guessed_as_json_repair_guesses(part: str) -> None:
+    for case in CORPUS[part]:
+        text = case if isinstance(case, str) else case[0]
+        assert outcome(guessed, text) == outcome(theirs, text), text
+
+
+# --- how much of it takes none ----------------------------------------------------------------------------
 
 SENTENCES = [
     "Homer wrote the Iliad.",
@@ -223,7 +339,7 @@ def with_comment(value: Any, some: random.Random) -> str:
     return "\n".join(lines)
 
 
-# Each break, and how much of it at least stays native.
+# Each break, and how much of it at least takes no guess.
 BREAKS: dict[str, tuple[Callable[[Any, random.Random], str], float]] = {
     "a fence": (lambda d, _: f"```json\n{written(d)}\n```", 1),
     "text around it": (lambda d, _: f"Sure! Here it is:\n\n{written(d)}\n\nAnything else?", 1),
@@ -244,7 +360,7 @@ BREAKS: dict[str, tuple[Callable[[Any, random.Random], str], float]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_common_break_of_an_ordinary_document_never_reaches_json_repair(name: str) -> None:
+def test_a_common_break_of_an_ordinary_document_takes_no_guess(name: str) -> None:
     write, least = BREAKS[name]
     some = random.Random(7)
     texts = [text for _ in range(600) if not is_strict(text := write(document(some), some))]
@@ -255,12 +371,16 @@ def test_a_common_break_of_an_ordinary_document_never_reaches_json_repair(name: 
         if whole is not None:
             native += 1
             assert repr(whole[0]) == repr(json_repair.loads(text)), text
-    print(f"{name}: {native} of {len(texts)} stay native")
+        value, steps = guess_json(text)
+        assert repr(value) == repr(json_repair.loads(text)), text
+        # Ordinary documents stay far from the bound, however they are broken: a tenth of it.
+        assert steps < 50 * (len(text) + 20), text
+    print(f"{name}: {native} of {len(texts)} take no guess")
     assert native >= least * len(texts)
 
 
-def test_common_breaks_of_a_reply_never_reach_json_repair(monkeypatch: Any) -> None:
-    monkeypatch.setattr(json_repair, "loads", lambda *_: 1 / 0)
+def test_common_breaks_of_a_reply_take_no_guess(monkeypatch: Any) -> None:
+    monkeypatch.setattr("dspex.adapters.replies.guess_json", lambda *_: 1 / 0)
     adapter = JSONAdapter(parsing="dspy")
     for reply in (
         '```json\n{"a": "x", "l": [1, 2]}\n```',

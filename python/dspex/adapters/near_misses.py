@@ -83,7 +83,10 @@ def _mended(
             codes.append(code)
     if not isinstance(value, (list, dict)):
         return None
-    places = {tuple(map(str, error["loc"])) for error in refusal.errors(include_url=False)}
+    places: set[tuple[str, ...]] = set()
+    for error in refusal.errors(include_url=False, include_input=False, include_context=False):
+        place = tuple(map(str, error["loc"]))
+        places.update(place[:length] for length in range(len(place) + 1))
     try:
         value = _Mender(places, codes).mend(value, annotation, ())
         return read_value(value, annotation, dialect)[0], codes
@@ -95,7 +98,7 @@ def _mended(
 
 @dataclasses.dataclass
 class _Mender:
-    """Converts the texts at the places that pydantic named, and keeps the codes of what it did."""
+    """Converts the texts where pydantic named a place, or one inside, and keeps the codes of what it did."""
 
     places: set[tuple[str, ...]]
     codes: list[str]
@@ -128,7 +131,7 @@ class _Mender:
         return self._leaf(value, annotation, place)
 
     def _leaf(self, value: Any, annotation: Any, place: tuple[str, ...]) -> Any:
-        if not isinstance(value, str) or not any(at[: len(place)] == place for at in self.places):
+        if not isinstance(value, str) or place not in self.places:
             return value
         candidates = [candidate for _, candidate in _bare(value)]
         for candidate in candidates:
@@ -233,14 +236,19 @@ def _whole_items(text: str) -> str | None:
 # --- texts -------------------------------------------------------------------------------------------------
 
 
+_LAYERS = 8
+"""Decorations around decorations that are taken off: each costs a walk through the text."""
+
+
 def _bare(text: str) -> Iterator[tuple[str, str]]:
     """The text without a fence, and without what decorates it."""
-    fence = re.fullmatch(r"```[^\n`]*\n?(.*?)\n?```", text.strip(), re.DOTALL)
+    # Possessive, or the time would grow with the square of a line that no fence closes.
+    fence = re.fullmatch(r"```[^\n`]*+\n?+(.*?)\n?```", text.strip(), re.DOTALL)
     if fence:
         text = fence[1].strip()
         yield "fence", text
     bare = text.strip()
-    while True:
+    for _ in range(_LAYERS):
         before = bare
         for mark in ("**", "__", "`", '"', "'", "*", "_"):
             if len(bare) > 2 * len(mark) and bare.startswith(mark) and bare.endswith(mark):

@@ -1,7 +1,7 @@
-"""Values of replies that Rust does not read itself: broken JSON, coercions, classes of the user's.
+"""Values of replies that Rust does not read itself: coercions, constants, classes of the user's.
 
-Each function here gives what DSPy gives. The core calls them; importing this module imports pydantic and
-json_repair.
+Each function here gives what DSPy gives, and takes time in proportion to the text: what would take more is a
+`ReplyError`. The core calls them; importing this module imports pydantic.
 """
 
 from __future__ import annotations
@@ -11,21 +11,39 @@ import enum
 import json
 import re
 import types
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-import json_repair
 from pydantic import ValidationError
 
-from dspex._core import repair_json
+from dspex._core import guess_json, guess_steps, repair_json
 from dspex.adapters.foreign import is_dspy_type
 from dspex.adapters.validation import adapter_of
+from dspex.errors import ReplyError
 
 if TYPE_CHECKING:
     from dspex._core import Dialect
 
-__all__ = ["in_braces", "json_object", "loads", "read_value"]
+__all__ = ["DSPY_STEPS", "in_braces", "json_object", "loads", "read_value"]
+
+DSPY_STEPS = 300_000
+"""Steps that a text may take where DSPy's own code makes it whole, in Python: about 30 ms."""
 
 _BRACE = re.compile(r"[{}]")
+
+_CONSTANT = re.compile(
+    r"""(?:
+        [\s,()\[\]{}:+\\-] | \#[^\n]*+ | \.{3} | (?:True|False|None|set)\b
+        | (?:0[xXoObB][\da-fA-F_]++ | [\d_.]++(?:[eE][+-]?[\d_]++)?+)[jJ]?+(?!\w)
+        | [rRbBuU]{0,2}+(?:
+            \'{3}(?:[^\'\\]|\\.|\'(?!\'\'))*+\'{3} | "{3}(?:[^"\\]|\\.|"(?!""))*+"{3}
+            | \'(?:[^\'\\\n]|\\.)*+\' | "(?:[^"\\\n]|\\.)*+"
+        )
+    )*+""",
+    re.VERBOSE | re.DOTALL,
+)
+"""What `ast.literal_eval` may make a value of. Of anything else it makes an error, with a warning for each
+place where a word touches a number."""
 
 
 def json_object(reply: str) -> tuple[Any, str | None]:
@@ -37,7 +55,7 @@ def json_object(reply: str) -> tuple[Any, str | None]:
         found, done = loads(reply)
         if not isinstance(found, dict) and (braced := in_braces(reply)):
             found, done = loads(braced)[0], "json"
-    except (RecursionError, ValueError):  # the latter is how json_repair says it
+    except (RecursionError, ValueError):
         return None, None
     return found, done
 
@@ -62,7 +80,13 @@ def in_braces(text: str) -> str | None:
 
 
 def loads(text: str) -> tuple[Any, str | None]:
-    """What json_repair makes of a text, and the code of what was done to it; None for strict JSON."""
+    """What json_repair makes of a text, and the code of what was done to it; None for strict JSON.
+
+    Raises:
+        RecursionError: If it nests too deep.
+        ValueError: If json_repair fails.
+        ReplyError: If it would take too many steps (`reply-too-costly`).
+    """
     try:
         return json.loads(text), None
     except ValueError:
@@ -70,7 +94,7 @@ def loads(text: str) -> tuple[Any, str | None]:
     if repaired := repair_json(text):
         value, cut_off = repaired
         return value, "cut-off" if cut_off else "json"
-    return json_repair.loads(text, skip_json_loads=True), "json"
+    return guess_json(text)[0], "json"
 
 
 def read_value(value: Any, annotation: Any, dialect: Dialect) -> tuple[Any, str | None]:
@@ -105,30 +129,63 @@ def _parse_value(value: Any, annotation: Any, dialect: Dialect, done: list[str])
         if not dialect.converts_choices:
             raise ValueError(f"{value!r} is not one of {args!r}")
     if not isinstance(value, str):
-        return adapter_of(annotation).validate_python(value)
+        return _validated(value, annotation)
     if origin in (Union, types.UnionType) and type(None) in args and str in args:
-        return adapter_of(annotation).validate_python(value)
+        return _validated(value, annotation)
     candidate, code = loads(value)
     if candidate == "" and value != "":
-        # What json_repair gives up may still be a Python constant.
-        try:
-            candidate = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            candidate = value
+        candidate = _constant(value)
     elif code is not None:
         done.append(code)
     try:
-        return adapter_of(annotation).validate_python(candidate)
+        return _validated(candidate, annotation)
     except ValidationError:
         if not is_dspy_type(annotation):
             raise
         try:
             done.clear()
-            return adapter_of(annotation).validate_python(value)
+            return _validated(value, annotation)
         except Exception as error:
             if not (dialect.any_error_refuses or isinstance(error, ValidationError)):
                 raise
         raise
+
+
+def _validated(value: Any, annotation: Any) -> Any:
+    if is_dspy_type(annotation) or any(map(is_dspy_type, get_args(annotation))):
+        steps = sum(map(guess_steps, _arguments(value)))
+        if steps > DSPY_STEPS:
+            raise ReplyError(
+                "the broken JSON in the arguments of a tool call would take too many steps to make whole",
+                code="reply-too-costly",
+                hint="no ordinary reply comes near: look at the reply, and ask again",
+            )
+    return adapter_of(annotation).validate_python(value)
+
+
+def _arguments(value: Any) -> Iterator[str]:
+    """The texts in a value that `dspy.ToolCalls` hands to json_repair while pydantic validates it."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _arguments(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, str) and name in ("args", "arguments"):
+                yield item
+            else:
+                yield from _arguments(item)
+
+
+def _constant(text: str) -> Any:
+    """What json_repair gives up may still be a Python constant."""
+    if not _CONSTANT.fullmatch(text):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except MemoryError:  # so Python's parser says that its stack is full
+        raise ValueError("it is nested too deep") from None
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _member(cls: type[enum.Enum], name_or_value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspex.adapters.validation import adapter_of
-from dspex.errors import InputError
+from dspex.errors import InputError, ReplyError
 
 if TYPE_CHECKING:
     from dspex._core import Dialect
@@ -89,7 +89,7 @@ def _payload(text: str) -> list[dict[str, Any]]:
     for read in readings:
         try:
             found = read(text)
-        except ValueError:
+        except (ValueError, RecursionError, ReplyError):
             continue
         if isinstance(found, list):
             return [b if isinstance(b, dict) else {"type": "text", "text": str(b)} for b in found]
@@ -102,9 +102,9 @@ def _twice_encoded(text: str) -> Any:
 
 
 def _repaired(text: str) -> Any:
-    import json_repair
+    from dspex.adapters.replies import loads
 
-    return json_repair.loads(text)
+    return loads(text)[0]
 
 
 def turns_of(history: Any) -> Sequence[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from typing_extensions import is_typeddict
 
 from dspex.adapters.replies import read_value
 from dspex.adapters.validation import adapter_of, element_schema_of
+from dspex.errors import ReplyError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -111,6 +112,8 @@ class XmlReply:
                 problem = error
             except RecursionError:
                 problem = ValueError("it is nested too deep")
+            except ReplyError:
+                raise
             except Exception as error:
                 if not dialect.any_error_refuses:
                     raise

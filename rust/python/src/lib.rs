@@ -27,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use super::prompt::Plan;
     #[pymodule_export]
-    use super::response::repair_json;
+    use super::response::{guess_json, guess_steps, repair_json};
     #[pymodule_export]
     use super::router::Router;
     #[pymodule_export]
@@ -44,6 +44,7 @@ mod _core {
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
         super::guard::install_hook();
         m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        m.add("json_repair_rules", dspex_core::response::RULES)?;
         m.add("_debug_build", cfg!(debug_assertions))?;
         // PyO3 lists what it exports; nobody imports * from a private module, and the stub is its list.
         m.delattr("__all__")

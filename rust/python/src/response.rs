@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use dspex_core::prompt::Layout;
 use dspex_core::response::{
-    Reading, Repaired, Value, read_json, read_text, read_xml, repair, sections,
+    Reading, Refusal, Repaired, Value, guess, read_json, read_text, read_xml, repair, sections,
 };
 use dspex_core::signature::Default;
 use jiter::JsonValue;
-use pyo3::exceptions::{PyException, PySyntaxError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyException, PyRecursionError, PySyntaxError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule, PyString};
@@ -17,7 +17,7 @@ use crate::dialect::Dialect;
 use crate::errors;
 use crate::guard::guarded;
 use crate::prompt::Plan;
-use crate::value::{text_of, to_python, units_of};
+use crate::value::{code_points_of, guess_to_python, text_of, to_python, units_of};
 
 /// The output fields of `reply`, in the signature's order, and what was done to it before it could be read.
 pub(crate) fn read<'py>(
@@ -41,6 +41,7 @@ pub(crate) fn read<'py>(
             Ok((reader.finish()?, done))
         }
         Err(error) if !errors::is(reply.py(), &error, "ReplyError") => Err(error),
+        Err(error) if is_too_costly(reply.py(), &error) => Err(error),
         read => reader.tolerantly(read.err()),
     }
 }
@@ -107,6 +108,30 @@ type Tolerant<'py> = (
     Option<(String, String)>,
 );
 
+/// The steps that `json_repair` takes for a text, up to the bound of the core.
+#[pyfunction]
+pub(crate) fn guess_steps(text: &Bound<'_, PyString>) -> PyResult<u64> {
+    Ok(guess(chars_of(text)?).1)
+}
+
+fn chars_of(text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
+    match text.to_str() {
+        Ok(text) => Ok(text.chars().map(u32::from).collect()),
+        Err(_) => code_points_of(text),
+    }
+}
+
+/// The code of the error for a reply whose repair would take too many steps.
+const TOO_COSTLY: &str = "reply-too-costly";
+const COSTLY: &str = "the broken JSON in the reply would take too many steps to make whole";
+const WHERE: &str = "no ordinary reply comes near: look at the reply, and ask again; docs/adapters.md has the bound";
+
+/// Whether an error says that a repair would take too many steps: then nothing else is tried.
+fn is_too_costly(py: Python<'_>, error: &PyErr) -> bool {
+    let code = || error.value(py).getattr(intern!(py, "code"))?.eq(TOO_COSTLY);
+    errors::is(py, error, "ReplyError") && code().unwrap_or(false)
+}
+
 /// The list or dict in a text that is JSON broken in one of the usual ways, and whether it was cut off; None for
 /// any other text.
 #[pyfunction]
@@ -121,6 +146,22 @@ pub(crate) fn repair_json<'py>(
         let value = to_python(text.py(), &repaired.value)?;
         Ok(Some((value, repaired.cut_off)))
     })
+}
+
+/// What `json_repair` makes of any other text that is no JSON, and the steps that took.
+///
+/// A `RecursionError` says that it nests too deep, a `ValueError` that `json_repair` fails, and a `ReplyError`
+/// that it would take too many steps.
+#[pyfunction]
+pub(crate) fn guess_json<'py>(text: &Bound<'py, PyString>) -> PyResult<(Bound<'py, PyAny>, u64)> {
+    let py = text.py();
+    let (found, steps) = guess(chars_of(text)?);
+    match found {
+        Ok(value) => Ok((guess_to_python(py, &value)?, steps)),
+        Err(Refusal::TooCostly) => Err(errors::raise(py, "ReplyError", COSTLY, TOO_COSTLY, WHERE)),
+        Err(Refusal::TooDeep) => Err(PyRecursionError::new_err("it is nested too deep")),
+        Err(Refusal::Invalid) => Err(PyValueError::new_err("it cannot be made whole")),
+    }
 }
 
 /// The module that reads what Rust does not.
@@ -208,7 +249,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         let read = module.call_method1(
             intern!(py, "read"),
             (layout, fields, self.reply, self.dialect()),
-        )?;
+        );
+        let read = read.map_err(|error| self.costly(None, error))?;
         let (values, repairs, problem): Tolerant<'py> = read.extract()?;
         // What was read again brings its own repairs along.
         let kept = refusal.is_none();
@@ -359,7 +401,9 @@ impl<'a, 'py> Reader<'a, 'py> {
     /// A reply that is not one JSON object: repaired, or searched for one.
     fn json_in_python(&mut self) -> PyResult<()> {
         let py = self.reply.py();
-        let read = replies(py)?.call_method1(intern!(py, "json_object"), (self.reply,))?;
+        let read = replies(py)?
+            .call_method1(intern!(py, "json_object"), (self.reply,))
+            .map_err(|error| self.costly(None, error))?;
         let (object, code): (Bound<'py, PyAny>, Option<String>) = read.extract()?;
         let Ok(object) = object.cast_into::<PyDict>() else {
             return Err(self.error(
@@ -462,6 +506,9 @@ impl<'a, 'py> Reader<'a, 'py> {
     /// `TypeError` too.
     fn wrong_value(&self, place: usize, error: PyErr) -> PyErr {
         let py = self.reply.py();
+        if is_too_costly(py, &error) {
+            return self.costly(Some(place), error);
+        }
         let refuses = if self.plan.compiled.dialect().any_error_refuses {
             error.is_instance_of::<PyException>(py)
         } else {
@@ -471,6 +518,15 @@ impl<'a, 'py> Reader<'a, 'py> {
             return error;
         }
         self.no_value(place, "", Some(error))
+    }
+
+    /// An error that says that a repair would take too many steps, as one of this reply; any other as it is.
+    fn costly(&self, place: Option<usize>, error: PyErr) -> PyErr {
+        if !is_too_costly(self.reply.py(), &error) {
+            return error;
+        }
+        let field = place.map(|place| &*self.plan.compiled.outputs()[place].name);
+        self.error(COSTLY, TOO_COSTLY, WHERE, field)
     }
 
     fn no_value(&self, place: usize, reason: &str, cause: Option<PyErr>) -> PyErr {

@@ -5,7 +5,7 @@
 
 use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::prompt::{Element, Style, push_escaped, push_quotes};
-use dspex_core::response::Value;
+use dspex_core::response::{Guess, Value};
 use dspex_core::text::{JsonStyle, JsonWriter, push_float};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -43,6 +43,49 @@ pub(crate) fn units_of(text: &Bound<'_, PyString>) -> PyResult<Vec<u16>> {
     Ok(bytes
         .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
         .collect())
+}
+
+/// The code points of a Python string, halves of surrogate pairs among them.
+pub(crate) fn code_points_of(text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
+    let encoded =
+        text.call_method1(intern!(text.py(), "encode"), ("utf-32-le", "surrogatepass"))?;
+    let bytes = encoded.cast::<PyBytes>()?.as_bytes().chunks_exact(4);
+    Ok(bytes
+        .map(|unit| u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]]))
+        .collect())
+}
+
+/// The Python string of code points.
+fn string_of<'py>(py: Python<'py>, text: &[u32]) -> PyResult<Bound<'py, PyAny>> {
+    let whole: Option<String> = text.iter().map(|&c| char::from_u32(c)).collect();
+    if let Some(text) = whole {
+        return Ok(PyString::new(py, &text).into_any());
+    }
+    let bytes: Vec<u8> = text.iter().flat_map(|c| c.to_le_bytes()).collect();
+    PyBytes::new(py, &bytes).call_method1(intern!(py, "decode"), ("utf-32-le", "surrogatepass"))
+}
+
+/// A guess as Python has it.
+pub(crate) fn guess_to_python<'py>(py: Python<'py>, value: &Guess) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Guess::None => py.None().into_bound(py),
+        Guess::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
+        Guess::Int(value) => value.into_pyobject(py)?.into_any(),
+        Guess::Long(digits) => py.get_type::<PyInt>().call1((digits,))?,
+        Guess::Float(value) => PyFloat::new(py, *value).into_any(),
+        Guess::Str(text) => string_of(py, text)?,
+        Guess::List(items) => {
+            let items = items.iter().map(|item| guess_to_python(py, item));
+            PyList::new(py, items.collect::<PyResult<Vec<_>>>()?)?.into_any()
+        }
+        Guess::Map(entries) => {
+            let dict = PyDict::new(py);
+            for (key, value) in entries {
+                dict.set_item(string_of(py, key)?, guess_to_python(py, value)?)?;
+            }
+            dict.into_any()
+        }
+    })
 }
 
 /// Append the value of the field of this name to a message.

@@ -5,12 +5,14 @@
 //! Python's is [`Reading::Python`], and the bindings do with it what DSPy does.
 
 mod chat;
+mod guess;
 mod repair;
 pub mod stream;
 mod value;
 mod xml;
 
 pub use chat::{Section, sections};
+pub use guess::{Char, Guess, RULES, Refusal, Text, budget, guess};
 pub use repair::{Repaired, repair};
 pub use value::{Reading, Value, read_json, read_text};
 pub use xml::read_xml;

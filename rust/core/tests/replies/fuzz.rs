@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 use dspex_core::dialect::Dialect;
 use dspex_core::prompt::Layout;
 use dspex_core::response::stream::{Event, ReplyStream};
-use dspex_core::response::{Reading, Value, read_json, read_text, read_xml, repair, sections};
+use dspex_core::response::{
+    Reading, Value, budget, guess, read_json, read_text, read_xml, repair, sections,
+};
 use dspex_core::signature::Field;
 use jiter::JsonValue;
 
@@ -41,6 +43,9 @@ fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
         }
         Layout::Json => {
             let _ = repair(reply);
+            let chars: Vec<u32> = reply.chars().map(u32::from).collect();
+            let most = budget(chars.len());
+            assert!(guess(chars).1 <= most);
             let json = JsonValue::parse(reply.as_bytes(), true).ok()?;
             let JsonValue::Object(entries) = json else {
                 return None;
