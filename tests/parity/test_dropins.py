@@ -226,3 +226,63 @@ def test_a_dropin_may_read_with_tolerance_before_dspy_asks_again(name: str) -> N
 def test_a_dropin_refuses_a_way_of_reading_that_it_does_not_know() -> None:
     with pytest.raises(ConfigError, match="'dspy' or 'tolerant'"):
         dropins.ChatAdapter(parsing="loose")  # type: ignore[arg-type]
+
+
+COSTLY = {
+    "ChatAdapter": "[[ ## l ## ]]\n<![CDATA[" + '{"answer": ' * 1_800,
+    "JSONAdapter": '{"l": ' + '["' + '"a' * 9_000,
+    "XMLAdapter": "<l>[" + '"x[' * 6_000 + "</l>",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("half", ["", "\ud800"])
+def test_a_reply_that_dspy_would_take_seconds_for_is_refused_in_its_words(
+    name: str, half: str, monkeypatch: Any
+) -> None:
+    adapter = getattr(dropins, name)()
+    signature = dspy.Signature("q -> l: list[str], a")
+    monkeypatch.setattr("json_repair.loads", lambda *_, **__: pytest.fail("DSPy reads it"))
+    for reply in (COSTLY[name] + half, COSTLY[name] * 2):
+        if name == "XMLAdapter":
+            reply = reply.removesuffix(half)
+        with pytest.raises(AdapterParseError, match=r"too many steps|too long") as raised:
+            adapter.parse(signature, reply)
+        assert raised.value.lm_response == reply
+        assert raised.value.adapter_name == name
+
+
+def test_what_dspy_refuses_at_once_is_refused_by_dspy() -> None:
+    with pytest.raises(AdapterParseError, match="Failed to parse field l with value"):
+        dropins.ChatAdapter().parse(dspy.Signature("q -> l: list[int]"), "[[ ## l ## ]]\n['a', b")
+
+
+def test_a_search_for_an_object_that_would_take_seconds_is_not_begun() -> None:
+    """DSPy's pattern begins anew at each brace left open."""
+    with pytest.raises(AdapterParseError, match=r"too long|too many"):
+        dropins.JSONAdapter().parse(dspy.Signature("q -> a"), "[1] " + "{a" * 5_000)
+
+
+@pytest.mark.parametrize("text", ["-" * 5_976, "- " * 50_000])
+@pytest.mark.parametrize("kind", ["float", "int", "bool"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_pythons_parser_cannot_hold_is_a_refusal(name: str, kind: str, text: str) -> None:
+    reply = {
+        "ChatAdapter": f"[[ ## a ## ]]\n{text}",
+        "JSONAdapter": f'{{"a": "{text}"}}',
+        "XMLAdapter": f"<a>{text}</a>",
+    }[name]
+    with pytest.raises(AdapterParseError):
+        getattr(dropins, name)().parse(dspy.Signature(f"q -> a: {kind}"), reply)
+
+
+@pytest.mark.filterwarnings("ignore:Implementing custom LMs:DeprecationWarning")
+@pytest.mark.parametrize("name", ["ChatAdapter", "XMLAdapter"])
+def test_what_is_asked_again_in_json_is_read_by_the_core_too(name: str) -> None:
+    lm = Scripted("no fields at all", COSTLY["JSONAdapter"])
+    with (
+        dspy.context(lm=lm, adapter=getattr(dropins, name)()),
+        pytest.raises(AdapterParseError, match="too many steps"),
+    ):
+        dspy.Predict("q -> l: list[str]")(q="?")
+    assert len(lm.requests) == 2

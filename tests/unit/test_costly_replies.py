@@ -17,8 +17,8 @@ from dspex.errors import ReplyError
 
 ADAPTERS = {"chat": ChatAdapter, "json": JSONAdapter, "xml": XMLAdapter}
 
-# With each of these json_repair, Python's parser or a search of ours took time that grew with the square of the
-# text, or faster, or gave an error that is nobody's.
+# With each of these json_repair, Python's parser or a search of ours took time that grew with the square of
+# the text, or faster, or gave an error that is nobody's.
 COSTLY = [
     *[
         "{",
