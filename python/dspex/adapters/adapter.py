@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, get_args
 
 from dspex import dialects
 from dspex._core import Plan, ReplyStream
 from dspex._release import released
+from dspex.adapters.described import Described
 from dspex.errors import ConfigError, InputError, RouteError
 from dspex.markers import Markers, check
 from dspex.prediction import Repair
@@ -49,10 +50,28 @@ class Reply(NamedTuple):
     repairs: list[Repair]
 
 
+class _Kept:
+    """A plan, compiled again when a type in its signature says something else of itself."""
+
+    def __init__(self, compile_plan: Callable[[], Plan]) -> None:
+        self._compile = compile_plan
+        self._renew()
+
+    def _renew(self) -> None:
+        with Described() as described:
+            self._plan = self._compile()
+        self._described = described
+
+    def plan(self) -> Plan:
+        if not self._described.still_holds():
+            self._renew()
+        return self._plan
+
+
 @released
 @lru_cache(maxsize=1024)
-def _plan(layout: str, tolerant: bool, markers: Markers, dialect: str, signature: Signature) -> Plan:
-    return Plan(signature, layout, tolerant=tolerant, markers=markers, dialect=dialect)
+def _kept(layout: str, tolerant: bool, markers: Markers, dialect: str, signature: Signature) -> _Kept:
+    return _Kept(partial(Plan, signature, layout, tolerant=tolerant, markers=markers, dialect=dialect))
 
 
 class Adapter:
@@ -162,7 +181,7 @@ class Adapter:
         if not isinstance(signature, Signature):
             signature = Signature.of(signature)
         dialect = self.dialect or dialect or dialects.required()
-        return _plan(self.layout, self.parsing == "tolerant", self.markers, dialect, signature)
+        return _kept(self.layout, self.parsing == "tolerant", self.markers, dialect, signature).plan()
 
     def format(
         self, signature: Any, demos: Iterable[Mapping[str, Any]], inputs: Mapping[str, Any]

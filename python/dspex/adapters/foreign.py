@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
+from dspex.adapters.described import note_description
 from dspex.errors import SignatureError
 
 __all__ = ["describe", "describe_notes", "is_dspy_type", "is_text"]
@@ -69,6 +70,7 @@ def _same(annotation: Any, cls: Any) -> bool:
 
 
 def _custom_types(annotation: Any) -> list[Any]:
+    """The types of DSPy's, or made of such, in an annotation."""
     if is_dspy_type(annotation):
         return [annotation]
     return [cls for arg in get_args(annotation) for cls in _custom_types(arg)]
@@ -76,6 +78,7 @@ def _custom_types(annotation: Any) -> list[Any]:
 
 def _about(cls: Any) -> str:
     text = cls.description()
+    note_description(cls, text)
     name = "str" if cls is _dspy_class("reasoning", "Reasoning") else cls.__name__
     return f"\n    Type description of {name}: {text}" if text else ""
 

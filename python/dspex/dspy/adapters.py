@@ -44,7 +44,7 @@ class _Hooks:
         self._names = own.keys()
         # What was replaced before this module was imported is nobody's default.
         known = {name: _function(method) if _is_dspys(method) else None for name, method in own.items()}
-        # A class method is another object each time, as is what it is bound to; all others are read in one go.
+        # A class method is another object each time it is looked up; all others are read in one go.
         self._bound = [(name, known.pop(name)) for name in [*own] if hasattr(own[name], "__func__")]
         find = attrgetter(*known)
         self._find = find if len(known) > 1 else lambda cls: (find(cls),)
@@ -160,7 +160,9 @@ class _Native:
     def _messages(self, theirs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
         if _function(theirs) is self._replaced[0] and self._hooks[0].are_dspys(self):
             plan = self._plan(signature)
-            if plan is not None and not (plan.has_history and self.use_native_function_calling):  # type: ignore[attr-defined]
+            native_calls = self.use_native_function_calling  # type: ignore[attr-defined]
+            # `demos=None` is an error of DSPy's, and no demos to the core.
+            if plan is not None and demos is not None and not (plan.has_history and native_calls):
                 try:
                     return plan.render(inputs if type(inputs) is dict else dict(inputs), demos)
                 except InputError:

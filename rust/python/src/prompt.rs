@@ -302,11 +302,22 @@ fn may_hold_tool_calls(message: &Bound<'_, PyAny>) -> PyResult<bool> {
             if dict.contains(intern!(py, "tool_calls"))? {
                 return Ok(true);
             }
-        } else if value.hasattr(intern!(py, "tool_calls"))? {
+        } else if is_tool_calls(&value)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether a value is a `dspy.ToolCalls`: by its class, as any other may answer to any name, or raise.
+fn is_tool_calls(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = value.py();
+    let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
+    // Where DSPy is not loaded there is none.
+    let Ok(module) = modules.get_item(intern!(py, "dspy.adapters.types.tool")) else {
+        return Ok(false);
+    };
+    value.is_instance(&module.getattr(intern!(py, "ToolCalls"))?)
 }
 
 /// What Python says about a field whose type is not Rust's.

@@ -188,7 +188,11 @@ fn write_element(
         }
     } else if let Ok(dict) = value.cast_exact::<PyDict>() {
         element.open(out);
+        let mut kinds = KeyKinds::default();
         for (key, value) in dict {
+            if kinds.differ(&key) {
+                return Ok(false);
+            }
             let number;
             let name = if let Ok(key) = key.cast_exact::<PyString>() {
                 text_of(key)?
@@ -306,6 +310,18 @@ pub(crate) fn write_json(value: &Bound<'_, PyAny>, json: &mut JsonWriter<'_>) ->
     Ok(true)
 }
 
+/// Whether a dict has keys of several kinds: then two of them may be one text, as `1` and `"1"` are, and which one
+/// stays is pydantic's to say.
+#[derive(Default)]
+struct KeyKinds(Option<bool>);
+
+impl KeyKinds {
+    fn differ(&mut self, key: &Bound<'_, PyAny>) -> bool {
+        let is_text = key.is_exact_instance_of::<PyString>();
+        *self.0.get_or_insert(is_text) != is_text
+    }
+}
+
 fn write_container(value: &Bound<'_, PyAny>, json: &mut JsonWriter<'_>) -> PyResult<bool> {
     if json.depth() >= MAX_DEPTH {
         return Ok(false);
@@ -316,7 +332,11 @@ fn write_container(value: &Bound<'_, PyAny>, json: &mut JsonWriter<'_>) -> PyRes
         write_items(tuple.iter(), json)
     } else if let Ok(dict) = value.cast_exact::<PyDict>() {
         json.open('{');
+        let mut kinds = KeyKinds::default();
         for (key, value) in dict {
+            if kinds.differ(&key) {
+                return Ok(false);
+            }
             if let Ok(key) = key.cast_exact::<PyString>() {
                 json.key(text_of(key)?);
             } else if key.is_exact_instance_of::<PyInt>()
