@@ -812,6 +812,12 @@ CODES: Final = (
         "Use a stronger model, or another adapter.",
     ),
     Code(
+        "reply-too-costly",
+        "ReplyError",
+        "The reply holds broken JSON that would take more steps to make whole than its length allows.",
+        "Look at the reply, and ask again: no ordinary reply comes near the bound in docs/adapters.md.",
+    ),
+    Code(
         "reply-type",
         "ReplyError InputError",
         "Values that were given as outputs are not of their types, or a reply to be read is no text.",

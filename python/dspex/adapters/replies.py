@@ -158,7 +158,7 @@ def _validated(value: Any, annotation: Any) -> Any:
             raise ReplyError(
                 "the broken JSON in the arguments of a tool call would take too many steps to make whole",
                 code="reply-too-costly",
-                hint="no ordinary reply comes near: look at the reply, and ask again",
+                hint="look at the reply, and ask again: no ordinary reply comes near the bound",
             )
     return adapter_of(annotation).validate_python(value)
 

@@ -312,7 +312,9 @@ fn may_hold_tool_calls(message: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// Whether a value is a `dspy.ToolCalls`: by its class, as any other may answer to any name, or raise.
 fn is_tool_calls(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
-    let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
+    let modules = py
+        .import(intern!(py, "sys"))?
+        .getattr(intern!(py, "modules"))?;
     // Where DSPy is not loaded there is none.
     let Ok(module) = modules.get_item(intern!(py, "dspy.adapters.types.tool")) else {
         return Ok(false);

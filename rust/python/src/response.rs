@@ -124,7 +124,8 @@ fn chars_of(text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
 /// The code of the error for a reply whose repair would take too many steps.
 const TOO_COSTLY: &str = "reply-too-costly";
 const COSTLY: &str = "the broken JSON in the reply would take too many steps to make whole";
-const WHERE: &str = "no ordinary reply comes near: look at the reply, and ask again; docs/adapters.md has the bound";
+const WHERE: &str =
+    "look at the reply, and ask again: no ordinary reply comes near the bound in docs/adapters.md";
 
 /// Whether an error says that a repair would take too many steps: then nothing else is tried.
 fn is_too_costly(py: Python<'_>, error: &PyErr) -> bool {
