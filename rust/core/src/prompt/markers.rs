@@ -46,7 +46,7 @@ pub(crate) fn find(
         Layout::Chat | Layout::Json => headers_in(text),
         Layout::Xml => tags_in(text, tags),
     };
-    if blocks {
+    if blocks && memchr::memchr(b'<', text.as_bytes()).is_some() && text.contains(BLOCK) {
         found.extend(text.match_indices(BLOCK).map(|(at, _)| Marker {
             at,
             kind: Kind::Block,
@@ -58,24 +58,24 @@ pub(crate) fn find(
 
 /// The headers in a text.
 pub(crate) fn headers_in(text: &str) -> Vec<Marker> {
-    // Most values have no bracket, and one character is looked for faster than six.
-    if memchr::memchr(b'[', text.as_bytes()).is_some() {
-        headers(text).collect()
-    } else {
-        Vec::new()
+    // Most values have no bracket, and one character is looked for faster than six. Where there is one, whether there
+    // is a header at all is found out faster than it takes to get ready for finding each.
+    if memchr::memchr(b'[', text.as_bytes()).is_none() || !text.contains(HEADER) {
+        return Vec::new();
     }
-}
-
-fn headers(text: &str) -> impl Iterator<Item = Marker> {
-    text.match_indices("[[ ## ").filter_map(|(at, start)| {
+    let header = |(at, start): (usize, &str)| {
         let inside = &text[at + start.len()..];
         let name = word_len(inside);
         (name > 0 && inside[name..].starts_with(" ## ]]")).then_some(Marker {
             at,
             kind: Kind::Header,
         })
-    })
+    };
+    text.match_indices(HEADER).filter_map(header).collect()
 }
+
+/// What a header begins with.
+const HEADER: &str = "[[ ## ";
 
 /// The tags in a text, opening or closing. Name and attributes are read up to the next `<` at most, which no tag
 /// can hold, so that nothing is looked at twice.
