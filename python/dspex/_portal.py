@@ -65,6 +65,7 @@ class Portal:
             return future.result(timeout)
         finally:
             future.cancel()  # nothing when it is done
+            del future  # as in `wait`
 
     def close(self) -> None:
         """Stop the loop and wait for the thread. Closing twice is harmless."""
@@ -114,6 +115,7 @@ def wait(future: concurrent.futures.Future[T], seconds: float | None, closed: Ca
         ) from None
     finally:
         future.cancel()  # nothing when it is done; on Ctrl-C it ends the call with its caller
+        del future  # it holds the exception, which holds this frame: see `Pool.call`
 
 
 def refuse_blocking(home_thread: int, instead: str) -> None:

@@ -1072,6 +1072,12 @@ CODES: Final = (
         "Nothing: the pool starts another; read its last output if it happens again.",
     ),
     Code(
+        "zygote-hung",
+        "WorkerStartError",
+        "The process that workers are forked from did not fork one in time, and was ended.",
+        "Nothing: the next start has a new one; look for what stops processes if it happens again.",
+    ),
+    Code(
         "zygote-not-single-threaded",
         "WorkerStartError",
         "Importing a module left threads running, so workers cannot be forked from that process.",

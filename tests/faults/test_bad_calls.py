@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from tests.support.pools import Chat, OpenPool
 
-from dspex import errors
+from dspex import LM, Predict, Runtime, errors
+from dspex.pool.call import Call
+from dspex.router import Operation
+from dspex.testing import ChatRequest, HttpError, ScriptedLM
 from dspex.worker import adapters, payloads
 
 
@@ -221,3 +225,40 @@ async def test_what_the_iterator_of_a_batch_raises_is_raised(open_pool: OpenPool
 def test_a_payload_may_name_every_adapter_that_a_worker_has() -> None:
     parts = payloads.MODULE.parts or {}
     assert {*parts["adapter"].choices} == {*adapters.ADAPTERS, adapters.TWO_STEP}
+
+
+@pytest.mark.parametrize("way", ["call", "stream", "runtime", "server"])
+async def test_a_call_that_failed_lets_go_of_its_payload_at_once(
+    way: str, open_pool: OpenPool, chat: Chat
+) -> None:
+    """Not only when somebody collects garbage: sixty payloads of four megabytes are a quarter of a gigabyte."""
+    pool = await open_pool()
+
+    def refuse(request: ChatRequest) -> str:
+        raise errors.LMServerError("out of order")
+
+    lm = ScriptedLM(refuse) if way == "runtime" else LM("openai/test", api_base=chat.server.api_base)
+    chat.server.faults.push(*[HttpError(500)] * 3)
+
+    async def fail() -> None:
+        ask = {"function": "tests.support.work:fail", "args": ["x" * 1000]}
+        if way == "stream":
+            _ = [part async for part in pool.stream("function", ask)]
+        elif way in ("runtime", "server"):
+            await predict.acall(question="x")
+        else:
+            await pool.call("function", ask)
+
+    async with Runtime(lm, pools=0) as runtime:
+        predict = Predict("question -> answer", runtime=runtime)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                with pytest.raises(errors.DspexError):
+                    await fail()
+            await asyncio.sleep(0)
+            kept = [each for each in gc.get_objects() if isinstance(each, (Call, Operation))]
+        finally:
+            gc.enable()
+    assert kept == []

@@ -17,9 +17,11 @@ from tests.support.processes import running, until
 ROOT = Path(__file__).resolve().parents[2]
 
 
-async def start_service(kind: str, start: str) -> tuple[asyncio.subprocess.Process, list[psutil.Process]]:
+async def start_service(
+    kind: str, start: str, *more: str
+) -> tuple[asyncio.subprocess.Process, list[psutil.Process]]:
     service = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.service", kind, start),
+        *(sys.executable, "-m", "tests.support.service", kind, start, *more),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -46,33 +48,45 @@ async def test_no_worker_outlives_its_service(kind: str, start: str, number: sig
     service.send_signal(number)
     await service.wait()
 
-    await until(lambda: not any(map(running, workers)), seconds=1.0)
+    await until(lambda: not any(map(running, workers)), seconds=30.0)
 
 
 @pytest.mark.parametrize("kind", ["idle", "busy"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-async def test_the_end_of_the_lifeline_alone_ends_a_worker(
-    kind: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on macOS, where the kernel sends no signal: the ropes that need Linux are really off."""
-    monkeypatch.setenv("DSPEX_TEST_THREAD_ROPE_ONLY", "1")
-    service, workers = await start_service(kind, "spawn")
+async def test_the_end_of_the_lifeline_alone_ends_a_worker(kind: str, number: signal.Signals) -> None:
+    """As on macOS, where the kernel sends no signal: in the workers, what needs Linux is really off."""
+    service, workers = await start_service(kind, "spawn", "tests.support.disarmed")
     assert all(map(running, workers))
 
     service.send_signal(number)
     await service.wait()
 
-    await until(lambda: not any(map(running, workers)), seconds=1.0)
+    await until(lambda: not any(map(running, workers)), seconds=30.0)
 
 
-@pytest.mark.parametrize(
-    ("environment", "ropes"), [({}, (9, 9)), ({"DSPEX_TEST_THREAD_ROPE_ONLY": "1"}, (0, 0))]
-)
-async def test_the_ropes_of_the_kernel_are_on_and_can_be_off(
-    open_pool: OpenPool, environment: dict[str, str], ropes: tuple[int, int]
-) -> None:
-    pool = await open_pool(start="spawn", env=environment)
-    assert await pool.call("function", {"function": "tests.support.work:ropes"}) == ropes
+async def test_the_kernel_is_asked_to_end_a_worker_and_a_test_can_take_that_back(open_pool: OpenPool) -> None:
+    ask = {"function": "tests.support.work:kernel_signals"}
+    pool = await open_pool(start="spawn")
+    assert await pool.call("function", ask) == (9, 9)
+    pool = await open_pool(start="spawn", preload=("tests.support.disarmed",))
+    assert await pool.call("function", ask) == (0, 0)
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_made_in_c(start: str) -> None:
+    """Such a fork has not run Python's handlers, so it holds the lifelines of the workers for ever."""
+    service, workers = await start_service("forked-in-c", start)
+    parent = psutil.Process(service.pid)
+    assert service.stdout is not None
+    fork = psutil.Process(int(await service.stdout.readline()))
+    service.kill()
+    await until(lambda: not running(parent))
+
+    await until(lambda: not any(map(running, workers)), seconds=30.0)
+
+    assert running(fork)
+    fork.kill()
+    await service.wait()
 
 
 async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> None:
@@ -83,7 +97,7 @@ async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> 
     service.kill()
     await until(lambda: not running(parent))  # not `service.wait`: the fork holds its pipes open still
 
-    await until(lambda: not any(map(running, [*workers, zygote])), seconds=1.0)
+    await until(lambda: not any(map(running, [*workers, zygote])), seconds=30.0)
 
     assert running(fork)
     assert service.stdin is not None
@@ -99,4 +113,4 @@ async def test_a_script_that_forgets_to_close_its_pool_ends_and_the_pool_with_it
     _, stderr = await asyncio.wait_for(service.communicate(), 30)
 
     assert (service.returncode, stderr.decode()) == (0, "")
-    await until(lambda: not any(map(running, workers)), seconds=1.0)
+    await until(lambda: not any(map(running, workers)), seconds=30.0)

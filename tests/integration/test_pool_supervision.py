@@ -312,7 +312,7 @@ async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> No
         ("worker.stopping", "it was drained"),
         ("worker.draining", "the pool was resized"),
         ("worker.draining", "the pool is restarted"),
-        ("worker.stopping", "it exited by itself"),
+        ("worker.stopping", "the pool did not ask for it"),
         ("pool.resized", "2"),
         ("pool.resized", "1"),
     ]:

@@ -20,7 +20,7 @@ def running(process: psutil.Process) -> bool:
         return False
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
     """Wait for `condition` to be true.
 
     Raises:

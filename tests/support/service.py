@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import sys
 
 from dspex.pool import Pool, PoolSpec, State
 
 
-async def main(kind: str, start: str) -> None:
+async def main(kind: str, start: str, *preload: str) -> None:
     function = {"busy": "tests.support.work:block", "greedy": "tests.support.work:hold_the_interpreter"}.get(
         kind
     )
-    pool = Pool(PoolSpec(workers=2, start=start))
+    pool = Pool(PoolSpec(workers=2, start=start, preload=preload))
     await pool.start()
     while [worker.state for worker in pool.status().workers] != [State.READY, State.READY]:
         await asyncio.sleep(0.01)
@@ -25,9 +26,20 @@ async def main(kind: str, start: str) -> None:
         sys.stdin.read()  # a child of the service that goes on without it
         os._exit(0)
     print(*(worker.pid for worker in pool.status().workers), flush=True)
+    if kind == "forked-in-c":
+        print(_fork_in_c(), flush=True)
     if kind == "careless":
         return
     await asyncio.gather(asyncio.Event().wait(), *calls)
+
+
+def _fork_in_c() -> int:
+    """Fork as a C library does: the child runs none of Python's handlers, and holds every descriptor."""
+    libc = ctypes.PyDLL(None)
+    child = libc.fork()
+    while child == 0:
+        libc.pause()
+    return int(child)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from dspex import Template
 from dspex.errors import InputError
 
 
@@ -91,13 +90,6 @@ async def wait_for_ever(begun: str | None = None) -> None:
 async def block_the_loop(begun: str | None = None) -> None:
     tell(begun)
     threading.Event().wait()
-
-
-def render_without_end(begun: str | None = None) -> None:
-    """In Rust, without letting go of the interpreter: two lists of 2^64 items each are compared."""
-    tell(begun)
-    lists = "{% set n = namespace(x=[1]) %}{% for _ in range(64) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
-    Template(f"{lists}{{% set one = n.x %}}{lists}{{{{ one == n.x }}}}").render()
 
 
 async def refuse_to_stop(begun: str | None = None) -> None:
@@ -274,22 +266,45 @@ def descriptors(pid: int | None = None) -> list[str]:
     return found
 
 
-async def ropes() -> tuple[int, int]:  # on the main thread, which is the one that the kernel asks for
+async def kernel_signals() -> tuple[
+    int, int
+]:  # on the main thread, which is the one that the kernel asks for
     """The signal for the end of the parent, and that for the end of the lifeline; 0 for none."""
     import ctypes
     import fcntl
-    import stat
 
     at_parents_death = ctypes.c_int()
     ctypes.CDLL(None).prctl(2, ctypes.byref(at_parents_death))
-    armed = [
-        fcntl.fcntl(number, 11)  # F_GETSIG
-        for number in range(3, 64)
-        if os.path.exists(f"/proc/self/fd/{number}")
-        and stat.S_ISFIFO(os.fstat(number).st_mode)
-        and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ASYNC
-    ]
+    armed = [fcntl.fcntl(number, 11) for number in _armed_lifelines()]  # F_GETSIG
     return at_parents_death.value, max(armed, default=0)
+
+
+def disarm() -> None:
+    """Leave a worker with the thread that waits for its lifeline's end: all it has on other systems."""
+    import ctypes
+    import fcntl
+
+    ctypes.CDLL(None).prctl(1, 0)
+    for number in _armed_lifelines():
+        fcntl.fcntl(number, fcntl.F_SETFL, fcntl.fcntl(number, fcntl.F_GETFL) & ~os.O_ASYNC)
+    for number in _open_descriptors():
+        if os.readlink(f"/proc/self/fd/{number}") == "anon_inode:[pidfd]":
+            os.dup2(os.eventfd(0), number)  # what the thread selects on never becomes readable
+
+
+def _armed_lifelines() -> list[int]:
+    import fcntl
+    import stat
+
+    return [
+        number
+        for number in _open_descriptors()
+        if stat.S_ISFIFO(os.fstat(number).st_mode) and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ASYNC
+    ]
+
+
+def _open_descriptors() -> list[int]:
+    return [number for number in range(3, 256) if os.path.exists(f"/proc/self/fd/{number}")]
 
 
 async def send_frame(

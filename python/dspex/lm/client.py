@@ -322,6 +322,8 @@ class LM:
             if isinstance(error, TimeoutError):
                 ours.timeout = self._timeout
             raise ours from cause
+        finally:
+            del budget, own  # they hold the task and by that the exception: see `Router.dispatch`
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:
         headers = {"Content-Type": "application/json"}

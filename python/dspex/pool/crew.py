@@ -22,7 +22,7 @@ from dspex.pool.events import EventName, PoolEvent
 from dspex.pool.lifecycle import State
 from dspex.pool.policy import GiveUp, Respawn, RestartPolicy, after_death, worn
 from dspex.pool.spec import PoolSpec
-from dspex.pool.worker import Worker
+from dspex.pool.worker import Worker, unexpected_start_error
 
 __all__ = ["Crew", "Owner"]
 
@@ -71,6 +71,14 @@ class _Slot:
             else:
                 self.renewal.set_exception(error)
         self.renewal = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A worker that died, or one that did not start."""
+
+    cause: WorkerStartError | WorkerDiedError
+    served: int
 
 
 class Crew:
@@ -218,6 +226,11 @@ class Crew:
         Args:
             force: Without asking them: nobody is left to wait for what they do.
         """
+        if not self._first.done():
+            self._first.set_exception(
+                PoolClosedError(f"pool {self._spec.name!r} was closed while it started")
+            )
+            self._first.exception()  # nobody may be waiting for it
         tasks = [slot.task for slot in self._slots]
         for slot in self._slots:
             slot.renewed(PoolClosedError(f"pool {self._spec.name!r} was closed before it was restarted"))
@@ -250,24 +263,48 @@ class Crew:
             slot.worker.drain(why)
 
     async def _keep(self, slot: _Slot) -> None:
+        """Keep a worker in the slot until the task is cancelled.
+
+        Nothing else ends it but a pool's very first start that fails. Whatever is raised in here is a
+        mistake, ours or a backend's, that must not cost the pool a place: it is told, and counts as a
+        failed start.
+        """
         while True:
-            if slot.worker is None or slot.replace.is_set():
-                try:
-                    await self._renew(slot)
-                except WorkerStartError as err:
-                    if not self._first.done():
-                        self._first.set_exception(err)
-                        return
-                    if slot.renewal is not None:
-                        slot.renewed(err)
-                    await self._mourn(slot, err, served=0)
-                    continue
-            worker = slot.worker
-            assert worker is not None  # noqa: S101 - the lines above have seen to it
-            death = await self._watch(slot, worker)
-            if death is not None:
-                slot.worker = None
-                await self._mourn(slot, death, served=worker.served)
+            try:
+                lost = await self._serve_once(slot)
+            except Exception as err:  # noqa: BLE001 - see above
+                self._loop.call_exception_handler(
+                    {"message": f"supervision of pool {self._spec.name!r} failed", "exception": err}
+                )
+                lost = _Lost(unexpected_start_error(self._spec.name, err), served=0)
+            if lost is None:  # the worker is to be replaced
+                continue
+            if isinstance(lost.cause, WorkerStartError):
+                if not self._first.done():
+                    self._first.set_exception(lost.cause)
+                    return
+                if slot.renewal is not None:
+                    slot.renewed(lost.cause)
+            await self._mourn(slot, lost.cause, served=lost.served)
+
+    async def _serve_once(self, slot: _Slot) -> _Lost | None:
+        """Have a worker in the slot, a new one if it has none or a wish, and wait for what ends that.
+
+        Returns:
+            What was lost, a start or a worker; None if the worker is to be replaced.
+        """
+        if slot.worker is None or slot.replace.is_set():
+            try:
+                await self._renew(slot)
+            except WorkerStartError as err:
+                return _Lost(err, served=0)
+        worker = slot.worker
+        assert worker is not None  # noqa: S101 - the lines above have seen to it
+        death = await self._watch(slot, worker)
+        if death is None:
+            return None
+        slot.worker = None
+        return _Lost(death, worker.served)
 
     async def _renew(self, slot: _Slot) -> None:
         """Start a worker for the slot; the one it has drains when the new one is ready."""

@@ -10,7 +10,7 @@ from dspex.errors import ConfigError
 from dspex.pool.backend import Launcher
 from dspex.pool.process import SpawnLauncher
 from dspex.pool.spec import PoolSpec
-from dspex.pool.zygote import ZygoteLauncher
+from dspex.pool.zygote import FORK_SECONDS, ZygoteLauncher
 from dspex.wire import PROTOCOL
 
 __all__ = ["LocalProcesses", "make_hello"]
@@ -67,5 +67,7 @@ class LocalProcesses:
                 hint="leave start='auto', or set start='spawn'",
             )
         if start == "zygote":
-            return ZygoteLauncher(spec.python, spec.env, make_hello(spec))
+            # Within the time a start has, so that what hung is named.
+            fork_seconds = min(FORK_SECONDS, spec.start_timeout / 2)
+            return ZygoteLauncher(spec.python, spec.env, make_hello(spec), fork_seconds)
         return SpawnLauncher(spec.python, spec.env)

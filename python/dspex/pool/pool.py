@@ -346,6 +346,10 @@ class Pool:
         except BaseException:
             self._let_go(call)
             raise
+        finally:
+            # The answer holds the exception, which holds this frame, which would hold the call: a circle that
+            # keeps the payload until somebody collects it.
+            del call
 
     async def stream(
         self,
@@ -401,6 +405,7 @@ class Pool:
             if not call.answer.cancel() and not call.answer.cancelled():
                 call.answer.exception()  # who closes the stream early does not ask for it
             self._let_go(call)
+            del call  # as in `call`
 
     async def batch(
         self,
@@ -517,10 +522,7 @@ class Pool:
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._life.state is not _READY or self._loop is None:
-            raise PoolClosedError(
-                f"pool {self.name!r} is not open: it is {self._life.state.value}",
-                hint="call it between `await pool.start()` and `await pool.aclose()`",
-            )
+            raise self._not_open()
         self.check_owner()
         if asyncio.get_running_loop() is not self._loop:
             raise PoolClosedError(
@@ -557,10 +559,7 @@ class Pool:
             PoolClosedError: If it has not been started, or the loop has ended.
         """
         if self._loop is None or self._loop.is_closed():
-            raise PoolClosedError(
-                f"pool {self.name!r} is not open: it is {self._life.state.value}",
-                hint="call it between `start()` and the close of its event loop",
-            )
+            raise self._not_open()
         return self._loop, self._thread
 
     def seconds(self, timeout: float | str | None) -> float:
@@ -721,6 +720,20 @@ class Pool:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"the listener of pool {self.name!r} failed on {event.name}", "exception": err}
             )
+
+    def _not_open(self) -> PoolClosedError:
+        if self._loop is not None and self._loop.is_closed():
+            what = "the event loop it was started on has ended"
+        elif self._life.state is State.STARTING:
+            what = "it has not been started" if self._loop is None else "its first worker is still starting"
+        elif self._life.state is State.DEAD:
+            what = "it has been closed"
+        else:
+            what = "it is being closed"
+        return PoolClosedError(
+            f"pool {self.name!r} takes no calls: {what}",
+            hint="call it inside `async with Pool(...)`, or between `start` and `aclose`",
+        )
 
     def _closed_error(self) -> PoolClosedError:
         return PoolClosedError(f"pool {self.name!r} was closed before the call was done")

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from dspex.worker.guard import BEAT, kill_group
 
@@ -92,6 +92,9 @@ class Pulse(asyncio.Protocol):
                 self.on_beat()
 
 
+_Reader = TypeVar("_Reader", bound=asyncio.Protocol)
+
+
 @dataclass(slots=True)
 class Ends:
     """The service's ends of what a worker is given, and the worker's, which close once it has them."""
@@ -147,24 +150,27 @@ class Process:
         self.socket = ends.sock
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._ends = ends
+        self._unread = [ends.pulse, ends.output]  # descriptors that no transport owns yet
         self._pipes: list[asyncio.BaseTransport] = []
+        self._released = False
         self._pulse: Pulse
         self._output: Output
 
     async def listen(self) -> None:
-        """Begin to read heartbeats and output. If that fails, the process is let go of, and ends."""
+        """Begin to read heartbeats and output."""
         loop = asyncio.get_running_loop()
-        files = [os.fdopen(number, "rb", 0) for number in (self._ends.pulse, self._ends.output)]
+        self._pulse = await self._read(Pulse(loop))
+        self._output = await self._read(Output())
+
+    async def _read(self, protocol: _Reader) -> _Reader:
+        file = os.fdopen(self._unread.pop(0), "rb", 0)
         try:
-            pulse, self._pulse = await loop.connect_read_pipe(lambda: Pulse(loop), files[0])
-            self._pipes.append(pulse)
-            output, self._output = await loop.connect_read_pipe(Output, files[1])
-            self._pipes.append(output)
+            pipe, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, file)
         except BaseException:
-            self.release()
-            for file in files[len(self._pipes) :]:
-                file.close()
+            file.close()
             raise
+        self._pipes.append(pipe)
+        return protocol
 
     @property
     def last_beat(self) -> float:
@@ -208,9 +214,13 @@ class Process:
                 os.killpg(self.pid, number)
 
     def release(self) -> None:
-        """Close the service's ends. Call it once, when the process has ended."""
+        """Close the service's ends; a process that has not ended ends with them."""
+        if self._released:
+            return
+        self._released = True
         for pipe in self._pipes:
             pipe.close()
+        _close(self._unread)
         self.socket.close()
         close_lifeline(self._ends.lifeline)
 
@@ -251,14 +261,23 @@ class SpawnLauncher:
             raise
         finally:
             ends.close_given()
-        process = Process(popen.pid, ends)
         try:
-            watch_exit(popen, process.set_exited)
+            process = Process(popen.pid, ends)
         except BaseException:
             ends.close_mine()
             give_up(popen)
             raise
-        await process.listen()
+        try:
+            watch_exit(popen, process.set_exited)
+        except BaseException:
+            process.release()
+            give_up(popen)
+            raise
+        try:
+            await process.listen()
+        except BaseException:
+            process.release()
+            raise
         return process
 
     def output(self) -> str:
@@ -289,10 +308,10 @@ async def start_interpreter(
     try:
         for number in (*given, output):
             copies.append(os.dup(number))  # noqa: PERF401 - those made before one fails must be known
-    except OSError:
+        start = _starter().submit(_start, python or sys.executable, {**os.environ, **env}, role, copies)
+    except BaseException:
         _close(copies)
         raise
-    start = _starter().submit(_start, python or sys.executable, {**os.environ, **env}, role, copies)
     start.add_done_callback(lambda _: _close(copies))
     try:
         return await asyncio.wrap_future(start)
@@ -328,7 +347,9 @@ def _reap_unwanted(start: Future[subprocess.Popen[bytes]]) -> None:
 def give_up(popen: subprocess.Popen[bytes]) -> None:
     """End a process that nobody watches."""
     kill_group(popen.pid)
-    threading.Thread(target=popen.wait, name="dspex-reaper", daemon=True).start()
+    # Without a thread to be had it is reaped by `subprocess`, when that starts another process.
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=popen.wait, name="dspex-reaper", daemon=True).start()
 
 
 def watch_exit(popen: subprocess.Popen[bytes], exited: Callable[[int], None]) -> None:
@@ -366,7 +387,11 @@ def on_exit_of(pid: int, ended: Callable[[], None]) -> None:
         os.close(pidfd)
         ended()
 
-    loop.add_reader(pidfd, readable)
+    try:
+        loop.add_reader(pidfd, readable)
+    except BaseException:
+        os.close(pidfd)
+        raise
 
 
 _LIFELINES: Final[set[int]] = set()

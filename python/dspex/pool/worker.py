@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dspex.pool.call import Call
     from dspex.pool.spec import PoolSpec
 
-__all__ = ["WINDOW", "Worker"]
+__all__ = ["WINDOW", "Worker", "unexpected_start_error"]
 
 WINDOW: Final = 32
 """Parts of an answer that may be on their way to somebody who has not taken them yet."""
@@ -136,6 +136,8 @@ class Worker(asyncio.BufferedProtocol):
         except asyncio.CancelledError:
             await self.end("the pool is closing", force=True)
             raise
+        except Exception as err:  # noqa: BLE001 - whatever a step of a start raises, the start has failed
+            error = unexpected_start_error(self._spec.name, err)
         else:
             self.life.become(State.READY)
             self.open = True
@@ -190,6 +192,19 @@ class Worker(asyncio.BufferedProtocol):
             self._ending = self._loop.create_task(self._end(reason, force))
 
     async def _end(self, reason: str, force: bool) -> None:
+        try:
+            await self._bring_to_end(reason, force)
+        except Exception as err:  # noqa: BLE001 - whoever waits for its end must hear of it
+            self._loop.call_exception_handler(
+                {"message": f"{self!r} could not be ended as it should", "exception": err}
+            )
+            if not self.dead.done():
+                self._bury(
+                    WorkerDiedError(f"the worker (pid {self.pid}) was given up: {reason}", reason=reason)
+                )
+            self._channel.close()
+
+    async def _bring_to_end(self, reason: str, force: bool) -> None:
         if self.life.state is not State.DEAD:
             self.reason = reason
             self.life.become(State.STOPPING)
@@ -244,7 +259,7 @@ class Worker(asyncio.BufferedProtocol):
         self.dead.set_result(death)
 
     def _exited(self) -> None:
-        self._begin_end("it exited by itself", force=True)
+        self._begin_end("the pool did not ask for it", force=True)
 
     def output(self) -> str:
         """The last lines the process wrote, without the secrets of its LM and its environment."""
@@ -392,6 +407,17 @@ class Worker(asyncio.BufferedProtocol):
 
 def _bad_frame(what: str) -> WireError:
     return WireError(what, code="bad-frame")
+
+
+def unexpected_start_error(pool: str, err: Exception) -> WorkerStartError:
+    """The error of a start in which something was raised that no step of a start should raise."""
+    error = WorkerStartError(
+        f"a worker of pool {pool!r} did not start: {type(err).__name__}: {err}",
+        code="start-failed",
+        hint="`dspex doctor` looks for the cause",
+    )
+    error.__cause__ = err
+    return error
 
 
 def _as_start_error(error: DspexError) -> WorkerStartError:

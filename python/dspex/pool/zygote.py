@@ -25,11 +25,16 @@ from dspex.pool.process import (
 )
 from dspex.wire import MSGPACK, FrameReader, Kind, MessagePack, encode_frame, read_error
 
-__all__ = ["ZygoteLauncher"]
+__all__ = ["FORK_SECONDS", "ZygoteLauncher"]
 
+FORK_SECONDS: Final = 5.0
+"""Seconds in which a zygote forks a worker, at most: it takes milliseconds. One that does not has stopped."""
 
 _AGAIN: Final = 1.0
 """Seconds until a process is watched after all that could not be, for want of a descriptor."""
+
+_UNTOLD: Final = 1.0
+"""Seconds after which a killed worker's end is looked for, if its zygote has not told of it."""
 
 _LAST_WORDS: Final = 0.05
 """Seconds for which the output of a zygote that has ended is still read."""
@@ -45,6 +50,8 @@ class ZygoteLauncher:
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
         hello: The settings the zygote needs, without any secret: it outlives no request but serves all.
+        fork_seconds: Seconds it has to fork a worker. One that needs longer hangs; it is ended, and the next
+            launch starts another.
     """
 
     def __init__(
@@ -52,7 +59,9 @@ class ZygoteLauncher:
         python: str | None,
         env: Mapping[str, str],
         hello: Mapping[str, Any],
+        fork_seconds: float = FORK_SECONDS,
     ) -> None:
+        self._fork_seconds = fork_seconds
         self._python = python
         self._env = dict(env)
         self._hello = dict(hello)
@@ -76,20 +85,44 @@ class ZygoteLauncher:
             assert link is not None  # noqa: S101 - the lines above have seen to it
             ends = Ends.open()
             try:
-                pid = await link.fork(ends)
+                pid = await self._fork(link, ends)
             except BaseException:
                 ends.close_mine()
                 raise
             finally:
                 ends.close_given()
-            process = Process(pid, ends)
-            link.adopt(process)
-            await process.listen()
+            try:
+                process = _Forked(pid, ends, link)
+            except BaseException:
+                ends.close_mine()
+                link.disown(pid)
+                raise
+            try:
+                link.adopt(process)
+                await process.listen()
+            except BaseException:
+                process.release()
+                raise
             return process
+
+    async def _fork(self, link: _Link, ends: Ends) -> int:
+        try:
+            async with asyncio.timeout(self._fork_seconds) as limit:
+                return await link.fork(ends)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            await link.end()
+            raise WorkerStartError(
+                f"the zygote did not fork a worker within {self._fork_seconds:g} s and was ended",
+                code="zygote-hung",
+                hint="the next start has a new one; workers that it has forked go on",
+            ) from None
 
     def output(self) -> str:
         """See `Launcher.output`."""
-        return self._link.output.tail() if self._link is not None else ""
+        output = self._link.output if self._link is not None else None
+        return "" if output is None else output.tail()
 
     async def aclose(self) -> None:
         """End the zygote."""
@@ -110,24 +143,40 @@ class ZygoteLauncher:
                 numbers = (given.fileno(), given_lifeline)
                 popen = await start_interpreter(self._python, self._env, "zygote", numbers, given_output)
             undo.callback(give_up, popen)
-            self._link = link = _Link(popen, mine, lifeline)
+            self._link = link = _Link(popen, mine, lifeline, output)
             undo.pop_all()
         given.close()
         try:
-            await link.open(output)
+            await link.open()
             await link.ask(Kind.HELLO, self._hello)
         except BaseException:
             await asyncio.shield(link.end())
             raise
 
 
+class _Forked(Process):
+    """A worker that a zygote forked, whose end the zygote tells of, unless it hangs."""
+
+    def __init__(self, pid: int, ends: Ends, link: _Link) -> None:
+        super().__init__(pid, ends)
+        self._link = link
+
+    def kill(self) -> None:
+        """See `Handle.kill`."""
+        super().kill()
+        if not self.exited.done():
+            asyncio.get_running_loop().call_later(_UNTOLD, self._link.look_after, self)
+
+
 class _Link(asyncio.Protocol):
     """One running zygote."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], sock: socket.socket, lifeline: int) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], sock: socket.socket, lifeline: int, output: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.popen = popen
-        self.output: Output
+        self.output: Output | None = None
         self.exited: asyncio.Future[int] = loop.create_future()
         self._loop = loop
         self._sock = sock
@@ -138,6 +187,8 @@ class _Link(asyncio.Protocol):
         self._answer: asyncio.Future[Any] | None = None
         self._children: dict[int, Process] = {}
         self._early: dict[int, int] = {}  # exits that overtook the answer to their fork
+        self._disowned: set[int] = set()  # forked for somebody who no longer wanted them
+        self._unread = output  # no transport owns it yet
         self._transport: Any = None
         self._pipe: Any = None
         watch_exit(popen, self._set_exited)
@@ -148,10 +199,12 @@ class _Link(asyncio.Protocol):
         connected = self._transport is not None and not self._transport.is_closing()
         return connected and not self.exited.done()
 
-    async def open(self, output: int) -> None:
+    async def open(self) -> None:
         """Begin to read what it says."""
         self._sock.setblocking(False)
-        self._pipe, self.output = await self._loop.connect_read_pipe(Output, os.fdopen(output, "rb", 0))
+        file = os.fdopen(self._unread, "rb", 0)
+        self._unread = -1
+        self._pipe, self.output = await self._loop.connect_read_pipe(Output, file)
         await self._loop.create_connection(lambda: self, sock=self._sock)
 
     async def fork(self, ends: Ends) -> int:
@@ -165,6 +218,18 @@ class _Link(asyncio.Protocol):
             process.set_exited(self._early.pop(process.pid))
         else:
             self._children[process.pid] = process
+
+    def disown(self, pid: int) -> None:
+        """Nobody wants to hear of the end of a worker it forked."""
+        if self._early.pop(pid, None) is None:
+            self._disowned.add(pid)
+
+    def look_after(self, process: Process) -> None:
+        """See for ourselves whether a worker is gone whose end has not been told."""
+        if not process.exited.done():
+            self._watch(
+                process
+            )  # it stays a child: the zygote may yet tell, and then it is known whose end it was
 
     async def ask(self, kind: Kind, value: Any, numbers: list[int] | None = None) -> Any:
         """Send a request, with descriptors, and wait for its answer.
@@ -187,6 +252,11 @@ class _Link(asyncio.Protocol):
         self._hand_over_children()
         if self._transport is not None:
             self._transport.abort()
+        else:
+            self._sock.close()
+        if self._unread >= 0:
+            os.close(self._unread)
+            self._unread = -1
         with contextlib.suppress(ProcessLookupError):
             self.popen.kill()
         await self.exited
@@ -245,14 +315,17 @@ class _Link(asyncio.Protocol):
             match value:
                 case [int(pid), int(code)] if pid in self._children:
                     self._children.pop(pid).set_exited(code)
+                case [int(pid), int(_)] if pid in self._disowned:
+                    self._disowned.discard(pid)
                 case [int(pid), int(code)]:
                     self._early[pid] = code
                 case _:
                     raise WireError("an end of a process that is none", code="bad-frame")
         elif number == self._asked and self._answer is not None and not self._answer.done():
-            # The answer to an earlier question, whose asker was cancelled, has another id and is dropped:
-            # the lifeline of that worker is closed already.
             if kind == Kind.ERROR:
                 self._answer.set_exception(read_error(value))
             else:
                 self._answer.set_result(value)
+        elif kind == Kind.FORKED and isinstance(value, int):
+            # The answer to an earlier question, whose asker was cancelled: that worker's lifeline is closed.
+            self.disown(value)

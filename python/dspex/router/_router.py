@@ -73,6 +73,10 @@ class Router:
                     timeout=timeout,
                     stage=target.name,
                 ) from error
+            finally:
+                # It holds the task, which holds its exception, which holds this frame and the operation: a
+                # circle that keeps the inputs until somebody collects it.
+                del scope
             outcome = "served"
         except asyncio.CancelledError:
             outcome = "cancelled"

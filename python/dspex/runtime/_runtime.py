@@ -339,6 +339,8 @@ class Runtime:
             if self._state is _State.OPEN or (caller is not None and caller.cancelling()):
                 raise
             raise _closed() from None
+        finally:
+            del task  # it holds the exception, which holds this frame: see `Pool.call`
 
     async def _warm(self, timeout: float) -> None:
         try:

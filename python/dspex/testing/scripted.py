@@ -75,6 +75,8 @@ class ScriptedLM:
                 model=self.model,
                 timeout=request.timeout,
             ) from error
+        finally:
+            del limit  # it holds the task and by that the exception: see `Router.dispatch`
 
     def __repr__(self) -> str:
         return f"ScriptedLM(model={self.model!r}, requests={len(self.requests)})"

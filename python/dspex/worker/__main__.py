@@ -12,7 +12,7 @@ def main() -> None:
     match sys.argv[1:]:
         case ["worker", parent, *numbers] if len(numbers) == 3:
             descriptors = Descriptors(*map(int, numbers))
-            stand_guard(descriptors, parent=int(parent))
+            stand_guard(descriptors, service=int(parent), parent=True)
 
             from dspex.worker.server import serve
 
@@ -27,7 +27,7 @@ def main() -> None:
 
             from dspex.worker.zygote import run
 
-            run(int(control), int(lifeline))
+            run(int(control), int(lifeline), service=int(parent))
         case _:
             sys.exit("a pool starts this: python -m dspex.worker worker|zygote|dial ...")
 

@@ -51,7 +51,7 @@ def dial(invitation: Invitation) -> NoReturn:
     os.close(output)
     # One connection is both: heartbeats go out on it, and nothing but its end comes in.
     descriptors = Descriptors(frames, lifeline=life, pulse=life)
-    stand_guard(descriptors, parent=None)
+    stand_guard(descriptors, service=None)
     asyncio.set_event_loop_policy(None)  # whose process this was may have set one, as Ray does
 
     from dspex.worker.server import serve

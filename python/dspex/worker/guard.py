@@ -1,12 +1,14 @@
 """What ties a worker's life to the service's, from its first instant.
 
-Three ropes, because each has a hole:
+Three bonds, because each has a hole:
 
 - the kernel's parent-death signal (Linux): instant, but it follows the *thread* that started the worker,
   and a forked worker's parent is not the service;
 - a signal on hang-up of the lifeline pipe (Linux): instant, whoever the parent is, even while C code
   holds the interpreter;
-- a thread that waits for the lifeline's end: everywhere, but it needs the interpreter lock.
+- a thread that waits for the lifeline's end: everywhere, but it needs the interpreter lock. On Linux it waits
+  for the end of the service's process as well, since a copy of the service that C code forked holds the other
+  end of the lifeline, and then the lifeline does not end with the service.
 
 The same thread writes the heartbeats, so a beat says that the process can still run Python, whatever the
 work is doing.
@@ -53,19 +55,28 @@ class Descriptors(NamedTuple):
     pulse: int
 
 
-def stand_guard(descriptors: Descriptors, *, parent: int | None) -> None:
+def stand_guard(descriptors: Descriptors, *, service: int | None, parent: bool = False) -> None:
     """Tie this process to the service and start its pulse.
 
     Args:
         descriptors: The worker's descriptors.
-        parent: The service's process id when it started this process itself; None when a zygote forked it.
+        service: The service's process id; None where it is on another machine.
+        parent: Whether the service started this process itself.
     """
     for number in descriptors:
         os.set_inheritable(number, False)  # what the work starts must not hold them
-    if parent is not None:
-        die_with_parent(parent)
+    if parent and service is not None:
+        die_with_parent(service)
     kill_on_hangup(descriptors.lifeline)
-    threading.Thread(target=_pulse, args=descriptors[1:], name="dspex-pulse", daemon=True).start()
+    ends = [descriptors.lifeline]
+    if service is not None and hasattr(os, "pidfd_open"):
+        try:
+            ends.append(os.pidfd_open(service))
+        except ProcessLookupError:  # it is gone already
+            os._exit(1)
+        except OSError:  # a kernel or a sandbox without it: the lifeline is left
+            pass
+    threading.Thread(target=_pulse, args=(ends, descriptors.pulse), name="dspex-pulse", daemon=True).start()
 
 
 def die_with_parent(parent: int) -> None:
@@ -74,15 +85,10 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: The process id of the process that did.
     """
-    if _ropes_of_the_kernel():
+    if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the signal was armed
         os._exit(1)
-
-
-def _ropes_of_the_kernel() -> bool:
-    """Whether the two that need Linux are to be used. Tests do without, to prove the third."""
-    return sys.platform == "linux" and not os.environ.get("DSPEX_TEST_THREAD_ROPE_ONLY")
 
 
 def kill_group(pid: int) -> None:
@@ -102,7 +108,7 @@ def kill_on_hangup(lifeline: int) -> None:
 
     A lifeline that is a socket has only the thread: the signal would tell of room to write, too.
     """
-    if not _ropes_of_the_kernel() or not stat.S_ISFIFO(os.fstat(lifeline).st_mode):
+    if sys.platform != "linux" or not stat.S_ISFIFO(os.fstat(lifeline).st_mode):
         return
     import fcntl
 
@@ -114,7 +120,7 @@ def kill_on_hangup(lifeline: int) -> None:
         os._exit(1)
 
 
-def _pulse(lifeline: int, pulse: int) -> None:
+def _pulse(ends: list[int], pulse: int) -> None:
     os.set_blocking(pulse, False)
     number = 0
     while True:
@@ -125,7 +131,7 @@ def _pulse(lifeline: int, pulse: int) -> None:
         except OSError:
             os._exit(1)
         number += 1
-        if select.select([lifeline], [], [], BEAT_INTERVAL)[0]:
+        if select.select(ends, [], [], BEAT_INTERVAL)[0]:
             # Not sys.exit: the work may hold any lock, and there is nobody left to answer.
             os._exit(1)
 

@@ -53,25 +53,27 @@ _LATE_IMPORTS: Final = ("dspy.clients.costs", "dspy._vendor.lm15.cloud.hosts")
 """What DSPy imports in the middle of a first call over HTTP, which a zygote cannot make."""
 
 
-def run(control: int, lifeline: int) -> NoReturn:
+def run(control: int, lifeline: int, *, service: int) -> NoReturn:
     """Serve FORK requests until the service says STOP or goes away.
 
     Args:
         control: The socket's number.
         lifeline: The pipe whose end of file says that the service is gone.
+        service: The service's process id.
     """
     for number in (control, lifeline):
         os.set_inheritable(number, False)
     kill_on_hangup(lifeline)
-    Zygote(socket.socket(fileno=control)).serve()
+    Zygote(socket.socket(fileno=control), service).serve()
     os._exit(0)
 
 
 class Zygote:
     """The loop of the zygote: one descriptor for requests, one for children that end."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, service: int) -> None:
         self._control = control
+        self._service = service
         self._reader = FrameReader()
         self._codec = MessagePack()
         self._wakeup, self._wakeup_in = os.pipe()
@@ -164,7 +166,7 @@ class Zygote:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        stand_guard(descriptors, parent=None)
+        stand_guard(descriptors, service=self._service)
         from dspex.worker.server import serve
 
         try:
