@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dspex.errors import ConfigError
 
-__all__ = ["LONGEST_SECONDS", "check_seconds"]
+__all__ = ["LONGEST_SECONDS", "check_seconds", "shown"]
 
 LONGEST_SECONDS: Final = 1e9
 """Some thirty years. A wait beyond what the platform's locks can count raises `OverflowError` where it is
@@ -35,15 +35,20 @@ def check_seconds(value: Any, name: str = "timeout", *, zero: bool = False) -> f
         return float(number)
     least = "from 0" if zero else "above 0"
     raise ConfigError(
-        f"{name} must be a number of seconds {least}, not {_shown(value)}",
+        f"{name} must be a number of seconds {least}, not {shown(value)}",
         code="bad-timeout",
         hint=_hint(value, name),
     )
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__name__}"
+def shown(value: Any) -> str:
+    """A refused value for a message: as it is written, or its type where that is too long or impossible."""
+    try:
+        text = repr(value)
+        text.encode()
+    except Exception:  # noqa: BLE001 - too many digits, too deep, or a `__repr__` of the caller's that fails
+        text = ""
+    return text if 0 < len(text) <= 60 else f"a {type(value).__name__}"
 
 
 def _hint(value: Any, name: str) -> str:

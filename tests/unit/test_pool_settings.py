@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dspex.errors import ConfigError
 from dspex.pool import PoolSpec, load_pools
@@ -87,6 +90,10 @@ def test_an_interpreter_is_looked_for_beside_the_file(
         ("[pool.reports]\nenv = { A = 1 }", "pool.reports.env.A", "string", "environment variables are text"),
         ("[pool.reports]\npreset = 'optimise'", "pool.reports.preset", "'optimise'", "did you mean 'optim"),
         ("[pool.reports]\npreset = 3", "pool.reports.preset", "3 is refused", "one of 'general'"),
+        ("[pool.reports]\npreset = []", "pool.reports.preset", "[] is refused", "one of 'general'"),
+        ("[pool.reports]\nworkers = " + "[" * 80 + "]" * 80, "pool.reports.workers", "a list is", "from 1"),
+        ("[pool.reports]\nself = 1", "pool.reports.self", "no such setting", "the settings are"),
+        ("[pool.reports]\npreset = 'neural'\ncls = 1", "pool.reports.cls", "no such setting", "the settings"),
         ("[pool.reports]\nname = 'b'", "pool.reports.name", "the name of its table", "leave it out"),
         ("[pool.'a b']\nworkers = 1", "pool.a b.name", "'a b' is refused", "that matches"),
         ("[pool]\nworkers = 1", "pool.workers", "is not a table", "[pool.reports]"),
@@ -114,6 +121,8 @@ def test_a_wrong_setting_is_refused_with_file_path_and_what_is_allowed(
         (b"\xff\xfe", "no-settings-file", "utf-8"),
         (b"[pool.a\n", "bad-settings-file", "line 1"),
         (b"[pool.a]\n[pool.a]\n", "bad-settings-file", "twice"),
+        (b"x = " + b"[" * 5000, "bad-settings-file", "is nested too deeply"),
+        (b"x = " + b"1" * 5001, "bad-settings-file", "digits"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_so(
@@ -142,3 +151,36 @@ def test_no_value_of_an_environment_variable_is_in_an_error(tmp_path: Path) -> N
         load_pools(file)
     details: dict[str, Any] = refused.value.to_dict()
     assert "sk-secret" not in str(refused.value) + str(details)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", 3, None, b"x"], ids=repr)
+def test_a_path_that_is_none_is_a_config_error_that_can_be_printed(path: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_pools(path)
+    assert refused.value.code == "no-settings-file"
+    str(refused.value).encode()
+
+
+KEYS = st.sampled_from([*PoolSpec.model_fields, "preset", "self", "cls", '""', '"A=B"', "a.b.c", '"\\u0000"'])
+LITERALS = st.sampled_from(
+    ["0", "1", "nan", "-inf", "1e400", "true", '""', "'json'", '"\\u0000"', "[]", "[[1], {}]", "{ A = 1 }",
+     '{ "A=B" = "x" }', "1979-05-27", "9" * 5001, "[" * 2000 + "]" * 2000, "'optimizer'", "'spawn'",
+     '"\\ud800"']
+)  # fmt: skip
+LINES = st.builds("{} = {}".format, KEYS, LITERALS) | st.sampled_from(
+    ["[pool.a]", "[pool.a.env]", "pool = 3"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(LINES, max_size=5).map("\n".join) | st.text(max_size=40))
+def test_a_text_of_settings_makes_specs_or_a_config_error(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "service.toml")
+        file.write_bytes(f"[pool.b]\n{text}".encode(errors="surrogatepass"))
+        try:
+            pools = load_pools(file)
+        except ConfigError as error:
+            str(error).encode()
+        else:
+            assert all(isinstance(spec, PoolSpec) for spec in pools.values())

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import copy
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from dspex.errors import ConfigError
-from dspex.pool import PoolSpec
+from dspex.pool import PoolSpec, load_pools
 
 
 @pytest.mark.parametrize(
@@ -77,3 +85,145 @@ def test_a_preset_is_a_spec_whose_settings_can_be_changed(preset: Any) -> None:
     assert preset().name == preset.__name__
     changed = preset(workers=3, call_timeout=1.0)
     assert (changed.name, changed.workers, changed.call_timeout) == (preset.__name__, 3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({"workers": "4"}, "write workers=4, a number and not a text; workers is a whole number from 1"),
+        ({"max_workers": "4"}, "write max_workers=4, a number"),
+        ({"call_timeout": "2.5"}, "write call_timeout=2.5, a number"),
+        ({"workers": "many"}, "workers is a whole number from 1"),
+        ({"workers": True}, "workers is a whole number from 1"),
+        ({"workers": 2.5}, "workers is a whole number from 1"),
+        ({"workers": None}, "workers is a whole number from 1"),
+        ({"workers": 10**5000}, "workers is a whole number from 1"),
+        ({"queue": 2**63}, "queue is a whole number from 0"),
+        ({"max_restarts": 2**63}, "max_restarts is a whole number from 0"),
+        ({"memory_limit": "1GB"}, "memory_limit is a whole number from"),
+        ({"call_timeout": True}, "call_timeout is a number of seconds above 0"),
+        ({"call_timeout": float("inf")}, "call_timeout is a number of seconds above 0"),
+        ({"env": "A=B"}, 'write env={"NAME": "..."}'),
+        ({"env": ["A=B"]}, 'write env={"NAME": "..."}'),
+        ({"env": None}, 'write env={"NAME": "..."}'),
+        ({"preload": "json"}, "write preload=('json',)"),
+        ({"preload": ("no module",)}, "preload is a list"),
+        ({"preload": ("json\0",)}, "preload is a list"),
+        ({"preload": "json,numpy"}, "preload is a list"),
+        ({"preload": None}, "preload is a list"),
+        ({"cpus": "0"}, "cpus is a list"),
+        ({"cpus": 2.0}, "cpus is a list"),
+        ({"cpus": True}, "cpus is a list"),
+        ({"python": Path("/usr/bin/python")}, "write python=str(...)"),
+        ({"python": "/usr\0/bin/python"}, "python is a text"),
+        ({"python": "/usr/bin"}, "python is a text"),
+        ({"name": 3}, "name is a text"),
+        ({"name": "\ud800"}, "name is a text"),
+        ({"self": 3}, "the settings are"),
+        ({"\ud800": 3}, "the settings are"),
+    ],
+)  # fmt: skip
+def test_what_is_no_value_of_a_setting_is_one_error_with_what_to_write(
+    given: dict[str, Any], hint: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        PoolSpec(**given)
+    assert refused.value.code == "bad-pool-setting"
+    assert hint in refused.value.hint
+    assert len(str(refused.value).encode()) < 1000
+
+
+def test_a_processor_given_alone_is_hinted_as_a_list_of_one() -> None:
+    processor = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    with pytest.raises(ConfigError) as refused:
+        PoolSpec(cpus=str(processor))
+    assert f"write cpus=({processor},)" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("env", "path", "says"),
+    [
+        ({"A=hunter2": "hunter2"}, "pool.general.env.A", "'=' cannot be in a variable's name"),
+        ({"": "hunter2"}, "pool.general.env.", "a variable has a name"),
+        ({"A\0": "hunter2"}, "pool.general.env.A\\0", "a NUL character cannot be in it"),
+        ({"A": "hunter2\0"}, "pool.general.env.A", "a NUL character cannot be in it"),
+        ({"A\ud800": "hunter2"}, "pool.general.env.A\ufffd\ufffd\ufffd", "half of a surrogate pair"),
+        ({"A": "hunter2\udc80"}, "pool.general.env.A", "half of a surrogate pair"),
+        ({"A": 3}, "pool.general.env.A", "valid string"),
+        ({3: "hunter2"}, "pool.general.env.3", "valid string"),
+    ],
+)
+def test_an_environment_that_no_process_can_have_is_refused_by_its_name_without_its_value(
+    env: Any, path: str, says: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        PoolSpec(env=env)
+    assert refused.value.path == path
+    assert says in refused.value.message
+    assert "hunter2" not in str(refused.value.to_dict())
+
+
+def test_an_environment_in_a_file_is_refused_as_one_in_code_is(tmp_path: Path) -> None:
+    file = tmp_path / "service.toml"
+    for line in ['"A=B" = "x"', '"" = "x"', 'A = "x\\u0000"', '"A\\u0000" = "x"']:
+        file.write_text(f"[pool.a.env]\n{line}\n")
+        with pytest.raises(ConfigError) as refused:
+            load_pools(file)
+        assert refused.value.path.startswith("pool.a.env.")
+
+
+def test_replace_makes_another_spec_and_checks_it_as_a_new_one() -> None:
+    spec = PoolSpec.optimizer(env={"A": "b"})
+    assert spec.replace(workers=3) == PoolSpec.optimizer(env={"A": "b"}, workers=3)
+    assert spec.replace() == spec
+    assert spec.workers == 1
+    with pytest.raises(ConfigError) as refused:
+        spec.replace(workers=0)
+    assert refused.value.path == "pool.optimizer.workers"
+    with pytest.raises(ConfigError, match="did you mean 'workers'"):
+        spec.replace(wrkers=3)
+    with pytest.raises(ConfigError, match="less than workers=4"):
+        PoolSpec(workers=2, max_workers=3).replace(workers=4)
+
+
+def test_a_copy_with_changes_is_checked_whichever_way_it_is_made() -> None:
+    assert PoolSpec().model_copy(update={"workers": 3}) == PoolSpec(workers=3)
+    assert PoolSpec().model_copy() == PoolSpec()
+    with pytest.raises(ConfigError, match="did you mean 'workers'"):
+        PoolSpec().model_copy(update={"wrkers": 3})
+    with pytest.raises(ConfigError, match="from 1 to 1024"):
+        PoolSpec().model_copy(update={"workers": 0})
+    if sys.version_info >= (3, 13):
+        with pytest.raises(ConfigError):
+            copy.replace(PoolSpec(), workers=0)
+
+
+TEXTS = st.text(st.characters(), max_size=8) | st.sampled_from(["A=B", "\0", "\ud800", "1", "nan", "json"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.binary(max_size=4)
+    | st.sampled_from([10**4000, -(10**400), 2**63, Path("/"), object()]),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@hypothesis.given(st.dictionaries(st.sampled_from([*PoolSpec.model_fields]) | TEXTS, VALUES, max_size=4))
+def test_settings_make_a_spec_or_a_config_error_that_can_be_printed(given: dict[str, Any]) -> None:
+    for make in (PoolSpec, PoolSpec.neural, PoolSpec().replace):
+        try:
+            make(**given)
+        except ConfigError as error:
+            str(error).encode()
+            error.path.encode()
+
+
+@settings(max_examples=200, deadline=None)
+@hypothesis.given(st.dictionaries(TEXTS, TEXTS | VALUES, max_size=3))
+def test_an_environment_makes_a_spec_that_a_process_takes_or_a_config_error(env: dict[str, Any]) -> None:
+    with contextlib.suppress(ConfigError):
+        for name, value in PoolSpec(env=env).env.items():
+            assert name
+            assert "=" not in name
+            assert "\0" not in name + value
+            (name + value).encode()

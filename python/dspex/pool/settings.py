@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from dspex._timeouts import shown
 from dspex.errors import ConfigError, did_you_mean
 from dspex.pool.spec import PoolSpec
 
@@ -44,13 +45,17 @@ def load_pools(path: str | os.PathLike[str]) -> dict[str, PoolSpec]:
         ConfigError: If the file cannot be read, is not TOML, or a setting is unknown or wrong: it names the
             file, the setting's path such as `pool.reports.workers`, and what is allowed.
     """
-    file = Path(path)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{file} cannot be read: {err}", code="no-settings-file", file=str(file)) from err
-    except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"{file} is not TOML: {err}", code="bad-settings-file", file=str(file)) from err
+        file = Path(path)
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError, TypeError) as err:  # a path may be none: no text, or one with a NUL in it
+        raise _unusable(path, f"cannot be read: {err}", "no-settings-file") from err
+    try:
+        content = tomllib.loads(text)
+    except RecursionError as err:
+        raise _unusable(file, "is nested too deeply", "bad-settings-file") from err
+    except ValueError as err:  # of TOML's, or of a number with more digits than Python reads
+        raise _unusable(file, f"is not TOML: {err}", "bad-settings-file") from err
     above = ("tool", "dspex", "pool") if file.name == "pyproject.toml" else ("pool",)
     tables: Any = content
     for depth, name in enumerate(above):
@@ -83,12 +88,12 @@ def _read(file: Path, name: str, table: Any) -> PoolSpec:
     settings = dict(table)
     preset = settings.pop("preset", None)
     try:
-        if preset is not None and preset not in _PRESETS:
+        if preset is not None and not (isinstance(preset, str) and preset in _PRESETS):
             known = f"preset is one of {', '.join(map(repr, _PRESETS))}"
             raise ConfigError(
-                f"pool.{name}.preset: {preset!r} is refused",
+                f"pool.{name}.preset: {shown(preset)} is refused",
                 code="bad-pool-setting",
-                hint=did_you_mean(str(preset), _PRESETS) + known,
+                hint=(did_you_mean(preset, _PRESETS) if isinstance(preset, str) else "") + known,
                 path=f"pool.{name}.preset",
             )
         if "name" in settings:
@@ -105,6 +110,12 @@ def _read(file: Path, name: str, table: Any) -> PoolSpec:
         return make(**settings, name=name)
     except ConfigError as err:
         raise ConfigError.from_other(err, message=f"{file}: {err.message}", file=str(file)) from None
+
+
+def _unusable(path: Any, why: str, code: str) -> ConfigError:
+    # A path may hold bytes that are no text, and then stands for them in a way that no output can write.
+    file = str(path).replace("\0", "\\0").encode(errors="backslashreplace").decode()
+    return ConfigError(f"{file} {why}", code=code, file=file)
 
 
 def _not_a_table(file: Path, path: str) -> ConfigError:

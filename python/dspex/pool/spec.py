@@ -3,21 +3,64 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from dspex._timeouts import LONGEST_SECONDS
+from dspex._timeouts import LONGEST_SECONDS, check_seconds, shown
 from dspex.errors import ConfigError, did_you_mean
 from dspex.pool.policy import Recycling
 
 __all__ = ["PoolSpec"]
 
-_Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+_MOST: Final = 2**63 - 1
+"""What the kernel's limits and a deque's length can hold."""
+
+
+def _seconds(value: Any) -> Any:
+    try:
+        return check_seconds(value)
+    except ConfigError:
+        return value  # to be refused with the bounds that the setting's type says
+
+
+def _system_text(value: Any) -> Any:
+    """A text that the system takes: what it would refuse is refused before a worker is started with it."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("a NUL character cannot be in it")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair cannot be in it") from None
+    return value
+
+
+def _variable(name: Any) -> Any:
+    if name == "":
+        raise ValueError("a variable has a name")
+    if isinstance(name, str) and "=" in name:
+        raise ValueError("'=' cannot be in a variable's name")
+    return _system_text(name)
+
+
+_Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False), BeforeValidator(_seconds)]
+_Text = Annotated[str, BeforeValidator(_system_text)]
+_Variable = Annotated[str, BeforeValidator(_variable)]
+_Count = Annotated[int, Field(ge=1, le=_MOST)]
 
 
 class PoolSpec(BaseModel):
-    """What a pool is made of. Immutable; `spec.model_copy(update=...)` makes another.
+    """What a pool is made of. Immutable; `spec.replace(workers=4)` makes another.
 
     Attributes:
         name: The pool's name: `prediction.route` says `pool:<name>`. Letters, digits, `-` and `_`.
@@ -62,30 +105,30 @@ class PoolSpec(BaseModel):
     scale_up_wait: _Seconds = 0.1
     scale_down_idle: _Seconds = 60.0
     max_inflight: Annotated[int, Field(ge=1, le=10_000)] = 100
-    queue: Annotated[int, Field(ge=0)] = 10_000
+    queue: Annotated[int, Field(ge=0, le=_MOST)] = 10_000
     start_timeout: _Seconds = 30.0
     stop_timeout: _Seconds = 5.0
     call_timeout: _Seconds = 120.0
     cancel_grace: _Seconds = 2.0
-    max_restarts: Annotated[int, Field(ge=0)] = 10
+    max_restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     restart_window: _Seconds = 60.0
     heartbeat_timeout: _Seconds = 15.0
     start: Literal["auto", "zygote", "spawn"] = "auto"
     max_age: _Seconds | None = None
-    max_requests: Annotated[int, Field(ge=1)] | None = None
-    max_memory: Annotated[int, Field(ge=1)] | None = None
-    memory_limit: Annotated[int, Field(ge=64 * 2**20)] | None = None
+    max_requests: _Count | None = None
+    max_memory: _Count | None = None
+    memory_limit: Annotated[int, Field(ge=64 * 2**20, le=_MOST)] | None = None
     nice: Annotated[int, Field(ge=0, le=19)] = 0
     cpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    python: str | None = None
-    env: dict[str, str] = Field(default_factory=dict)
-    preload: tuple[str, ...] = ()
+    python: _Text | None = None
+    env: dict[_Variable, _Text] = Field(default_factory=dict)
+    preload: tuple[_Text, ...] = ()
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, /, **settings: Any) -> None:
         try:
             super().__init__(**settings)
         except ValidationError as err:
-            raise _config_error(settings.get("name"), err) from None
+            raise _config_error(settings, err) from None
 
     @field_validator("preload", "cpus", mode="before")
     @classmethod
@@ -111,9 +154,30 @@ class PoolSpec(BaseModel):
     @field_validator("python")
     @classmethod
     def _python_is_there(cls, value: str | None) -> str | None:
-        if value is not None and not os.access(value, os.X_OK):
+        if value is not None and not (os.path.isfile(value) and os.access(value, os.X_OK)):
             raise ValueError(f"no executable file at {value}")
         return value
+
+    @field_validator("preload")
+    @classmethod
+    def _modules_have_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for module in value:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ValueError(f"{shown(module)} is no module's name")
+        return value
+
+    def replace(self, /, **changes: Any) -> Self:
+        """Another spec with these settings changed, checked as a new one is.
+
+        Raises:
+            ConfigError: If a setting is unknown or wrong, or does not go with the others.
+        """
+        return type(self)(**{**dict(self), **changes})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Pydantic's name for `replace(**update)`: the changes are checked, as pydantic's own are not."""
+        twin = super().model_copy(deep=deep)
+        return twin.replace(**update) if update else twin
 
     @property
     def recycling(self) -> Recycling:
@@ -121,12 +185,12 @@ class PoolSpec(BaseModel):
         return Recycling(self.max_age, self.max_requests, self.max_memory)
 
     @classmethod
-    def general(cls, **settings: Any) -> Self:
+    def general(cls, /, **settings: Any) -> Self:
         """For cheap calls that wait for an LM: many at once on few processes."""
         return cls(**{"name": "general", **settings})
 
     @classmethod
-    def optimizer(cls, **settings: Any) -> Self:
+    def optimizer(cls, /, **settings: Any) -> Self:
         """For long jobs: few at once, a day of time, replaced now and then so that memory comes back."""
         own = {
             "max_inflight": 4,
@@ -138,7 +202,7 @@ class PoolSpec(BaseModel):
         return cls(**{"name": "optimizer", "workers": 1, **own, **settings})
 
     @classmethod
-    def neural(cls, **settings: Any) -> Self:
+    def neural(cls, /, **settings: Any) -> Self:
         """For heavy models: one process, started slowly and fresh, since GPU libraries cannot be forked."""
         own = {"max_inflight": 8, "start": "spawn", "start_timeout": 300.0, "call_timeout": 600.0}
         return cls(**{"name": "neural", "workers": 1, **own, **settings})
@@ -196,20 +260,70 @@ def _describe(schema: dict[str, Any]) -> str:
 _KNOWN: Final = tuple(PoolSpec.model_fields)
 
 
-def _config_error(name: Any, err: ValidationError) -> ConfigError:
+_TEXT_FOR: Final[Mapping[str, Callable[[str], str]]] = {
+    "integer": lambda text: repr(int(text)) + ", a number and not a text",
+    "number": lambda text: f"{check_seconds(float(text)):g}, a number and not a text",
+    "boolean": lambda text: {"true": "True", "false": "False"}[text.lower()],
+}
+"""How a setting is written that was given as a text, by the type it should have."""
+
+
+def _written(setting: str, given: Any) -> str:
+    """The setting as it was probably meant, for the hint; nothing if that is not to be guessed."""
+    schema = PoolSpec.model_json_schema()["properties"][setting]
+    wanted = schema.get("anyOf", [schema])[0]["type"]
+    if setting == "env":  # no part of what was given is shown: it may be a secret
+        return 'write env={"NAME": "..."}' if not isinstance(given, dict) else ""
+    try:
+        if wanted == "array" and isinstance(given, str | int) and not isinstance(given, bool):
+            item = int(given) if setting == "cpus" else given
+            PoolSpec(**{setting: (item,)})
+            return f"write {setting}=({shown(item)},)"
+        if wanted == "string" and isinstance(given, os.PathLike):
+            return f"write {setting}=str(...)"
+        if isinstance(given, str) and wanted in _TEXT_FOR and len(given) < 30:
+            return f"write {setting}={_TEXT_FOR[wanted](given)}"
+    except (ValueError, KeyError, ConfigError):
+        pass
+    return ""
+
+
+def _place(name: str, loc: tuple[int | str, ...]) -> str:
+    parts = [name, *map(str, loc)]
+    if loc[:1] == ("env",) and len(loc) > 1:
+        # What stands behind the sign is a value that was written into the name: a secret, perhaps.
+        parts = [name, "env", str(loc[1]).partition("=")[0]]
+    path = ".".join(part if len(part) <= 60 else part[:60] + "..." for part in parts)
+    return path.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+_OTHERS: Final = 5
+"""Further mistakes that an error names."""
+
+
+def _config_error(settings: Mapping[str, Any], err: ValidationError) -> ConfigError:
     problems = err.errors(include_url=False, include_context=False)
-    first = problems[0]
-    path = ".".join(["pool", str(name or "general"), *map(str, first["loc"])])
-    if first["type"] == "extra_forbidden":
+    first, *others = problems
+    name = settings.get("name")
+    # Of a setting whose name is no text, pydantic does not say where it is; there is none like it.
+    loc = first["loc"] or tuple(name for name in settings if name not in _KNOWN)[:1]
+    unknown = loc[0] not in _KNOWN
+    setting = str(loc[0])
+    path = _place(f"pool.{name if name and isinstance(name, str) else 'general'}", loc)
+    says = first["msg"].removeprefix("Value error, ")
+    if unknown:
         message = f"{path}: there is no such setting"
-        hint = did_you_mean(str(first["loc"][-1]), _KNOWN) + f"the settings are: {', '.join(_KNOWN)}"
-    elif first["loc"] == ("env",) or first["loc"][:1] == ("env",):
+        hint = did_you_mean(setting, _KNOWN) + f"the settings are: {', '.join(_KNOWN)}"
+    elif setting == "env":
         # The value may be a secret.
-        message, hint = f"{path}: {first['msg'].lower()}", "environment variables are text"
+        message, hint = f"{path}: {says[0].lower()}{says[1:]}", "environment variables are text"
     else:
-        message = f"{path}: {first['input']!r} is refused: {first['msg'].removeprefix('Value error, ')}"
-        hint = PoolSpec.allowed(str(first["loc"][0]))
-    others = [".".join(map(str, problem["loc"])) for problem in problems[1:]]
+        message = f"{path}: {shown(first['input'])} is refused: {says}"
+        hint = PoolSpec.allowed(setting)
+    if not unknown and len(loc) == 1 and (written := _written(setting, first["input"])):
+        hint = f"{written}; {hint}"
     if others:
-        hint += f" (also wrong: {', '.join(others)})"
+        named = [_place("", problem["loc"]).removeprefix(".") for problem in others[:_OTHERS]]
+        more = f", and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
+        hint += f" (also wrong: {', '.join(named)}{more})"
     return ConfigError(message, code="bad-pool-setting", hint=hint, path=path)
