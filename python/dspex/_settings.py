@@ -13,9 +13,17 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from dspex._timeouts import shown
 from dspex.errors import ConfigError
 
-__all__ = ["MAX_GENERATIONS", "REQUEST_SETTINGS", "check_names", "check_spelling", "of_call"]
+__all__ = [
+    "MAX_GENERATIONS",
+    "REQUEST_SETTINGS",
+    "check_idempotent",
+    "check_names",
+    "check_spelling",
+    "of_call",
+]
 
 REQUEST_SETTINGS: Final = frozenset(
     {
@@ -175,3 +183,14 @@ def _check(settings: Mapping[str, Any], refused: Mapping[str, str]) -> None:
             raise ConfigError(
                 f"{name!r} is not a setting of a request", code="lm-setting", hint=refused[name].format(name)
             )
+
+
+def check_idempotent(value: Any) -> bool:
+    """Whether a call may be run twice, as its caller says it.
+
+    Raises:
+        ConfigError: If it is neither True nor False (`bad-call`).
+    """
+    if isinstance(value, bool):
+        return value
+    raise ConfigError(f"idempotent must be True or False, not {shown(value)}", code="bad-call")

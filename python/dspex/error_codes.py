@@ -281,7 +281,7 @@ CODES: Final = (
     Code(
         "bad-call",
         "ConfigError",
-        "The operation, the session or the call-backs of a pool's call are not of the right kind.",
+        "The operation, session, call-backs or `idempotent` of a pool's call are not of the right kind.",
         "Give texts for the first two, and a mapping of names to functions.",
     ),
     Code(

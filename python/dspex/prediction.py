@@ -65,6 +65,8 @@ class Prediction(Mapping[str, Any]):
     compared. A field whose name is one of the attributes below is reached by key.
 
     Attributes:
+        attempts: How many workers the call was given to: more than 1 where it was said to be idempotent and
+            the first was ended for another call's fault. Always 1 on the native side.
         completions: All generations; the prediction's own fields are the first one's.
         route: Which target answered: `"native"` or `"pool:<name>"`.
         route_reason: Why the native side could not answer, where it could not; empty otherwise.
@@ -75,7 +77,7 @@ class Prediction(Mapping[str, Any]):
             order; empty where DSPy would have read them too, and with `parsing="dspy"`.
     """
 
-    __slots__ = ("_fields", "completions", "repairs", "route", "route_reason", "timings", "usage")
+    __slots__ = ("_fields", "attempts", "completions", "repairs", "route", "route_reason", "timings", "usage")
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class Prediction(Mapping[str, Any]):
         usage: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
         repairs: Sequence[Repair] = (),
+        attempts: int = 1,
     ) -> None:
         if not rows:
             raise ValueError("a prediction needs at least one completion")
@@ -95,6 +98,7 @@ class Prediction(Mapping[str, Any]):
         self.usage = dict(usage or {})
         self.timings = dict(timings or {})
         self.repairs = list(repairs)
+        self.attempts = attempts
 
     def __getitem__(self, name: str) -> Any:
         return self._fields[name]

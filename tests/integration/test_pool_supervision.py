@@ -184,6 +184,9 @@ async def test_a_pool_can_be_resized_both_ways_under_load(open_pool: OpenPool) -
     assert pool.status().deaths == 0
     with pytest.raises(errors.ConfigError, match=r"pool\.general\.workers"):
         pool.resize(0)
+    with pytest.raises(errors.ConfigError, match=r"write workers=2"):
+        pool.resize("2")  # type: ignore[arg-type]
+    assert pool.spec.max_workers is None, "a pool that does not scale by itself does not begin to"
 
 
 async def test_calls_that_wait_get_more_workers_and_idle_ones_go_again(open_pool: OpenPool) -> None:
@@ -305,7 +308,8 @@ async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> No
                 await run(pool, "leave", 5)
         await until(lambda: "pool.resting" in [event.name for event in events])
 
-    assert {event.name for event in events} == set(get_args(EventName))
+    # `call.repeated` needs two calls at once on a worker: see `test_pool_repeats`.
+    assert {event.name for event in events} == set(get_args(EventName)) - {"call.repeated"}
     reasons = {(event.name, event.reason.split("\n")[0]) for event in events}
     for told in [
         ("worker.draining", "it has served 3 calls"),

@@ -73,7 +73,7 @@ def test_errors_deadlines_and_deaths_are_what_they_are_in_a_loop(open_sync_pool:
         run(pool, "wait_for_ever", timeout=0.2)
     with pytest.raises(errors.WorkerDiedError, match="status 7"):
         run(pool, "leave", 7)
-    with pytest.raises(errors.ConfigError, match="or a profile"):
+    with pytest.raises(errors.ConfigError, match="or name a profile"):
         run(pool, "add", 1, 1, timeout="soon")  # a profile there is not
     assert run(pool, "add", 2, 3, timeout="interactive") == 5
 

@@ -56,7 +56,7 @@ async def lm_connect(value: Any) -> None:
 
 
 async def pool(value: Any) -> None:
-    dspex.Pool().seconds(value)
+    dspex.Pool()._seconds(value)
 
 
 PLACES: list[Callable[[Any], Any]] = [

@@ -13,6 +13,7 @@ __all__ = ["check_names", "check_runtime", "mapping_of", "positional", "rows_of"
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "timeout": "give it to a call, qa(..., timeout=5), or to all: qa.with_options(timeout=5)",
     "route": 'give it to a call, qa(..., route="python"), or to all: qa.with_options(route="python")',
+    "idempotent": "say so of all calls of a copy: qa.with_options(idempotent=True)",
     "config": "write the settings themselves: Predict(..., temperature=0.5)",
     "lm": "the model belongs to a runtime: Predict(..., runtime=dspex.Runtime(lm=...).open())",
     "callbacks": "dspex has no callbacks; prediction.timings and prediction.usage say what a call took",

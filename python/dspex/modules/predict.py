@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Never, Self
 
+from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
 from dspex.modules._arguments import check_names, check_runtime, mapping_of, positional, rows_of
@@ -128,8 +129,18 @@ class Predict:
         timeout: float | None = None,
         demos: Sequence[Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
+        idempotent: bool | None = None,
     ) -> Self:
         """A copy of this module whose calls have these options, whatever the input fields are named.
+
+        Args:
+            route: `"native"`, `"python"` or a target's name.
+            timeout: Seconds for the whole call.
+            demos: Instead of the module's own.
+            config: On top of the module's own.
+            idempotent: Whether a worker may ask the LM again when the worker that was at it is ended for
+                another call's fault. False unless given: nothing is asked twice in silence.
+                `prediction.attempts` counts.
 
         Raises:
             InputError: If the demos are none.
@@ -143,6 +154,7 @@ class Predict:
                 ("timeout", None if timeout is None else check_seconds(timeout)),
                 ("demos", None if demos is None else rows_of(demos)),
                 ("config", None if config is None else mapping_of(config)),
+                ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
             )
             if value is not None
         }
@@ -170,6 +182,7 @@ class Predict:
             config=self.config if config is None else {**self.config, **mapping_of(config)},
             route=options.get("route"),
             timeout=timeout,
+            idempotent=options.get("idempotent", False),
             adapter=self._adapter,
             parsing=self.parsing,
         )

@@ -31,6 +31,7 @@ class Call:
         context: The context it was made in, for its callbacks; None if it has none.
         trace: The trace it belongs to.
         idempotent: Whether it may be run again after its worker was ended for another call's fault.
+        attempts: How many workers it has been given to, one that it waits for included.
         items: Where the parts of its answer go, if it is to come in parts.
         waiting: Whether it is in the queue.
         since: When it began to wait, on the loop's clock.
@@ -48,6 +49,7 @@ class Call:
     context: Context | None = None
     trace: Trace | None = None
     idempotent: bool = False
+    attempts: int = 1
     waiting: bool = False
     since: float = 0.0
     worker: Worker | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from dspex.errors import PoolClosedError, WorkerDiedError, WorkerStartError
 from dspex.pool.backend import Launcher
@@ -27,20 +27,21 @@ from dspex.pool.worker import Worker, unexpected_start_error
 __all__ = ["Crew", "Owner"]
 
 
-class Owner(Protocol):
-    """What a crew tells the pool."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a crew tells the pool: functions of the pool's, none of which is part of its own interface.
 
-    def freed(self, call: Call) -> None:
-        """A call has left its worker."""
+    Attributes:
+        freed: A call has left its worker.
+        serving: A worker has become ready.
+        bereaved: A worker is gone; its calls are still in `worker.calls`.
+        stranded: Nobody serves, and nobody is on the way: the restart budget is spent.
+    """
 
-    def serving(self) -> None:
-        """A worker has become ready."""
-
-    def bereaved(self, worker: Worker, death: WorkerDiedError) -> None:
-        """A worker is gone; its calls are still in `worker.calls`."""
-
-    def stranded(self) -> None:
-        """Nobody serves, and nobody is on the way: the restart budget is spent."""
+    freed: Callable[[Call], None]
+    serving: Callable[[], None]
+    bereaved: Callable[[Worker, WorkerDiedError], None]
+    stranded: Callable[[], None]
 
 
 @dataclass(eq=False)

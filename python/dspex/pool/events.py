@@ -13,6 +13,7 @@ EventName = Literal[
     "worker.draining",
     "worker.stopping",
     "worker.dead",
+    "call.repeated",
     "pool.ready",
     "pool.draining",
     "pool.stopping",
@@ -27,12 +28,13 @@ class PoolEvent:
     """One transition.
 
     Attributes:
-        name: What happened. `pool.resized` is a change of the number wanted, `pool.resting` the end of the
-            restart budget.
+        name: What happened. `call.repeated`: an idempotent call is run again, since its worker, which the
+            event names, was ended for another call's fault. `pool.resized` is a change of the number wanted,
+            `pool.resting` the end of the restart budget.
         pool: The pool's name.
         pid: The worker's process id; None where it has none yet, or the pool is meant.
-        reason: Why, where there is more to say: what a worker drains or stops for, the cause of a death, the
-            number wanted.
+        reason: Why, where there is more to say: what a worker drains or stops for, the cause of a death,
+            which operation is run again and for what, the number wanted.
         slot: The worker's place in the pool, from 0; None where the pool is meant. The worker that replaces
             another has its place.
     """

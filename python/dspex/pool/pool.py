@@ -20,8 +20,10 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Final, Literal, Self
 
+from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
 from dspex.errors import (
     ConfigError,
@@ -37,7 +39,7 @@ from dspex.errors import (
 from dspex.pool.backend import Backend
 from dspex.pool.call import Call, FairQueue
 from dspex.pool.callbacks import outer_call
-from dspex.pool.crew import Crew
+from dspex.pool.crew import Crew, Owner
 from dspex.pool.events import PoolEvent
 from dspex.pool.feeds import Source, feeding
 from dspex.pool.launch import LocalProcesses, make_hello
@@ -54,8 +56,12 @@ Profile = Literal["interactive", "batch", "optimizer"]
 DEADLINES: Final[Mapping[str, float]] = {"interactive": 30.0, "batch": 600.0, "optimizer": 86_400.0}
 """Seconds a call has, by the name of what it is for: a person waits, nobody waits, a job runs."""
 
-_IDEMPOTENT: Final = frozenset({"echo", "predict"})
-"""Operations that may be run again without harm, when the caller does not say."""
+_IDEMPOTENT: Final = frozenset({"echo"})
+"""Operations that may be run again without harm, when the caller does not say. `predict` is none: to ask an
+LM twice costs twice, and only the caller knows what a second answer does."""
+
+_PREDICTIONS: Final = frozenset({"predict", "module"})
+"""Operations whose answer is a mapping that tells how it came about."""
 
 _READY: Final = State.READY  # an enum's member costs a look-up, and this is asked for with every call
 
@@ -193,7 +199,8 @@ class Pool:
         self._thread = threading.get_ident()
         self._deadlines = Deadlines(loop, self._overdue)
         self._farewell = self._leave_with_loop()
-        self._crew = Crew(self.spec, self._hello, launcher, self, self._emit)
+        owner = Owner(self._freed, self._serving, self._bereaved, self._stranded)
+        self._crew = Crew(self.spec, self._hello, launcher, owner, self._emit)
         try:
             await self._crew.start(self.spec.workers)
             await anext(self._farewell)
@@ -261,7 +268,9 @@ class Pool:
             PoolClosedError: If the pool is not open.
         """
         self._check_open()
-        self.spec = PoolSpec(**{**dict(self.spec), "workers": workers, "max_workers": self._most(workers)})
+        most = self.spec.max_workers
+        spec = self.spec.replace(workers=workers, max_workers=None)
+        self.spec = spec if most is None else spec.replace(max_workers=max(workers, most))
         self._crew.resize(workers)
 
     async def restart(self) -> None:
@@ -303,7 +312,8 @@ class Pool:
             timeout: Seconds from now until the answer, waiting in the queue included; or a profile of
                 `DEADLINES`; None for the pool's `call_timeout`.
             idempotent: Whether the call may be run again when its worker is ended for another call's fault.
-                None leaves it to the operation.
+                None is False for all operations but `echo`. One whose own work ends the worker is not run
+                again; its `WorkerDiedError` is then `retryable`.
             session: Whose call it is: sessions take turns in the queue.
             callbacks: Functions of this process, by name, that the work may call while the call lasts: sync
                 ones run in a thread, async ones on this loop, both in a copy of this context. A call that
@@ -316,7 +326,8 @@ class Pool:
                 of `dspex.telemetry.use_trace`. The work finds it by `dspex.telemetry.current_trace`.
 
         Returns:
-            What the operation answered.
+            What the operation answered. That of `predict` and `module` has `attempts`, how many workers the
+            call was given to, if there was more than one.
 
         Raises:
             DeadlineExceeded: The time ran out.
@@ -339,10 +350,10 @@ class Pool:
                     callbacks=callbacks,
                     trace=trace,
                 )
-        call = self._submit(op, payload, timeout, session, callbacks, trace)
-        call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
+        call = self._submit(op, payload, timeout, session, callbacks, trace, idempotent)
         try:
-            return await call.answer  # a call that is answered has been let go of already
+            answer = await call.answer  # a call that is answered has been let go of already
+            return answer if call.attempts == 1 else _counted(answer, call)
         except BaseException:
             self._let_go(call)
             raise
@@ -389,7 +400,7 @@ class Pool:
                     async for part in parts:
                         yield part
             return
-        call = self._submit(op, payload, timeout, session, callbacks, trace, items=asyncio.Queue())
+        call = self._submit(op, payload, timeout, session, callbacks, trace, False, asyncio.Queue())
         items, end = call.items, object()
         assert items is not None  # noqa: S101 - given above
         call.answer.add_done_callback(lambda _: items.put_nowait(end))
@@ -427,13 +438,17 @@ class Pool:
 
         Returns:
             For each payload its answer, or the `DspexError` it failed with, in the order of the payloads.
+
+        Raises:
+            ConfigError: If an argument that all the calls share is wrong; none of them is made.
         """
+        self._check_call(op, timeout, session, idempotent)
         places = self.spec.max_inflight * self._most(self.spec.workers)
         waiting = enumerate(payloads)
         answers: dict[int, Any] = {}
 
-        async def work() -> None:
-            for index, payload in waiting:
+        async def work(first: tuple[int, Any]) -> None:
+            for index, payload in chain((first,), waiting):
                 try:
                     answers[index] = await self.call(
                         op, payload, timeout=timeout, idempotent=idempotent, session=session
@@ -443,8 +458,8 @@ class Pool:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(places):
-                    group.create_task(work())
+                for first in islice(waiting, places):
+                    group.create_task(work(first))
         except ExceptionGroup as errors:  # of the payloads' iterator: what it raised once, it says no more
             raise errors.exceptions[0] from None
         return [answers[index] for index in range(len(answers))]
@@ -483,16 +498,12 @@ class Pool:
         session: str,
         callbacks: Mapping[str, Callable[..., Any]] | None,
         trace: str | Trace | None,
+        idempotent: bool | None,
         items: asyncio.Queue[Any] | None = None,
     ) -> Call:
         """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
         loop = self._check_open()
-        # The queue and the worker look these up: what cannot be would come to light among others' calls.
-        if not (isinstance(op, str) and isinstance(session, str)):
-            raise ConfigError(
-                f"an operation and a session are texts: op={op!r}, session={session!r}", code="bad-call"
-            )
-        seconds = self.spec.call_timeout if timeout is None else self.seconds(timeout)
+        seconds = self._check_call(op, timeout, session, idempotent)
         if callbacks and not (isinstance(callbacks, Mapping) and all(map(callable, callbacks.values()))):
             raise ConfigError("call-backs are functions by their names", code="bad-call")
         outer = outer_call()
@@ -508,6 +519,7 @@ class Pool:
                 raise self._crew.refusal()
         now = loop.time()
         call = Call(op, payload, asyncio.Future(loop=loop), now + seconds, session, callbacks, items)
+        call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
         call.trace = current_trace() if trace is None else read_trace(trace)
         if callbacks:
             call.context = copy_context()
@@ -519,6 +531,21 @@ class Pool:
         else:
             self._wait(call)
         return call
+
+    def _check_call(
+        self, op: str, timeout: float | Profile | None, session: str, idempotent: bool | None
+    ) -> float:
+        """The seconds a call has, once what can be wrong with it, whatever its payload, has been looked at.
+
+        The queue and the worker look these up: what cannot be would come to light among others' calls.
+        """
+        if not (isinstance(op, str) and isinstance(session, str)):
+            raise ConfigError(
+                f"an operation and a session are texts: op={op!r}, session={session!r}", code="bad-call"
+            )
+        if idempotent is not None:
+            check_idempotent(idempotent)
+        return self.spec.call_timeout if timeout is None else self._seconds(timeout)
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._life.state is not _READY or self._loop is None:
@@ -562,7 +589,7 @@ class Pool:
             raise self._not_open()
         return self._loop, self._thread
 
-    def seconds(self, timeout: float | str | None) -> float:
+    def _seconds(self, timeout: float | str | None) -> float:
         """The seconds that a call's `timeout` says.
 
         Raises:
@@ -570,15 +597,15 @@ class Pool:
         """
         if timeout is None:
             return self.spec.call_timeout
-        if isinstance(timeout, str):
-            if timeout not in DEADLINES:
-                raise ConfigError(
-                    f"timeout must be a number of seconds above 0 or a profile, not {timeout!r}",
-                    code="bad-timeout",
-                    hint=f"the profiles are {', '.join(map(repr, DEADLINES))}",
-                )
+        if not isinstance(timeout, str):
+            return check_seconds(timeout)
+        if timeout in DEADLINES:
             return DEADLINES[timeout]
-        return check_seconds(timeout)
+        try:
+            return check_seconds(timeout)
+        except ConfigError as err:
+            profiles = ", ".join(map(repr, DEADLINES))
+            raise ConfigError.from_other(err, hint=f"{err.hint}; or name a profile: {profiles}") from None
 
     def _put(self, call: Call, worker: Worker, now: float) -> None:
         left = call.deadline - now
@@ -629,7 +656,7 @@ class Pool:
 
     # --- what the crew tells (`crew.Owner`) ---
 
-    def freed(self, call: Call) -> None:
+    def _freed(self, call: Call) -> None:
         """See `Owner.freed`."""
         self._deadlines.discard(call)
         if self._queue.count:
@@ -637,14 +664,14 @@ class Pool:
         elif self.spec.max_workers is not None and self._crew.size > self.spec.workers:
             self._watch_idle()
 
-    def serving(self) -> None:
+    def _serving(self) -> None:
         """See `Owner.serving`."""
         if self._life.state is State.STARTING:
             self._life.become(State.READY)
         self._dispatch()
         self._watch_queue()
 
-    def bereaved(self, worker: Worker, death: WorkerDiedError) -> None:
+    def _bereaved(self, worker: Worker, death: WorkerDiedError) -> None:
         """See `Owner.bereaved`: settle the calls of a worker that is gone."""
         for call in worker.calls.values():
             call.worker = None
@@ -653,15 +680,18 @@ class Pool:
             elif self._life.state in (State.STOPPING, State.DEAD):
                 call.answer.set_exception(self._closed_error())
             elif worker.condemned and call.idempotent:
+                call.attempts += 1
+                why = f"{call.op}: {worker.reason}"
+                self._emit(PoolEvent("call.repeated", self.name, worker.pid, why, worker.slot))
                 self._wait(call, first=True)
             else:
                 # Each caller its own: an exception that is raised twice gathers tracebacks.
-                call.answer.set_exception(from_dict(death.to_dict()))
+                call.answer.set_exception(_told(death, call))
         worker.calls.clear()
         if self._life.state in (State.READY, State.DRAINING):
             self._dispatch()
 
-    def stranded(self) -> None:
+    def _stranded(self) -> None:
         """See `Owner.stranded`."""
         self._refuse_waiting(self._crew.refusal())
 
@@ -743,3 +773,16 @@ class Pool:
             call = self._queue.pop()
             if not call.answer.done():
                 call.answer.set_exception(from_dict(error.to_dict()))
+
+
+def _counted(answer: Any, call: Call) -> Any:
+    """The answer of a call that was run more than once, with the number where it has room for it."""
+    return {**answer, "attempts": call.attempts} if call.op in _PREDICTIONS else answer
+
+
+def _told(death: WorkerDiedError, call: Call) -> DspexError:
+    """A worker's death as the error of one of its calls, which alone says whether it may be made again."""
+    said = death.to_dict()
+    if call.idempotent:
+        said |= {"retryable": True, "hint": "the call was said to be idempotent: make it again"}
+    return from_dict(said)

@@ -181,7 +181,7 @@ class SyncPool:
         Raises:
             ConfigError: Also if an event loop runs on this thread, which the call would stop.
         """
-        seconds = self._pool.seconds(timeout)
+        seconds = self._pool._seconds(timeout)
         call = self._pool.call(
             op,
             payload,
@@ -206,7 +206,7 @@ class SyncPool:
         trace: str | Trace | None = None,
     ) -> Generator[Any, None, None]:
         """Run an operation whose answer comes in parts, and yield them as they come; see `Pool.stream`."""
-        seconds = self._pool.seconds(timeout)
+        seconds = self._pool._seconds(timeout)
         parts = self._pool.stream(
             op, payload, timeout=timeout, session=session, callbacks=callbacks, feeds=feeds, trace=trace
         )

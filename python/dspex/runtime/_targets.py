@@ -151,10 +151,17 @@ class PoolTarget:
             payload["extraction_lm"] = {**none, **adapter.extraction_lm.settings_for_worker()}
         pool = await self._open(timeout)
         left = timeout - (time.perf_counter() - begun)
-        answer = await pool.call("predict", payload, timeout=max(left, SHORTEST_SECONDS))
+        left = max(left, SHORTEST_SECONDS)
+        answer = await pool.call("predict", payload, timeout=left, idempotent=operation.idempotent)
         timings = {**answer["timings"], "total": time.perf_counter() - begun}
         repairs = [Repair(*repair) for repair in answer.get("repairs", ())]
-        return Prediction(request.rows(answer), usage=answer["usage"], timings=timings, repairs=repairs)
+        return Prediction(
+            request.rows(answer),
+            usage=answer["usage"],
+            timings=timings,
+            repairs=repairs,
+            attempts=answer.get("attempts", 1),
+        )
 
     @property
     def pool(self) -> Pool | None:

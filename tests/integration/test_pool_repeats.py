@@ -1,0 +1,157 @@
+"""Calls that are run again, and how their callers are told: never in silence, and only where one said so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from tests.support.pools import Chat, OpenPool
+from tests.support.processes import until
+
+import dspex
+from dspex.errors import ConfigError, DeadlineExceeded, WorkerDiedError
+from dspex.pool import Pool, PoolEvent, PoolSpec
+from dspex.testing import ChatRequest, ModelServer
+
+WORK = "tests.support.work:"
+ASK = {"signature": "question -> answer", "inputs": {"question": "The sky's colour?"}}
+ANSWER = "[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]"
+SPEC = PoolSpec(workers=1, max_inflight=8, cancel_grace=0.2, stop_timeout=2)
+
+
+async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
+    return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
+
+
+class SlowOnce:
+    """Answers all requests but the first, which it leaves waiting."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    async def __call__(self, request: ChatRequest) -> str:
+        self.requests += 1
+        if self.requests == 1:
+            await asyncio.Event().wait()
+        return ANSWER
+
+
+async def beside_one_that_hangs(pool: Pool, server: SlowOnce, neighbour: Coroutine[Any, Any, Any]) -> Any:
+    """What becomes of `neighbour`, which has asked the LM when another call has its worker ended."""
+    task = asyncio.ensure_future(neighbour)
+    await until(lambda: server.requests == 1)
+    with pytest.raises(DeadlineExceeded):
+        await run(pool, "block", timeout=0.3)
+    return await task
+
+
+async def test_a_prediction_is_not_made_twice_unless_its_caller_says_that_it_may_be() -> None:
+    slow, events = SlowOnce(), list[PoolEvent]()
+    async with ModelServer(slow) as server:
+        lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
+        async with Pool(SPEC, lm=lm, on_event=events.append) as pool:
+            with pytest.raises(WorkerDiedError, match="did not stop") as died:
+                await beside_one_that_hangs(pool, slow, pool.call("predict", ASK))
+    assert slow.requests == 1
+    assert not died.value.retryable
+    assert "call.repeated" not in [event.name for event in events]
+
+
+async def test_an_idempotent_prediction_is_made_again_and_counts_its_attempts() -> None:
+    slow, events = SlowOnce(), list[PoolEvent]()
+    async with ModelServer(slow) as server:
+        lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
+        async with Pool(SPEC, lm=lm, on_event=events.append) as pool:
+            (first,) = [worker.pid for worker in pool.status().workers]
+            answer = await beside_one_that_hangs(pool, slow, pool.call("predict", ASK, idempotent=True))
+            assert "attempts" not in await pool.call("predict", ASK)
+    assert answer["attempts"] == 2
+    assert answer["completions"] == [{"answer": "blue"}]
+    (told,) = [event for event in events if event.name == "call.repeated"]
+    assert (told.pid, told.slot) == (first, 0)
+    assert told.reason.startswith("predict: a call of 'function' did not stop")
+
+
+async def test_a_module_says_by_an_option_that_its_calls_may_be_made_again() -> None:
+    slow = SlowOnce()
+    async with ModelServer(slow) as server:
+        lm = dspex.LM("openai/test", api_base=server.api_base, api_key="none")
+        async with dspex.Runtime(lm, pools=SPEC) as runtime:
+            qa = dspex.Predict("question -> answer", runtime=runtime).with_options(route="python")
+            await runtime.awarmup()
+            pool = runtime._pools[0].pool
+            assert pool is not None
+            again = qa.with_options(idempotent=True).acall(question="The sky's colour?")
+            prediction = await beside_one_that_hangs(pool, slow, again)
+            assert (prediction.attempts, prediction.answer) == (2, "blue")
+
+            once = await qa.acall(question="The sky's colour?")
+            native = await qa.with_options(route="native").acall(question="The sky's colour?")
+            assert (once.attempts, native.attempts) == (1, 1)
+            slow.requests = 0
+            with pytest.raises(WorkerDiedError) as died:
+                await beside_one_that_hangs(pool, slow, qa.acall(question="The sky's colour?"))
+            assert not died.value.retryable
+
+
+@pytest.mark.parametrize("idempotent", [True, False, None])
+async def test_a_death_is_retryable_where_its_call_may_run_twice(
+    open_pool: OpenPool, idempotent: bool | None
+) -> None:
+    pool = await open_pool()
+    with pytest.raises(WorkerDiedError) as died:
+        await run(pool, "leave", 5, idempotent=idempotent)
+    assert died.value.retryable is bool(idempotent)
+    assert died.value.to_dict()["retryable"] is bool(idempotent)
+
+
+async def test_whether_a_call_may_run_twice_is_true_or_false(open_pool: OpenPool, chat: Chat) -> None:
+    pool = await open_pool(lm=chat.lm())
+    for value in ("yes", 1, 0, []):
+        with pytest.raises(ConfigError, match="True or False"):
+            await pool.call("echo", 1, idempotent=value)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="True or False"):
+            dspex.Predict("question -> answer").with_options(idempotent=value)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"qa\.with_options\(idempotent=True\)"):
+        dspex.Predict("question -> answer", idempotent=True)
+
+
+async def test_a_batch_begins_no_more_tasks_than_it_has_payloads(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=1, max_workers=4, max_inflight=1000)
+    loop, begun = asyncio.get_running_loop(), []
+
+    def count(loop: asyncio.AbstractEventLoop, work: Any, **settings: Any) -> asyncio.Task[Any]:
+        begun.append(work.__qualname__)
+        return asyncio.Task(work, loop=loop, **settings)
+
+    loop.set_task_factory(count)
+    try:
+        assert await pool.batch("echo", iter([1, 2, 3])) == [1, 2, 3]
+        assert len([name for name in begun if "batch" in name]) == 3
+        assert await pool.batch("echo", []) == []
+        begun.clear()
+        assert await pool.batch("echo", range(4100)) == list(range(4100))
+        assert len([name for name in begun if "batch" in name]) == 4000
+    finally:
+        loop.set_task_factory(None)
+
+
+async def test_a_batch_that_cannot_be_made_raises_once_and_makes_no_call(open_pool: OpenPool) -> None:
+    pool = await open_pool()
+    for wrong in ({"timeout": "5"}, {"timeout": "soon"}, {"session": 3}, {"idempotent": "yes"}):
+        payloads = iter([1, 2, 3])
+        with pytest.raises(ConfigError):
+            await pool.batch("echo", payloads, **wrong)
+        assert next(payloads) == 1, "no payload has been drawn"
+    with pytest.raises(ConfigError, match="write timeout=5, a number"):
+        await pool.batch("echo", [1], timeout="5")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="or name a profile: 'interactive'"):
+        await pool.call("echo", 1, timeout="soon")  # type: ignore[arg-type]
+    assert await pool.batch("echo", [1], timeout="interactive") == [1]
+
+
+def test_a_pool_has_no_public_name_that_only_its_workers_need() -> None:
+    plumbing = {"bereaved", "freed", "seconds", "serving", "stranded"}
+    assert not plumbing & set(dir(Pool))
