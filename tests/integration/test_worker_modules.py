@@ -251,3 +251,25 @@ def test_a_tool_without_types_is_refused() -> None:
 
     with pytest.raises(errors.ConfigError, match="'query'"):
         describe_tool(search)
+
+
+@pytest.mark.parametrize("parsing", [None, "tolerant"])
+async def test_a_reply_that_dspy_reads_for_minutes_ends_with_its_call(
+    open_pool: OpenPool, chat: Chat, parsing: str | None
+) -> None:
+    """DSPy's own adapter has no bound but the deadline of the call; the drop-in has that of the core."""
+    garbage = "[[ ## answer ## ]]\n<![CDATA[" + '{"answer": ' * 8_000
+    chat.reply = lambda _: garbage
+    pool = await open_pool(workers=1, lm=chat.lm())
+    payload: dict[str, Any] = {"signature": "q -> answer: dict[str, int]", "inputs": {"q": "?"}}
+    if parsing:
+        with pytest.raises(errors.ReplyError) as refused:
+            await pool.call("module", {**payload, "parsing": parsing}, timeout=60)
+        assert refused.value.code == "reply-too-costly"
+    else:
+        with pytest.raises(errors.DeadlineExceeded):
+            await pool.call("module", payload, timeout=2)
+    chat.reply = lambda _: fields(answer='{"a": 1}')
+    # A call that does not stop is ended with its worker, and others there are made again if they may be.
+    answer = await pool.call("module", payload, timeout=60, idempotent=True)
+    assert answer["completions"] == [{"answer": {"a": 1}}]

@@ -329,6 +329,8 @@ CHANGES: dict[str, tuple[str, Any]] = {
 }
 
 
+# pydantic says so of a model beside a type, which DSPy describes and pydantic asks for its schema.
+@pytest.mark.filterwarnings("ignore:The `__get_pydantic_core_schema__` method:DeprecationWarning")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_changed_in_place_is_seen(name: str, change: str) -> None:

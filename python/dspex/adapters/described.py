@@ -40,4 +40,4 @@ class Described:
 
     def still_holds(self) -> bool:
         """Whether they say the same today."""
-        return all(cls.description() == text for cls, text in self._said)
+        return not self._said or all(cls.description() == text for cls, text in self._said)

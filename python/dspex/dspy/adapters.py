@@ -41,13 +41,14 @@ class _Hooks:
 
     def __init__(self, cls: type, names: Iterable[str]) -> None:
         own = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
-        self._names = own.keys()
+        self._names = frozenset(own)
         # What was replaced before this module was imported is nobody's default.
         known = {name: _function(method) if _is_dspys(method) else None for name, method in own.items()}
         # A class method is another object each time it is looked up; all others are read in one go.
         self._bound = [(name, known.pop(name)) for name in [*own] if hasattr(own[name], "__func__")]
-        find = attrgetter(*known)
-        self._find = find if len(known) > 1 else lambda cls: (find(cls),)
+        if len(known) == 1:
+            known["__hash__"] = object.__hash__  # so that what is found is a tuple
+        self._find = attrgetter(*known)
         self._own = tuple(known.values())
 
     def are_dspys(self, adapter: Any) -> bool:
@@ -55,7 +56,7 @@ class _Hooks:
         cls = type(adapter)
         return (
             all(map(is_, self._find(cls), self._own))
-            and all(_function(getattr(cls, name)) is function for name, function in self._bound)
+            and (not self._bound or all(_function(getattr(cls, name)) is own for name, own in self._bound))
             and self._names.isdisjoint(adapter.__dict__)
         )
 
@@ -170,9 +171,8 @@ class _Native:
         return _without_callbacks(theirs)(signature, demos, inputs)
 
     def _fields(self, theirs: Any, signature: Any, completion: Any) -> Any:
-        read = _without_callbacks(theirs)
         if _function(theirs) is not self._replaced[1] or not self._hooks[1].are_dspys(self):
-            return read(signature, completion)
+            return _without_callbacks(theirs)(signature, completion)
         plan = self._plan(signature)
         if plan is not None and type(completion) is str:
             try:
@@ -190,7 +190,7 @@ class _Native:
         if type(completion) is str and _is_costly(self._layout, completion):
             raise self._refusal(signature, completion, "it would take too long to say what is wrong with it")
         try:
-            return read(signature, completion)
+            return _without_callbacks(theirs)(signature, completion)
         except (MemoryError, RecursionError) as error:
             raise self._refusal(signature, completion, "it is nested too deep") from error
 

@@ -85,6 +85,6 @@ def _said(signature: type[dspy.Signature]) -> tuple[Any, ...]:
     said: list[Any] = [signature.__doc__]
     for name, info in signature.model_fields.items():
         said += (name, info.annotation, info.default, info.default_factory, *info.metadata)
-        for part in info.json_schema_extra.items():
-            said += part
+        said += info.json_schema_extra.keys()
+        said += info.json_schema_extra.values()
     return tuple(said)
