@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dspex import ChatAdapter, JSONAdapter, Signature, XMLAdapter
+from dspex.adapters.events import Correction, TextDelta
 from dspex.errors import ReplyError
 
 
@@ -140,3 +141,114 @@ def test_a_member_whose_name_is_the_value_of_another_is_ambiguous_in_other_case(
     assert ChatAdapter().parse(signature, "[[ ## a ## ]]\nb") == {"a": crossed("b")}
     with pytest.raises(ReplyError, match=r"'B' may be <Crossed\.A: 'b'> or <Crossed\.b: 'c'>"):
         ChatAdapter().parse(signature, "[[ ## a ## ]]\nB")
+
+
+LEFT_ALONE: list[tuple[Any, str, str, dict[str, Any]]] = [
+    # A field that may be left out is, or the neighbour is repaired: what DSPy reads stays as it is.
+    (
+        XMLAdapter(),
+        "q -> tags: list[str], note: Optional[str]",
+        "<tags><item>a</item><item>b</item></tags>",
+        {"tags": ["a", "b"], "note": None},
+    ),
+    (
+        XMLAdapter(),
+        "q -> tags: list[str], score: float",
+        "<tags><item>a</item><item>b</item></tags><score>90%</score>",
+        {"tags": ["a", "b"], "score": 0.9},
+    ),
+    (
+        XMLAdapter(),
+        "q -> code, a: Optional[str], n: int",
+        "<code><![CDATA[x < y]]></code>\r\n<a></a><n>5\r\nkm</n>",
+        {"code": "x < y", "a": None, "n": 5},
+    ),
+    (
+        ChatAdapter(),
+        "q -> a, c: Optional[float]",
+        "[[ ## a ## ]]\nParis\n\n[[ ## notes ## ]]\nmore",
+        {"a": "Paris", "c": None},
+    ),
+    (
+        ChatAdapter(),
+        TWO,
+        "[[ ## a ## ]]\nParis\n\n[[ ## notes ## ]]\nmore\n[[ ## n ## ]]\n5 km",
+        {"a": "Paris", "n": 5},
+    ),
+    (
+        ChatAdapter(),
+        "q -> d: dict, n: int",
+        '[[ ## d ## ]]\n{"x": "[[ ## completed ## ]]"}\n[[ ## n ## ]]\n5 km',
+        {"d": {"x": "[[ ## completed ## ]]"}, "n": 5},
+    ),
+    (
+        ChatAdapter(),
+        "q -> a, o: Optional[str]",
+        "[[ ## a ## ]]\nx\n**[[ ## o ## ]]** y",
+        {"a": "x\n**[[ ## o ## ]]** y", "o": None},
+    ),
+    (
+        JSONAdapter(),
+        "q -> a: list[str], n: int",
+        '{"a": ["x",], "n": "5 km"}',
+        {"a": ["x"], "n": 5},
+    ),
+]
+
+
+@pytest.mark.parametrize(("adapter", "signature", "reply", "fields"), LEFT_ALONE)
+def test_what_dspy_reads_is_left_alone(
+    adapter: Any, signature: str, reply: str, fields: dict[str, Any]
+) -> None:
+    assert adapter.parse(signature, reply) == fields
+
+
+def test_one_broken_element_changes_no_other() -> None:
+    reply = "<a>R & D\r\n&lt; <![CDATA[<b>&amp;]]></a>\n<l><item>x</item><item>y</item></l>"
+    assert XMLAdapter().parse("q -> a, l: list[str]", reply) == {
+        "a": "R & D\n< <b>&amp;",
+        "l": ["x", "y"],
+    }
+
+
+EMPHASIS = {
+    "**[[ ## a ## ]]\nParis\nx**": "Paris\nx",
+    "_[[ ## a ## ]] Paris_": "Paris",
+    "**[[ ## a ## ]]\n**Paris** is **big**": "**Paris** is **big**",
+    "* [[ ## a ## ]] *Paris*": "*Paris*",
+    "`[[ ## a ## ]]\nParis`\n`[[ ## completed ## ]]`": "Paris",
+}
+
+
+@pytest.mark.parametrize("reply", EMPHASIS)
+def test_emphasis_that_opens_before_a_marker_may_close_behind_the_value(reply: str) -> None:
+    assert ChatAdapter().parse("q -> a", reply) == {"a": EMPHASIS[reply]}
+    stream = ChatAdapter().stream("q -> a")
+    told = [event for piece in reply for event in stream.feed(piece)] + stream.finish()
+    assert "".join(event.text for event in told if isinstance(event, TextDelta)) == EMPHASIS[reply]
+
+
+@pytest.mark.parametrize("before", ["\u00b2) ", "*" * 40, "so "])
+def test_a_marker_inside_a_line_is_not_told_as_the_text_of_another_field(before: str) -> None:
+    reply = f"[[ ## a ## ]]\nParis\n{before}[[ ## b ## ]] London"
+    stream = ChatAdapter().stream("q -> a, b")
+    told = [event for piece in reply for event in stream.feed(piece)] + stream.finish()
+    text = "".join(event.text for event in told if isinstance(event, TextDelta))
+    assert text == ChatAdapter().parse("q -> a, b", reply)["a"] == f"Paris\n{before.strip()}"
+
+
+def test_a_mention_of_a_marker_is_told_when_it_is_sure_that_it_is_one() -> None:
+    stream = ChatAdapter().stream("q -> a, b")
+    told = [event for piece in "[[ ## a ## ]]\nsee [[ ## b ## ]] below\nx" for event in stream.feed(piece)]
+    assert "".join(event.text for event in told if isinstance(event, TextDelta)) == "see"
+    told = stream.feed("\n[[ ## b ## ]]\ny") + stream.finish()
+    texts = [(event.field, event.text) for event in told if isinstance(event, TextDelta) and event.text]
+    assert texts == [("a", " [[ ## b ## ]] below\nx"), ("b", "y")]
+    assert not any(isinstance(event, Correction) for event in told)
+
+
+def test_a_field_inside_one_that_is_not_closed_is_not_told_as_its_text() -> None:
+    stream = XMLAdapter().stream("q -> b: Optional[str], a")
+    told = stream.feed("<b>x <a>y</a>") + stream.finish()
+    assert "".join(event.text for event in told if isinstance(event, TextDelta)) == "x"
+    assert stream.read()[0] == {"b": None, "a": "y"}

@@ -75,13 +75,36 @@ class XmlReply:
     def __init__(self, reply: str) -> None:
         # The reply is text of a model's: expat expands no external entity, and a document type inside an
         # element is an error, so no entity can be declared at all.
-        root = ET.fromstring(f"<dspy_root>{reply}</dspy_root>")  # noqa: S314
-        self._fields = _children(root)
+        self._root = ET.fromstring(f"<dspy_root>{reply}</dspy_root>")  # noqa: S314
+        self._fields = _children(self._root)
 
     @property
     def names(self) -> Collection[str]:
         """The names of the elements that are in no other."""
         return self._fields.keys()
+
+    def nested(self, name: str, but: Collection[str]) -> XmlReply:
+        """The same with the elements of that name at the top, wherever they are but in those of other names."""
+        nested = XmlReply("")
+        for child in self._root:
+            if child.tag not in but and (elements := list(child.iter(name))):
+                nested._fields.setdefault(name, []).extend(elements)
+        return nested
+
+    def count(self, name: str) -> int:
+        """How many elements a field has."""
+        return len(self._fields[name])
+
+    def has_children(self, name: str) -> bool:
+        """Whether a field's first element has elements inside."""
+        return len(self._fields[name][0]) > 0
+
+    def text(self, name: str) -> str:
+        """The text of a field's first element, with the tags inside; nothing if they are too deep for that."""
+        try:
+            return _inner(self._fields[name][0]).strip()
+        except RecursionError:
+            return ""
 
     def tree(self, name: str, annotation: Any) -> Any:
         """What a field's elements say before they are converted; None if they cannot be of the type."""
@@ -129,6 +152,10 @@ def _children(element: ET.Element) -> dict[str, _Elements]:
     return children
 
 
+def _inner(element: ET.Element) -> str:
+    return (element.text or "") + "".join(ET.tostring(child, encoding="unicode") for child in element)
+
+
 def _text(element: ET.Element) -> str:
     return (element.text or "").strip()
 
@@ -154,7 +181,7 @@ def value_of(elements: _Elements, schema: dict[str, Any], definitions: dict[str,
             elements = items
         return [value_of([element], schema.get("items", {}), definitions) for element in elements]
     if kind == "string" and list(first):
-        return (first.text or "") + "".join(ET.tostring(child, encoding="unicode") for child in first)
+        return _inner(first)
     children = _children(first)
     if not children:
         if kind == "object" and not _text(first):

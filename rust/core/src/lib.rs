@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dialect;
+mod header;
 pub mod metrics;
 pub mod prompt;
 pub mod response;

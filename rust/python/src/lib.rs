@@ -29,6 +29,8 @@ mod _core {
     #[pymodule_export]
     use super::response::{guess_json, guess_steps, repair_json};
     #[pymodule_export]
+    use super::response::{xml_elements, xml_text};
+    #[pymodule_export]
     use super::router::Router;
     #[pymodule_export]
     use super::signature::{

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use dspex_core::prompt::Layout;
 use dspex_core::response::{
-    Reading, Refusal, Repaired, Value, guess, read_json, read_text, read_xml, repair, sections,
+    Reading, Refusal, Repaired, Strict, Value, cut, guess, read_json, read_text, read_xml, repair,
+    sections, stream,
 };
 use dspex_core::signature::Default;
+use dspex_core::types::Type;
 use jiter::JsonValue;
 use pyo3::exceptions::{PyException, PyRecursionError, PySyntaxError, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -35,15 +37,18 @@ pub(crate) fn read<'py>(
         read?;
         return Ok((reader.finish()?, PyList::empty(reply.py())));
     }
-    match read {
-        Ok(()) if !reader.leaked && reader.values.iter().all(Option::is_some) => {
-            let done = reader.done(|_| true)?;
-            Ok((reader.finish()?, done))
+    if let Err(error) = read {
+        let is_refusal = errors::is(reply.py(), &error, "ReplyError");
+        if !is_refusal || is_too_costly(reply.py(), &error) {
+            return Err(error);
         }
-        Err(error) if !errors::is(reply.py(), &error, "ReplyError") => Err(error),
-        Err(error) if is_too_costly(reply.py(), &error) => Err(error),
-        read => reader.tolerantly(read.err()),
+        reader.refusal.get_or_insert(error);
     }
+    if reader.values.iter().all(Option::is_some) {
+        let repairs = reader.repairs(|_| true)?;
+        return Ok((reader.finish()?, repairs));
+    }
+    reader.tolerantly()
 }
 
 /// The same of a reply that had halves of surrogate pairs, which is noted first of all.
@@ -101,11 +106,52 @@ pub(crate) fn read_one<'py>(
     }
 }
 
-/// What `dspex.adapters.tolerant.read` gives: values, repairs, and a field without a value, with the reason.
-type Tolerant<'py> = (
-    Bound<'py, PyDict>,
-    Bound<'py, PyList>,
-    Option<(String, String)>,
+/// The elements at the top of a reply that need not be XML: the name of each, and what is inside.
+#[pyfunction]
+pub(crate) fn xml_elements<'a>(py: Python<'_>, reply: &'a str) -> PyResult<Vec<(String, &'a str)>> {
+    guarded(py, || {
+        let elements = stream::xml_elements(reply).into_iter();
+        Ok(elements
+            .map(|(name, start, end)| (name, &reply[start..end]))
+            .collect())
+    })
+}
+
+/// The text between the tags of a field of text, in a reply that is no XML.
+#[pyfunction]
+pub(crate) fn xml_text(py: Python<'_>, inside: &str) -> PyResult<String> {
+    guarded(py, || Ok(stream::xml_text(inside)))
+}
+
+/// What may be the value of a field: texts or values, each with the repairs that it takes.
+type Candidates<'py> = Vec<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)>;
+
+impl Plan {
+    /// Whether an output is told as text, of which nothing else can come.
+    pub(crate) fn is_text(&self, py: Python<'_>, place: usize) -> PyResult<bool> {
+        match &self.signature.get().core.outputs()[place].ty {
+            Type::Str => Ok(true),
+            // An optional text is as good as a text.
+            Type::Union { members, .. } => Ok(members.len() == 2
+                && members.contains(&Type::Str)
+                && members.contains(&Type::None)),
+            Type::Python(_) => {
+                let index = self.compiled.outputs()[place].index;
+                let annotation = self.signature.get().annotation(py, index)?;
+                py.import(intern!(py, "dspex.adapters.foreign"))?
+                    .call_method1(intern!(py, "is_text"), (annotation,))?
+                    .extract()
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+/// What `dspex.adapters.tolerant.read_field` gives: the values, none or one, the repairs, and why there is none.
+type Found<'py> = (
+    Vec<Bound<'py, PyAny>>,
+    Vec<Bound<'py, PyAny>>,
+    Option<String>,
 );
 
 /// The steps that `json_repair` takes for a text, up to the bound of the core.
@@ -165,6 +211,11 @@ pub(crate) fn guess_json<'py>(text: &Bound<'py, PyString>) -> PyResult<(Bound<'p
     }
 }
 
+/// The module that finds what may be the values of fields that DSPy does not read.
+fn tolerant(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import(intern!(py, "dspex.adapters.tolerant"))
+}
+
 /// The module that reads what Rust does not.
 fn replies(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     py.import(intern!(py, "dspex.adapters.replies"))
@@ -176,8 +227,9 @@ struct Reader<'a, 'py> {
     reply: &'a Bound<'py, PyString>,
     /// The value of each output, as far as there is one.
     values: Vec<Option<Bound<'py, PyAny>>>,
-    /// Whether a part of a header is in a value, as it is in DSPy where a header is indented.
-    leaked: bool,
+    /// With tolerance: the text or JSON of each output that is no value of its type, and the first reason why.
+    refused: Vec<Option<Bound<'py, PyAny>>>,
+    refusal: Option<PyErr>,
     /// What was done that DSPy does too: for which output, or for the reply as a whole, what, and to which text.
     done: Vec<(Option<usize>, Cow<'static, str>, String)>,
 }
@@ -199,6 +251,12 @@ fn repair_of<'py>(
     module.call_method1(intern!(py, "Repair"), (field, code, found))
 }
 
+/// What Python raises for a text that could be read in two ways.
+fn ambiguous<'py>(py: Python<'py>, reason: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import(intern!(py, "dspex.adapters.near_misses"))?
+        .call_method1(intern!(py, "AmbiguousError"), (reason,))
+}
+
 /// What is done to broken JSON, by whether it was cut off.
 fn code(cut_off: bool) -> &'static str {
     if cut_off { "cut-off" } else { "json" }
@@ -206,12 +264,13 @@ fn code(cut_off: bool) -> &'static str {
 
 impl<'a, 'py> Reader<'a, 'py> {
     fn new(plan: &'a Plan, reply: &'a Bound<'py, PyString>) -> Self {
-        let values = plan.compiled.outputs().iter().map(|_| None).collect();
+        let nothing = || plan.compiled.outputs().iter().map(|_| None).collect();
         Self {
             plan,
             reply,
-            values,
-            leaked: false,
+            values: nothing(),
+            refused: nothing(),
+            refusal: None,
             done: Vec::new(),
         }
     }
@@ -225,62 +284,167 @@ impl<'a, 'py> Reader<'a, 'py> {
         }
     }
 
-    /// As a person reads it, `refusal` being what DSPy makes of it.
-    fn tolerantly(
-        mut self,
-        refusal: Option<PyErr>,
-    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
+    /// As a person reads it: what DSPy reads stays as it is, the rest has its chances.
+    fn tolerantly(mut self) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>)> {
         let py = self.reply.py();
         let slots = self.plan.compiled.outputs();
+        let strict: Vec<Strict> = (0..slots.len()).map(|place| self.strict(place)).collect();
+        let mut candidates = self.candidates(&strict)?;
+        let is_bare = slots.len() == 1
+            && candidates[0].is_empty()
+            && strict[0] != Strict::Read
+            && self.refused[0].is_none();
+        if is_bare {
+            candidates[0] = tolerant(py)?
+                .call_method1(
+                    intern!(py, "bare"),
+                    (self.layout(), &*slots[0].name, self.reply),
+                )?
+                .extract()?;
+        }
+        let again: Vec<bool> = candidates.iter().map(|some| !some.is_empty()).collect();
+        // The object that was repaired counts where a value of it does.
+        let whole = (0..slots.len()).any(|place| strict[place] == Strict::Read && !again[place]);
+        let repairs = self.repairs(|place| {
+            place.map_or(whole, |place| {
+                strict[place] == Strict::Read && !again[place]
+            })
+        })?;
+        let mut problem = None;
+        let mut any = false;
+        for (place, candidates) in candidates.into_iter().enumerate() {
+            if candidates.is_empty() {
+                continue;
+            }
+            let annotation = self
+                .plan
+                .signature
+                .get()
+                .annotation(py, slots[place].index)?;
+            let (mut values, done, reason): Found<'py> = tolerant(py)?
+                .call_method1(
+                    intern!(py, "read_field"),
+                    (&*slots[place].name, candidates, annotation, self.dialect()),
+                )
+                .map_err(|error| self.costly(Some(place), error))?
+                .extract()?;
+            for repair in done {
+                if !repairs.contains(&repair)? {
+                    repairs.append(repair)?;
+                }
+            }
+            self.values[place] = values.pop();
+            any |= self.values[place].is_some();
+            // A bare text that is no answer is no field's, unless it could be two answers.
+            let reason = reason.filter(|reason| !is_bare || !reason.is_empty());
+            if strict[place] != Strict::Absent && problem.is_none() {
+                problem = reason.map(|reason| (place, reason));
+            }
+        }
+        match (problem, self.refusal.take()) {
+            (Some((place, reason)), refusal)
+                if refusal.is_some() || strict[place] != Strict::Missing || !reason.is_empty() =>
+            {
+                let cause = refusal.map(|refusal| refusal.cause(py).unwrap_or(refusal));
+                Err(self.no_value(place, &reason, cause))
+            }
+            // Nothing more was found than DSPy finds: its error says what is wrong.
+            (None, Some(refusal)) if !any => Err(refusal),
+            _ => Ok((self.finish()?, repairs)),
+        }
+    }
+
+    /// What DSPy makes of an output.
+    fn strict(&self, place: usize) -> Strict {
+        if self.values[place].is_some() {
+            Strict::Read
+        } else if self.refused[place].is_some() {
+            Strict::Refused
+        } else if self.is_missing(place) {
+            Strict::Missing
+        } else {
+            Strict::Absent
+        }
+    }
+
+    /// What may be the values of the outputs that DSPy does not read, and of those that it reads together with one
+    /// that must be there.
+    fn candidates(&self, strict: &[Strict]) -> PyResult<Vec<Candidates<'py>>> {
+        let py = self.reply.py();
+        let slots = self.plan.compiled.outputs();
+        let mut candidates: Vec<Candidates<'py>> = slots.iter().map(|_| Vec::new()).collect();
+        if self.plan.compiled.layout() == Layout::Chat {
+            let fields: Vec<(Strict, bool)> = strict
+                .iter()
+                .enumerate()
+                .map(|(place, strict)| Ok((*strict, self.plan.is_text(py, place)?)))
+                .collect::<PyResult<_>>()?;
+            for cut in cut(text_of(self.reply)?, &fields, |name| self.place(name)) {
+                let name = &slots[cut.field].name;
+                let done = cut
+                    .place
+                    .repair()
+                    .map(|code| repair_of(py, name, code, &shown(&cut.line)));
+                let text = match cut.text {
+                    Ok(text) => PyString::new(py, &text).into_any(),
+                    Err(count) => ambiguous(
+                        py,
+                        &format!("its marker stands in {count} lines, and begins none of them"),
+                    )?,
+                };
+                candidates[cut.field].push((text, done.into_iter().collect::<PyResult<_>>()?));
+            }
+            return Ok(candidates);
+        }
+        let states = strict.iter().map(|strict| match strict {
+            Strict::Read => "read",
+            Strict::Refused => "refused",
+            Strict::Absent => "absent",
+            Strict::Missing => "missing",
+        });
         let fields = slots
             .iter()
-            .map(|slot| {
-                Ok((
-                    &*slot.name,
-                    self.plan.signature.get().annotation(py, slot.index)?,
-                ))
+            .zip(states)
+            .map(|(slot, state)| {
+                let annotation = self.plan.signature.get().annotation(py, slot.index)?;
+                Ok((&*slot.name, annotation, state))
             })
             .collect::<PyResult<Vec<_>>>()?;
-        let layout = match self.plan.compiled.layout() {
+        let found = if self.plan.compiled.layout() == Layout::Json {
+            let values = PyDict::new(py);
+            for (slot, value) in slots.iter().zip(&self.values) {
+                if let Some(value) = value {
+                    values.set_item(&*slot.name, value)?;
+                }
+            }
+            let whole = self.repairs(|place| place.is_none())?;
+            for (candidates, raw) in candidates.iter_mut().zip(&self.refused) {
+                if let Some(raw) = raw {
+                    candidates.push((raw.clone(), whole.iter().collect()));
+                }
+            }
+            tolerant(py)?.call_method1(intern!(py, "json_parts"), (self.reply, fields, values))
+        } else {
+            tolerant(py)?.call_method1(
+                intern!(py, "xml_parts"),
+                (self.reply, fields, self.dialect()),
+            )
+        };
+        let found = found.map_err(|error| self.costly(None, error))?;
+        let found = found.cast_into::<PyDict>()?;
+        for (candidates, slot) in candidates.iter_mut().zip(slots) {
+            if let Some(more) = found.get_item(&*slot.name)? {
+                candidates.extend(more.extract::<Candidates<'py>>()?);
+            }
+        }
+        Ok(candidates)
+    }
+
+    fn layout(&self) -> &'static str {
+        match self.plan.compiled.layout() {
             Layout::Chat => "chat",
             Layout::Json => "json",
             Layout::Xml => "xml",
-        };
-        let module = py.import(intern!(py, "dspex.adapters.tolerant"))?;
-        let read = module.call_method1(
-            intern!(py, "read"),
-            (layout, fields, self.reply, self.dialect()),
-        );
-        let read = read.map_err(|error| self.costly(None, error))?;
-        let (values, repairs, problem): Tolerant<'py> = read.extract()?;
-        // What was read again brings its own repairs along.
-        let kept = refusal.is_none();
-        let again = |place: Option<usize>| {
-            let name = place.map(|place| &*slots[place].name);
-            name.is_none_or(|name| values.contains(name).unwrap_or(false))
-        };
-        for done in self.done(|place| kept && !again(place))? {
-            repairs.append(done)?;
-        }
-        for (slot, value) in slots.iter().zip(&mut self.values) {
-            if let Some(found) = values.get_item(&*slot.name)? {
-                *value = Some(found);
-            } else if refusal.is_some() {
-                *value = None;
-            }
-        }
-        let problem =
-            problem.map(|(field, reason)| (self.place(&field).unwrap_or_default(), reason));
-        match (refusal, problem) {
-            (Some(refusal), Some((place, reason))) => {
-                Err(self.no_value(place, &reason, refusal.cause(py).or(Some(refusal))))
-            }
-            // Nothing more was found than DSPy finds: its error says what is wrong.
-            (Some(refusal), None) if values.is_empty() => Err(refusal),
-            (None, Some((place, reason))) if !reason.is_empty() && self.is_missing(place) => {
-                Err(self.no_value(place, &reason, None))
-            }
-            _ => Ok((self.finish()?, repairs)),
         }
     }
 
@@ -296,7 +460,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     /// What was done for the reply as a whole and for some of the outputs, as Python has it.
-    fn done(&self, wanted: impl Fn(Option<usize>) -> bool) -> PyResult<Bound<'py, PyList>> {
+    fn repairs(&self, wanted: impl Fn(Option<usize>) -> bool) -> PyResult<Bound<'py, PyList>> {
         let py = self.reply.py();
         let list = PyList::empty(py);
         for (place, code, found) in self.done.iter().filter(|(place, ..)| wanted(*place)) {
@@ -304,6 +468,29 @@ impl<'a, 'py> Reader<'a, 'py> {
             list.append(repair_of(py, field, code, found)?)?;
         }
         Ok(list)
+    }
+
+    /// The value of an output, if it has one. With tolerance one that has none is kept for later, and the others
+    /// are read as if it had.
+    fn set(
+        &mut self,
+        place: usize,
+        raw: &Bound<'py, PyAny>,
+        value: PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        match value {
+            Ok(value) => self.values[place] = Some(value),
+            Err(error)
+                if self.plan.tolerant
+                    && errors::is(self.reply.py(), &error, "ReplyError")
+                    && !is_too_costly(self.reply.py(), &error) =>
+            {
+                self.refused[place] = Some(raw.clone());
+                self.refusal.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// The value of an output that was read, or None if Python has to read it.
@@ -334,17 +521,23 @@ impl<'a, 'py> Reader<'a, 'py> {
         let py = self.reply.py();
         let found = sections(text_of(self.reply)?, |name| self.place(name));
         for section in found {
-            self.leaked |= section.indented;
+            if section.indented && self.plan.tolerant {
+                // A part of the marker is in the text.
+                self.refused[section.field] = Some(PyString::new(py, &section.text).into_any());
+                continue;
+            }
             let read = read_text(
                 &section.text,
                 &self.plan.signature.get().core.outputs()[section.field].ty,
                 self.plan.compiled.dialect(),
             );
-            let value = match self.value_of(section.field, read, &section.text)? {
-                Some(value) => value,
-                None => self.in_python(section.field, PyString::new(py, &section.text).as_any())?,
-            };
-            self.values[section.field] = Some(value);
+            if let Some(value) = self.value_of(section.field, read, &section.text)? {
+                self.values[section.field] = Some(value);
+            } else {
+                let text = PyString::new(py, &section.text).into_any();
+                let value = self.in_python(section.field, &text);
+                self.set(section.field, &text, value)?;
+            }
         }
         Ok(())
     }
@@ -390,11 +583,13 @@ impl<'a, 'py> Reader<'a, 'py> {
                 Value::Str(text) => &**text,
                 _ => "",
             };
-            let value = match self.value_of(place, read, text)? {
-                Some(value) => value,
-                None => self.in_python(place, &to_python(py, json)?)?,
-            };
-            self.values[place] = Some(value);
+            if let Some(value) = self.value_of(place, read, text)? {
+                self.values[place] = Some(value);
+            } else {
+                let json = to_python(py, json)?;
+                let value = self.in_python(place, &json);
+                self.set(place, &json, value)?;
+            }
         }
         Ok(())
     }
@@ -425,7 +620,8 @@ impl<'a, 'py> Reader<'a, 'py> {
             else {
                 continue;
             };
-            self.values[place] = Some(self.in_python(place, &value)?);
+            let read = self.in_python(place, &value);
+            self.set(place, &value, read)?;
         }
         Ok(())
     }
@@ -469,10 +665,16 @@ impl<'a, 'py> Reader<'a, 'py> {
                 intern!(py, "read"),
                 (&*slot.name, annotation, self.dialect()),
             );
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    let refused = Err(self.wrong_value(place, error));
+                    self.set(place, self.reply.as_any(), refused)?;
+                    continue;
+                }
+            };
             // The values, none or one, with what was done for each.
-            let found: Vec<(Bound<'py, PyAny>, Option<String>)> = found
-                .map_err(|error| self.wrong_value(place, error))?
-                .extract()?;
+            let found: Vec<(Bound<'py, PyAny>, Option<String>)> = found.extract()?;
             for (value, code) in found {
                 self.values[place] = Some(value);
                 if let Some(code) = code {

@@ -47,34 +47,9 @@ impl ReplyStream {
     pub(crate) fn new(plan: &Bound<'_, Plan>) -> PyResult<Self> {
         let py = plan.py();
         let this = plan.get();
-        let slots = this.compiled.outputs().iter();
-        let names = this
-            .signature
-            .get()
-            .core
-            .outputs()
-            .iter()
-            .zip(slots)
-            .map(|(field, slot)| {
-                let is_text = match &field.ty {
-                    Type::Str => true,
-                    // An optional text is as good as a text: nothing else can come of it.
-                    Type::Union { members, .. } => {
-                        members.len() == 2
-                            && members.contains(&Type::Str)
-                            && members.contains(&Type::None)
-                    }
-                    Type::Python(_) => py
-                        .import(intern!(py, "dspex.adapters.foreign"))?
-                        .call_method1(
-                            intern!(py, "is_text"),
-                            (this.signature.get().annotation(py, slot.index)?,),
-                        )?
-                        .extract()?,
-                    _ => false,
-                };
-                Ok((&*field.name, is_text))
-            })
+        let fields = this.signature.get().core.outputs().iter().enumerate();
+        let names = fields
+            .map(|(place, field)| Ok((&*field.name, this.is_text(py, place)?)))
             .collect::<PyResult<Vec<(&str, bool)>>>()?;
         let stream = stream::ReplyStream::new(this.compiled.layout(), &names, this.tolerant);
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::plan::Layout;
-use crate::text::word_len;
+use crate::header;
 
 /// What becomes of a value that holds a field marker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,22 +60,15 @@ pub(crate) fn find(
 pub(crate) fn headers_in(text: &str) -> Vec<Marker> {
     // Most values have no bracket, and one character is looked for faster than six. Where there is one, whether there
     // is a header at all is found out faster than it takes to get ready for finding each.
-    if memchr::memchr(b'[', text.as_bytes()).is_none() || !text.contains(HEADER) {
+    if memchr::memchr(b'[', text.as_bytes()).is_none() || !text.contains(header::OPEN) {
         return Vec::new();
     }
-    let header = |(at, start): (usize, &str)| {
-        let inside = &text[at + start.len()..];
-        let name = word_len(inside);
-        (name > 0 && inside[name..].starts_with(" ## ]]")).then_some(Marker {
-            at,
-            kind: Kind::Header,
-        })
+    let marker = |(at, _)| Marker {
+        at,
+        kind: Kind::Header,
     };
-    text.match_indices(HEADER).filter_map(header).collect()
+    header::find(text).map(marker).collect()
 }
-
-/// What a header begins with.
-const HEADER: &str = "[[ ## ";
 
 /// The tags in a text, opening or closing. Name and attributes are read up to the next `<` at most, which no tag
 /// can hold, so that nothing is looked at twice.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::{Markers, system, xml};
 use crate::dialect::Dialect;
+use crate::header;
 use crate::signature::{Field, FieldKind, Signature};
 use crate::types::{Args, Note, Type};
 
@@ -216,7 +217,7 @@ impl Part<'_> {
 /// What stands before a value and behind it.
 pub(super) fn frame(layout: Layout, name: &str) -> (String, String) {
     match layout {
-        Layout::Chat | Layout::Json => (format!("[[ ## {name} ## ]]\n"), String::new()),
+        Layout::Chat | Layout::Json => (header::marker(name) + "\n", String::new()),
         Layout::Xml => (format!("<{name}>\n"), format!("\n</{name}>")),
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::markers::{self, Markers};
 use super::plan::{Layout, Plan, Slot, Style, frame};
+use crate::header::{self, COMPLETED};
 use crate::text::{is_space, strip};
 
 const INCOMPLETE: &str =
@@ -224,7 +225,9 @@ impl<S: Sink> Page<'_, S> {
         if self.plan.layout == Layout::Chat {
             // A header begins the text, so there is white space to take away at its end only.
             self.out.truncate(self.out.trim_end_matches(is_space).len());
-            self.out.push_str("\n\n[[ ## completed ## ]]\n");
+            self.out.push_str("\n\n");
+            header::push(&mut self.out, COMPLETED);
+            self.out.push('\n');
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::plan::{Layout, Part, frame};
 use crate::dialect::Dialect;
+use crate::header::{self, COMPLETED};
 use crate::signature::FieldKind;
 use crate::text::{JsonStyle, JsonWriter, dedent, splitlines, strip};
 use crate::types::Type;
@@ -36,7 +37,7 @@ fn structure(layout: Layout, inputs: &[Part<'_>], outputs: &[Part<'_>]) -> Strin
                 STRUCTURE,
                 strip(&inputs),
                 strip(&outputs_as_text),
-                "[[ ## completed ## ]]",
+                &header::marker(COMPLETED),
             ];
             parts.join("\n\n")
         }
@@ -127,20 +128,24 @@ fn objective(instructions: &str) -> String {
 
 /// The reminder of what the reply must look like, at the end of a request.
 pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>], dialect: &Dialect) -> String {
-    let (start, marker, end) = match layout {
+    let ending = format!(
+        ", and then ending with the marker for `{}`.",
+        header::marker(COMPLETED)
+    );
+    let (start, mark, end): (_, fn(&str) -> String, _) = match layout {
         Layout::Chat => (
             "Respond with the corresponding output fields, starting with the field ",
-            ("`[[ ## ", " ## ]]`"),
-            ", and then ending with the marker for `[[ ## completed ## ]]`.",
+            header::marker,
+            &*ending,
         ),
         Layout::Json => (
             "Respond with a JSON object in the following order of fields: ",
-            ("`", "`"),
+            str::to_owned,
             ".",
         ),
         Layout::Xml => (
             "Respond with the corresponding output fields wrapped in XML tags ",
-            ("`<", ">`"),
+            |name| format!("<{name}>"),
             ".",
         ),
     };
@@ -149,9 +154,7 @@ pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>], dialect: &Diale
         if at > 0 {
             out.push_str(", then ");
         }
-        out.push_str(marker.0);
-        out.push_str(&part.field.name);
-        out.push_str(marker.1);
+        _ = write!(out, "`{}`", mark(&part.field.name));
         if layout != Layout::Xml {
             push_type(&mut out, part, dialect);
         }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::text::{has_exotic_breaks, is_space, splitlines, strip, strip_start, word_len};
+use crate::header;
+use crate::text::{has_exotic_breaks, is_space, splitlines, strip, strip_start};
 
 /// The text that a reply has for one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,14 +101,9 @@ struct Header<'a> {
 /// leaves one of the header's last in the value. A value is only equal if that is kept.
 fn header(line: &str) -> Option<Header<'_>> {
     let content = strip_start(line);
-    let inside = content.strip_prefix("[[ ## ")?;
-    let name = &inside[..word_len(inside)];
-    if name.is_empty() {
-        return None;
-    }
-    let rest = inside[name.len()..].strip_prefix(" ## ]]")?;
+    let (name, len) = header::at_start(content)?;
     let indent = line[..line.len() - content.len()].chars().count();
-    let mut cut = line.len() - rest.len();
+    let mut cut = line.len() - content.len() + len;
     for c in line[..cut].chars().rev().take(indent) {
         cut -= c.len_utf8();
     }

@@ -8,11 +8,13 @@ mod chat;
 mod guess;
 mod repair;
 pub mod stream;
+mod tolerant;
 mod value;
 mod xml;
 
 pub use chat::{Section, sections};
 pub use guess::{Char, Guess, RULES, Refusal, Text, budget, guess};
 pub use repair::{Repaired, repair};
+pub use tolerant::{Cut, Place, Strict, cut};
 pub use value::{Reading, Value, read_json, read_text};
 pub use xml::read_xml;

@@ -32,6 +32,14 @@ pub fn read_xml(
     if DOUBTFUL.iter().any(|part| reply.contains(part)) || reply.bytes().any(odd) {
         return None;
     }
+    // Each attribute is compared with all others of its element, and more than a key makes an element odd anyway.
+    let has_attributes = |tag: &str| {
+        let inside = tag.split('>').next().unwrap_or_default();
+        inside.matches('=').nth(1).is_some()
+    };
+    if reply.contains('=') && reply.split('<').skip(1).any(has_attributes) {
+        return None;
+    }
     let text = format!("<{ROOT}>{reply}</{ROOT}>");
     let document = Document::parse(&text).ok()?;
     let root = document.root_element();

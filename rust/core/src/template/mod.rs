@@ -26,6 +26,7 @@ pub mod data {
     pub use minijinja::{Error, ErrorKind};
 }
 
+use crate::header;
 use crate::prompt::Markers;
 use crate::prompt::markers::{self, headers_in};
 use program::Program;
@@ -230,7 +231,7 @@ fn environment<S: Source>(limits: Limits, policy: Markers) -> Environment<'stati
         value::numbered::<S>(value, most)
     });
     environment.add_filter("marker", |name: &str| {
-        data::Value::from_safe_string(format!("[[ ## {name} ## ]]"))
+        data::Value::from_safe_string(header::marker(name))
     });
     environment
 }

@@ -13,4 +13,4 @@ pub use docstring::{cleandoc, dedent};
 pub use float::push_float;
 pub use json::{JsonStyle, JsonWriter};
 pub use lines::{has_exotic_breaks, is_break, is_space, splitlines, strip, strip_start};
-pub use word::{is_identifier, is_word, word_len};
+pub use word::{is_decimal, is_identifier, is_word, word_len};

@@ -1,6 +1,6 @@
 //! `\w` of Python's `re`, and `str.isidentifier`.
 
-use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
 
 /// Whether `c` matches `\w`: a letter, a number or `_`; unlike Rust's `is_alphanumeric`, no combining mark.
 #[must_use]
@@ -12,6 +12,12 @@ pub fn is_word(c: char) -> bool {
         c.general_category_group(),
         GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number
     )
+}
+
+/// Whether `c` matches `\d`: a digit that numbers are written with, in any script; `²` is none.
+#[must_use]
+pub fn is_decimal(c: char) -> bool {
+    c.is_ascii_digit() || !c.is_ascii() && c.general_category() == GeneralCategory::DecimalNumber
 }
 
 /// The length in bytes of the longest match of `\w*` at the start of `text`.

@@ -1,25 +1,27 @@
-//! Headers, character by character.
+//! Markers, character by character.
 
 use super::Fields;
-use crate::text::{is_break, is_space, is_word};
+use crate::header::{COMPLETED, Decoration, OPEN, Progress, behind};
+use crate::response::tolerant::may_end_line;
+use crate::text::{is_break, is_space};
 
-/// Finds headers, and gives all other text to the field that is open.
+/// Finds markers, and gives all other text to the field that is open.
 #[derive(Debug)]
 pub(super) struct Scanner {
-    /// Whether a header counts that is decorated; if not, an indented one leaks as in DSPy.
+    /// Whether a marker counts that is decorated or stands inside a line; if not, an indented one leaks as in DSPy.
     tolerant: bool,
-    /// Whether a header may still come in this line.
+    /// Whether a marker may still lead this line, and what decorates it: that is text if none comes.
     leads: bool,
+    decoration: String,
+    form: Decoration,
     /// How much white space the line began with.
     indent: usize,
-    /// What decorates the header that may come, as in `**[[ ## name ## ]]**`: it is text if none comes.
-    decoration: String,
-    /// What may become a header, and how far it has come.
-    header: String,
+    /// What may become a marker, and how far it has come.
+    marker: String,
     progress: Progress,
-    /// Whether the line is that of a header: what stands behind the header there is stripped by itself.
+    /// Whether the line is that of a marker: what stands behind the marker there is stripped by itself.
     headed: bool,
-    /// What decorated the header of this line, and the text behind it, until the line is over.
+    /// What decorated the marker of this line, and the text behind it, until the line is over.
     behind: Option<(String, String)>,
 }
 
@@ -28,10 +30,11 @@ impl Scanner {
         Self {
             tolerant,
             leads: true,
-            indent: 0,
             decoration: String::new(),
-            header: String::new(),
-            progress: Progress::Start(0),
+            form: Decoration::default(),
+            indent: 0,
+            marker: String::new(),
+            progress: Progress::Open(0),
             headed: false,
             behind: None,
         }
@@ -45,47 +48,7 @@ impl Scanner {
             }
             self.line_is_over(fields);
         }
-        if !self.header.is_empty() {
-            match self.progress.with(c) {
-                Some(Progress::Whole(len)) if self.counts(len, fields) => {
-                    self.header.push(c);
-                    fields.start(&self.header[START.len()..START.len() + len]);
-                    self.found(fields);
-                    return;
-                }
-                None | Some(Progress::Whole(_)) => self.give_up(fields),
-                Some(progress) => {
-                    self.header.push(c);
-                    self.progress = progress;
-                    return;
-                }
-            }
-        }
-        if self.leads && c == '[' && is_decoration(&self.decoration) {
-            self.header.push(c);
-            self.progress = Progress::Start(1);
-            return;
-        }
-        if is_break(c) {
-            self.give_up(fields);
-            if std::mem::take(&mut self.headed) {
-                fields.strip_line();
-            }
-            (self.leads, self.indent) = (true, 0);
-        } else if self.leads {
-            if self.decoration.is_empty() && is_space(c) {
-                self.indent += 1;
-            } else if self.tolerant {
-                self.decoration.push(c);
-                if self.decoration.len() > LONGEST || !may_be_decoration(&self.decoration) {
-                    self.give_up(fields);
-                }
-                return;
-            } else {
-                self.leads = false;
-            }
-        }
-        fields.stripped(c);
+        self.step(c, fields);
     }
 
     pub(super) fn finish(&mut self, fields: &mut Fields) {
@@ -93,127 +56,119 @@ impl Scanner {
         self.give_up(fields);
     }
 
-    /// Whether a header counts whose name has that length: any, or where it is decorated one of the signature's.
-    fn counts(&self, len: usize, fields: &Fields) -> bool {
-        let name = &self.header[START.len()..START.len() + len];
-        self.decoration.is_empty() || name == "completed" || fields.knows(name)
+    fn step(&mut self, c: char, fields: &mut Fields) {
+        if !self.marker.is_empty() {
+            match self.progress.with(c) {
+                Some(Progress::Whole(len)) => {
+                    self.marker.push(c);
+                    self.found(len, fields);
+                    return;
+                }
+                Some(progress) => {
+                    self.marker.push(c);
+                    self.progress = progress;
+                    return;
+                }
+                // The third bracket in a row: a marker may begin with the second.
+                None if c == '[' && self.progress == Progress::Open(2) && self.tolerant => {
+                    let marker = std::mem::take(&mut self.marker);
+                    self.give_up(fields);
+                    self.leads = false;
+                    self.text(c, fields);
+                    self.marker = marker;
+                    return;
+                }
+                None => self.give_up(fields),
+            }
+        }
+        if c == '[' && (self.tolerant || self.leads) {
+            if self.leads && !self.form.is_whole() {
+                self.give_up(fields);
+            }
+            self.marker.push(c);
+            self.progress = Progress::Open(1);
+            return;
+        }
+        if is_break(c) {
+            self.give_up(fields);
+            if std::mem::take(&mut self.headed) {
+                fields.strip_line();
+            }
+            fields.line_is_over();
+            (self.leads, self.indent) = (true, 0);
+        } else if self.leads {
+            if self.decoration.is_empty() && is_space(c) {
+                self.indent += 1;
+            } else if self.tolerant {
+                self.decoration.push(c);
+                match self.form.with(c) {
+                    Some(form) => self.form = form,
+                    None => self.give_up(fields),
+                }
+                return;
+            } else {
+                self.leads = false;
+            }
+        }
+        self.text(c, fields);
     }
 
-    /// A header has come.
-    fn found(&mut self, fields: &mut Fields) {
-        let header = std::mem::take(&mut self.header);
+    /// A marker has come whole, with a name of that length.
+    fn found(&mut self, len: usize, fields: &mut Fields) {
+        let name = &self.marker[OPEN.len()..OPEN.len() + len];
+        if !self.leads {
+            fields.mention(name);
+            std::mem::take(&mut self.marker)
+                .chars()
+                .for_each(|c| fields.stripped(c));
+            return;
+        }
+        if !self.decoration.is_empty() && name != COMPLETED && !fields.knows(name) {
+            self.give_up(fields);
+            return;
+        }
+        fields.start(name);
+        let marker = std::mem::take(&mut self.marker);
         let decoration = std::mem::take(&mut self.decoration);
+        self.form = Decoration::default();
         self.leads = false;
         self.headed = true;
         if !decoration.is_empty() {
             self.behind = Some((decoration, String::new()));
         } else if !self.tolerant {
-            let leaked = header.chars().count().saturating_sub(self.indent);
-            header.chars().skip(leaked).for_each(|c| fields.stripped(c));
+            let leaked = marker.chars().count().saturating_sub(self.indent);
+            marker.chars().skip(leaked).for_each(|c| fields.stripped(c));
         }
     }
 
-    /// The line of a decorated header is over: what is behind it is text, but for what closes the decoration.
+    /// The line of a decorated marker is over: what is behind it is text, but for what closes the decoration.
     fn line_is_over(&mut self, fields: &mut Fields) {
         if let Some((decoration, line)) = self.behind.take() {
-            undecorated(&decoration, &line)
-                .chars()
-                .for_each(|c| fields.stripped(c));
+            let (text, closing) = behind(&decoration, &line);
+            fields.close_with(closing);
+            text.chars().for_each(|c| self.step(c, fields));
+            self.give_up(fields);
         }
     }
 
-    /// What might have become a header is text.
+    /// What might have become a marker is text.
     fn give_up(&mut self, fields: &mut Fields) {
-        for text in [&mut self.decoration, &mut self.header] {
-            let text = std::mem::take(text);
+        self.form = Decoration::default();
+        for text in [
+            std::mem::take(&mut self.decoration),
+            std::mem::take(&mut self.marker),
+        ] {
             if !text.is_empty() {
                 self.leads = false;
-                text.chars().for_each(|c| fields.stripped(c));
+                text.chars().for_each(|c| self.text(c, fields));
             }
         }
     }
-}
 
-/// Bytes of decoration that are looked at: more is a line drawn, and would be looked at again and again.
-const LONGEST: usize = 32;
-
-/// Whether `text` may still become what [`is_decoration`] takes.
-fn may_be_decoration(text: &str) -> bool {
-    if text.chars().all(|c| is_space(c) || "#>*_`-".contains(c)) {
-        return true;
-    }
-    let rest = text.trim_start_matches(|c: char| c.is_numeric());
-    if rest.len() == text.len() {
-        return false;
-    }
-    let Some(rest) = rest.strip_prefix(['.', ')']) else {
-        return rest.is_empty();
-    };
-    rest.trim_start_matches(is_space)
-        .chars()
-        .all(|c| "*_`".contains(c))
-}
-
-/// Whether `text` decorates what follows it: emphasis, code, a heading, a quotation, a list.
-fn is_decoration(text: &str) -> bool {
-    may_be_decoration(text) && !text.ends_with(char::is_numeric)
-}
-
-/// The text behind a header, without what closes the decoration before the header.
-fn undecorated<'a>(decoration: &str, line: &'a str) -> &'a str {
-    let mut line = line.trim_matches(is_space);
-    if decoration.contains('#') {
-        line = line.trim_end_matches('#').trim_end_matches(is_space);
-    }
-    let before = decoration.trim_end_matches(is_space);
-    let emphasis = &before[before.trim_end_matches(['*', '_', '`']).len()..];
-    if emphasis.is_empty() {
-        return line;
-    }
-    let closing: String = emphasis.chars().rev().collect();
-    let behind = line.strip_prefix(':').unwrap_or(line);
-    match behind.strip_prefix(&closing) {
-        Some(rest) => {
-            let rest = rest.trim_start_matches(is_space);
-            let colon = behind.len() == line.len();
-            rest.strip_prefix(':').filter(|_| colon).unwrap_or(rest)
+    fn text(&self, c: char, fields: &mut Fields) {
+        if self.tolerant && !may_end_line(c) {
+            fields.line_goes_on();
         }
-        None => line.strip_suffix(&closing).unwrap_or(line),
-    }
-}
-
-/// How much of `[[ ## name ## ]]` has come; each character is looked at once, however long the name is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// This many characters of what stands before the name.
-    Start(usize),
-    /// The name, as long as that in bytes.
-    Name(usize),
-    /// A name of that length, and this many characters of what stands behind it.
-    End(usize, usize),
-    Whole(usize),
-}
-
-const START: &str = "[[ ## ";
-const END: &str = " ## ]]";
-
-impl Progress {
-    /// What it is with one more character; None where that cannot be.
-    fn with(self, c: char) -> Option<Self> {
-        let next = |text: &str, at: usize| text[at..].starts_with(c).then_some(at + 1);
-        match self {
-            Self::Start(at) if at < START.len() => next(START, at).map(Self::Start),
-            Self::Start(_) => is_word(c).then_some(Self::Name(c.len_utf8())),
-            Self::Name(len) if is_word(c) => Some(Self::Name(len + c.len_utf8())),
-            Self::Name(len) => next(END, 0).map(|at| Self::End(len, at)),
-            Self::End(len, at) => next(END, at).map(|at| {
-                if at == END.len() {
-                    Self::Whole(len)
-                } else {
-                    Self::End(len, at)
-                }
-            }),
-            Self::Whole(_) => None,
-        }
+        fields.stripped(c);
     }
 }

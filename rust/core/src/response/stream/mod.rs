@@ -14,8 +14,11 @@ mod partial;
 mod xml;
 
 pub use partial::{Partial, partial};
+pub use xml::{xml_elements, xml_text};
 
+use crate::header::{COMPLETED, closed, is_emphasis};
 use crate::prompt::Layout;
+use crate::response::tolerant::Brackets;
 use crate::text::{is_space, splitlines};
 
 /// Something that a reply says, as soon as it is sure.
@@ -52,14 +55,16 @@ enum Scanner {
 }
 
 impl ReplyStream {
-    /// A stream for the fields of these names; those marked are text. `tolerant` is for headers in chat: whether
-    /// one counts that is decorated. If not, an indented one leaves its last characters in the value, as in DSPy.
+    /// A stream for the fields of these names; those marked are text. `tolerant` says whether the whole reply may
+    /// be read with tolerance: in chat a decorated marker counts then, and what follows another field's marker
+    /// inside a line, or in XML inside a field that is not closed, is held back until it is sure whose it is. If not,
+    /// an indented marker leaves its last characters in the value, as in DSPy.
     #[must_use]
     pub fn new(layout: Layout, names: &[(&str, bool)], tolerant: bool) -> Self {
         let scanner = match layout {
             Layout::Chat => Scanner::Chat(chat::Scanner::new(tolerant)),
             Layout::Json => Scanner::Json(json::Scanner::default()),
-            Layout::Xml => Scanner::Xml(xml::Scanner::default()),
+            Layout::Xml => Scanner::Xml(xml::Scanner::new(tolerant)),
         };
         Self {
             scanner,
@@ -132,6 +137,14 @@ struct Fields {
     begun: bool,
     /// How much there is in `text` that was not told.
     news: usize,
+    /// What is open in the value of a field that is no text.
+    brackets: Brackets,
+    /// The emphasis before the field's marker that is still open, as it is closed, and how often the text has it.
+    closing: String,
+    count: usize,
+    /// The markers inside the open field that may be those of other fields, and what came from the first on.
+    doubts: Vec<Doubt>,
+    doubted: String,
     /// Whether what comes is no text of the field, but something that its text will be made of.
     mute: bool,
     /// Whether every line break that Python knows becomes `\n`, as in chat, or only the carriage returns.
@@ -144,6 +157,17 @@ struct Known {
     name: Box<str>,
     is_text: bool,
     seen: bool,
+    /// Whether its marker has stood where it may only be a mention of it.
+    mentioned: bool,
+}
+
+/// A marker that may be one, or only a mention of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    Field(usize),
+    /// The end of the reply, which is none if the line goes on.
+    InLine,
+    Completed,
 }
 
 impl Fields {
@@ -152,6 +176,7 @@ impl Fields {
             name: name.into(),
             is_text,
             seen: false,
+            mentioned: false,
         };
         Self {
             known: names.iter().map(known).collect(),
@@ -160,6 +185,11 @@ impl Fields {
             held: String::new(),
             begun: false,
             news: 0,
+            brackets: Brackets::default(),
+            closing: String::new(),
+            count: 0,
+            doubts: Vec::new(),
+            doubted: String::new(),
             mute: false,
             all_breaks: layout == Layout::Chat,
             events: Vec::new(),
@@ -168,16 +198,20 @@ impl Fields {
 
     /// Begin the field of this name, the first time that it comes.
     fn start(&mut self, name: &str) {
+        let at = self.place(name);
+        if let Some(at) = at {
+            self.settle(|doubt| doubt == Doubt::Field(at));
+        }
         self.end(true);
-        if let Some(at) = self
-            .known
-            .iter()
-            .position(|known| &*known.name == name && !known.seen)
-        {
+        if let Some(at) = at.filter(|at| !self.known[*at].seen) {
             self.known[at].seen = true;
             self.open = Some(at);
             self.events.push(Event::Start(at));
         }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.known.iter().position(|known| &*known.name == name)
     }
 
     fn is_text(&self) -> bool {
@@ -185,7 +219,59 @@ impl Fields {
     }
 
     fn knows(&self, name: &str) -> bool {
-        self.known.iter().any(|known| &*known.name == name)
+        self.place(name).is_some()
+    }
+
+    /// A marker comes where it may only be a mention of it: what it begins is told when that is sure.
+    fn mention(&mut self, name: &str) {
+        let doubt = match self.place(name) {
+            Some(at) if self.known[at].seen => return,
+            Some(at) if std::mem::replace(&mut self.known[at].mentioned, true) => {
+                self.settle(|doubt| doubt == Doubt::Field(at));
+                return;
+            }
+            Some(at) => Doubt::Field(at),
+            None if name == COMPLETED => Doubt::InLine,
+            None => return,
+        };
+        if self.open.is_some() && (self.is_text() || self.brackets.are_closed()) {
+            self.doubts.push(doubt);
+        }
+    }
+
+    /// These markers were mentions.
+    fn settle(&mut self, is_mention: impl Fn(Doubt) -> bool) {
+        self.doubts.retain(|doubt| !is_mention(*doubt));
+        if self.doubts.is_empty() {
+            std::mem::take(&mut self.doubted)
+                .chars()
+                .for_each(|c| self.surely(c));
+        }
+    }
+
+    /// All that has come is the open field's.
+    fn be_sure(&mut self) {
+        self.settle(|_| true);
+    }
+
+    /// The line goes on with text.
+    fn line_goes_on(&mut self) {
+        if self.doubts.contains(&Doubt::InLine) {
+            self.settle(|doubt| doubt == Doubt::InLine);
+        }
+    }
+
+    fn line_is_over(&mut self) {
+        for doubt in &mut self.doubts {
+            if *doubt == Doubt::InLine {
+                *doubt = Doubt::Completed;
+            }
+        }
+    }
+
+    /// Emphasis is open that the end of the text, which now begins, may close.
+    fn close_with(&mut self, closing: String) {
+        self.closing = closing;
     }
 
     /// The text of the open field is not what comes, and nobody knows it before the reply is read.
@@ -206,6 +292,17 @@ impl Fields {
         if self.open.is_none() {
             return;
         }
+        if self.all_breaks && !self.is_text() {
+            self.brackets.push(c);
+        }
+        if self.doubts.is_empty() {
+            self.surely(c);
+        } else {
+            self.doubted.push(c);
+        }
+    }
+
+    fn surely(&mut self, c: char) {
         if is_space(c) {
             if self.begun {
                 self.held.push(c);
@@ -213,32 +310,56 @@ impl Fields {
             return;
         }
         self.begun = true;
+        if !self.closing.is_empty() && is_emphasis(c) {
+            self.held.push(c);
+            return;
+        }
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
-            let before = self.text.len();
-            if self.all_breaks {
-                // One more character, so that a break at the end keeps the line that it opens.
-                let lines = held + "|";
-                let joined = splitlines(&lines).collect::<Vec<_>>().join("\n");
-                self.text.push_str(&joined[..joined.len() - 1]);
-            } else {
-                let lines = held.replace("\r\n", "\n").replace('\r', "\n");
-                self.text.push_str(&lines);
-            }
-            self.news += self.text.len() - before;
+            self.release(&held);
         }
         self.exactly(c);
     }
 
-    /// White space that came last belongs to no value: the line that it ends is stripped.
-    fn strip_line(&mut self) {
-        self.held.clear();
+    /// What was held back belongs to the text.
+    fn release(&mut self, held: &str) {
+        let before = self.text.len();
+        if self.all_breaks {
+            if !self.closing.is_empty() {
+                self.count += held.matches(&self.closing).count();
+            }
+            // One more character, so that a break at the end keeps the line that it opens.
+            let lines = held.to_owned() + "|";
+            let joined = splitlines(&lines).collect::<Vec<_>>().join("\n");
+            self.text.push_str(&joined[..joined.len() - 1]);
+        } else {
+            let lines = held.replace("\r\n", "\n").replace('\r', "\n");
+            self.text.push_str(&lines);
+        }
+        self.news += self.text.len() - before;
     }
 
-    /// The open field ends, by the reply's own word or because there is no more; white space that was held back
-    /// was its last.
+    /// White space that came last belongs to no value: the line that it ends is stripped.
+    fn strip_line(&mut self) {
+        let text = if self.doubts.is_empty() {
+            &mut self.held
+        } else {
+            &mut self.doubted
+        };
+        text.truncate(text.trim_end_matches(is_space).len());
+    }
+
+    /// The open field ends, by the reply's own word or because there is no more. White space that was held back
+    /// was its last; what may be another field's is not told as its text.
     fn end(&mut self, complete: bool) {
-        if let Some(at) = self.open.take() {
+        if let Some(at) = self.open {
+            if !self.closing.is_empty() {
+                let held = std::mem::take(&mut self.held);
+                let held = held.trim_end_matches(is_space);
+                let count = self.count + held.matches(&self.closing).count();
+                self.release(closed(held, &self.closing, count));
+            }
+            self.open = None;
             let text = std::mem::take(&mut self.text);
             self.events.push(if self.known[at].is_text {
                 Event::Text(at, text, true)
@@ -249,6 +370,11 @@ impl Fields {
         }
         self.text.clear();
         self.held.clear();
+        self.brackets = Brackets::default();
+        self.closing.clear();
+        self.count = 0;
+        self.doubts.clear();
+        self.doubted.clear();
         self.begun = false;
         self.mute = false;
         self.news = 0;
@@ -383,7 +509,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_a_decorated_header_is_text() {
-        let text = "- one\n1. two\n**bold**\n# [[ ## x ## ]]\n---\n3. ** [[ ## n ## ]]\n12";
+        let text = "- one\n1. two\n**bold**\n# [[ ## x ## ]]\n---\n3. ** [[ ## a ## ]]\n12";
         let reply = format!("[[ ## a ## ]]\n{text}");
         for size in 1..=reply.len() {
             let expected = vec![

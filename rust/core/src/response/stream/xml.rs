@@ -2,21 +2,44 @@
 
 use std::collections::HashMap;
 
-use super::Fields;
+use super::{Event, Fields};
+use crate::prompt::Layout;
 
 /// Follows tags; all inside a field belongs to it.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
+    /// Whether a field may be found inside another one that is not closed.
+    tolerant: bool,
     /// The elements that are open, outermost first.
     open: Vec<String>,
     /// How many elements of each name are open, so that a closing tag of no element costs nothing to pass over.
     names: HashMap<String, usize>,
     /// A tag or a reference, from its first character on, as far as it has come.
     pending: String,
+    /// How many bytes have come.
+    at: usize,
+    /// The elements at the top that are closed, if somebody wants them, and the one that is open.
+    elements: Option<Vec<Element>>,
+    top: Option<(String, usize)>,
 }
 
+/// An element at the top of a reply: its name, and where what is inside it begins and ends.
+type Element = (String, usize, usize);
+
 impl Scanner {
+    pub(super) fn new(tolerant: bool) -> Self {
+        Self {
+            tolerant,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn push(&mut self, c: char, fields: &mut Fields) {
+        self.at += c.len_utf8();
+        self.step(c, fields);
+    }
+
+    fn step(&mut self, c: char, fields: &mut Fields) {
         if self.pending.is_empty() {
             if c == '<' || c == '&' && fields.is_text() {
                 self.pending.push(c);
@@ -28,7 +51,7 @@ impl Scanner {
         if !may_follow(&self.pending, c) {
             // A `<` or `&` that only stands for itself.
             self.give_up(fields);
-            self.push(c, fields);
+            self.step(c, fields);
             return;
         }
         self.pending.push(c);
@@ -49,6 +72,20 @@ impl Scanner {
         std::mem::take(&mut self.pending)
             .chars()
             .for_each(|c| fields.stripped(c));
+    }
+
+    /// The element at the top is closed, and what is inside ends at `end`.
+    fn close(&mut self, end: usize) {
+        if let (Some((name, start)), Some(elements)) = (self.top.take(), &mut self.elements) {
+            elements.push((name, start, end));
+        }
+    }
+
+    /// All that is open belongs to the field.
+    fn end(&mut self, fields: &mut Fields) {
+        self.give_up(fields);
+        fields.be_sure();
+        fields.end(false);
     }
 
     fn tag(&mut self, tag: &str, fields: &mut Fields) {
@@ -77,7 +114,9 @@ impl Scanner {
                 }
             }
             if self.open.is_empty() {
+                fields.be_sure();
                 fields.end(true);
+                self.close(self.at - tag.len());
                 return;
             }
         } else if !inside.starts_with(['!', '?']) {
@@ -87,10 +126,14 @@ impl Scanner {
                 .unwrap_or_default();
             if self.open.is_empty() {
                 fields.start(name);
+                self.top = Some((name.to_owned(), self.at));
+            } else if self.tolerant && fields.is_text() {
+                fields.mention(name);
             }
             if inside.ends_with('/') {
                 if self.open.is_empty() {
                     fields.end(true);
+                    self.close(self.at);
                 } else {
                     tag.chars().for_each(|c| fields.stripped(c));
                 }
@@ -104,6 +147,36 @@ impl Scanner {
         }
         tag.chars().for_each(|c| fields.stripped(c));
     }
+}
+
+/// The elements at the top of a reply that need not be XML, as far as they are closed.
+#[must_use]
+pub fn xml_elements(reply: &str) -> Vec<(String, usize, usize)> {
+    let mut fields = Fields::new(&[], Layout::Xml);
+    let mut scanner = Scanner {
+        elements: Some(Vec::new()),
+        ..Scanner::default()
+    };
+    reply.chars().for_each(|c| scanner.push(c, &mut fields));
+    scanner.elements.unwrap_or_default()
+}
+
+/// What stands between the tags of a field of text, in a reply that is no XML: references and quotations are what
+/// they stand for, comments nothing, and tags text.
+#[must_use]
+pub fn xml_text(inside: &str) -> String {
+    const NAME: &str = "text";
+    let mut fields = Fields::new(&[(NAME, true)], Layout::Xml);
+    let mut scanner = Scanner::default();
+    fields.start(NAME);
+    scanner.open.push(NAME.to_owned());
+    inside.chars().for_each(|c| scanner.push(c, &mut fields));
+    scanner.end(&mut fields);
+    let texts = fields.flush().into_iter().filter_map(|event| match event {
+        Event::Text(_, text, _) => Some(text),
+        _ => None,
+    });
+    texts.collect()
 }
 
 /// What quotes text as it is.
