@@ -124,7 +124,7 @@ def value_of(draw: st.DrawFn, layout: str, kind: str) -> str:
 
 @st.composite
 def replies(draw: st.DrawFn, layout: str, fields: dict[str, str]) -> str:
-    """A reply that DSPy may read: with fields left out, out of place, repeated, and more than was asked for."""
+    """A reply that DSPy may read: fields left out, out of place, repeated, and more than was asked for."""
     parts = []
     for name, kind in fields.items():
         if "Optional" not in kind or draw(st.integers(0, 2)) == 0:

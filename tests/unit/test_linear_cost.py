@@ -315,6 +315,92 @@ def test_a_prompt(layout: str, shape: str, caplog: pytest.LogCaptureFixture) -> 
     check(_prompts(layout)[shape])
 
 
+# --- replies ---------------------------------------------------------------------------------------------
+
+REPLIES: dict[str, list[tuple[str, str]]] = {
+    "chat": [
+        *[("", "[[ ## "), ("", "[[ ## a"), ("", "**[[ ## a ## ]]**"), ("", "**[[ ## a ## ]]**\n"), ("", " ")],
+        *[
+            ("[[ ## a ## ]] ", "[[ ## b ## ]] "),
+            ("[[ ## a ## ]] [[ ## b ## ]]", " x"),
+            ("  ", "[[ ## a ## ]] "),
+        ],
+        *[("[[ ## a ## ]] ", "[[ ## completed ## ]] "), ("[[ ## a ## ]]\n", "[[ ## completed ## ]]\n")],
+        *[
+            ("[[ ## a ## ]]\n", piece)
+            for piece in ("**", "**\n", "\\", '"', "'", "{", "]", "\r", "1. ", "\n - ")
+        ],
+        *[("**[[ ## a ## ]]\n", "** x"), ("**[[ ## a ## ]]\n", "* *\n"), ("", "```\n"), ("", "\u2028")],
+    ],
+    "json": [
+        *[('{"a": "', piece) for piece in ("x", "\\", '\\"', "', 'n': ", '", ')],
+        *[("", '"a": '), ('{"a": "x"', "```"), ('{"a": "x"', " "), ('{"a": "x", ', '"n": 1, '), ("", "x")],
+    ],
+    "xml": [
+        *[("", piece) for piece in ("<", "<a", "<a>", "</a>", "<a>x</a>", "<b>x</b> & ", "<x><a>", "x")],
+        *[
+            ("<a>", piece)
+            for piece in ("<b>", "</b>", "]]>", "<![CDATA[", "<!--", "&", "&amp;", "\r\n", '"', ">")
+        ],
+    ],
+}
+ENDS = {
+    "chat": ["", "\n[[ ## n ## ]] 5 km", "\n**[[ ## n ## ]]** 5 km"],
+    "json": ["", '", "n": "5 km"}'],
+    "xml": ["", "</a><n>5 km</n>", " & </a><n>5 km</n>"],
+}
+
+
+def reply(layout: str, text: str, size: int | None) -> Work:
+    """Read a reply whole, or in pieces of a size."""
+    plan = ADAPTERS[layout]().compile("q -> a, b: Optional[str], n: int")
+
+    def in_pieces() -> None:
+        stream = plan.stream()
+        for at in range(0, len(text), size or len(text)):
+            stream.feed(text[at : at + (size or len(text))])
+        stream.finish()
+
+    return (lambda: _refused(plan.parse, text)) if size is None else in_pieces
+
+
+@pytest.mark.parametrize("size", [None, 40])
+@pytest.mark.parametrize("layout", REPLIES)
+def test_a_reply(layout: str, size: int | None) -> None:
+    for start, piece in REPLIES[layout]:
+        for end in ENDS[layout]:
+
+            def make(n: int, start: str = start, piece: str = piece, end: str = end) -> Work:
+                return reply(layout, start + piece * (n // len(piece)) + end, size)
+
+            check(make)
+
+
+NEAR: dict[str, tuple[str, Callable[[int], str]]] = {
+    "quotes in quotes": ("Literal['yes', 'no']", lambda n: "\"'" * n + "x" + "'\"" * n),
+    "emphasis in emphasis": ("Literal['yes', 'no']", lambda n: "** " * n + "x" + " **" * n),
+    "stops": ("bool", lambda n: "x" + "." * n),
+    "a fence": ("bool", lambda n: "```" + "\n```" * n + "x"),
+    "items that are none": ("list[int]", lambda n: "[" + '"5 km", ' * n + "1]"),
+    "entries that are none": ("dict[str, int]", lambda n: "{" + numbered(8 * n, '"k{}": "5 km"') + "}"),
+    "digits": ("int", lambda n: "1,234" * n + "x"),
+    "a list that is cut off": ("list[int]", lambda n: "[" + "1, " * n),
+}
+
+
+@pytest.mark.parametrize("shape", NEAR)
+def test_a_value_that_is_nearly_one_of_its_type(shape: str) -> None:
+    kind, text = NEAR[shape]
+    plan = ChatAdapter().compile(f"q -> a: {kind}")
+    check(lambda n: lambda: _refused(plan.parse, f"[[ ## a ## ]]\n{text(n // 4)}"))
+
+
+@pytest.mark.parametrize("name", ["k{}", "xmlns:k{}"])
+def test_an_element_with_many_attributes(name: str) -> None:
+    plan = XMLAdapter().compile("q -> a")
+    check(lambda n: lambda: _refused(plan.parse, f"<a {numbered(8 * n, name + '=' + repr(''), ' ')}>x</a>"))
+
+
 # --- templates and metrics -------------------------------------------------------------------------------
 
 

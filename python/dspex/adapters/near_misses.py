@@ -236,10 +236,6 @@ def _whole_items(text: str) -> str | None:
 # --- texts -------------------------------------------------------------------------------------------------
 
 
-_LAYERS = 8
-"""Decorations around decorations that are taken off: each costs a walk through the text."""
-
-
 def _bare(text: str) -> Iterator[tuple[str, str]]:
     """The text without a fence, and without what decorates it."""
     # Possessive, or the time would grow with the square of a line that no fence closes.
@@ -247,19 +243,38 @@ def _bare(text: str) -> Iterator[tuple[str, str]]:
     if fence:
         text = fence[1].strip()
         yield "fence", text
-    bare = text.strip()
-    for _ in range(_LAYERS):
-        before = bare
+    start, end = _stripped(text, 0, len(text))
+    while True:
+        before = start, end
         for mark in ("**", "__", "`", '"', "'", "*", "_"):
-            if len(bare) > 2 * len(mark) and bare.startswith(mark) and bare.endswith(mark):
-                bare = bare[len(mark) : -len(mark)].strip()
+            size = len(mark)
+            if (
+                end - start > 2 * size
+                and text.startswith(mark, start, end)
+                and text.endswith(mark, start, end)
+            ):
+                start, end = _stripped(text, start + size, end - size)
         # A full stop ends a sentence, not a number.
-        bare = re.sub(r"(?<=[^\W\d])[.!]$", "", bare)
-        bare = re.sub(r"(?<=\d)\.$", "", bare)
-        if bare == before:
+        if end - start > 1 and text[end - 1] in ".!" and _LETTER.match(text[end - 2]):
+            end -= 1
+        if end - start > 1 and text[end - 1] == "." and text[end - 2].isdecimal():
+            end -= 1
+        if before == (start, end):
             break
-    if bare != text:
-        yield "decoration", bare
+    if (start, end) != (0, len(text)):
+        yield "decoration", text[start:end]
+
+
+_LETTER = re.compile(r"[^\W\d]")
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """Where the part of a text begins and ends that has no white space around it; nothing is copied."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
 
 
 _NOTHING = object()

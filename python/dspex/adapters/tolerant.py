@@ -2,7 +2,7 @@
 
 The core calls these functions when a reply, read as DSPy reads it, lacks a field or has a value that is not
 of its type. They say where the text of such a field may be; `near_misses` says what value it has. Everything
-done to the reply is listed. What DSPy read stays as it is, and what could be read in two ways is not read at all.
+done to the reply is listed. What DSPy read stays as it is; what could be read in two ways is not read at all.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class XmlReply:
         return self._fields.keys()
 
     def nested(self, name: str, but: Collection[str]) -> XmlReply:
-        """The same with the elements of that name at the top, wherever they are but in those of other names."""
+        """The same with the elements of that name at the top that are in none of the names `but`."""
         nested = XmlReply("")
         for child in self._root:
             if child.tag not in but and (elements := list(child.iter(name))):
@@ -100,7 +100,7 @@ class XmlReply:
         return len(self._fields[name][0]) > 0
 
     def text(self, name: str) -> str:
-        """The text of a field's first element, with the tags inside; nothing if they are too deep for that."""
+        """The text of a field's first element, with the tags inside; nothing if they are too deep."""
         try:
             return _inner(self._fields[name][0]).strip()
         except RecursionError:

@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use dspex_core::dialect::Dialect;
 use dspex_core::prompt::Layout;
-use dspex_core::response::stream::{Event, ReplyStream};
+use dspex_core::response::stream::{Event, ReplyStream, xml_elements, xml_text};
 use dspex_core::response::{
-    Reading, Value, budget, guess, read_json, read_text, read_xml, repair, sections,
+    Cut, Reading, Strict, Value, budget, cut, guess, read_json, read_text, read_xml, repair,
+    sections,
 };
 use dspex_core::signature::Field;
 use jiter::JsonValue;
@@ -87,6 +89,25 @@ fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
     }
 }
 
+/// What tolerance finds in a reply that is whole, of the fields that strict reading does not find.
+fn found(reply: &str) -> Vec<Cut> {
+    let mut fields: Vec<(Strict, bool)> = OUTPUTS
+        .iter()
+        .map(|field| (Strict::Missing, TEXTS.contains(&&*field.name)))
+        .collect();
+    for section in sections(reply, place) {
+        fields[section.field].0 = if section.indented {
+            Strict::Refused
+        } else {
+            Strict::Read
+        };
+    }
+    let cuts = cut(reply, &fields, place);
+    cuts.into_iter()
+        .filter(|cut| fields[cut.field].0 == Strict::Missing)
+        .collect()
+}
+
 /// All events of a reply in pieces, the texts of a field put together, and of its values the last.
 fn told<'a>(
     layout: Layout,
@@ -161,6 +182,16 @@ fn check(reply: &str) -> Result<(), String> {
                 ));
             }
             if tolerant && layout == Layout::Chat {
+                for cut in found(reply) {
+                    let whole = cut.text.unwrap_or_default();
+                    let told = at_once.iter().find_map(|event| match event {
+                        Event::Text(field, text, true) if *field == cut.field => Some(&**text),
+                        _ => None,
+                    });
+                    if !whole.starts_with(told.unwrap_or_default()) {
+                        return Err(format!("tells {told:?} of what is {whole:?}"));
+                    }
+                }
                 continue;
             }
             for (at, text) in expected.iter().flatten() {
@@ -298,6 +329,16 @@ const HOSTILE: &[(&str, &str)] = &[
     ("[[ ## a ## ]]\n", "1"),
     ("**[[ ## a ## ]]**", "x"),
     ("", "**[[ ## a ## ]]**\n"),
+    ("", "**[[ ## a ## ]]**"),
+    ("  ", "[[ ## a ## ]] "),
+    ("[[ ## a ## ]] ", "[[ ## b ## ]] "),
+    ("[[ ## a ## ]] ", "[[ ## completed ## ]] "),
+    ("[[ ## a ## ]] [[ ## b ## ]] ", "x "),
+    ("[[ ## a ## ]]\n", "[[ ## a"),
+    ("[[ ## a ## ]]\n", "**"),
+    ("**[[ ## a ## ]]\n", "**x"),
+    ("**[[ ## l ## ]]\n[", "\n**[[ ## n ## ]]"),
+    ("[[ ## a ## ]]\n", "\n1. "),
     ("[[ ## l ## ]]\n", "["),
     ("[[ ## l ## ]]\n", "[\"a, "),
     ("[[ ## l ## ]]\n[\"", "a, "),
@@ -334,43 +375,71 @@ const HOSTILE: &[(&str, &str)] = &[
     ("<d>", "<k>1</k>"),
     ("<a", " b=\"\""),
     ("<a>", "<!--"),
+    ("<a>", "]]>"),
+    ("<a>", "<![CDATA["),
+    ("<a>", "<b>"),
+    ("", "<a>x</a> & "),
 ];
 
-/// No bound on time is asserted but that of a hang: work that grows with the square of these sizes takes minutes.
-#[test]
-fn hostile_replies_take_no_more_than_they_are_worth() {
-    const SIZE: usize = 200_000;
-    let nested: String = "<k>".repeat(SIZE / 8) + &"</z>".repeat(SIZE / 8);
-    let many = (0..SIZE / 12).map(|i| format!("\"k{i}\": {i}, "));
+/// Replies that make work in other ways: of this size in some sense.
+fn made(size: usize) -> Vec<String> {
+    let nested: String = "<k>".repeat(size / 8) + &"</z>".repeat(size / 8);
+    let many = (0..size / 12).map(|i| format!("\"k{i}\": {i}, "));
     let many = many.collect::<Vec<_>>().concat();
-    let tags = (0..SIZE / 12).map(|i| format!("<k{i}>1</k{i}>"));
+    let tags = (0..size / 12).map(|i| format!("<k{i}>1</k{i}>"));
     let tags = tags.collect::<Vec<_>>().concat();
-    let seeds = HOSTILE
+    let attributes = (0..size / 12).map(|i| format!(" k{i}=''"));
+    let attributes = attributes.collect::<Vec<_>>().concat();
+    let repeated = HOSTILE
         .iter()
-        .map(|(start, again)| format!("{start}{}", again.repeat(SIZE / again.len())))
+        .map(|(start, again)| format!("{start}{}", again.repeat(size / again.len())));
+    repeated
         .chain([
             nested,
             format!("{{\"d\": {{{many}}}}}"),
             format!("{{\"d\": {{{}}}}}", many.replace('"', "'")),
             format!("{{\"d\": {{{}", many.replace('"', "")),
             format!("<d>{tags}</d>"),
-        ]);
-    let mut hangs = Vec::new();
-    for reply in seeds {
-        let start = std::time::Instant::now();
+            format!("<a{attributes}>x</a>"),
+        ])
+        .collect()
+}
+
+/// The processor time of this thread, which others on the machine do not lengthen; where the system does not tell
+/// it, the time that has passed since `start`.
+fn spent(start: Instant) -> Duration {
+    let told = fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanoseconds = told.and_then(|told| told.split(' ').next()?.parse().ok());
+    nanoseconds.map_or_else(|| start.elapsed(), Duration::from_nanos)
+}
+
+/// What a reply costs, the least of a few times: whole and in pieces, in every layout.
+fn cost(reply: &str) -> Duration {
+    let start = Instant::now();
+    let once = || {
+        let before = spent(start);
         for layout in LAYOUTS {
-            let _ = whole(layout, &reply);
-            for size in [reply.len(), 40] {
-                for tolerant in [false, true] {
-                    told(layout, tolerant, reply.as_bytes().chunks(size)).unwrap();
-                }
+            let _ = whole(layout, reply);
+            for tolerant in [false, true] {
+                told(layout, tolerant, reply.as_bytes().chunks(40)).unwrap();
             }
         }
-        let shown: String = reply.chars().take(20).collect();
-        println!("{:?} {shown:?}", start.elapsed());
-        if start.elapsed() > super::fuzzing::HANG {
-            hangs.push(shown);
+        let _ = (found(reply), xml_elements(reply), xml_text(reply));
+        spent(start).saturating_sub(before)
+    };
+    (0..3).map(|_| once()).min().unwrap_or_default()
+}
+
+/// What grows with the square costs 256 times as much for sixteen times the size. The clock counts in milliseconds.
+#[test]
+fn hostile_replies_take_no_more_than_they_are_worth() {
+    const SIZE: usize = 10_000;
+    let mut costly = Vec::new();
+    for (small, large) in made(SIZE).into_iter().zip(made(16 * SIZE)) {
+        let is_linear = || cost(&large) < 64 * cost(&small).max(Duration::from_millis(4));
+        if !(0..2).any(|_| is_linear()) {
+            costly.push(small.chars().take(20).collect::<String>());
         }
     }
-    assert_eq!(hangs, [""; 0]);
+    assert_eq!(costly, [""; 0]);
 }
