@@ -321,6 +321,12 @@ CODES: Final = (
         "Use a field that the hint lists, or a subclass of `dspy.streaming.StatusMessageProvider`.",
     ),
     Code(
+        "bad-target",
+        "ConfigError",
+        "`dspex diff` or `dspex signature` was given neither a signature nor a path that can be imported.",
+        'Write `"question -> answer"` or `package.module:attribute`; `dspex diff` takes a .json file too.',
+    ),
+    Code(
         "bad-timeout",
         "ConfigError",
         "A time limit is not a number of seconds above 0.",
@@ -343,12 +349,6 @@ CODES: Final = (
         "ConfigError",
         "`dspex diff` cannot use the file: it is not what `Module.save` wrote for that program.",
         "Give a file that `Module.save` wrote.",
-    ),
-    Code(
-        "diff-target",
-        "ConfigError",
-        "`dspex diff` was given neither a signature nor a path that can be imported.",
-        'Write `"question -> answer"`, `package.module:attribute` or the name of a .json file.',
     ),
     Code(
         "no-call-back",

@@ -53,6 +53,46 @@ def test_a_mistake_gets_a_caret_and_exit_code_2(capsys):
     ]
 
 
+def test_a_class_is_shown_by_where_it_is(capsys, tmp_path, monkeypatch):
+    (tmp_path / "shown_app.py").write_text(
+        "import dspex, dspy\n"
+        "class Ours(dspex.Signature):\n"
+        "    'Judge.'\n"
+        "    text: str = dspex.InputField()\n"
+        "    stars: int = dspex.OutputField(ge=1)\n"
+        "class Theirs(dspy.Signature):\n"
+        "    'Judge.'\n"
+        "    text: str = dspy.InputField()\n"
+        "    stars: int = dspy.OutputField(ge=1)\n"
+        "class Home:\n"
+        "    inner = dspex.Predict(Ours)\n"
+        "TEXT, NUMBER = 'text -> stars: int', 5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    outputs = []
+    for name in ("Ours", "Theirs", "Home.inner"):
+        assert main(["signature", f"shown_app:{name}"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs[0].startswith("text: str -> stars: int\n")
+    assert "\ninstructions:\n  Judge.\n" in outputs[0]
+    assert main(["signature", "shown_app:Ours", "-i", "Be brief."]) == 0
+    assert "\ninstructions:\n  Be brief.\n" in capsys.readouterr().out
+    assert main(["signature", "shown_app:TEXT"]) == 0
+    capsys.readouterr()
+
+    for target, code in {
+        "shown_app:Nothing": "bad-target",
+        "no_such_app:Ask": "bad-target",
+        "..:Ask": "missing-arrow",
+        "shown_app:NUMBER": "signature-source",
+        "question: str": "missing-arrow",
+        "question": "missing-arrow",
+    }.items():
+        assert main(["signature", target]) == 2
+        assert f"[{code}]" in capsys.readouterr().err
+
+
 def test_without_a_command_the_commands_are_named(capsys):
     with pytest.raises(SystemExit) as ended:
         main([])

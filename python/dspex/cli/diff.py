@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
-import importlib
 import json
 import re
 import sys
@@ -25,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dspex.cli.targets import imported
 from dspex.dialects import KNOWN
 from dspex.errors import ConfigError, DspexError
 
@@ -128,32 +128,8 @@ def _read(target: str) -> list[_Predictor]:
     if not what:
         assert file is not None  # noqa: S101 - only a file has nothing before it
         return [_guessed(name, state) for name, state in file.predictors()]
-    found = what if "->" in what else _imported(what)
+    found = what if "->" in what else imported(what)
     return list(_predictors(what, found, file))
-
-
-def _imported(path: str) -> Any:
-    """What `module:attribute` on the command line names."""
-    module, colon, attribute = path.partition(":")
-    if not (colon and module and attribute):
-        raise ConfigError(
-            f"{path!r} is neither a signature nor a path",
-            code="diff-target",
-            hint='write "question -> answer", package.module:attribute, or the name of a .json file',
-        )
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: the user's modules are where the user is
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{path!r} cannot be imported: {error}",
-            code="diff-target",
-            hint="run this where the module can be imported, in the environment of the program",
-        ) from error
-    return found
 
 
 def _predictors(name: str, found: Any, file: _Saved | None) -> Iterator[_Predictor]:
@@ -176,7 +152,7 @@ def _predictors(name: str, found: Any, file: _Saved | None) -> Iterator[_Predict
     if module_class is not None and isinstance(found, type) and issubclass(found, module_class):
         raise ConfigError(
             f"{name} is a class of modules, not a module",
-            code="diff-target",
+            code="bad-target",
             hint="name an object: `program = Program()` in the module, and module:program here",
         )
     signature = Signature.of(found)

@@ -1,4 +1,4 @@
-"""`dspex signature TEXT`: what a signature says, and the prompt it makes."""
+"""`dspex signature TARGET`: what a signature says, and the prompt it makes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from dspex.cli.targets import imported, is_path
 from dspex.dialects import KNOWN
 
 __all__ = ["add"]
@@ -16,7 +17,12 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "signature", help="show the fields and the prompt of a signature, or where its mistake is"
     )
-    parser.add_argument("text", help='the signature, as in "question, context: list[str] -> answer"')
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help='the signature, as in "question, context: list[str] -> answer", or module:attribute: a class of '
+        "dspex.Signature or dspy.Signature, or a dspex.Predict",
+    )
     parser.add_argument("-i", "--instructions", help="what to do; DSPy's sentence by default")
     parser.add_argument(
         "--adapter", choices=["chat", "json", "xml"], default="chat", help="whose prompt (default: chat)"
@@ -30,11 +36,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the signature.
 
     Raises:
-        SignatureError: If the text is not a signature.
+        SignatureError: If the text, or what the path leads to, is not a signature.
+        ConfigError: If the path leads nowhere (`bad-target`).
     """
     import dspex
 
-    signature = dspex.Signature(arguments.text, arguments.instructions)
+    found: Any = imported(arguments.target) if is_path(arguments.target) else arguments.target
+    if isinstance(found, dspex.Predict):
+        found = found.signature
+    signature = dspex.Signature.of(found, arguments.instructions)
     adapter = {"chat": dspex.ChatAdapter, "json": dspex.JSONAdapter, "xml": dspex.XMLAdapter}[
         arguments.adapter
     ](dialect=arguments.dialect)
