@@ -13,6 +13,14 @@ from dspex.errors import InputError, ReplyError, SignatureError
 if TYPE_CHECKING:
     import dspy
 
+    from dspex.signature.typed import of_both, value
+else:
+
+    def of_both(method: Any) -> Any:
+        """What a type checker has to be told; see `dspex.signature.typed`."""
+        return method
+
+
 __all__ = ["CacheInfo", "Limits", "Signature", "SignatureLike", "SignatureMeta", "Validation"]
 
 Validation = Literal["strict", "warn", "off"]
@@ -114,6 +122,15 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
+        # What class signatures have as well. A field may be called `text`, of any type.
+        fields: value[Mapping[str, _core.Field]]
+        input_fields: value[Mapping[str, _core.Field]]
+        output_fields: value[Mapping[str, _core.Field]]
+        instructions: value[str]
+        signature: value[str]
+        text: Any
+
     @classmethod
     def of(
         cls, source: Any, instructions: str | None = None, *, types: dict[str, Any] | None = None
@@ -141,12 +158,14 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
             made = from_dspy(source)
         return made if instructions is None else made.with_instructions(instructions)
 
+    @of_both
     def to_dspy(self) -> type[dspy.Signature]:
         """The real DSPy class with the same fields and instructions; imports DSPy."""
         from dspex.signature.convert import to_dspy
 
         return to_dspy(self)
 
+    @of_both
     def input_defaults(self) -> dict[str, Any]:
         """The inputs that may be left out of a call, with the values that stand in.
 
@@ -161,14 +180,17 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
 
     # --- operations: all return a new signature ---------------------------------------------------------
 
+    @of_both
     def with_instructions(self, instructions: str) -> Signature:
         """The same fields with other instructions; the empty text stands for the default."""
         return Signature(self._with_instructions(instructions))
 
+    @of_both
     def append_instructions(self, instructions: str) -> Signature:
         """The same fields with a paragraph behind the instructions."""
         return Signature(self._append_instructions(instructions))
 
+    @of_both
     def insert(self, index: int, name: str, field: Any, type_: Any = None) -> Signature:
         """With a field among those of its kind.
 
@@ -185,19 +207,23 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
 
         return Signature(self._insert(index, read_field(name, field, type_)))
 
+    @of_both
     def append(self, name: str, field: Any, type_: Any = None) -> Signature:
         """With a field behind those of its kind; see `insert`."""
         return self.insert(-1, name, field, type_)
 
+    @of_both
     def prepend(self, name: str, field: Any, type_: Any = None) -> Signature:
         """With a field before those of its kind; see `insert`."""
         return self.insert(0, name, field, type_)
 
+    @of_both
     def delete(self, name: str) -> Signature:
         """Without the field of this name, if there is one."""
         return Signature(self._delete(name))
 
-    def with_updated_fields(self, name: str, type_: Any = None, **texts: Any) -> Signature:
+    @of_both
+    def with_updated_fields(self, /, name: str, type_: Any = None, **texts: Any) -> Signature:
         """With another type or other texts for one field.
 
         Args:
@@ -219,6 +245,7 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
             )
         return Signature(self._replace(update_field(field, type_, texts)))
 
+    @of_both
     def equals(self, other: Any) -> bool:
         """Whether DSPy's `equals` says so: names, kinds, texts and instructions count, types do not.
 
@@ -230,11 +257,13 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
             return False
         return all(_extra(field) == _extra(other.fields[name]) for name, field in self.fields.items())
 
+    @of_both
     def dump_state(self) -> dict[str, Any]:
         """What DSPy saves of a signature: instructions, and prefix and description of every field."""
         fields = [{"prefix": field.prefix, "description": field.desc} for field in self.fields.values()]
         return {"instructions": self.instructions, "fields": fields}
 
+    @of_both
     def load_state(self, state: Mapping[str, Any]) -> Signature:
         """With what `dump_state` saved, here or in DSPy; fields are matched by position.
 
@@ -253,6 +282,7 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
 
     # --- values ------------------------------------------------------------------------------------------
 
+    @of_both
     def validate_inputs(
         self, values: dict[str, Any], mode: Validation = "strict", *, constraints: bool = True
     ) -> None:
@@ -278,6 +308,7 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
                 raise InputError(text, hint=f"the signature is: {self.text}", problems=problems)
             _log.warning("%s", text)
 
+    @of_both
     def validate_outputs(
         self, values: dict[str, Any], mode: Validation = "strict", *, constraints: bool = True
     ) -> None:
@@ -297,18 +328,21 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
                 )
             _log.warning("%s", text)
 
+    @of_both
     def input_schema(self) -> dict[str, Any]:
         """The JSON schema of an object that holds the inputs."""
         from dspex.signature.schema import object_schema
 
         return object_schema("Inputs", self.input_fields.values())
 
+    @of_both
     def output_schema(self) -> dict[str, Any]:
         """The JSON schema of an object that holds the outputs."""
         from dspex.signature.schema import object_schema
 
         return object_schema("Outputs", self.output_fields.values())
 
+    @of_both
     def describe(self) -> dict[str, Any]:
         """The signature as plain data, for tools."""
         return {
