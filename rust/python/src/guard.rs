@@ -60,6 +60,6 @@ fn error(py: Python<'_>, payload: Box<dyn Any + Send>) -> PyErr {
 
 /// Panics, so that a test can see what becomes of it.
 #[pyfunction(name = "_panic")]
-pub(crate) fn panic_for_test(py: Python<'_>, message: String) -> PyResult<()> {
+pub(crate) fn panic_for_test(py: Python<'_>, message: &str) -> PyResult<()> {
     guarded(py, || panic!("{message}"))
 }

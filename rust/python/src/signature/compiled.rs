@@ -173,8 +173,8 @@ fn fill<'a, 'py>(
     if let Some(known) = cell.get() {
         return Ok(known.bind(py));
     }
-    let built = build()?.unbind();
-    Ok(cell.get_or_init(|| built).bind(py))
+    let made = build()?.unbind();
+    Ok(cell.get_or_init(|| made).bind(py))
 }
 
 /// The index of the object in the table, which it joins if it is new.

@@ -1,5 +1,8 @@
 //! `dspex.Signature`: the compiled signature of the core, with the Python objects that belong to it.
 
+// PyO3 hands arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
+
 mod annotation;
 mod check;
 mod compiled;
