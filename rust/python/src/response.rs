@@ -227,8 +227,9 @@ struct Reader<'a, 'py> {
     reply: &'a Bound<'py, PyString>,
     /// The value of each output, as far as there is one.
     values: Vec<Option<Bound<'py, PyAny>>>,
-    /// With tolerance: the text or JSON of each output that is no value of its type, and the first reason why.
-    refused: Vec<Option<Bound<'py, PyAny>>>,
+    /// With tolerance: the outputs that have no value of their type, each with its text or JSON, and the first
+    /// reason why.
+    refused: Vec<(usize, Bound<'py, PyAny>)>,
     refusal: Option<PyErr>,
     /// What was done that DSPy does too: for which output, or for the reply as a whole, what, and to which text.
     done: Vec<(Option<usize>, Cow<'static, str>, String)>,
@@ -264,12 +265,12 @@ fn code(cut_off: bool) -> &'static str {
 
 impl<'a, 'py> Reader<'a, 'py> {
     fn new(plan: &'a Plan, reply: &'a Bound<'py, PyString>) -> Self {
-        let nothing = || plan.compiled.outputs().iter().map(|_| None).collect();
+        let values = plan.compiled.outputs().iter().map(|_| None).collect();
         Self {
             plan,
             reply,
-            values: nothing(),
-            refused: nothing(),
+            values,
+            refused: Vec::new(),
             refusal: None,
             done: Vec::new(),
         }
@@ -293,7 +294,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         let is_bare = slots.len() == 1
             && candidates[0].is_empty()
             && strict[0] != Strict::Read
-            && self.refused[0].is_none();
+            && self.refused.is_empty();
         if is_bare {
             candidates[0] = tolerant(py)?
                 .call_method1(
@@ -358,7 +359,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn strict(&self, place: usize) -> Strict {
         if self.values[place].is_some() {
             Strict::Read
-        } else if self.refused[place].is_some() {
+        } else if self.refused.iter().any(|(refused, _)| *refused == place) {
             Strict::Refused
         } else if self.is_missing(place) {
             Strict::Missing
@@ -418,10 +419,8 @@ impl<'a, 'py> Reader<'a, 'py> {
                 }
             }
             let whole = self.repairs(|place| place.is_none())?;
-            for (candidates, raw) in candidates.iter_mut().zip(&self.refused) {
-                if let Some(raw) = raw {
-                    candidates.push((raw.clone(), whole.iter().collect()));
-                }
+            for (place, raw) in &self.refused {
+                candidates[*place].push((raw.clone(), whole.iter().collect()));
             }
             tolerant(py)?.call_method1(intern!(py, "json_parts"), (self.reply, fields, values))
         } else {
@@ -485,7 +484,7 @@ impl<'a, 'py> Reader<'a, 'py> {
                     && errors::is(self.reply.py(), &error, "ReplyError")
                     && !is_too_costly(self.reply.py(), &error) =>
             {
-                self.refused[place] = Some(raw.clone());
+                self.refused.push((place, raw.clone()));
                 self.refusal.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -523,7 +522,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         for section in found {
             if section.indented && self.plan.tolerant {
                 // A part of the marker is in the text.
-                self.refused[section.field] = Some(PyString::new(py, &section.text).into_any());
+                let text = PyString::new(py, &section.text).into_any();
+                self.refused.push((section.field, text));
                 continue;
             }
             let read = read_text(

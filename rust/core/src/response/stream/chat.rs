@@ -74,7 +74,7 @@ impl Scanner {
                     let marker = std::mem::take(&mut self.marker);
                     self.give_up(fields);
                     self.leads = false;
-                    self.text(c, fields);
+                    Self::text(c, fields);
                     self.marker = marker;
                     return;
                 }
@@ -110,7 +110,7 @@ impl Scanner {
                 self.leads = false;
             }
         }
-        self.text(c, fields);
+        Self::text(c, fields);
     }
 
     /// A marker has come whole, with a name of that length.
@@ -160,13 +160,13 @@ impl Scanner {
         ] {
             if !text.is_empty() {
                 self.leads = false;
-                text.chars().for_each(|c| self.text(c, fields));
+                text.chars().for_each(|c| Self::text(c, fields));
             }
         }
     }
 
-    fn text(&self, c: char, fields: &mut Fields) {
-        if self.tolerant && !may_end_line(c) {
+    fn text(c: char, fields: &mut Fields) {
+        if !fields.doubts.is_empty() && !may_end_line(c) {
             fields.line_goes_on();
         }
         fields.stripped(c);

@@ -137,7 +137,8 @@ struct Fields {
     begun: bool,
     /// How much there is in `text` that was not told.
     news: usize,
-    /// What is open in the value of a field that is no text.
+    /// Whether the open field is followed for what is open in its value, which is no text; and that.
+    has_brackets: bool,
     brackets: Brackets,
     /// The emphasis before the field's marker that is still open, as it is closed, and how often the text has it.
     closing: String,
@@ -185,6 +186,7 @@ impl Fields {
             held: String::new(),
             begun: false,
             news: 0,
+            has_brackets: false,
             brackets: Brackets::default(),
             closing: String::new(),
             count: 0,
@@ -206,6 +208,7 @@ impl Fields {
         if let Some(at) = at.filter(|at| !self.known[*at].seen) {
             self.known[at].seen = true;
             self.open = Some(at);
+            self.has_brackets = self.all_breaks && !self.known[at].is_text;
             self.events.push(Event::Start(at));
         }
     }
@@ -292,7 +295,7 @@ impl Fields {
         if self.open.is_none() {
             return;
         }
-        if self.all_breaks && !self.is_text() {
+        if self.has_brackets {
             self.brackets.push(c);
         }
         if self.doubts.is_empty() {
