@@ -23,6 +23,7 @@ from dspex.pool import PoolSpec, load_pools
         ({"workers": "2"}, "pool.general.workers", "a whole number"),
         ({"name": "gpu", "max_inflight": 10_001}, "pool.gpu.max_inflight", "from 1 to 10000"),
         ({"queue": -1}, "pool.general.queue", "from 0"),
+        ({"heartbeat_timeout": 0.5}, "pool.general.heartbeat_timeout", "above 0.5"),
         ({"start_timeout": 0}, "pool.general.start_timeout", "a number of seconds above 0 to"),
         ({"call_timeout": float("nan")}, "pool.general.call_timeout", "above 0"),
         ({"name": "a b"}, "pool.a b.name", "that matches"),

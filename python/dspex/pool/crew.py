@@ -22,7 +22,7 @@ from dspex.pool.events import EventName, PoolEvent
 from dspex.pool.lifecycle import State
 from dspex.pool.policy import GiveUp, Respawn, RestartPolicy, after_death, worn
 from dspex.pool.spec import PoolSpec
-from dspex.pool.worker import Worker, unexpected_start_error
+from dspex.pool.worker import Worker, is_cancelled
 
 __all__ = ["Crew", "Owner"]
 
@@ -51,6 +51,7 @@ class _Slot:
     number: int
     task: asyncio.Task[None] = field(init=False)
     worker: Worker | None = None
+    starting: Worker | None = None  # the one that is to take its place
     hired: int = 0
     replace: asyncio.Event = field(default_factory=asyncio.Event)
     why: str = ""  # it is to be replaced
@@ -72,14 +73,6 @@ class _Slot:
             else:
                 self.renewal.set_exception(error)
         self.renewal = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """A worker that died, or one that did not start."""
-
-    cause: WorkerStartError | WorkerDiedError
-    served: int
 
 
 class Crew:
@@ -135,6 +128,7 @@ class Crew:
 
         Raises:
             WorkerStartError: If the first to come to an end came to a bad one: it would again.
+            PoolClosedError: If the pool is closed meanwhile.
         """
         self._resize(size)
         await asyncio.shield(self._first)
@@ -227,22 +221,28 @@ class Crew:
         Args:
             force: Without asking them: nobody is left to wait for what they do.
         """
-        if not self._first.done():
-            self._first.set_exception(
-                PoolClosedError(f"pool {self._spec.name!r} was closed while it started")
-            )
-            self._first.exception()  # nobody may be waiting for it
         tasks = [slot.task for slot in self._slots]
         for slot in self._slots:
             slot.renewed(PoolClosedError(f"pool {self._spec.name!r} was closed before it was restarted"))
         self._slots.clear()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(
-            *(worker.end("the pool was closed", force=force) for worker in list(self.workers))
-        )
-        await self._launcher.aclose()
+        if not self._first.done():
+            self._first.set_exception(
+                PoolClosedError(f"pool {self._spec.name!r} was closed while it started")
+            )
+            self._first.exception()  # who waits for it may be cancelled
+        if tasks:
+            await asyncio.wait(tasks)
+        ends = [self._loop.create_task(w.end("the pool was closed", force=force)) for w in self.workers]
+        if ends:
+            await asyncio.wait(ends)
+        try:
+            await self._launcher.aclose()
+        except (Exception, asyncio.CancelledError) as err:  # a backend's; the workers are gone all the same
+            if isinstance(err, asyncio.CancelledError) and is_cancelled():
+                raise
+            self._report("its launcher could not be closed", err)
 
     # --- slots ---
 
@@ -251,7 +251,7 @@ class Crew:
             taken = {slot.number for slot in self._slots}
             slot = _Slot(next(number for number in count() if number not in taken))
             self._slots.append(slot)
-            slot.task = self._loop.create_task(self._keep(slot))
+            self._begin(slot)
         while len(self._slots) > size:
             least = min(self._slots, key=lambda slot: len(slot.worker.calls) if slot.worker else -1)
             self._remove(least, "the pool was resized")
@@ -263,54 +263,68 @@ class Crew:
         if slot.worker is not None:
             slot.worker.drain(why)
 
-    async def _keep(self, slot: _Slot) -> None:
-        """Keep a worker in the slot until the task is cancelled.
+    def _begin(self, slot: _Slot, fault: WorkerStartError | None = None) -> None:
+        slot.task = self._loop.create_task(self._keep(slot, fault))
+        slot.task.add_done_callback(partial(self._resume, slot))
 
-        Nothing else ends it but a pool's very first start that fails. Whatever is raised in here is a
-        mistake, ours or a backend's, that must not cost the pool a place: it is told, and counts as a
-        failed start.
+    def _resume(self, slot: _Slot, ended: asyncio.Task[None]) -> None:
+        """The one place where a slot's task comes to its end: for good only if the slot was taken away.
+
+        What else may have ended it, an exception of whatever class or somebody who cancels all tasks, is a
+        failed start, and another task goes on from there.
         """
+        error = None if ended.cancelled() else ended.exception()
+        if slot not in self._slots:
+            return
+        what = "its task was cancelled" if error is None else f"{type(error).__name__}: {error}"
+        if error is not None:
+            self._report(f"the task of place {slot.number} ended", error)
+        fault = WorkerStartError(
+            f"a worker of pool {self._spec.name!r} could not be kept: {what}",
+            code="start-failed",
+            reason=what,
+            hint="the pool tries again; report it if the exception is one of dspex",
+        )
+        self._note_failure(slot, fault)
+        if slot.starting is not None:
+            slot.starting.abandon(f"it did not start: {what}")
+            slot.starting = None
+        self._begin(slot, fault)
+
+    def _note_failure(self, slot: _Slot, error: WorkerStartError) -> None:
+        """Tell whoever waits for the slot's worker that it does not come."""
+        if not self._first.done():
+            self._first.set_exception(error)
+            self._first.exception()  # who waits for it may be cancelled
+        if slot.renewal is not None:
+            slot.renewed(error)
+
+    async def _keep(self, slot: _Slot, fault: WorkerStartError | None) -> None:
+        if fault is not None:
+            await self._mourn(slot, fault, served=0)
+            if slot.worker is not None:  # the one before may not have come to it
+                self._owner.serving()
         while True:
-            try:
-                lost = await self._serve_once(slot)
-            except Exception as err:  # noqa: BLE001 - see above
-                self._loop.call_exception_handler(
-                    {"message": f"supervision of pool {self._spec.name!r} failed", "exception": err}
-                )
-                lost = _Lost(unexpected_start_error(self._spec.name, err), served=0)
-            if lost is None:  # the worker is to be replaced
-                continue
-            if isinstance(lost.cause, WorkerStartError):
-                if not self._first.done():
-                    self._first.set_exception(lost.cause)
-                    return
-                if slot.renewal is not None:
-                    slot.renewed(lost.cause)
-            await self._mourn(slot, lost.cause, served=lost.served)
-
-    async def _serve_once(self, slot: _Slot) -> _Lost | None:
-        """Have a worker in the slot, a new one if it has none or a wish, and wait for what ends that.
-
-        Returns:
-            What was lost, a start or a worker; None if the worker is to be replaced.
-        """
-        if slot.worker is None or slot.replace.is_set():
-            try:
-                await self._renew(slot)
-            except WorkerStartError as err:
-                return _Lost(err, served=0)
-        worker = slot.worker
-        assert worker is not None  # noqa: S101 - the lines above have seen to it
-        death = await self._watch(slot, worker)
-        if death is None:
-            return None
-        slot.worker = None
-        return _Lost(death, worker.served)
+            if slot.worker is None or slot.replace.is_set():
+                try:
+                    await self._renew(slot)
+                except WorkerStartError as err:
+                    self._note_failure(slot, err)
+                    await self._mourn(slot, err, served=0)
+                    continue
+            worker = slot.worker
+            assert worker is not None  # noqa: S101 - the lines above have seen to it
+            death = await self._watch(slot, worker)
+            if death is not None:
+                self._bury(worker, death)
+                slot.worker = None
+                await self._mourn(slot, death, served=worker.served)
 
     async def _renew(self, slot: _Slot) -> None:
         """Start a worker for the slot; the one it has drains when the new one is ready."""
-        worker = self._hire(slot)
+        slot.starting = worker = self._hire(slot)
         await worker.start()
+        slot.starting = None
         if not self._first.done():
             self._first.set_result(None)
         old, slot.worker = slot.worker, worker
@@ -345,9 +359,14 @@ class Crew:
                 slot.resting = True
                 self._tell("pool.resting", reason=f"{deaths} deaths: {cause.message}")
                 if self.is_stranded():
-                    self._owner.stranded()
-                await asyncio.sleep(until - now)
-                slot.resting = False
+                    try:
+                        self._owner.stranded()
+                    except Exception as err:  # noqa: BLE001 - the rest is to come, or this would go round
+                        self._report("the calls that wait could not be refused", err)
+                try:
+                    await asyncio.sleep(until - now)
+                finally:
+                    slot.resting = False
 
     def _hire(self, slot: _Slot) -> Worker:
         worker = Worker(
@@ -362,9 +381,15 @@ class Crew:
         return worker
 
     def _bury(self, worker: Worker, death: WorkerDiedError) -> None:
+        if (
+            worker not in self.workers
+        ):  # it has been done: who watched it and who waits for its end both see to it
+            return
         self.workers.remove(worker)
-        self._tell("worker.dead", worker, death.message)
-        self._owner.bereaved(worker, death)
+        try:
+            self._tell("worker.dead", worker, death.message)
+        finally:  # whatever a listener does, the callers have their answers
+            self._owner.bereaved(worker, death)
 
     def _changed(self, worker: Worker, state: State) -> None:
         if state is State.READY:
@@ -373,6 +398,10 @@ class Crew:
             self._tell("worker.draining", worker, worker.reason)
         elif state is State.STOPPING:
             self._tell("worker.stopping", worker, worker.reason)
+
+    def _report(self, what: str, error: BaseException) -> None:
+        message = f"dspex: pool {self._spec.name!r}: {what}"
+        self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _tell(self, name: EventName, worker: Worker | None = None, reason: str = "") -> None:
         pid, slot = (worker.pid, worker.slot) if worker is not None else (None, None)

@@ -31,7 +31,6 @@ from dspex.errors import (
     DspexError,
     PoolClosedError,
     PoolSaturated,
-    WireError,
     WorkerDiedError,
     WorkerStartError,
     from_dict,
@@ -202,8 +201,9 @@ class Pool:
         owner = Owner(self._freed, self._serving, self._bereaved, self._stranded)
         self._crew = Crew(self.spec, self._hello, launcher, owner, self._emit)
         try:
-            await self._crew.start(self.spec.workers)
             await anext(self._farewell)
+            await self._crew.start(self.spec.workers)
+            self._check_open()  # it may have been closed in the turn in which its first worker was ready
         except BaseException:
             await self.aclose(timeout=0)
             raise
@@ -217,7 +217,8 @@ class Pool:
         try:
             yield
         finally:
-            if self._closing is None:
+            # A loop that ends has cancelled all tasks, one that was closing the pool among them.
+            if self._closing is None or self._closing.cancelled():
                 self.hurried = self._loop_ends = True
                 await self.aclose(timeout=0)
 
@@ -237,6 +238,8 @@ class Pool:
             ready = self._life.state is State.READY
             self._life.become(State.DRAINING if ready else State.STOPPING)
             self._closing = asyncio.ensure_future(self._close(finish))
+        elif self._closing is not None and self._closing.cancelled():
+            self._closing = asyncio.ensure_future(self._close(0))
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
@@ -454,7 +457,8 @@ class Pool:
                         op, payload, timeout=timeout, idempotent=idempotent, session=session
                     )
                 except DspexError as err:
-                    answers[index] = err
+                    # Nobody raises it; its traceback would hold the payload for as long as the error lives.
+                    answers[index] = err.with_traceback(None)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -611,7 +615,12 @@ class Pool:
         left = call.deadline - now
         try:
             worker.send(call, max(0.001, left - min(_WORKER_MARGIN, left / 10)))
-        except WireError as err:
+        except DspexError as err:
+            # Made anew: the traceback of this one holds the call, which would hold it.
+            call.answer.set_exception(from_dict(err.to_dict()))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as err:  # noqa: BLE001 - whatever it is, it is this call's alone
             call.answer.set_exception(err)
 
     def _wait(self, call: Call, *, first: bool = False) -> None:
@@ -746,7 +755,9 @@ class Pool:
             return
         try:
             self._on_event(event)
-        except Exception as err:  # noqa: BLE001 - a listener's mistake must not end a pool
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as err:  # noqa: BLE001 - a listener's mistake must not end a pool
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"the listener of pool {self.name!r} failed on {event.name}", "exception": err}
             )

@@ -19,6 +19,7 @@ from pydantic import (
 from dspex._timeouts import LONGEST_SECONDS, check_seconds, shown
 from dspex.errors import ConfigError, did_you_mean
 from dspex.pool.policy import Recycling
+from dspex.worker.guard import BEAT_INTERVAL
 
 __all__ = ["PoolSpec"]
 
@@ -54,6 +55,9 @@ def _variable(name: Any) -> Any:
 
 
 _Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False), BeforeValidator(_seconds)]
+_SecondsOfBeats = Annotated[
+    float, Field(gt=BEAT_INTERVAL, le=LONGEST_SECONDS, allow_inf_nan=False), BeforeValidator(_seconds)
+]
 _Text = Annotated[str, BeforeValidator(_system_text)]
 _Variable = Annotated[str, BeforeValidator(_variable)]
 _Count = Annotated[int, Field(ge=1, le=_MOST)]
@@ -76,7 +80,8 @@ class PoolSpec(BaseModel):
         cancel_grace: Seconds a cancelled or overdue call has to stop, before its worker is ended.
         max_restarts: Deaths of workers the pool makes good within `restart_window` before it gives up.
         restart_window: Seconds for which a death is remembered.
-        heartbeat_timeout: Seconds without a heartbeat after which a worker counts as hung and is ended.
+        heartbeat_timeout: Seconds without a heartbeat after which a worker counts as hung and is ended. They
+            come every half second.
         start: How a worker comes into being: `zygote` forks it in milliseconds from a process that has DSPy
             imported, `spawn` starts an interpreter for each; `auto` is `zygote` on Linux unless `python` is
             set.
@@ -112,7 +117,7 @@ class PoolSpec(BaseModel):
     cancel_grace: _Seconds = 2.0
     max_restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     restart_window: _Seconds = 60.0
-    heartbeat_timeout: _Seconds = 15.0
+    heartbeat_timeout: _SecondsOfBeats = 15.0
     start: Literal["auto", "zygote", "spawn"] = "auto"
     max_age: _Seconds | None = None
     max_requests: _Count | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError
 from dspex.pool.callbacks import Answerer
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from dspex.pool.call import Call
     from dspex.pool.spec import PoolSpec
 
-__all__ = ["WINDOW", "Worker", "unexpected_start_error"]
+__all__ = ["WINDOW", "Worker", "is_cancelled"]
+
+T = TypeVar("T")
 
 WINDOW: Final = 32
 """Parts of an answer that may be on their way to somebody who has not taken them yet."""
@@ -31,6 +33,10 @@ _KILL_WAIT: Final = 10.0
 
 _EXIT_WAIT: Final = 0.5
 """Seconds in which a process whose socket has closed is expected to end by itself."""
+
+_NOT_STARTED: Final = "it did not start: "
+
+_LIVING: Final = frozenset({State.STARTING, State.READY, State.DRAINING})
 
 # An enum's member costs a look-up, and these are asked for with every call.
 _CALL: Final = int(Kind.CALL)
@@ -110,10 +116,11 @@ class Worker(asyncio.BufferedProtocol):
         """Start the process and shake hands.
 
         Raises:
-            WorkerStartError: If it exits, refuses, or does not say READY in time; the process is gone then.
+            WorkerStartError: If it exits, refuses, does not say READY in time, or anything else goes wrong on
+                the way, in code of ours or of a backend; the process is gone then.
         """
         try:
-            async with asyncio.timeout(self._spec.start_timeout):
+            async with asyncio.timeout(self._spec.start_timeout) as limit:
                 self.process = await self._launcher.launch()
                 self.process.on_beat(lambda: self._on_beat(self))
                 self.process.exited.add_done_callback(lambda _: self._exited())
@@ -121,38 +128,52 @@ class Worker(asyncio.BufferedProtocol):
                 self._channel.send(Kind.HELLO, 0, self._hello)
                 self.versions = await asyncio.shield(self._ready)
             if self._ending is not None:  # it died between saying READY and now
-                await asyncio.shield(self._ending)
+                await self._ended()
                 raise self.dead.result()
-        except TimeoutError:
-            error = self._start_error(
-                "start-timeout", f"it did not say READY within {self._spec.start_timeout:g} s"
-            )
-        except OSError as err:
-            error = self._start_error("start-failed", f"the interpreter cannot be started: {err}")
-        except WorkerDiedError as err:
-            error = self._start_error("start-exit", f"{err.message.partition(chr(10))[0]}")
-        except WorkerStartError as err:
-            error = err if self.process is not None else self._start_error(err.code, err.message, err.hint)
-        except asyncio.CancelledError:
-            await self.end("the pool is closing", force=True)
-            raise
-        except Exception as err:  # noqa: BLE001 - whatever a step of a start raises, the start has failed
-            error = unexpected_start_error(self._spec.name, err)
-        else:
             self.life.become(State.READY)
             self.open = True
             self._watch_pulse()
+        except (KeyboardInterrupt, GeneratorExit):  # this task ends here and now: see `Crew._resume`
+            raise
+        except BaseException as err:
+            if isinstance(err, asyncio.CancelledError) and is_cancelled():
+                await self.end("the pool is closing", force=True)
+                raise
+            failure = self._start_failure(err, overdue=limit.expired())
+        else:
             return
-        await self.end("it did not start", force=True)
-        raise error
+        await self.end(f"{_NOT_STARTED}{failure.reason or failure.message}", force=True)
+        try:
+            raise failure
+        finally:
+            del failure  # or it would hold itself, by the frame in its traceback
+
+    def _start_failure(self, err: BaseException, *, overdue: bool) -> WorkerStartError:
+        """What whoever waits for the start is told about `err`, whatever it is."""
+        match err:
+            case TimeoutError() if overdue:
+                what = f"it did not say READY within {self._spec.start_timeout:g} s"
+                return self._start_error("start-timeout", what)
+            case OSError():
+                return self._start_error("start-failed", f"the interpreter cannot be started: {err}")
+            case WorkerDiedError():
+                return self._start_error("start-exit", err.message.partition("\n")[0])
+            case WorkerStartError() if self.process is not None:  # the worker's own words
+                return err
+            case DspexError():
+                return self._start_error(err.code, err.message, err.hint)
+        error = self._start_error("start-failed", f"{type(err).__name__}: {err}")
+        error.__cause__ = err
+        return error
 
     def _start_error(self, code: str, what: str, hint: str = "") -> WorkerStartError:
-        output = self.output() or self._redacted(self._launcher.output())
+        output = self.output() or self._redacted(_quietly(self._launcher.output) or "")
         return WorkerStartError(
             f"a worker of pool {self._spec.name!r} did not start: {what}"
             + (f"\nits last output:\n{output}" if output else ""),
             code=code,
             hint=hint or "`dspex doctor` looks for the cause",
+            reason=what,
             output=output,
         )
 
@@ -177,8 +198,15 @@ class Worker(asyncio.BufferedProtocol):
             force: Begin with KILL, for a process that does not listen.
         """
         self._begin_end(reason, force=force)
-        assert self._ending is not None  # noqa: S101 - the line above has set it
-        await asyncio.shield(self._ending)
+        await self._ended()
+
+    async def _ended(self) -> None:
+        # Not the task: whoever cancels all tasks, as a loop does that ends, cancels it too; another goes on.
+        await asyncio.shield(self.dead)
+
+    def abandon(self, reason: str) -> None:
+        """End a worker that nobody waits for."""
+        self._begin_end(reason, force=True)
 
     def condemn(self, reason: str) -> None:
         """End the worker for the fault of one call."""
@@ -188,55 +216,62 @@ class Worker(asyncio.BufferedProtocol):
 
     def _begin_end(self, reason: str, *, force: bool) -> None:
         self.open = False
-        if self._ending is None:
-            self._ending = self._loop.create_task(self._end(reason, force))
+        if self._ending is not None:
+            return
+        try:
+            if self.life.state in _LIVING:
+                self.reason = reason
+                self.life.become(State.STOPPING)
+        finally:  # whatever is told, the end comes
+            self._climb(reason, force=force)
+
+    def _climb(self, reason: str, *, force: bool) -> None:
+        self._ending = self._loop.create_task(self._end(reason, force))
+        self._ending.add_done_callback(partial(self._climb_on, reason))
+
+    def _climb_on(self, reason: str, ending: asyncio.Task[None]) -> None:
+        """An end that was cut short is brought to its end: what waits for it would wait for ever."""
+        if self.dead.done():
+            return
+        if ending.cancelled():
+            self._climb(reason, force=True)
+        else:
+            error = ending.exception()
+            _report(f"the end of worker {self.pid}", error)
+            self._bury(WorkerDiedError(f"{reason}; its end failed: {type(error).__name__}: {error}"))
 
     async def _end(self, reason: str, force: bool) -> None:
-        try:
-            await self._bring_to_end(reason, force)
-        except Exception as err:  # noqa: BLE001 - whoever waits for its end must hear of it
-            self._loop.call_exception_handler(
-                {"message": f"{self!r} could not be ended as it should", "exception": err}
-            )
-            if not self.dead.done():
-                self._bury(
-                    WorkerDiedError(f"the worker (pid {self.pid}) was given up: {reason}", reason=reason)
-                )
-            self._channel.close()
-
-    async def _bring_to_end(self, reason: str, force: bool) -> None:
-        if self.life.state is not State.DEAD:
-            self.reason = reason
-            self.life.become(State.STOPPING)
         if self._pulse_check is not None:
             self._pulse_check.cancel()
         process = self.process
         if process is None:
-            self._bury(WorkerDiedError(f"the worker never ran: {reason}", reason=reason))
+            why = reason.removeprefix(_NOT_STARTED)
+            self._bury(WorkerDiedError(f"the worker never ran: {why}", reason=reason))
             return
         if not force:
-            self._channel.send(Kind.STOP, 0, None)
-            self._channel.flush()
+            _quietly(self._channel.send, Kind.STOP, 0, None)
+            _quietly(self._channel.flush)
             await self._wait_exit(process)
         if not force and not process.exited.done():
-            process.terminate()
+            _quietly(process.terminate)
             await self._wait_exit(process)
-        process.kill()
+        _quietly(process.kill)
         if not process.exited.done():
             await asyncio.wait([process.exited], timeout=_KILL_WAIT)
         if not process.said_all.done():
             # The last words are in the pipe; a grandchild may hold it open, so there is an end to waiting.
             await asyncio.wait([process.said_all], timeout=0.2)
-        self._bury(self._death(reason))
-        self._channel.close()
-        process.release()
+        death = self._death(reason)
+        _quietly(self._channel.close)
+        _quietly(process.release)
+        self._bury(death)
 
     async def _wait_exit(self, process: Handle) -> None:
         if not process.exited.done():
             await asyncio.wait([process.exited], timeout=self._spec.stop_timeout)
 
     def _death(self, reason: str) -> WorkerDiedError:
-        code = self.process.exited.result() if self.process and self.process.exited.done() else None
+        code = self._exit_code()
         how, name = how_it_ended(code)
         output = self.output()
         return WorkerDiedError(
@@ -250,8 +285,14 @@ class Worker(asyncio.BufferedProtocol):
             output=output,
         )
 
+    def _exit_code(self) -> int | None:
+        exited = self.process.exited if self.process else None
+        known = exited is not None and exited.done() and not exited.cancelled() and exited.exception() is None
+        return exited.result() if known and exited is not None else None
+
     def _bury(self, death: WorkerDiedError) -> None:
-        self.life.become(State.DEAD)
+        if self.life.state is not State.DEAD:
+            self.life.become(State.DEAD)
         self._answerer.drop_all()
         if not self._ready.done():
             self._ready.set_exception(death)
@@ -263,7 +304,7 @@ class Worker(asyncio.BufferedProtocol):
 
     def output(self) -> str:
         """The last lines the process wrote, without the secrets of its LM and its environment."""
-        return self._redacted(self.process.tail() if self.process else "")
+        return self._redacted((_quietly(self.process.tail) if self.process else None) or "")
 
     def _redacted(self, text: str) -> str:
         secrets = (*secrets_in(self._hello["lm"] or {}), *secrets_in(self._spec.env))
@@ -301,6 +342,7 @@ class Worker(asyncio.BufferedProtocol):
             raise
         self._next_id += 2
         call.id, call.worker = call_id, self
+        call.attempts += 1
         self.calls[call_id] = call
 
     def grant(self, call: Call, count: int) -> None:
@@ -316,7 +358,11 @@ class Worker(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ours."""
-        self._channel.attach(transport)
+        try:
+            self._channel.attach(transport)
+        except BaseException:
+            cast(asyncio.Transport, transport).abort()  # so that the start does not wait for a greeting
+            raise
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has closed its end: it is dead or dying. Its exit says more, so give that a moment."""
@@ -325,9 +371,7 @@ class Worker(asyncio.BufferedProtocol):
             self._channel.finish()
         except WireError as err:
             reason += f": {err.message}"
-        process = self.process
-        if process is not None and not process.exited.done():
-            self._loop.call_later(_EXIT_WAIT, partial(self._begin_end, reason, force=True))
+        self._loop.call_later(_EXIT_WAIT, partial(self._begin_end, reason, force=True))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where what arrives is to be written."""
@@ -405,19 +449,28 @@ class Worker(asyncio.BufferedProtocol):
             self._ready.set_result(ready)
 
 
+def is_cancelled() -> bool:
+    """Whether somebody wants this task to end; else what looks like it came out of something it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _quietly(step: Callable[..., T], *args: Any) -> T | None:
+    """Take a step that the following ones must not depend on; what it raises goes to the loop's handler."""
+    try:
+        return step(*args)
+    except Exception as err:  # noqa: BLE001 - code of a backend may raise anything
+        _report(getattr(step, "__qualname__", repr(step)), err)
+        return None
+
+
+def _report(what: str, error: BaseException | None) -> None:
+    context = {"message": f"dspex: {what} failed", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
+
+
 def _bad_frame(what: str) -> WireError:
     return WireError(what, code="bad-frame")
-
-
-def unexpected_start_error(pool: str, err: Exception) -> WorkerStartError:
-    """The error of a start in which something was raised that no step of a start should raise."""
-    error = WorkerStartError(
-        f"a worker of pool {pool!r} did not start: {type(err).__name__}: {err}",
-        code="start-failed",
-        hint="`dspex doctor` looks for the cause",
-    )
-    error.__cause__ = err
-    return error
 
 
 def _as_start_error(error: DspexError) -> WorkerStartError:

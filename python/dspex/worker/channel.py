@@ -92,8 +92,13 @@ class Channel:
     def flush(self) -> None:
         """Write what is gathered."""
         if self._gathered:
-            self._write(b"".join(self._gathered))
-            self._gathered.clear()
+            try:
+                self._write(b"".join(self._gathered))
+            except BaseException:
+                self.close()  # they are lost: whoever waits for answers to them hears of it by the end
+                raise
+            finally:
+                self._gathered.clear()
 
     def close(self) -> None:
         """Close the connection at once, whatever has not been sent."""

@@ -151,6 +151,9 @@ class Zygote:
                 self._become_worker(Descriptors(sock, lifeline, pulse), output)
             finally:
                 os._exit(1)  # never return into the zygote's loop
+        with contextlib.suppress(OSError):  # it may have ended
+            # As it does itself, whichever comes first: once its id is known, its group can be killed.
+            os.setpgid(pid, pid)
         for number in numbers:
             os.close(number)
         return pid
