@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dspex.errors import ConfigError
 
-__all__ = ["LONGEST_SECONDS", "check_seconds", "shown"]
+__all__ = ["LONGEST_SECONDS", "check_seconds", "shown", "without_frames"]
 
 LONGEST_SECONDS: Final = 1e9
 """Some thirty years. A wait beyond what the platform's locks can count raises `OverflowError` where it is
@@ -39,6 +39,19 @@ def check_seconds(value: Any, name: str = "timeout", *, zero: bool = False) -> f
         code="bad-timeout",
         hint=_hint(value, name),
     )
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The error, and what it came from, without tracebacks.
+
+    A time-out's frames know its task, which holds the error that is made of it, and so all that its call was
+    given, until a collection finds the circle.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import is_typeddict
@@ -46,6 +46,23 @@ def near_value(text: Any, annotation: Any, dialect: Dialect) -> tuple[Any, list[
         refusal = error
     else:
         return value, [] if code is None else [code]
+    try:
+        return _nearer(text, annotation, dialect, refusal) or _raise(refusal)
+    finally:
+        del refusal  # its traceback holds this frame: a circle, and the call with all it was given in it
+
+
+def _raise(error: ValueError) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error
+
+
+def _nearer(
+    text: Any, annotation: Any, dialect: Dialect, refusal: ValueError
+) -> tuple[Any, list[str]] | None:
+    """The same for a text that was refused as it stands; None where it is to stay so."""
     if isinstance(text, str):
         for code, candidate in _bare(text):
             try:
@@ -59,8 +76,8 @@ def near_value(text: Any, annotation: Any, dialect: Dialect) -> tuple[Any, list[
     if isinstance(refusal, ValidationError) and (mended := _mended(text, annotation, dialect, refusal)):
         return mended
     if (item := _item_of(annotation)) is not None:
-        return _list(text, annotation, item, dialect, refusal)
-    raise refusal
+        return _list(text, annotation, item, dialect)
+    return None
 
 
 # --- what stands inside ------------------------------------------------------------------------------------
@@ -179,23 +196,24 @@ _SEPARATOR = re.compile(r"[,;|\n]| and | or |^[-*•]\s", re.IGNORECASE)
 _NO_ITEM = frozenset({"", "none", "null", "nothing", "empty", "n/a", "na", "-", "[]"})
 
 
-def _list(
-    value: Any, annotation: Any, item: Any, dialect: Dialect, refusal: ValueError
-) -> tuple[list[Any], list[str]]:
+def _list(value: Any, annotation: Any, item: Any, dialect: Dialect) -> tuple[list[Any], list[str]] | None:
     """A list that was cut off inside an item, or the one item that stands where a list should.
 
+    Returns:
+        None if it is neither.
+
     Raises:
-        ValueError: If it is neither, or could be several items.
+        ValueError: If it could be several items, or one that is no value of its type.
     """
     if not isinstance(value, str):
         if value is None or isinstance(value, list) or item is str:
-            raise refusal
+            return None
         return _one_item(value, item, dialect)
     value = value.strip()
     if value.startswith("["):
         whole = _whole_items(value)
         if whole is None:
-            raise refusal
+            return None
         if whole == "]":
             raise AmbiguousError("it is cut off in its first item")
         whole_value, codes = near_value(whole, annotation, dialect)
@@ -203,7 +221,7 @@ def _list(
     if value.startswith("{") and item is not str and in_braces(value) == value:
         return _one_item(loads(value)[0], item, dialect)
     if value.casefold() in _NO_ITEM or value.startswith("{"):
-        raise refusal
+        return None
     if _SEPARATOR.search(value):
         raise AmbiguousError(f"{_shown(value)} may be one item or several")
     return _one_item(value, item, dialect)

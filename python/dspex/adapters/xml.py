@@ -142,7 +142,10 @@ class XmlReply:
                     raise
                 problem = error
         assert problem is not None  # noqa: S101 - the loop ran at least once
-        raise problem
+        try:
+            raise problem
+        finally:
+            del problem  # its traceback holds this frame
 
 
 def _children(element: ET.Element) -> dict[str, _Elements]:

@@ -13,7 +13,7 @@ import aiohttp
 
 from dspex import _lm_failures as failures
 from dspex._settings import check_names, check_spelling
-from dspex._timeouts import check_seconds
+from dspex._timeouts import check_seconds, without_frames
 from dspex.errors import ConfigError, DeadlineExceeded, RouteError
 from dspex.lm import wire
 from dspex.lm.address import COMPATIBLE_PREFIXES, Address
@@ -315,13 +315,16 @@ class LM:
             async with budget, own:
                 yield
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            cause = _plain(error)
+            cause = _plain(without_frames(error))
             if budget.expired():
                 self._out_of_time(limits.left, cause)
             ours = failures.from_exception(error, base=self._address.base, model=self._address.model)
             if isinstance(error, TimeoutError):
                 ours.timeout = self._timeout
-            raise ours from cause
+            try:
+                raise ours from cause
+            finally:
+                del ours, cause
         finally:
             del budget, own  # they hold the task and by that the exception: see `Router.dispatch`
 

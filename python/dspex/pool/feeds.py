@@ -130,6 +130,8 @@ class _Feed:
         if self._drawing is not None:
             self._drawing.cancel()
             await asyncio.wait([self._drawing])
+        # Both hold this feed, the one by its traceback, the other by the call that its context knows of.
+        self._error = self._drawing = None
         aclose = getattr(self._source, "aclose", None)
         if aclose is not None:
             # What a source does when it is closed is its own affair: the call has its answer already.

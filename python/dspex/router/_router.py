@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dspex._core import Router as _CoreRouter
+from dspex._timeouts import without_frames
 from dspex.errors import DeadlineExceeded, RouteError
 from dspex.prediction import Prediction
 from dspex.router._operation import Operation
@@ -57,7 +58,10 @@ class Router:
             # "It cannot" is not as good as why it cannot.
             if unable is None or error.code == "unknown-route":
                 raise
-            raise unable from error
+            try:
+                raise unable from error
+            finally:
+                unable = None  # or it would hold itself, by the frame in its traceback, and the operation
         target = self._targets[index]
         outcome = "failed"
         try:
@@ -72,7 +76,7 @@ class Router:
                     hint="allow more time with `timeout=`, or look at what the target is doing",
                     timeout=timeout,
                     stage=target.name,
-                ) from error
+                ) from without_frames(error)
             finally:
                 # It holds the task, which holds its exception, which holds this frame and the operation: a
                 # circle that keeps the inputs until somebody collects it.

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from dspex import dialects
 from dspex._settings import of_call
+from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
 from dspex.adapters.bars import bars_of
 from dspex.adapters.plain import foreign_of, not_encodable, pack, to_plain, unpack
-from dspex.errors import DeadlineExceeded, DspexError, LMResponseError, ReplyError
+from dspex.errors import DeadlineExceeded, DspexError, LMResponseError, ReplyError, from_dict
 from dspex.lm import LMRequest
 from dspex.pool import Pool
 from dspex.prediction import Prediction, Repair
@@ -184,13 +185,16 @@ class PoolTarget:
             await (await opening).aclose()
 
     async def _open(self, timeout: float) -> Pool:
-        opening = self._start()
-        if opening.done():
-            return opening.result()
+        opening, scope = self._start(), asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as scope:
+            if opening.done():
+                return opening.result()
+            async with scope:
                 # Others may be waiting for the same start, so a caller that goes away does not end it.
                 return await asyncio.shield(opening)
+        except DspexError as error:
+            # To each caller its own: one that many raise gathers their frames, and the start holds it.
+            raise from_dict(error.to_dict()) from None
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -199,7 +203,9 @@ class PoolTarget:
                 hint="call `runtime.warmup()` before there is traffic",
                 timeout=timeout,
                 stage="pool-start",
-            ) from error
+            ) from without_frames(error)
+        finally:
+            del opening, scope  # they know tasks, which hold their errors, which hold this frame
 
     def _start(self) -> asyncio.Task[Pool]:
         # A start that failed is forgotten, so that the next call tries again.
