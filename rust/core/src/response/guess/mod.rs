@@ -125,7 +125,7 @@ pub fn budget(chars: usize) -> u64 {
 /// let (found, steps) = guess(text(r#"["so "they" say", 1"#));
 /// assert_eq!(found, Ok(Guess::List(vec![Guess::Str(text(r#"so "they" say"#)), Guess::Int(1)])));
 /// assert!(steps < 1_000);
-/// assert_eq!(guess(text(&"{".repeat(1_000))).0, Err(Refusal::TooCostly));
+/// assert_eq!(guess(text(&"{".repeat(1_000))).0, Err(Refusal::TooDeep));
 /// ```
 pub fn guess(text: Text) -> (std::result::Result<Guess, Refusal>, u64) {
     let steps = budget(text.len());
