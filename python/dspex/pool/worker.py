@@ -342,7 +342,6 @@ class Worker(asyncio.BufferedProtocol):
             raise
         self._next_id += 2
         call.id, call.worker = call_id, self
-        call.attempts += 1
         self.calls[call_id] = call
 
     def grant(self, call: Call, count: int) -> None:
