@@ -137,9 +137,8 @@ struct Fields {
     begun: bool,
     /// How much there is in `text` that was not told.
     news: usize,
-    /// Whether the open field is followed for what is open in its value, which is no text; and that.
-    has_brackets: bool,
-    brackets: Brackets,
+    /// What is open in the value of the open field, where that is followed: a value of Chat that is no text.
+    brackets: Option<Brackets>,
     /// The emphasis before the field's marker that is still open, as it is closed, and how often the text has it.
     closing: String,
     count: usize,
@@ -186,8 +185,7 @@ impl Fields {
             held: String::new(),
             begun: false,
             news: 0,
-            has_brackets: false,
-            brackets: Brackets::default(),
+            brackets: None,
             closing: String::new(),
             count: 0,
             doubts: Vec::new(),
@@ -208,7 +206,7 @@ impl Fields {
         if let Some(at) = at.filter(|at| !self.known[*at].seen) {
             self.known[at].seen = true;
             self.open = Some(at);
-            self.has_brackets = self.all_breaks && !self.known[at].is_text;
+            self.brackets = (self.all_breaks && !self.known[at].is_text).then(Brackets::default);
             self.events.push(Event::Start(at));
         }
     }
@@ -237,7 +235,8 @@ impl Fields {
             None if name == COMPLETED => Doubt::InLine,
             None => return,
         };
-        if self.open.is_some() && (self.is_text() || self.brackets.are_closed()) {
+        if self.open.is_some() && (self.is_text() || self.brackets.is_none_or(Brackets::are_closed))
+        {
             self.doubts.push(doubt);
         }
     }
@@ -295,8 +294,8 @@ impl Fields {
         if self.open.is_none() {
             return;
         }
-        if self.has_brackets {
-            self.brackets.push(c);
+        if let Some(brackets) = &mut self.brackets {
+            brackets.push(c);
         }
         if self.doubts.is_empty() {
             self.surely(c);
@@ -373,7 +372,7 @@ impl Fields {
         }
         self.text.clear();
         self.held.clear();
-        self.brackets = Brackets::default();
+        self.brackets = None;
         self.closing.clear();
         self.count = 0;
         self.doubts.clear();
