@@ -86,7 +86,7 @@ async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_made_in_c(s
 
     assert running(fork)
     fork.kill()
-    await service.wait()
+    await service.communicate()  # its pipes end with the fork, which held them
 
 
 async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> None:
