@@ -680,7 +680,10 @@ class WireError(PoolError):
 
 
 class DeadlineExceeded(DspexError):  # noqa: N818 - the field's name for it
-    """The call's time ran out.
+    """The call's time ran out, and it may or may not have had its effect.
+
+    It is `retryable` where nothing of the call had been done (it waited in a queue, or its pool started),
+    where it was declared idempotent, and where all that was late was the LM's answer.
 
     Attributes:
         timeout: The limit in seconds; None if it is not known where it ran out.
@@ -693,7 +696,6 @@ class DeadlineExceeded(DspexError):  # noqa: N818 - the field's name for it
     code = "deadline-exceeded"
     category = "timeout"
     http_status = 504
-    retryable = True
     public_message = "The call's time ran out."
     timeout: float | None = None
     stage: str = ""

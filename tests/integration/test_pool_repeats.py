@@ -107,6 +107,60 @@ async def test_a_death_is_retryable_where_its_call_may_run_twice(
     assert died.value.to_dict()["retryable"] is bool(idempotent)
 
 
+@pytest.mark.parametrize("idempotent", [True, False, None])
+@pytest.mark.parametrize("function", ["wait_for_ever", "block"])  # the worker says it first, or the pool does
+async def test_time_that_ran_out_at_work_is_retryable_where_the_call_may_run_twice(
+    open_pool: OpenPool, function: str, idempotent: bool | None
+) -> None:
+    pool = await open_pool(cancel_grace=0.2)
+    with pytest.raises(DeadlineExceeded) as late:
+        await run(pool, function, timeout=0.3, idempotent=idempotent)
+    assert (late.value.stage, late.value.retryable) == ("worker", bool(idempotent))
+
+
+async def test_time_that_ran_out_in_the_queue_is_retryable_since_nothing_was_done(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(max_inflight=1)
+    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    await until(lambda: pool.status().workers[0].inflight == 1)
+    with pytest.raises(DeadlineExceeded) as late:
+        await run(pool, "add", 1, 2, timeout=0.1)
+    assert (late.value.stage, late.value.retryable) == ("queue", True)
+    running.cancel()
+
+
+async def test_a_worker_with_a_call_that_does_not_stop_is_the_last_to_get_another(
+    open_pool: OpenPool,
+) -> None:
+    pool = await open_pool(workers=2, max_inflight=4, cancel_grace=60)
+    await until(lambda: [worker.state.value for worker in pool.status().workers] == ["ready", "ready"])
+    with pytest.raises(DeadlineExceeded):
+        await run(pool, "block", timeout=0.3)
+    (stuck,) = [worker.pid for worker in pool.status().workers if worker.inflight]
+    busy = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(3)]
+    await until(lambda: sorted(worker.inflight for worker in pool.status().workers) == [1, 3])
+    assert await run(pool, "pid") != stuck
+
+    busy.append(asyncio.ensure_future(run(pool, "wait_for_ever")))  # the other one is full
+    await until(lambda: sorted(worker.inflight for worker in pool.status().workers) == [1, 4])
+    assert await run(pool, "pid") == stuck
+    for call in busy:
+        call.cancel()
+
+
+async def test_a_worker_whose_cancelled_call_has_stopped_gets_calls_as_before(open_pool: OpenPool) -> None:
+    pool = await open_pool(workers=2, max_inflight=4)
+    await until(lambda: [worker.state.value for worker in pool.status().workers] == ["ready", "ready"])
+    with pytest.raises(DeadlineExceeded):
+        await run(pool, "wait_for_ever", timeout=0.3)
+    await until(lambda: not any(worker.inflight for worker in pool.status().workers))
+    busy = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(4)]
+    await until(lambda: sorted(worker.inflight for worker in pool.status().workers) == [2, 2])
+    for call in busy:
+        call.cancel()
+
+
 async def test_whether_a_call_may_run_twice_is_true_or_false(open_pool: OpenPool, chat: Chat) -> None:
     pool = await open_pool(lm=chat.lm())
     for value in ("yes", 1, 0, []):

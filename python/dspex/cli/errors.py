@@ -79,8 +79,14 @@ assert (status, body["code"], body["details"]) == (422, "input", {"fields": ["qu
 
 _NOTE: Final = """
 The column "again" says whether the error is `retryable`. `worker-died` is, where the call was declared
-idempotent: otherwise its effect may have happened.
+idempotent: otherwise its effect may have happened. `deadline-exceeded` is also where nothing of the call was
+done, since it waited in a queue or for its pool to start, and where all that was late was the LM's answer.
 """
+
+_SOMETIMES: Final = {
+    "worker-died": "if idempotent",
+    "deadline-exceeded": "if idempotent, or nothing was done",
+}
 
 
 def add(commands: Any) -> None:
@@ -154,7 +160,7 @@ def _sections() -> Iterator[str]:
 
 def _row(name: str, row: Code) -> tuple[str, ...]:
     error = _example(name, row)
-    again = "yes" if error.retryable else "if idempotent" if row.code == "worker-died" else "no"
+    again = "yes" if error.retryable else _SOMETIMES.get(row.code, "no")
     who = _DUTIES[error.category].who
     return f"`{row.code}`", row.cause, row.cure, who, str(error.http_status), again
 

@@ -346,6 +346,7 @@ class LM:
         raise DeadlineExceeded(
             f"the caller's {left:g} s ran out while waiting for {self._address.model}",
             hint="give the call more time, or ask for fewer tokens",
+            retryable=True,
             stage="lm",
             model=self._address.model,
             timeout=left,

@@ -134,13 +134,24 @@ class Crew:
         await asyncio.shield(self._first)
 
     def choose(self, *, full: bool = False) -> Worker | None:
-        """The worker with the fewest calls, if it has room; with `full`, whether it has or not."""
+        """The worker with the fewest calls, if it has room; with `full`, whether it has or not.
+
+        One with a call that was told to stop and has not is the last resort: it may have to be ended for it.
+        """
         best: Worker | None = None
+        doubtful: Worker | None = None
         fewest: float = float("inf") if full else self._spec.max_inflight
+        least = fewest
         for worker in self.workers:
-            if worker.open and len(worker.calls) < fewest:
-                best, fewest = worker, len(worker.calls)
-        return best
+            if not worker.open:
+                continue
+            calls = len(worker.calls)
+            if worker.stopping:
+                if calls < least:
+                    doubtful, least = worker, calls
+            elif calls < fewest:
+                best, fewest = worker, calls
+        return doubtful if best is None else best
 
     def resize(self, size: int) -> None:
         """Want `size` workers from now on. Those beyond it drain, the least busy first."""

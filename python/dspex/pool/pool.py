@@ -644,7 +644,11 @@ class Pool:
             )
             call.answer.set_exception(
                 DeadlineExceeded(
-                    f"pool {self.name!r}: the call's time ran out {where}", stage=stage, op=call.op
+                    f"pool {self.name!r}: the call's time ran out {where}",
+                    # Of a call that waited nothing has been done.
+                    retryable=call.worker is None or call.idempotent,
+                    stage=stage,
+                    op=call.op,
                 )
             )
             # The caller wakes, and `_let_go` sees to the worker.

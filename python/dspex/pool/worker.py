@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError
+from dspex.errors import DeadlineExceeded, DspexError, WireError, WorkerDiedError, WorkerStartError
 from dspex.pool.callbacks import Answerer
 from dspex.pool.lifecycle import Lifecycle, State
 from dspex.pool.process import how_it_ended
@@ -86,6 +86,8 @@ class Worker(asyncio.BufferedProtocol):
         """Whether it takes calls."""
         self.dead: asyncio.Future[WorkerDiedError] = loop.create_future()
         """Says why, once the process is gone and reaped."""
+        self.stopping: set[int] = set()
+        """Calls on it that were told to stop and have not said that they did."""
         self.condemned = False
         """Whether it was ended for the fault of one call, which the others on it did not share."""
         self._spec = spec
@@ -350,6 +352,7 @@ class Worker(asyncio.BufferedProtocol):
 
     def cancel(self, call: Call) -> None:
         """Tell the worker to stop a call; it answers when it has."""
+        self.stopping.add(call.id)
         self._channel.send(Kind.CANCEL, call.id, None)
         self._answerer.drop(call.id)
 
@@ -398,6 +401,8 @@ class Worker(asyncio.BufferedProtocol):
         if call.callbacks:
             self._answerer.drop(number)
         call.worker = None
+        if self.stopping:
+            self.stopping.discard(number)
         self.served += 1
         if not calls:
             self.idle_since = self._loop.time()
@@ -408,6 +413,8 @@ class Worker(asyncio.BufferedProtocol):
             if error is None:
                 call.answer.set_result(value)
             else:
+                if call.idempotent and isinstance(error, DeadlineExceeded):
+                    error.retryable = True
                 call.answer.set_exception(error)
         if not calls and not self.open and self.life.state is State.DRAINING:
             self._begin_end("it was drained", force=False)

@@ -74,6 +74,7 @@ class Router:
                 raise DeadlineExceeded(
                     f"{target.name} gave no answer within {timeout:g} s and did not end by itself",
                     hint="allow more time with `timeout=`, or look at what the target is doing",
+                    retryable=operation.idempotent,
                     timeout=timeout,
                     stage=target.name,
                 ) from without_frames(error)

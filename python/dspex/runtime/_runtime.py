@@ -350,6 +350,7 @@ class Runtime:
             raise DeadlineExceeded(
                 f"the pools were not ready within {timeout:g} s",
                 hint="allow more time, or look at `pool.status()`",
+                retryable=True,
                 timeout=timeout,
                 stage="warmup",
             ) from error

@@ -201,6 +201,7 @@ class PoolTarget:
             raise DeadlineExceeded(
                 f"the call's {timeout:g} s ran out while {self.name} was starting",
                 hint="call `runtime.warmup()` before there is traffic",
+                retryable=True,
                 timeout=timeout,
                 stage="pool-start",
             ) from without_frames(error)

@@ -71,6 +71,7 @@ class ScriptedLM:
                 raise
             raise DeadlineExceeded(
                 f"the caller's {request.timeout:g} s ran out while waiting for {self.model}",
+                retryable=True,
                 stage="lm",
                 model=self.model,
                 timeout=request.timeout,
