@@ -88,8 +88,9 @@ CODES: Final = (
     Code(
         "bad-pools",
         "ConfigError",
-        "`pools=` is neither a number of workers nor a `PoolSpec` nor several of them.",
-        "Write `pools=4`, `pools=dspex.PoolSpec(...)` or a list of those.",
+        "`pools=` is neither a number of workers nor a `PoolSpec` nor several of them, or a `Pool` was given "
+        "something else than a `PoolSpec`.",
+        "Write `pools=4`, `pools=dspex.PoolSpec(...)` or a list of those; `dspex.Pool(dspex.PoolSpec(...))`.",
     ),
     Code(
         "bad-runtime",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from typing import Any
 
@@ -11,8 +12,8 @@ from tests.support.pools import Chat, OpenPool
 from tests.support.processes import until
 
 import dspex
-from dspex.errors import ConfigError, DeadlineExceeded, WorkerDiedError
-from dspex.pool import Pool, PoolEvent, PoolSpec
+from dspex.errors import ConfigError, DeadlineExceeded, PoolClosedError, WorkerDiedError, WorkerStartError
+from dspex.pool import Pool, PoolEvent, PoolSpec, SyncPool
 from dspex.testing import ChatRequest, ModelServer
 
 WORK = "tests.support.work:"
@@ -204,6 +205,46 @@ async def test_a_batch_that_cannot_be_made_raises_once_and_makes_no_call(open_po
     with pytest.raises(ConfigError, match="or name a profile: 'interactive'"):
         await pool.call("echo", 1, timeout="soon")  # type: ignore[arg-type]
     assert await pool.batch("echo", [1], timeout="interactive") == [1]
+
+
+async def test_a_batch_on_a_pool_that_is_not_open_raises_at_once(open_pool: OpenPool) -> None:
+    pool = await open_pool()
+    await pool.aclose()
+    for shut, what in ((pool, "it has been closed"), (Pool(SPEC), "it has not been started")):
+        payloads = iter([1, 2, 3])
+        with pytest.raises(PoolClosedError, match=what):
+            await shut.batch("echo", payloads)
+        assert next(payloads) == 1, "no payload has been drawn"
+
+
+async def test_a_pool_whose_start_failed_tells_why_to_whoever_calls_it() -> None:
+    pool = Pool(PoolSpec(workers=1, preload=["tests.support.no_such_module"]))
+    with pytest.raises(WorkerStartError, match="no_such_module"):
+        await pool.start()
+    with pytest.raises(PoolClosedError, match=r"its start failed: .*no_such_module") as refused:
+        await pool.call("echo", 1)
+    assert "make another pool" in refused.value.hint
+    with pytest.raises(PoolClosedError, match=r"its start failed: .*no_such_module"):
+        await pool.start()
+
+
+@pytest.mark.parametrize("kind", [Pool, SyncPool])
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("general", r"PoolSpec\(name='general', \.\.\.\)"),
+        (4, r"PoolSpec\(workers=4"),
+        ({"workers": 4, "env": {"KEY": "secret"}}, "PoolSpec"),
+        (PoolSpec, "PoolSpec"),
+        ("", "PoolSpec"),
+    ],
+)
+def test_a_pool_is_made_of_a_spec(kind: Any, given: Any, hint: str) -> None:
+    with pytest.raises(ConfigError, match="is made of a PoolSpec") as refused:
+        kind(given)
+    assert refused.value.code == "bad-pools"
+    assert re.search(hint, refused.value.hint)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_pool_has_no_public_name_that_only_its_workers_need() -> None:

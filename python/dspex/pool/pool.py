@@ -140,7 +140,7 @@ class Pool:
         on_event: Callable[[PoolEvent], None] | None = None,
         backend: Backend | None = None,
     ) -> None:
-        self.spec = spec or PoolSpec()
+        self.spec = PoolSpec() if spec is None else _checked(spec)
         self._backend = backend or LocalProcesses()
         self._hello = {**make_hello(self.spec), "lm": dict(lm) if lm else None}
         self._on_event = on_event
@@ -155,6 +155,7 @@ class Pool:
         self._closing: asyncio.Future[None] | None = None
         self._farewell: AsyncGenerator[None, None]
         self._loop_ends = False
+        self._start_failure = ""  # why there was never a worker
         self.hurried = False
         """Whether closing ends the workers without asking them first: nobody waits for what they do."""
         self._growing: asyncio.TimerHandle | None = None
@@ -191,7 +192,9 @@ class Pool:
         """
         if self._loop is not None or self._life.state is not State.STARTING:
             raise PoolClosedError(
-                f"pool {self.name!r} has been started or closed before", code="pool-restarted"
+                f"pool {self.name!r} has been started or closed before"
+                + (f": its start failed: {self._start_failure}" if self._start_failure else ""),
+                code="pool-restarted",
             )
         launcher = self._backend.launcher(self.spec)
         self._loop = loop = asyncio.get_running_loop()
@@ -204,7 +207,9 @@ class Pool:
             await anext(self._farewell)
             await self._crew.start(self.spec.workers)
             self._check_open()  # it may have been closed in the turn in which its first worker was ready
-        except BaseException:
+        except BaseException as err:
+            if isinstance(err, DspexError) and not isinstance(err, PoolClosedError):
+                self._start_failure = err.message
             await self.aclose(timeout=0)
             raise
 
@@ -444,7 +449,9 @@ class Pool:
 
         Raises:
             ConfigError: If an argument that all the calls share is wrong; none of them is made.
+            PoolClosedError: If the pool is not open; no payload has been drawn.
         """
+        self._check_open()
         self._check_call(op, timeout, session, idempotent)
         places = self.spec.max_inflight * self._most(self.spec.workers)
         waiting = enumerate(payloads)
@@ -771,6 +778,11 @@ class Pool:
             what = "the event loop it was started on has ended"
         elif self._life.state is State.STARTING:
             what = "it has not been started" if self._loop is None else "its first worker is still starting"
+        elif self._start_failure:
+            return PoolClosedError(
+                f"pool {self.name!r} takes no calls: its start failed: {self._start_failure}",
+                hint="mend what the start says, and make another pool",
+            )
         elif self._life.state is State.DEAD:
             what = "it has been closed"
         else:
@@ -788,6 +800,17 @@ class Pool:
             call = self._queue.pop()
             if not call.answer.done():
                 call.answer.set_exception(from_dict(error.to_dict()))
+
+
+def _checked(spec: Any) -> PoolSpec:
+    if isinstance(spec, PoolSpec):
+        return spec
+    hint = "write PoolSpec(workers=4, ...)"
+    if isinstance(spec, str):
+        hint = f"write PoolSpec(name={spec!r}, ...), or PoolSpec.load(path) for a file"
+    # Values may be secrets: a pool's settings hold an environment.
+    shown = repr(spec) if isinstance(spec, str | int | float) else f"a {type(spec).__name__}"
+    raise ConfigError(f"a pool is made of a PoolSpec, not of {shown}"[:200], code="bad-pools", hint=hint)
 
 
 def _counted(answer: Any, call: Call) -> Any:
