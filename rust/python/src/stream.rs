@@ -15,8 +15,8 @@ use crate::prompt::Plan;
 use crate::response;
 use crate::value::{to_python, units_of};
 
-/// What has been told of a field.
-enum Told {
+/// What has been emitted of a field.
+enum Emitted {
     Nothing,
     /// The deltas of its text, together.
     Text(String),
@@ -38,7 +38,7 @@ pub(crate) struct ReplyStream {
     half: Option<u16>,
     /// Whether halves came.
     mended: bool,
-    told: Vec<Told>,
+    emitted: Vec<Emitted>,
     /// The whole reply, once it is over and could be read.
     read: Option<Read<Py<PyDict>, Py<PyList>>>,
 }
@@ -58,47 +58,58 @@ impl ReplyStream {
             bytes: Vec::new(),
             half: None,
             mended: false,
-            told: names.iter().map(|_| Told::Nothing).collect(),
+            emitted: names.iter().map(|_| Emitted::Nothing).collect(),
             read: None,
         })
     }
 
-    fn tell<'py>(&mut self, py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, PyList>> {
+    fn emit<'py>(&mut self, py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, PyList>> {
         let module = events_module(py)?;
         let list = PyList::empty(py);
         for event in events {
             let plan = self.plan.bind(py).get();
             let name = |at: usize| &plan.names[plan.compiled.outputs()[at].index];
             match event {
-                Event::Start(at) => {
+                Event::Start { field: at } => {
                     list.append(module.call_method1(intern!(py, "FieldStart"), (name(at),))?)?;
                 }
-                Event::Text(at, text, is_last) => {
+                Event::Text {
+                    field: at,
+                    text,
+                    is_last,
+                } => {
                     let delta = (name(at), &text, is_last);
                     list.append(module.call_method1(intern!(py, "TextDelta"), delta)?)?;
-                    match &mut self.told[at] {
-                        Told::Text(told) => told.push_str(&text),
-                        told => *told = Told::Text(text),
+                    match &mut self.emitted[at] {
+                        Emitted::Text(emitted) => emitted.push_str(&text),
+                        emitted => *emitted = Emitted::Text(text),
                     }
                 }
-                Event::Value(at, text, is_last) => {
+                Event::Value {
+                    field: at,
+                    text,
+                    is_last,
+                } => {
                     let value = if is_last {
                         response::read_one(py, plan, at, &text)?
                     } else {
                         so_far(py, plan, at, &text)?
                     };
                     let Some(value) = value else { continue };
-                    if let Told::Value(told, false) = &self.told[at]
+                    if let Emitted::Value(emitted, false) = &self.emitted[at]
                         && !is_last
-                        && told.bind(py).eq(&value)?
+                        && emitted.bind(py).eq(&value)?
                     {
                         continue;
                     }
                     let part = (name(at), &value, is_last);
                     list.append(module.call_method1(intern!(py, "PartialValue"), part)?)?;
-                    self.told[at] = Told::Value(value.unbind(), is_last);
+                    self.emitted[at] = Emitted::Value(value.unbind(), is_last);
                 }
-                Event::End(at, complete) => {
+                Event::End {
+                    field: at,
+                    complete,
+                } => {
                     let end = (name(at), complete);
                     list.append(module.call_method1(intern!(py, "FieldEnd"), end)?)?;
                 }
@@ -107,22 +118,22 @@ impl ReplyStream {
         Ok(list)
     }
 
-    /// Tell the fields that the reply as a whole gives another value than was told.
+    /// Correct the fields of which the reply as a whole gives another value than was emitted.
     fn correct<'py>(&self, fields: &Bound<'py, PyDict>, list: &Bound<'py, PyList>) -> PyResult<()> {
         let py = list.py();
         let plan = self.plan.get();
-        for (slot, told) in plan.compiled.outputs().iter().zip(&self.told) {
+        for (slot, emitted) in plan.compiled.outputs().iter().zip(&self.emitted) {
             let name = &plan.names[slot.index];
             let Some(value) = fields.get_item(name)? else {
                 continue;
             };
-            let same = match told {
-                Told::Nothing | Told::Value(_, false) => false,
+            let same = match emitted {
+                Emitted::Nothing | Emitted::Value(_, false) => false,
                 // Not only a `str`: of some types of DSPy's the text is all there is.
-                Told::Text(text) => !value.is_none() && value.str()?.as_any().eq(text)?,
-                Told::Value(told, true) => {
-                    let told = told.bind(py);
-                    told.get_type().is(value.get_type()) && told.eq(&value)?
+                Emitted::Text(text) => !value.is_none() && value.str()?.as_any().eq(text)?,
+                Emitted::Value(emitted, true) => {
+                    let emitted = emitted.bind(py);
+                    emitted.get_type().is(value.get_type()) && emitted.eq(&value)?
                 }
             };
             if !same {
@@ -152,7 +163,7 @@ fn events_module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     py.import(intern!(py, "dspex.adapters.events"))
 }
 
-/// What is sure of a value that still grows; None if there is nothing to tell yet.
+/// What is sure of a value that still grows; None if there is nothing to emit yet.
 fn so_far<'py>(
     py: Python<'py>,
     plan: &Plan,
@@ -182,7 +193,7 @@ fn so_far<'py>(
             return Ok(None);
         };
         let value = to_python(py, &part.value)?;
-        if !part.in_python {
+        if !part.is_external {
             return Ok(Some(value));
         }
         let annotation = plan.signature.get().annotation(py, slot.index)?;
@@ -222,8 +233,8 @@ impl ReplyStream {
 impl ReplyStream {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.plan)?;
-        for told in &self.told {
-            if let Told::Value(value, _) = told {
+        for emitted in &self.emitted {
+            if let Emitted::Value(value, _) = emitted {
                 visit.call(value)?;
             }
         }
@@ -236,8 +247,8 @@ impl ReplyStream {
 
     /// Values came later than the stream, and a validator may have put the stream into one.
     fn __clear__(&mut self) {
-        for told in &mut self.told {
-            *told = Told::Nothing;
+        for emitted in &mut self.emitted {
+            *emitted = Emitted::Nothing;
         }
         self.read = None;
     }
@@ -257,16 +268,16 @@ impl ReplyStream {
             } else {
                 return Err(PyTypeError::new_err("a piece of a reply is bytes or text"));
             };
-            self.tell(piece.py(), events)
+            self.emit(piece.py(), events)
         })
     }
 
-    /// What was still held back, and what was told otherwise than the whole reply is read; the reply is over.
+    /// What was still held back, and what was emitted otherwise than the whole reply is read; the reply is over.
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         guarded(py, || {
             let mut events = self.push_half();
             events.extend(self.stream.finish());
-            let list = self.tell(py, events)?;
+            let list = self.emit(py, events)?;
             if self.read.is_none() {
                 match self.read_all(py) {
                     Ok((fields, repairs)) => {

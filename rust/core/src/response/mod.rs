@@ -2,7 +2,7 @@
 //!
 //! Two steps. A reply is cut into the raw text of each field ([`sections`]), then each text is read as the
 //! field's type ([`read_text`]). What is plain is read here; what needs a repair, a coercion or a class of
-//! Python's is [`Reading::Python`], and the bindings do with it what DSPy does.
+//! Python's is [`Reading::Deferred`], and the bindings do with it what DSPy does.
 
 mod chat;
 mod guess;

@@ -64,7 +64,7 @@ pub enum Reading<'a> {
     /// The same, of JSON that was broken; and whether it was cut off.
     Repaired(Value<'a>, bool),
     /// Only Python can say what the value is, or that there is none.
-    Python,
+    Deferred,
 }
 
 impl<'a> Reading<'a> {
@@ -73,7 +73,7 @@ impl<'a> Reading<'a> {
     pub fn value(self) -> Option<Value<'a>> {
         match self {
             Self::Value(value) | Self::Repaired(value, _) => Some(value),
-            Self::Python => None,
+            Self::Deferred => None,
         }
     }
 
@@ -83,7 +83,7 @@ impl<'a> Reading<'a> {
         match self {
             Self::Value(value) => Reading::Value(value.into_owned()),
             Self::Repaired(value, cut_off) => Reading::Repaired(value.into_owned(), cut_off),
-            Self::Python => Reading::Python,
+            Self::Deferred => Reading::Deferred,
         }
     }
 }
@@ -101,10 +101,10 @@ pub fn read_text<'a>(text: &'a str, ty: &Type, dialect: &Dialect) -> Reading<'a>
             if members.len() == 2 {
                 Reading::Value(Value::Str(text.into()))
             } else {
-                Reading::Python
+                Reading::Deferred
             }
         }
-        Type::Python(_) => Reading::Python,
+        Type::Python(_) => Reading::Deferred,
         _ => read_literal(text, ty),
     }
 }
@@ -118,12 +118,12 @@ pub fn read_json<'a>(json: &mut Value<'a>, ty: &Type, dialect: &Dialect) -> Read
         (Value::Str(text), Type::Str) => Reading::Value(Value::Str(std::mem::take(text))),
         (Value::Str(text), _) => read_text(text, ty, dialect).into_owned(),
         // Anything else in a field of text is Python's `str()` of it.
-        (_, Type::Str) => Reading::Python,
+        (_, Type::Str) => Reading::Deferred,
         (value, ty) => {
             if conform(value, ty) {
                 Reading::Value(std::mem::replace(value, Value::None))
             } else {
-                Reading::Python
+                Reading::Deferred
             }
         }
     }
@@ -160,7 +160,7 @@ fn read_choice<'a>(
     if dialect.converts_choices {
         read_literal(inner, ty)
     } else {
-        Reading::Python
+        Reading::Deferred
     }
 }
 
@@ -176,12 +176,12 @@ fn read_literal<'a>(text: &'a str, ty: &Type) -> Reading<'a> {
                 json.into()
             } else {
                 let Some(mut found) = repair(text) else {
-                    return Reading::Python;
+                    return Reading::Deferred;
                 };
                 return if conform(&mut found.value, ty) {
                     Reading::Repaired(found.value, found.cut_off)
                 } else {
-                    Reading::Python
+                    Reading::Deferred
                 };
             }
         }
@@ -189,7 +189,7 @@ fn read_literal<'a>(text: &'a str, ty: &Type) -> Reading<'a> {
     if conform(&mut value, ty) {
         Reading::Value(value)
     } else {
-        Reading::Python
+        Reading::Deferred
     }
 }
 
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_conversion_is_left_to_python() {
+    fn what_needs_a_conversion_is_deferred() {
         let (int, flag, words) = (Type::Int, Type::Bool, list(Type::Str));
         let cases = [
             ("42.0", &int),
@@ -371,7 +371,7 @@ mod tests {
     fn a_choice_that_is_no_text_is_converted_where_the_dialect_does() {
         let ty = Type::Literal([Constant::Int("2".into())].into());
         let read = |name| read_text("2", &ty, Dialect::named(name).unwrap());
-        assert_eq!(read("3.3"), Reading::Python);
+        assert_eq!(read("3.3"), Reading::Deferred);
         assert_eq!(read("3.4"), Reading::Value(Value::Int(2)));
     }
 
@@ -382,8 +382,8 @@ mod tests {
         assert_eq!(read("[1]"), Reading::Value(whole()));
         assert_eq!(read("[1,]"), Reading::Repaired(whole(), false));
         assert_eq!(read("[1"), Reading::Repaired(whole(), true));
-        assert_eq!(read("['1']"), Reading::Python);
-        assert_eq!(read("[1] or [2]"), Reading::Python);
+        assert_eq!(read("['1']"), Reading::Deferred);
+        assert_eq!(read("[1] or [2]"), Reading::Deferred);
     }
 
     #[test]

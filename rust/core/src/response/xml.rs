@@ -106,18 +106,20 @@ fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option
             ..
         }
     );
-    if let Some(text) = only_text(elements) {
-        let text = text?;
-        if text.is_empty() && ty.allows_none() {
+    match content(elements) {
+        Content::Elements => {}
+        Content::Odd => return None,
+        Content::Text(text) if text.is_empty() && ty.allows_none() => {
             return Some(Reading::Value(Value::None));
         }
-        if text.is_empty() && is_map {
+        Content::Text(text) if text.is_empty() && is_map => {
             return Some(Reading::Value(Value::Map(Vec::new())));
         }
         // In a list, text is JSON or else the one item.
-        if !is_list || text.starts_with('[') {
+        Content::Text(text) if is_list && !text.starts_with('[') => {}
+        Content::Text(text) => {
             return match read_text(&text, ty, dialect).into_owned() {
-                Reading::Python => None,
+                Reading::Deferred => None,
                 read => Some(read),
             };
         }
@@ -131,24 +133,44 @@ fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option
 
 /// Whether the first of some elements of one name says nothing, which is None whatever the others say.
 fn says_nothing(elements: &[Node<'_, '_>]) -> bool {
-    only_text(&elements[..1]).is_some_and(|text| text.is_some_and(|text| text.is_empty()))
+    matches!(content(&elements[..1]), Content::Text(text) if text.is_empty())
 }
 
-/// The text of the one element there is, if it has no elements of its own; inside, None for text that is odd.
-#[allow(clippy::option_option)]
-fn only_text(elements: &[Node<'_, '_>]) -> Option<Option<String>> {
-    let [element] = elements else { return None };
+/// What is between the tags of the elements of one name.
+enum Content {
+    /// The text of the one element there is, stripped.
+    Text(String),
+    /// Other elements, or several of the name.
+    Elements,
+    /// Text that is odd.
+    Odd,
+}
+
+impl Content {
+    /// The text, if it is one.
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Elements | Self::Odd => None,
+        }
+    }
+}
+
+fn content(elements: &[Node<'_, '_>]) -> Content {
+    let [element] = elements else {
+        return Content::Elements;
+    };
     if element.children().any(|child| child.is_element()) {
-        return None;
+        return Content::Elements;
     }
     let mut text = String::new();
     for child in element.children() {
         match child.text() {
             Some(part) => text.push_str(part),
-            None => return Some(None),
+            None => return Content::Odd,
         }
     }
-    Some(Some(strip(&text).to_owned()))
+    Content::Text(strip(&text).to_owned())
 }
 
 /// Elements as a value of `ty`, from the inside of a list or mapping: every text is converted as pydantic
@@ -165,14 +187,11 @@ fn read_elements(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>>
                 Args::Of(types) => types.first()?,
                 Args::Variadic(_) => return None,
             };
-            if let Some(text) = only_text(elements) {
-                let text = text?;
-                if text.is_empty() {
-                    return Some(Value::List(Vec::new()));
-                }
-                if text.starts_with('[') {
-                    return None;
-                }
+            match content(elements) {
+                Content::Odd => return None,
+                Content::Text(text) if text.is_empty() => return Some(Value::List(Vec::new())),
+                Content::Text(text) if text.starts_with('[') => return None,
+                Content::Text(_) | Content::Elements => {}
             }
             let items: Vec<Node<'_, '_>> = match elements {
                 [only] => only
@@ -205,7 +224,7 @@ fn read_elements(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>>
         }
         Type::Any => match elements {
             [only] if only.children().any(|n| n.is_element()) => read_entries(elements, &Type::Any),
-            [_] => only_text(elements)?.map(|text| Value::Str(text.into())),
+            [_] => content(elements).text().map(|text| Value::Str(text.into())),
             _ => None,
         },
         Type::Union { members, .. } => match &**members {
@@ -217,7 +236,7 @@ fn read_elements(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>>
             }
             _ => None,
         },
-        _ => convert(only_text(elements)??, ty),
+        _ => convert(content(elements).text()?, ty),
     }
 }
 
@@ -236,7 +255,8 @@ fn read_entries(elements: &[Node<'_, '_>], value: &Type) -> Option<Value<'static
     }
     if groups.is_empty() {
         // An empty text is an empty mapping; any other is no mapping at all.
-        return only_text(elements)??
+        return content(elements)
+            .text()?
             .is_empty()
             .then(|| Value::Map(Vec::new()));
     }
@@ -341,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_is_left_to_python() {
+    fn what_is_odd_is_deferred() {
         let outputs = outputs("a: int");
         for reply in [
             "<a>1",

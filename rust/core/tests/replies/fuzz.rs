@@ -1,5 +1,5 @@
-//! Any reply, in any pieces: no panic, no hang, no more memory than the reply is worth; and what is told while it
-//! comes in is what it says when it is whole.
+//! Any reply, in any pieces: no panic, no hang, no more memory than the reply is worth; and what is emitted while
+//! it comes in is what it says when it is whole.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -109,7 +109,7 @@ fn found(reply: &str) -> Vec<Cut> {
 }
 
 /// All events of a reply in pieces, the texts of a field put together, and of its values the last.
-fn told<'a>(
+fn emitted<'a>(
     layout: Layout,
     tolerant: bool,
     pieces: impl Iterator<Item = &'a [u8]>,
@@ -123,17 +123,35 @@ fn told<'a>(
     let mut add = |events: Vec<Event>| {
         for event in events {
             match (all.last_mut(), &event) {
-                (Some(Event::Text(at, before, last)), Event::Text(now, more, is_last))
-                    if at == now && !*last =>
-                {
-                    before.push_str(more);
-                    *last = *is_last;
+                (
+                    Some(Event::Text {
+                        field,
+                        text,
+                        is_last,
+                    }),
+                    Event::Text {
+                        field: now,
+                        text: more,
+                        is_last: ends,
+                    },
+                ) if field == now && !*is_last => {
+                    text.push_str(more);
+                    *is_last = *ends;
                 }
-                (Some(Event::Value(at, before, last)), Event::Value(now, more, is_last))
-                    if at == now && !*last =>
-                {
-                    before.clone_from(more);
-                    *last = *is_last;
+                (
+                    Some(Event::Value {
+                        field,
+                        text,
+                        is_last,
+                    }),
+                    Event::Value {
+                        field: now,
+                        text: more,
+                        is_last: ends,
+                    },
+                ) if field == now && !*is_last => {
+                    text.clone_from(more);
+                    *is_last = *ends;
                 }
                 _ => all.push(event),
             }
@@ -148,14 +166,14 @@ fn told<'a>(
     let size: usize = all
         .iter()
         .map(|event| match event {
-            Event::Text(_, text, _) | Event::Value(_, text, _) => text.len(),
-            Event::Start(_) | Event::End(..) => 0,
+            Event::Text { text, .. } | Event::Value { text, .. } => text.len(),
+            Event::Start { .. } | Event::End { .. } => 0,
         })
         .sum();
     // A byte that is no UTF-8 counts as three.
     if size > 3 * fed || all.len() > 4 * OUTPUTS.len() {
         return Err(format!(
-            "{size} bytes in {} events are told of {fed}",
+            "{size} bytes in {} events come of {fed}",
             all.len()
         ));
     }
@@ -168,45 +186,53 @@ fn check(reply: &str) -> Result<(), String> {
     for layout in LAYOUTS {
         let expected = whole(layout, reply);
         for tolerant in [false, true] {
-            let at_once = told(layout, tolerant, std::iter::once(bytes))?;
+            let at_once = emitted(layout, tolerant, std::iter::once(bytes))?;
             let mut rest = bytes;
             let cuts = std::iter::from_fn(|| {
                 let (piece, after) = rest.split_at(rest.len().min(1 + random.below(7)));
                 rest = after;
                 (!piece.is_empty()).then_some(piece)
             });
-            let in_pieces = told(layout, tolerant, cuts)?;
+            let in_pieces = emitted(layout, tolerant, cuts)?;
             if at_once != in_pieces {
                 return Err(format!(
-                    "{layout:?} tells {at_once:?} at once and {in_pieces:?} in pieces"
+                    "{layout:?} emits {at_once:?} at once and {in_pieces:?} in pieces"
                 ));
             }
             if tolerant && layout == Layout::Chat {
                 for cut in found(reply) {
                     let whole = cut.text.unwrap_or_default();
-                    let told = at_once.iter().find_map(|event| match event {
-                        Event::Text(field, text, true) if *field == cut.field => Some(&**text),
+                    let emitted = at_once.iter().find_map(|event| match event {
+                        Event::Text {
+                            field,
+                            text,
+                            is_last: true,
+                        } if *field == cut.field => Some(&**text),
                         _ => None,
                     });
-                    if !whole.starts_with(told.unwrap_or_default()) {
-                        return Err(format!("tells {told:?} of what is {whole:?}"));
+                    if !whole.starts_with(emitted.unwrap_or_default()) {
+                        return Err(format!("emits {emitted:?} of what is {whole:?}"));
                     }
                 }
                 continue;
             }
             for (at, text) in expected.iter().flatten() {
                 let texts = at_once.iter().filter_map(|event| match event {
-                    Event::Text(field, text, true) if field == at => Some(&**text),
+                    Event::Text {
+                        field,
+                        text,
+                        is_last: true,
+                    } if field == at => Some(&**text),
                     _ => None,
                 });
                 let texts = texts.collect::<String>();
-                let ended = at_once.contains(&Event::Start(*at))
+                let ended = at_once.contains(&Event::Start { field: *at })
                     && at_once
                         .iter()
-                        .any(|event| matches!(event, Event::End(field, _) if field == at));
+                        .any(|event| matches!(event, Event::End { field, .. } if field == at));
                 if texts != *text || !ended {
                     return Err(format!(
-                        "{layout:?} tells {texts:?} of `{}`, which is {text:?}",
+                        "{layout:?} emits {texts:?} of `{}`, which is {text:?}",
                         OUTPUTS[*at].name
                     ));
                 }
@@ -421,7 +447,7 @@ fn cost(reply: &str) -> Duration {
         for layout in LAYOUTS {
             let _ = whole(layout, reply);
             for tolerant in [false, true] {
-                told(layout, tolerant, reply.as_bytes().chunks(40)).unwrap();
+                emitted(layout, tolerant, reply.as_bytes().chunks(40)).unwrap();
             }
         }
         let _ = (found(reply), xml_elements(reply), xml_text(reply));

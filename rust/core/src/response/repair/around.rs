@@ -9,7 +9,7 @@ pub(super) enum Found {
     Value(usize),
     Nothing,
     /// A bracket or a quote that may open one.
-    Doubt,
+    Ambiguous,
 }
 
 /// The first value in `text` from `at` on. Prose is passed over, and so are comments with what is in them.
@@ -19,7 +19,7 @@ pub(super) fn skip_prose(text: &str, at: usize) -> Found {
             .trim_start_matches(is_space)
             .starts_with(['"', '\'', '“', '”'])
     {
-        return Found::Doubt;
+        return Found::Ambiguous;
     }
     let mut at = at;
     while let Some(found) = text[at..].find(['{', '[', '(', '#', '/']) {
@@ -31,7 +31,7 @@ pub(super) fn skip_prose(text: &str, at: usize) -> Found {
                 let is_end = |c| matches!(c, '\n' | '\r');
                 let before = text[..at].trim_end_matches(|c| is_space(c) && !is_end(c));
                 if before.is_empty() || before.ends_with(is_end) {
-                    return Found::Doubt;
+                    return Found::Ambiguous;
                 }
                 at += 1;
             }

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! around   what stands before and behind the value, comments        Gap
-//! mod      brackets, commas and colons: which token may come next    Walk
+//! mod      brackets, commas and colons: which token may come next    Parser
 //! string   where a string ends, and what is in it                    Text
 //! scalar   numbers and words
 //! ```
@@ -58,10 +58,10 @@ pub fn repair(text: &str) -> Option<Repaired<'_>> {
     let Found::Value(start) = skip_prose(text, 0) else {
         return None;
     };
-    let mut walk = Walk::new(text, start);
-    let whole = walk.run();
-    let end = walk.at;
-    if whole.is_none() || walk.dropped {
+    let mut parser = Parser::new(text, start);
+    let whole = parser.run();
+    let end = parser.at;
+    if whole.is_none() || parser.dropped {
         // Behind other text, or before it, `json_repair` takes a value that is strict JSON as it is.
         let mut strict = Jiter::new(&text.as_bytes()[start..]).with_allow_inf_nan();
         if let Ok(value) = strict.next_value() {
@@ -112,7 +112,7 @@ enum Last {
     Value,
 }
 
-struct Walk<'a> {
+struct Parser<'a> {
     text: &'a str,
     at: usize,
     open: Vec<Open<'a>>,
@@ -128,10 +128,10 @@ struct Walk<'a> {
     objects: usize,
 }
 
-/// The way of a walk: on, or to its end with the value of it all.
+/// What a step of the parser gives: nothing yet, or the value of it all at its end.
 type Step<'a> = Option<Option<Value<'a>>>;
 
-impl<'a> Walk<'a> {
+impl<'a> Parser<'a> {
     fn new(text: &'a str, start: usize) -> Self {
         Self {
             text,

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::Walk;
+use super::Parser;
 use super::around::comment_end;
 use crate::text::{is_space, is_word};
 
@@ -28,10 +28,10 @@ pub(super) struct Text<'a> {
     pub(super) stripped: bool,
 }
 
-/// The string whose quote stands at the walk's place.
-pub(super) fn read<'a>(walk: &Walk<'a>, context: Context) -> Option<Text<'a>> {
-    let (text, start) = (walk.text, walk.at + 1);
-    if text.as_bytes()[walk.at] == b'"'
+/// The string whose quote stands at the parser's place.
+pub(super) fn read<'a>(parser: &Parser<'a>, context: Context) -> Option<Text<'a>> {
+    let (text, start) = (parser.text, parser.at + 1);
+    if text.as_bytes()[parser.at] == b'"'
         && let Some(len) = text[start..].find(['"', '\\', '\n', '\r'])
         && text.as_bytes()[start + len] == b'"'
     {
@@ -50,12 +50,12 @@ pub(super) fn read<'a>(walk: &Walk<'a>, context: Context) -> Option<Text<'a>> {
             });
         }
     }
-    Scan {
+    StringParser {
         text,
-        quote: char::from(text.as_bytes()[walk.at]),
+        quote: char::from(text.as_bytes()[parser.at]),
         context,
-        in_list: walk.lists > 0,
-        in_value: walk.in_object_value(),
+        in_list: parser.lists > 0,
+        in_value: parser.in_object_value(),
         at: start,
         plain: start,
         value: String::new(),
@@ -68,7 +68,7 @@ pub(super) fn read<'a>(walk: &Walk<'a>, context: Context) -> Option<Text<'a>> {
 }
 
 /// A string that needs a closer look.
-struct Scan<'a> {
+struct StringParser<'a> {
     text: &'a str,
     quote: char,
     context: Context,
@@ -97,7 +97,7 @@ enum Commas {
     AllKept,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> StringParser<'a> {
     fn run(mut self) -> Option<Text<'a>> {
         let rest = &self.text[self.at..];
         if rest.starts_with('`') {

@@ -166,7 +166,7 @@ impl Scanner {
     }
 
     fn text(c: char, fields: &mut Fields) {
-        if !fields.doubts.is_empty() && !may_end_line(c) {
+        if !fields.ambiguous.is_empty() && !may_end_line(c) {
             fields.line_goes_on();
         }
         fields.stripped(c);

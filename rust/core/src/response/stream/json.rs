@@ -100,7 +100,7 @@ impl Scanner {
             State::Text
         } else {
             if fields.is_text() {
-                fields.mute(); // Python's `str()` of what comes
+                fields.skip(); // Python's `str()` of what comes
             }
             raw(c, 0, false, false, fields)
         }

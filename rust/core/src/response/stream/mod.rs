@@ -3,10 +3,10 @@
 //! Bytes may be cut anywhere, inside a marker or a character too: what may still become a marker, and white
 //! space that may turn out to be the last, is held back until it is sure. So the events do not depend on the
 //! cuts, but for how the text of a field is shared out among its deltas, and at which points a value that is no
-//! text is told while it grows.
+//! text is emitted while it grows.
 //!
 //! The last piece of a field is marked as such. What the events cannot know is how the reply as a whole is
-//! read: the bindings compare, when it is over, and tell every field that was read otherwise.
+//! read: the bindings compare, when it is over, and report every field that was read otherwise.
 
 mod chat;
 mod json;
@@ -25,16 +25,38 @@ use crate::text::{is_space, splitlines};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A field begins.
-    Start(usize),
-    /// The text of a field goes on; the flag marks its last piece, which may be empty.
-    Text(usize, String, bool),
-    /// All that has come so far of the value of a field that is no text; the flag marks the whole of it.
-    Value(usize, String, bool),
-    /// A field has ended; the flag says whether the reply itself ended it, or only broke off.
-    End(usize, bool),
+    Start {
+        /// Its place among the outputs.
+        field: usize,
+    },
+    /// The text of a field goes on.
+    Text {
+        /// Its place among the outputs.
+        field: usize,
+        /// What came since the last piece; in the last one it may be empty.
+        text: String,
+        /// Whether it is the last piece.
+        is_last: bool,
+    },
+    /// The value of a field that is no text has grown.
+    Value {
+        /// Its place among the outputs.
+        field: usize,
+        /// All that has come of it so far.
+        text: String,
+        /// Whether that is the whole of it.
+        is_last: bool,
+    },
+    /// A field has ended.
+    End {
+        /// Its place among the outputs.
+        field: usize,
+        /// Whether the reply itself ended it; if not, it only broke off.
+        complete: bool,
+    },
 }
 
-/// A value that grows is told again when it has grown by this part of itself, so that the work over a whole
+/// A value that grows is emitted again when it has grown by this part of itself, so that the work over a whole
 /// reply stays in proportion to its length.
 const STEP: usize = 32;
 
@@ -129,24 +151,24 @@ impl ReplyStream {
 struct Fields {
     known: Vec<Known>,
     open: Option<usize>,
-    /// What has come of the open field and not been told yet; all that has come, where it is no text.
+    /// What has come of the open field and not been emitted yet; all that has come, where it is no text.
     text: String,
     /// White space that is the field's only if more follows.
-    held: String,
+    buffered: String,
     /// Whether anything but white space has come of the open field.
     begun: bool,
-    /// How much there is in `text` that was not told.
-    news: usize,
+    /// How much there is in `text` that was not emitted.
+    pending: usize,
     /// What is open in the value of the open field, where that is followed: a value of Chat that is no text.
     brackets: Option<Brackets>,
     /// The emphasis before the field's marker that is still open, as it is closed, and how often the text has it.
     closing: String,
     count: usize,
     /// The markers inside the open field that may be those of other fields, and what came from the first on.
-    doubts: Vec<Doubt>,
-    doubted: String,
+    ambiguous: Vec<Ambiguous>,
+    undecided: String,
     /// Whether what comes is no text of the field, but something that its text will be made of.
-    mute: bool,
+    skip: bool,
     /// Whether every line break that Python knows becomes `\n`, as in chat, or only the carriage returns.
     all_breaks: bool,
     events: Vec<Event>,
@@ -163,7 +185,7 @@ struct Known {
 
 /// A marker that may be one, or only a mention of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
+enum Ambiguous {
     Field(usize),
     /// The end of the reply, which is none if the line goes on.
     InLine,
@@ -182,15 +204,15 @@ impl Fields {
             known: names.iter().map(known).collect(),
             open: None,
             text: String::new(),
-            held: String::new(),
+            buffered: String::new(),
             begun: false,
-            news: 0,
+            pending: 0,
             brackets: None,
             closing: String::new(),
             count: 0,
-            doubts: Vec::new(),
-            doubted: String::new(),
-            mute: false,
+            ambiguous: Vec::new(),
+            undecided: String::new(),
+            skip: false,
             all_breaks: layout == Layout::Chat,
             events: Vec::new(),
         }
@@ -200,14 +222,14 @@ impl Fields {
     fn start(&mut self, name: &str) {
         let at = self.place(name);
         if let Some(at) = at {
-            self.settle(|doubt| doubt == Doubt::Field(at));
+            self.settle(|marker| marker == Ambiguous::Field(at));
         }
         self.end(true);
         if let Some(at) = at.filter(|at| !self.known[*at].seen) {
             self.known[at].seen = true;
             self.open = Some(at);
             self.brackets = (self.all_breaks && !self.known[at].is_text).then(Brackets::default);
-            self.events.push(Event::Start(at));
+            self.events.push(Event::Start { field: at });
         }
     }
 
@@ -223,29 +245,29 @@ impl Fields {
         self.place(name).is_some()
     }
 
-    /// A marker comes where it may only be a mention of it: what it begins is told when that is sure.
+    /// A marker comes where it may only be a mention of it: what it begins is emitted when that is sure.
     fn mention(&mut self, name: &str) {
-        let doubt = match self.place(name) {
+        let marker = match self.place(name) {
             Some(at) if self.known[at].seen => return,
             Some(at) if std::mem::replace(&mut self.known[at].mentioned, true) => {
-                self.settle(|doubt| doubt == Doubt::Field(at));
+                self.settle(|marker| marker == Ambiguous::Field(at));
                 return;
             }
-            Some(at) => Doubt::Field(at),
-            None if name == COMPLETED => Doubt::InLine,
+            Some(at) => Ambiguous::Field(at),
+            None if name == COMPLETED => Ambiguous::InLine,
             None => return,
         };
         if self.open.is_some() && (self.is_text() || self.brackets.is_none_or(Brackets::are_closed))
         {
-            self.doubts.push(doubt);
+            self.ambiguous.push(marker);
         }
     }
 
     /// These markers were mentions.
-    fn settle(&mut self, is_mention: impl Fn(Doubt) -> bool) {
-        self.doubts.retain(|doubt| !is_mention(*doubt));
-        if self.doubts.is_empty() {
-            std::mem::take(&mut self.doubted)
+    fn settle(&mut self, is_mention: impl Fn(Ambiguous) -> bool) {
+        self.ambiguous.retain(|marker| !is_mention(*marker));
+        if self.ambiguous.is_empty() {
+            std::mem::take(&mut self.undecided)
                 .chars()
                 .for_each(|c| self.surely(c));
         }
@@ -258,15 +280,15 @@ impl Fields {
 
     /// The line goes on with text.
     fn line_goes_on(&mut self) {
-        if self.doubts.contains(&Doubt::InLine) {
-            self.settle(|doubt| doubt == Doubt::InLine);
+        if self.ambiguous.contains(&Ambiguous::InLine) {
+            self.settle(|marker| marker == Ambiguous::InLine);
         }
     }
 
     fn line_is_over(&mut self) {
-        for doubt in &mut self.doubts {
-            if *doubt == Doubt::InLine {
-                *doubt = Doubt::Completed;
+        for marker in &mut self.ambiguous {
+            if *marker == Ambiguous::InLine {
+                *marker = Ambiguous::Completed;
             }
         }
     }
@@ -277,15 +299,15 @@ impl Fields {
     }
 
     /// The text of the open field is not what comes, and nobody knows it before the reply is read.
-    fn mute(&mut self) {
-        self.mute = true;
+    fn skip(&mut self) {
+        self.skip = true;
     }
 
     /// A character of a value that counts as it is.
     fn exactly(&mut self, c: char) {
-        if self.open.is_some() && !self.mute {
+        if self.open.is_some() && !self.skip {
             self.text.push(c);
-            self.news += c.len_utf8();
+            self.pending += c.len_utf8();
         }
     }
 
@@ -297,109 +319,127 @@ impl Fields {
         if let Some(brackets) = &mut self.brackets {
             brackets.push(c);
         }
-        if self.doubts.is_empty() {
+        if self.ambiguous.is_empty() {
             self.surely(c);
         } else {
-            self.doubted.push(c);
+            self.undecided.push(c);
         }
     }
 
     fn surely(&mut self, c: char) {
         if is_space(c) {
             if self.begun {
-                self.held.push(c);
+                self.buffered.push(c);
             }
             return;
         }
         self.begun = true;
         if !self.closing.is_empty() && is_emphasis(c) {
-            self.held.push(c);
+            self.buffered.push(c);
             return;
         }
-        if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            self.release(&held);
+        if !self.buffered.is_empty() {
+            let buffered = std::mem::take(&mut self.buffered);
+            self.release(&buffered);
         }
         self.exactly(c);
     }
 
     /// What was held back belongs to the text.
-    fn release(&mut self, held: &str) {
+    fn release(&mut self, buffered: &str) {
         let before = self.text.len();
         if self.all_breaks {
             if !self.closing.is_empty() {
-                self.count += held.matches(&self.closing).count();
+                self.count += buffered.matches(&self.closing).count();
             }
             // One more character, so that a break at the end keeps the line that it opens.
-            let lines = held.to_owned() + "|";
+            let lines = buffered.to_owned() + "|";
             let joined = splitlines(&lines).collect::<Vec<_>>().join("\n");
             self.text.push_str(&joined[..joined.len() - 1]);
         } else {
-            let lines = held.replace("\r\n", "\n").replace('\r', "\n");
+            let lines = buffered.replace("\r\n", "\n").replace('\r', "\n");
             self.text.push_str(&lines);
         }
-        self.news += self.text.len() - before;
+        self.pending += self.text.len() - before;
     }
 
     /// White space that came last belongs to no value: the line that it ends is stripped.
     fn strip_line(&mut self) {
-        let text = if self.doubts.is_empty() {
-            &mut self.held
+        let text = if self.ambiguous.is_empty() {
+            &mut self.buffered
         } else {
-            &mut self.doubted
+            &mut self.undecided
         };
         text.truncate(text.trim_end_matches(is_space).len());
     }
 
     /// The open field ends, by the reply's own word or because there is no more. White space that was held back
-    /// was its last; what may be another field's is not told as its text.
+    /// was its last; what may be another field's is not emitted as its text.
     fn end(&mut self, complete: bool) {
         if let Some(at) = self.open {
             if !self.closing.is_empty() {
-                let held = std::mem::take(&mut self.held);
-                let held = held.trim_end_matches(is_space);
-                let count = self.count + held.matches(&self.closing).count();
-                self.release(closed(held, &self.closing, count));
+                let buffered = std::mem::take(&mut self.buffered);
+                let buffered = buffered.trim_end_matches(is_space);
+                let count = self.count + buffered.matches(&self.closing).count();
+                self.release(closed(buffered, &self.closing, count));
             }
             self.open = None;
             let text = std::mem::take(&mut self.text);
             self.events.push(if self.known[at].is_text {
-                Event::Text(at, text, true)
+                Event::Text {
+                    field: at,
+                    text,
+                    is_last: true,
+                }
             } else {
-                Event::Value(at, text, true)
+                Event::Value {
+                    field: at,
+                    text,
+                    is_last: true,
+                }
             });
-            self.events.push(Event::End(at, complete));
+            self.events.push(Event::End {
+                field: at,
+                complete,
+            });
         }
         self.text.clear();
-        self.held.clear();
+        self.buffered.clear();
         self.brackets = None;
         self.closing.clear();
         self.count = 0;
-        self.doubts.clear();
-        self.doubted.clear();
+        self.ambiguous.clear();
+        self.undecided.clear();
         self.begun = false;
-        self.mute = false;
-        self.news = 0;
+        self.skip = false;
+        self.pending = 0;
     }
 
-    fn tell(&mut self) {
+    fn emit(&mut self) {
         let Some(at) = self.open else { return };
-        if self.news == 0 {
+        if self.pending == 0 {
             return;
         }
         if self.known[at].is_text {
-            self.events
-                .push(Event::Text(at, std::mem::take(&mut self.text), false));
-        } else if self.news * STEP >= self.text.len() {
-            self.events.push(Event::Value(at, self.text.clone(), false));
+            self.events.push(Event::Text {
+                field: at,
+                text: std::mem::take(&mut self.text),
+                is_last: false,
+            });
+        } else if self.pending * STEP >= self.text.len() {
+            self.events.push(Event::Value {
+                field: at,
+                text: self.text.clone(),
+                is_last: false,
+            });
         } else {
             return;
         }
-        self.news = 0;
+        self.pending = 0;
     }
 
     fn flush(&mut self) -> Vec<Event> {
-        self.tell();
+        self.emit();
         std::mem::take(&mut self.events)
     }
 }
@@ -410,8 +450,34 @@ mod tests {
 
     const NAMES: &[(&str, bool)] = &[("a", true), ("n", false)];
 
+    fn start(field: usize) -> Event {
+        Event::Start { field }
+    }
+
+    fn text_of(field: usize, text: &str, is_last: bool) -> Event {
+        let text = text.to_owned();
+        Event::Text {
+            field,
+            text,
+            is_last,
+        }
+    }
+
+    fn value_of(field: usize, text: &str, is_last: bool) -> Event {
+        let text = text.to_owned();
+        Event::Value {
+            field,
+            text,
+            is_last,
+        }
+    }
+
+    fn end(field: usize, complete: bool) -> Event {
+        Event::End { field, complete }
+    }
+
     /// The events, with the pieces of each value put together.
-    fn told(layout: Layout, reply: &str, size: usize, tolerant: bool) -> Vec<Event> {
+    fn emitted(layout: Layout, reply: &str, size: usize, tolerant: bool) -> Vec<Event> {
         let mut stream = ReplyStream::new(layout, NAMES, tolerant);
         let mut all: Vec<Event> = Vec::new();
         let pieces: Vec<&[u8]> = reply.as_bytes().chunks(size).collect();
@@ -421,12 +487,32 @@ mod tests {
             .collect::<Vec<_>>();
         for event in events.into_iter().chain(stream.finish()) {
             match (all.last_mut(), &event) {
-                (Some(Event::Text(_, before, last)), Event::Text(_, more, is_last)) => {
+                (
+                    Some(Event::Text {
+                        text: before,
+                        is_last: last,
+                        ..
+                    }),
+                    Event::Text {
+                        text: more,
+                        is_last,
+                        ..
+                    },
+                ) => {
                     assert!(!*last, "nothing comes behind the last piece");
                     before.push_str(more);
                     *last = *is_last;
                 }
-                (Some(Event::Value(_, before, last)), Event::Value(_, now, is_last)) => {
+                (
+                    Some(Event::Value {
+                        text: before,
+                        is_last: last,
+                        ..
+                    }),
+                    Event::Value {
+                        text: now, is_last, ..
+                    },
+                ) => {
                     assert!(!*last, "nothing comes behind the last piece");
                     before.clone_from(now);
                     *last = *is_last;
@@ -439,12 +525,12 @@ mod tests {
 
     fn both(text: &str, value: &str) -> Vec<Event> {
         vec![
-            Event::Start(0),
-            Event::Text(0, text.into(), true),
-            Event::End(0, true),
-            Event::Start(1),
-            Event::Value(1, value.into(), true),
-            Event::End(1, true),
+            start(0),
+            text_of(0, text, true),
+            end(0, true),
+            start(1),
+            value_of(1, value, true),
+            end(1, true),
         ]
     }
 
@@ -481,7 +567,7 @@ mod tests {
             for size in 1..=reply.len() {
                 for tolerant in [false, true] {
                     assert_eq!(
-                        told(layout, reply, size, tolerant),
+                        emitted(layout, reply, size, tolerant),
                         expected,
                         "{layout:?} in pieces of {size}"
                     );
@@ -501,7 +587,7 @@ mod tests {
         for reply in cases {
             for size in 1..=reply.len() {
                 assert_eq!(
-                    told(Layout::Chat, reply, size, true),
+                    emitted(Layout::Chat, reply, size, true),
                     both("Pa\nris", "3"),
                     "{reply} in pieces of {size}"
                 );
@@ -514,29 +600,25 @@ mod tests {
         let text = "- one\n1. two\n**bold**\n# [[ ## x ## ]]\n---\n3. ** [[ ## a ## ]]\n12";
         let reply = format!("[[ ## a ## ]]\n{text}");
         for size in 1..=reply.len() {
-            let expected = vec![
-                Event::Start(0),
-                Event::Text(0, text.into(), true),
-                Event::End(0, false),
-            ];
-            assert_eq!(told(Layout::Chat, &reply, size, true), expected);
+            let expected = vec![start(0), text_of(0, text, true), end(0, false)];
+            assert_eq!(emitted(Layout::Chat, &reply, size, true), expected);
         }
     }
 
     #[test]
-    fn text_is_told_as_soon_as_it_is_sure() {
+    fn text_is_emitted_as_soon_as_it_is_sure() {
         for tolerant in [false, true] {
             let mut stream = ReplyStream::new(Layout::Chat, NAMES, tolerant);
-            let piece = |text: &str| [Event::Text(0, text.into(), false)];
+            let piece = |text: &str| [text_of(0, text, false)];
             assert_eq!(stream.feed(b"[[ ## a #"), []);
             assert_eq!(
                 stream.feed(b"# ]]\nPar"),
-                [Event::Start(0), Event::Text(0, "Par".into(), false)]
+                [start(0), text_of(0, "Par", false)]
             );
             assert_eq!(stream.feed(b"is \n"), piece("is"));
             assert_eq!(stream.feed(b"[["), []);
             assert_eq!(stream.feed(b"x"), piece(" \n[[x"));
-            let end = [Event::Text(0, String::new(), true), Event::End(0, false)];
+            let end = [text_of(0, "", true), end(0, false)];
             assert_eq!(stream.finish(), end);
         }
     }
@@ -544,11 +626,8 @@ mod tests {
     #[test]
     fn an_element_without_content_begins_and_ends() {
         let mut stream = ReplyStream::new(Layout::Xml, NAMES, false);
-        let empty = Event::Text(0, String::new(), true);
-        assert_eq!(
-            stream.feed(b"<a/>"),
-            [Event::Start(0), empty, Event::End(0, true)]
-        );
+        let empty = text_of(0, "", true);
+        assert_eq!(stream.feed(b"<a/>"), [start(0), empty, end(0, true)]);
         assert_eq!(stream.finish(), []);
     }
 
@@ -558,14 +637,11 @@ mod tests {
         stream.feed(b"[[ ## a ## ]]\n");
         assert_eq!(
             stream.feed(b"\xffx\xe2\x82"),
-            [Event::Text(0, "\u{fffd}x".into(), false)]
+            [text_of(0, "\u{fffd}x", false)]
         );
         assert_eq!(
             stream.finish(),
-            [
-                Event::Text(0, "\u{fffd}".into(), true),
-                Event::End(0, false)
-            ]
+            [text_of(0, "\u{fffd}", true), end(0, false)]
         );
     }
 
@@ -574,19 +650,19 @@ mod tests {
         let mut stream = ReplyStream::new(Layout::Chat, NAMES, false);
         assert_eq!(
             stream.feed(b"  [[ ## a ## ]]"),
-            [Event::Start(0), Event::Text(0, "]]".into(), false)]
+            [start(0), text_of(0, "]]", false)]
         );
         let mut stream = ReplyStream::new(Layout::Chat, NAMES, true);
-        assert_eq!(stream.feed(b"  [[ ## a ## ]]"), [Event::Start(0)]);
+        assert_eq!(stream.feed(b"  [[ ## a ## ]]"), [start(0)]);
     }
 
     #[test]
-    fn a_value_that_grows_is_told_in_steps() {
+    fn a_value_that_grows_is_emitted_in_steps() {
         let mut stream = ReplyStream::new(Layout::Chat, NAMES, false);
         stream.feed(b"[[ ## n ## ]]\n[");
-        let told = (0..10_000)
+        let emitted = (0..10_000)
             .filter(|_| !stream.feed(b"1,").is_empty())
             .count();
-        assert!((64..400).contains(&told), "{told}");
+        assert!((64..400).contains(&emitted), "{emitted}");
     }
 }

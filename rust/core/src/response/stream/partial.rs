@@ -1,7 +1,7 @@
 //! The value of a field that is no text, while it still grows.
 //!
 //! Only what is sure is in it: a number, a constant or a choice when it is whole, a text as far as it has come. So
-//! of two values told one after the other the first is a beginning of the second.
+//! of two values emitted one after the other the first is a beginning of the second.
 
 use jiter::{JsonValue, PartialMode};
 
@@ -14,7 +14,7 @@ pub struct Partial {
     /// The value so far.
     pub value: Value<'static>,
     /// Whether a text at its end is still growing, in a place whose type only Python knows.
-    pub in_python: bool,
+    pub is_external: bool,
 }
 
 /// The value of type `ty` of which `text` is the beginning, in JSON; None as long as it is no list and no mapping.
@@ -29,11 +29,11 @@ pub fn partial(text: &str, ty: &Type) -> Option<Partial> {
     if !grows {
         return Some(Partial {
             value,
-            in_python: false,
+            is_external: false,
         });
     }
-    let mut in_python = false;
-    trim(value, ty, &mut in_python).map(|value| Partial { value, in_python })
+    let mut is_external = false;
+    trim(value, ty, &mut is_external).map(|value| Partial { value, is_external })
 }
 
 /// `text` without a number or constant at its end that may go on, and whether it ends inside a text that is no key.
@@ -64,8 +64,8 @@ fn sure(text: &str) -> (&str, bool) {
     (&text[..word.unwrap_or(text.len())], in_string && is_value)
 }
 
-/// `value` without the text at its end, if one of type `ty` may only be told whole.
-fn trim<'a>(value: Value<'a>, ty: &Type, in_python: &mut bool) -> Option<Value<'a>> {
+/// `value` without the text at its end, if one of type `ty` may only be emitted whole.
+fn trim<'a>(value: Value<'a>, ty: &Type, is_external: &mut bool) -> Option<Value<'a>> {
     let args = |wanted: &[Container]| match ty {
         Type::Generic {
             container, args, ..
@@ -76,16 +76,16 @@ fn trim<'a>(value: Value<'a>, ty: &Type, in_python: &mut bool) -> Option<Value<'
         (value, Type::Union { members, .. }) => {
             let mut some = members.iter().filter(|member| **member != Type::None);
             match (some.next(), some.next()) {
-                (Some(inner), None) => trim(value, inner, in_python),
+                (Some(inner), None) => trim(value, inner, is_external),
                 _ if members.iter().any(|member| !member.is_native()) => {
-                    *in_python = true;
+                    *is_external = true;
                     Some(value)
                 }
                 _ => Some(value),
             }
         }
         (value, Type::Python(_)) => {
-            *in_python = true;
+            *is_external = true;
             Some(value)
         }
         (Value::Str(text), Type::Str | Type::Any) => Some(Value::Str(text)),
@@ -100,7 +100,7 @@ fn trim<'a>(value: Value<'a>, ty: &Type, in_python: &mut bool) -> Option<Value<'
                 Some(Args::Variadic(item)) => Some(&**item),
                 Some(Args::Bare) | None => None,
             };
-            items.extend(trim(last, item.unwrap_or(&Type::Any), in_python));
+            items.extend(trim(last, item.unwrap_or(&Type::Any), is_external));
             Some(Value::List(items))
         }
         (Value::Map(mut entries), _) => {
@@ -109,7 +109,7 @@ fn trim<'a>(value: Value<'a>, ty: &Type, in_python: &mut bool) -> Option<Value<'
                 Some(Args::Of(types)) => types.get(1),
                 _ => None,
             };
-            let last = trim(last, item.unwrap_or(&Type::Any), in_python);
+            let last = trim(last, item.unwrap_or(&Type::Any), is_external);
             entries.extend(last.map(|value| (key, value)));
             Some(Value::Map(entries))
         }
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::signature::{Instructions, Limits, NativeOnly, lower, parse};
 
-    fn told(text: &str, ty: &str) -> Option<String> {
+    fn emitted(text: &str, ty: &str) -> Option<String> {
         let source = format!("q -> a: {ty}");
         let ast = parse(&source, &Limits::default()).expect("a signature");
         let signature = lower(
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_constants_are_told_whole_and_texts_as_they_grow() {
+    fn numbers_and_constants_are_emitted_whole_and_texts_as_they_grow() {
         let cases = [
             ("[1, 2", "list[int]", "[1]"),
             ("[1, 2,", "list[int]", "[1 2]"),
@@ -178,8 +178,12 @@ mod tests {
             ("{\"a\": \"\\\"x, [", "dict", "{a:\"\\\"x, [\"}"),
         ];
         for (text, ty, expected) in cases {
-            assert_eq!(told(text, ty).as_deref(), Some(expected), "{text} as {ty}");
+            assert_eq!(
+                emitted(text, ty).as_deref(),
+                Some(expected),
+                "{text} as {ty}"
+            );
         }
-        assert_eq!(told("12", "int"), None);
+        assert_eq!(emitted("12", "int"), None);
     }
 }

@@ -173,7 +173,7 @@ pub fn xml_text(inside: &str) -> String {
     inside.chars().for_each(|c| scanner.push(c, &mut fields));
     scanner.end(&mut fields);
     let texts = fields.flush().into_iter().filter_map(|event| match event {
-        Event::Text(_, text, _) => Some(text),
+        Event::Text { text, .. } => Some(text),
         _ => None,
     });
     texts.collect()
