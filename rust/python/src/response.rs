@@ -129,12 +129,11 @@ type Candidates<'py> = Vec<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)>;
 impl Plan {
     /// Whether an output is told as text, of which nothing else can come.
     pub(crate) fn is_text(&self, py: Python<'_>, place: usize) -> PyResult<bool> {
-        match &self.signature.get().core.outputs()[place].ty {
+        let ty = &self.signature.get().core.outputs()[place].ty;
+        match ty {
             Type::Str => Ok(true),
             // An optional text is as good as a text.
-            Type::Union { members, .. } => Ok(members.len() == 2
-                && members.contains(&Type::Str)
-                && members.contains(&Type::None)),
+            Type::Union { .. } => Ok(ty.as_optional() == Some(&Type::Str)),
             Type::Python(_) => {
                 let index = self.compiled.outputs()[place].index;
                 let annotation = self.signature.get().annotation(py, index)?;

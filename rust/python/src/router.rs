@@ -82,7 +82,7 @@ impl Router {
                 "native-unable",
                 "leave out `route`, or ask for \"python\"".to_owned(),
             ),
-            _ => (
+            RouteError::NoTarget => (
                 "no-target",
                 format!("this runtime's targets are: {known}; give it a pool with `pools=`"),
             ),

@@ -6,7 +6,7 @@ use super::{Markers, system, xml};
 use crate::dialect::Dialect;
 use crate::header;
 use crate::signature::{Field, FieldKind, Signature};
-use crate::types::{Args, Note, Type};
+use crate::types::{Note, Type};
 
 /// The way in which fields are laid out in messages: DSPy's adapters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,14 +151,8 @@ impl Plan {
 /// Whether only texts, numbers and constants, and lists and mappings of such, are of the type.
 fn is_plain(ty: &Type) -> bool {
     match ty {
-        Type::Any | Type::Python(_) => false,
-        Type::Union { members, .. } => members.iter().all(is_plain),
-        Type::Generic { args, .. } => match args {
-            Args::Bare => false,
-            Args::Of(types) => types.iter().all(is_plain),
-            Args::Variadic(item) => is_plain(item),
-        },
-        _ => true,
+        Type::Any | Type::Python(_) | Type::Bare(..) => false,
+        _ => ty.parts().iter().all(is_plain),
     }
 }
 

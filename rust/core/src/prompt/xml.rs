@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::text::is_identifier;
-use crate::types::{Args, Container, Spelling, Type};
+use crate::types::{Container, Spelling, Type};
 
 /// One element, by its tag and, where the name could not be a tag, its `key`.
 #[derive(Clone, Copy, Debug)]
@@ -118,16 +118,9 @@ fn push_attribute(out: &mut String, text: &str) {
 
 /// Whether values of the type are nested elements: lists and mappings with their arguments, optional or not.
 pub(super) fn is_nested(ty: &Type) -> bool {
-    match ty {
-        Type::Union { members, .. } => {
-            let mut some = members.iter().filter(|member| **member != Type::None);
-            matches!((some.next(), some.next()), (Some(only), None) if is_nested(only))
-        }
-        Type::Generic {
-            container: Container::List | Container::Dict,
-            args,
-            spelling,
-        } => *args != Args::Bare || *spelling == Spelling::Typing,
+    match ty.as_optional().unwrap_or(ty) {
+        Type::List(..) | Type::Dict(..) => true,
+        Type::Bare(Container::List | Container::Dict, spelling) => *spelling == Spelling::Typing,
         _ => false,
     }
 }
@@ -139,18 +132,15 @@ pub(super) fn pattern(tag: &str, ty: &Type) -> String {
             Some(member) => return pattern(tag, member),
             None => "...".into(),
         },
-        Type::Generic {
-            container: Container::Dict,
-            ..
-        } => "...".into(),
-        Type::Generic {
-            container, args, ..
-        } => match (container, args) {
-            (Container::Tuple, Args::Of(_)) | (_, Args::Bare) => pattern("item", &Type::Any),
-            (_, Args::Of(types)) => pattern("item", types.first().unwrap_or(&Type::Any)),
-            (_, Args::Variadic(item)) => pattern("item", item),
-        }
-        .into(),
+        Type::List(item, _)
+        | Type::Set(item, _)
+        | Type::FrozenSet(item, _)
+        | Type::VariadicTuple(item, _) => pattern("item", item).into(),
+        Type::Tuple(..)
+        | Type::Bare(
+            Container::List | Container::Tuple | Container::Set | Container::FrozenSet,
+            _,
+        ) => pattern("item", &Type::Any).into(),
         _ => "...".into(),
     };
     format!("<{tag}>{inner}</{tag}>")

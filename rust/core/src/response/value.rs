@@ -12,7 +12,7 @@ use jiter::JsonValue;
 use super::repair::repair;
 use crate::dialect::Dialect;
 use crate::text::strip;
-use crate::types::{Args, Constant, Container, Type};
+use crate::types::{Constant, Container, Type};
 
 /// A value of a reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,15 +95,11 @@ pub fn read_text<'a>(text: &'a str, ty: &Type, dialect: &Dialect) -> Reading<'a>
         Type::Str => Reading::Value(Value::Str(text.into())),
         Type::Literal(choices) => read_choice(text, ty, choices, dialect),
         // Text is a `str` already, so it is kept as it is: `"null"` too.
-        Type::Union { members, .. }
-            if members.contains(&Type::Str) && members.contains(&Type::None) =>
-        {
-            if members.len() == 2 {
-                Reading::Value(Value::Str(text.into()))
-            } else {
-                Reading::Deferred
-            }
-        }
+        Type::Union { .. } => match ty.as_optional() {
+            Some(Type::Str) => Reading::Value(Value::Str(text.into())),
+            Some(_) => read_literal(text, ty),
+            None => Reading::Deferred,
+        },
         Type::Python(_) => Reading::Deferred,
         _ => read_literal(text, ty),
     }
@@ -201,7 +197,9 @@ fn conform(value: &mut Value<'_>, ty: &Type) -> bool {
         | (Type::Int, Value::Int(_))
         | (Type::Float, Value::Float(_))
         | (Type::Bool, Value::Bool(_))
-        | (Type::None, Value::None) => true,
+        | (Type::None, Value::None)
+        | (Type::Bare(Container::List, _), Value::List(_))
+        | (Type::Bare(Container::Dict, _), Value::Map(_)) => true,
         // Up to here every integer is a float exactly.
         #[allow(clippy::cast_precision_loss)]
         (Type::Float, value @ Value::Int(_)) => {
@@ -213,42 +211,15 @@ fn conform(value: &mut Value<'_>, ty: &Type) -> bool {
             }
             false
         }
-        (
-            Type::Generic {
-                container: Container::List,
-                args,
-                ..
-            },
-            Value::List(items),
-        ) => {
-            let item = match args {
-                Args::Bare => &Type::Any,
-                Args::Of(types) => match types.first() {
-                    Some(item) => item,
-                    None => return false,
-                },
-                Args::Variadic(_) => return false,
-            };
+        (Type::List(item, _), Value::List(items)) => {
             items.iter_mut().all(|value| conform(value, item))
         }
-        (
-            Type::Generic {
-                container: Container::Dict,
-                args,
-                ..
-            },
-            Value::Map(entries),
-        ) => {
-            let value = match args {
-                Args::Bare => &Type::Any,
-                Args::Of(types) => match &**types {
-                    [Type::Str | Type::Any, value] => value,
-                    _ => return false,
-                },
-                Args::Variadic(_) => return false,
-            };
-            entries.iter_mut().all(|(_, entry)| conform(entry, value))
-        }
+        (Type::Dict(entry, _), Value::Map(entries)) => match &**entry {
+            [Type::Str | Type::Any, value] => {
+                entries.iter_mut().all(|(_, entry)| conform(entry, value))
+            }
+            _ => false,
+        },
         (Type::Literal(choices), Value::Str(text)) => {
             choices.iter().any(|choice| is_text(choice, text))
         }
@@ -263,11 +234,9 @@ fn conform(value: &mut Value<'_>, ty: &Type) -> bool {
                 .any(|choice| matches!(choice, Constant::Bool(_)));
             known && sure
         }
-        (Type::Union { members, .. }, value) => match &**members {
-            [Type::None, _] | [_, Type::None] if matches!(value, Value::None) => true,
-            [Type::None, ty] | [ty, Type::None] => conform(value, ty),
-            _ => false,
-        },
+        (Type::Union { .. }, value) => ty
+            .as_optional()
+            .is_some_and(|ty| *value == Value::None || conform(value, ty)),
         _ => false,
     }
 }
@@ -303,11 +272,7 @@ mod tests {
     use crate::types::Spelling;
 
     fn list(of: Type) -> Type {
-        Type::Generic {
-            container: Container::List,
-            spelling: Spelling::Builtin,
-            args: Args::Of([of].into()),
-        }
+        Type::List(Box::new(of), Spelling::Builtin)
     }
 
     fn optional(of: Type) -> Type {

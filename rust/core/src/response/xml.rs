@@ -12,7 +12,7 @@ use super::value::{Reading, Value, read_text};
 use crate::dialect::Dialect;
 use crate::signature::Field;
 use crate::text::strip;
-use crate::types::{Args, Constant, Container, Type};
+use crate::types::{Constant, Container, Type};
 
 const ROOT: &str = "dspy_root";
 
@@ -85,27 +85,9 @@ fn name_of<'a>(element: Node<'a, '_>) -> Option<&'a str> {
 /// The value of a field of type `ty`.
 fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option<Reading<'static>> {
     // What is not None, of a type that allows it.
-    let inner = match ty {
-        Type::Union { members, .. } => match &**members {
-            [Type::None, inner] | [inner, Type::None] => inner,
-            _ => ty,
-        },
-        _ => ty,
-    };
-    let is_list = matches!(
-        inner,
-        Type::Generic {
-            container: Container::List,
-            ..
-        }
-    );
-    let is_map = matches!(
-        inner,
-        Type::Generic {
-            container: Container::Dict,
-            ..
-        }
-    );
+    let container = ty.as_optional().unwrap_or(ty).container();
+    let is_list = matches!(container, Some((Container::List, _)));
+    let is_map = matches!(container, Some((Container::Dict, _)));
     match content(elements) {
         Content::Elements => {}
         Content::Odd => return None,
@@ -177,67 +159,50 @@ fn content(elements: &[Node<'_, '_>]) -> Content {
 /// converts it, where that is plain.
 fn read_elements(elements: &[Node<'_, '_>], ty: &Type) -> Option<Value<'static>> {
     match ty {
-        Type::Generic {
-            container: Container::List,
-            args,
-            ..
-        } => {
-            let item = match args {
-                Args::Bare => &Type::Any,
-                Args::Of(types) => types.first()?,
-                Args::Variadic(_) => return None,
-            };
-            match content(elements) {
-                Content::Odd => return None,
-                Content::Text(text) if text.is_empty() => return Some(Value::List(Vec::new())),
-                Content::Text(text) if text.starts_with('[') => return None,
-                Content::Text(_) | Content::Elements => {}
-            }
-            let items: Vec<Node<'_, '_>> = match elements {
-                [only] => only
-                    .children()
-                    .filter(|n| n.is_element() && name_of(*n) == Some("item"))
-                    .collect(),
-                _ => Vec::new(),
-            };
-            let items = if items.is_empty() { elements } else { &items };
-            items
-                .iter()
-                .map(|one| read_elements(&[*one], item))
-                .collect::<Option<_>>()
-                .map(Value::List)
-        }
-        Type::Generic {
-            container: Container::Dict,
-            args,
-            ..
-        } => {
-            let value = match args {
-                Args::Bare => &Type::Any,
-                Args::Of(types) => match &**types {
-                    [Type::Str | Type::Any, value] => value,
-                    _ => return None,
-                },
-                Args::Variadic(_) => return None,
-            };
-            read_entries(elements, value)
-        }
+        Type::Bare(Container::List, _) => read_items(elements, &Type::Any),
+        Type::List(item, _) => read_items(elements, item),
+        Type::Bare(Container::Dict, _) => read_entries(elements, &Type::Any),
+        Type::Dict(entry, _) => match &**entry {
+            [Type::Str | Type::Any, value] => read_entries(elements, value),
+            _ => None,
+        },
         Type::Any => match elements {
             [only] if only.children().any(|n| n.is_element()) => read_entries(elements, &Type::Any),
             [_] => content(elements).text().map(|text| Value::Str(text.into())),
             _ => None,
         },
-        Type::Union { members, .. } => match &**members {
-            [Type::None, inner] | [inner, Type::None] => {
-                if says_nothing(elements) {
-                    return Some(Value::None);
-                }
-                read_elements(elements, inner)
+        Type::Union { .. } => {
+            let inner = ty.as_optional()?;
+            if says_nothing(elements) {
+                return Some(Value::None);
             }
-            _ => None,
-        },
+            read_elements(elements, inner)
+        }
         _ => convert(content(elements).text()?, ty),
     }
+}
+
+/// The elements `item` inside the one element, or else the elements themselves, as a list.
+fn read_items(elements: &[Node<'_, '_>], item: &Type) -> Option<Value<'static>> {
+    match content(elements) {
+        Content::Odd => return None,
+        Content::Text(text) if text.is_empty() => return Some(Value::List(Vec::new())),
+        Content::Text(text) if text.starts_with('[') => return None,
+        Content::Text(_) | Content::Elements => {}
+    }
+    let items: Vec<Node<'_, '_>> = match elements {
+        [only] => only
+            .children()
+            .filter(|n| n.is_element() && name_of(*n) == Some("item"))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let items = if items.is_empty() { elements } else { &items };
+    items
+        .iter()
+        .map(|one| read_elements(&[*one], item))
+        .collect::<Option<_>>()
+        .map(Value::List)
 }
 
 /// The children of the one element as a mapping.

@@ -58,7 +58,6 @@ pub enum Outcome {
 
 /// Why no target was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum RouteError {
     /// The override is neither a side nor a target's name: `route="rust"`.
     UnknownRoute {

@@ -69,7 +69,6 @@ macro_rules! codes {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal, $hint:literal;)+) => {
         /// The kinds of mistakes. Their names are stable.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
         pub enum Code {
             $($(#[$doc])+ $variant,)+
         }

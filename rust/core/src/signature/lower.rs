@@ -11,7 +11,7 @@ use super::parser::{Ast, parse_type};
 use super::suggest::suggestion;
 use super::{Instructions, Signature};
 use crate::types::{
-    Args, Constant, Container, Spelling, Type, UnionSpelling, distinct_constants, distinct_types,
+    Constant, Container, Spelling, Type, UnionSpelling, distinct_constants, distinct_types,
 };
 
 type Result<T> = std::result::Result<T, SignatureError>;
@@ -184,11 +184,7 @@ impl Lowering<'_, '_> {
                 self.annotated(expr, args)
             }
             _ => match self.ty(expr)? {
-                Type::Generic {
-                    container,
-                    spelling: Spelling::Typing,
-                    args: Args::Bare,
-                } => {
+                Type::Bare(container, Spelling::Typing) => {
                     let message = format!("'{}' needs its arguments here", container.typing_name());
                     Err(SignatureError::new(Code::TypeArguments, expr.span, message))
                 }
@@ -307,11 +303,9 @@ impl Lowering<'_, '_> {
                 args.iter().map(|arg| self.ty(arg)).collect::<Result<_>>()?,
             )),
             _ => match plain(name) {
-                Some(Type::Generic {
-                    container,
-                    spelling,
-                    ..
-                }) => self.generic(expr, container, spelling, args),
+                Some(Type::Bare(container, spelling)) => {
+                    self.generic(expr, container, spelling, args)
+                }
                 Some(_) => Err(wrong_arguments(
                     expr.span,
                     &format!("'{name}' takes no arguments"),
@@ -329,42 +323,22 @@ impl Lowering<'_, '_> {
         spelling: Spelling,
         args: &[Expr<'_>],
     ) -> Result<Type> {
-        let args = match (container, args) {
-            (
-                Container::Tuple,
-                [
-                    item,
-                    Expr {
-                        kind: ExprKind::Ellipsis,
-                        ..
-                    },
-                ],
-            ) => Args::Variadic(Box::new(self.argument(item, spelling)?)),
-            (Container::Tuple, args)
-            | (Container::Dict, args @ [_, _])
-            | (Container::List | Container::Set | Container::FrozenSet, args @ [_]) => {
-                self.types(args, spelling)?
-            }
-            _ => {
-                let wanted = if container == Container::Dict {
-                    "two types"
-                } else {
-                    "one type"
-                };
-                let message = format!("'{}' takes {wanted}, not {}", container.name(), args.len());
-                return Err(wrong_arguments(expr.span, &message));
-            }
-        };
-        Ok(Type::Generic {
-            container,
-            spelling,
-            args,
+        if let (Container::Tuple, [item, rest]) = (container, args)
+            && matches!(rest.kind, ExprKind::Ellipsis)
+        {
+            let item = self.argument(item, spelling)?;
+            return Ok(Type::VariadicTuple(Box::new(item), spelling));
+        }
+        let read = |arg: &Expr<'_>| self.argument(arg, spelling);
+        Type::generic(container, spelling, args, read)?.ok_or_else(|| {
+            let wanted = if container == Container::Dict {
+                "two types"
+            } else {
+                "one type"
+            };
+            let message = format!("'{}' takes {wanted}, not {}", container.name(), args.len());
+            wrong_arguments(expr.span, &message)
         })
-    }
-
-    fn types(&mut self, args: &[Expr<'_>], spelling: Spelling) -> Result<Args> {
-        let types = args.iter().map(|arg| self.argument(arg, spelling));
-        Ok(Args::Of(types.collect::<Result<_>>()?))
     }
 
     /// `typing` makes `NoneType` of `None`, the builtins take it as it is.
@@ -481,11 +455,7 @@ pub fn plain(name: &str) -> Option<Type> {
         "FrozenSet" => (Container::FrozenSet, Spelling::Typing),
         _ => return None,
     };
-    Some(Type::Generic {
-        container,
-        spelling,
-        args: Args::Bare,
-    })
+    Some(Type::Bare(container, spelling))
 }
 
 /// Names behind `typing.` that Rust knows; `typing.int` is none.

@@ -20,7 +20,6 @@ pub struct TemplateError {
 
 /// The kinds of mistakes. Their names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Code {
     /// The source is not Jinja: `{% if %}`.
     Syntax,

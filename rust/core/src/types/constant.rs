@@ -8,7 +8,6 @@ use crate::text::{JsonStyle, JsonWriter, push_float};
 
 /// One value of a `Literal`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Constant {
     /// `None`
     None,

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::mem;
+use std::slice;
 
 mod constant;
 mod name;
@@ -20,7 +21,6 @@ pub use note::Note;
 
 /// The value of an annotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Type {
     /// `str`
     Str,
@@ -40,15 +40,20 @@ pub enum Type {
     NoneValue,
     /// `typing.Any`
     Any,
-    /// `list`, `tuple`, `dict`, `set` or `frozenset`, with or without arguments.
-    Generic {
-        /// Which of the five.
-        container: Container,
-        /// `list` or `typing.List`: equal in meaning, different in `repr`.
-        spelling: Spelling,
-        /// What stands between the brackets.
-        args: Args,
-    },
+    /// A container without brackets: `list`, `typing.Dict`
+    Bare(Container, Spelling),
+    /// `list[T]`
+    List(Box<Type>, Spelling),
+    /// `set[T]`
+    Set(Box<Type>, Spelling),
+    /// `frozenset[T]`
+    FrozenSet(Box<Type>, Spelling),
+    /// `dict[K, V]`
+    Dict(Box<[Type; 2]>, Spelling),
+    /// `tuple[A, B]`, one type per place; `tuple[()]` has none
+    Tuple(Box<[Type]>, Spelling),
+    /// `tuple[T, ...]`
+    VariadicTuple(Box<Type>, Spelling),
     /// `Union[A, B]`, `Optional[A]`, `A | B`: at least two members, flat, none twice.
     Union {
         /// The members, in the order they were written.
@@ -65,19 +70,28 @@ pub enum Type {
 /// The containers whose arguments Rust looks into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Container {
-    /// `list[T]`
+    /// `list`
     List,
-    /// `tuple[A, B]`, `tuple[T, ...]`, `tuple[()]`
+    /// `tuple`
     Tuple,
-    /// `dict[K, V]`
+    /// `dict`
     Dict,
-    /// `set[T]`
+    /// `set`
     Set,
-    /// `frozenset[T]`
+    /// `frozenset`
     FrozenSet,
 }
 
 impl Container {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::List,
+        Self::Tuple,
+        Self::Dict,
+        Self::Set,
+        Self::FrozenSet,
+    ];
+
     /// Python's name of the class.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -103,7 +117,7 @@ impl Container {
     }
 }
 
-/// How a container was written.
+/// How a container was written: equal in meaning, different in `repr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Spelling {
     /// `list`
@@ -119,17 +133,6 @@ pub enum UnionSpelling {
     Typing,
     /// `A | B` in a class body.
     Pipe,
-}
-
-/// The arguments of a container.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Args {
-    /// No brackets at all: `list`.
-    Bare,
-    /// One type per place: `dict[str, int]`, `tuple[()]`.
-    Of(Box<[Type]>),
-    /// `tuple[T, ...]`
-    Variadic(Box<Type>),
 }
 
 /// A type that only Python knows.
@@ -151,16 +154,10 @@ impl Type {
     pub fn is_native(&self) -> bool {
         match self {
             Self::Python(_) => false,
-            Self::Generic { args, .. } => match args {
-                Args::Bare => true,
-                Args::Of(types) => types.iter().all(Self::is_native),
-                Args::Variadic(item) => item.is_native(),
-            },
-            Self::Union { members, .. } => members.iter().all(Self::is_native),
             Self::Literal(values) => !values
                 .iter()
                 .any(|value| matches!(value, Constant::Python(_))),
-            _ => true,
+            _ => self.parts().iter().all(Self::is_native),
         }
     }
 
@@ -168,17 +165,6 @@ impl Type {
     pub fn renumber(&mut self, renumber: &mut dyn FnMut(u32) -> u32) {
         match self {
             Self::Python(opaque) => opaque.index = renumber(opaque.index),
-            Self::Generic {
-                args: Args::Of(types),
-                ..
-            }
-            | Self::Union { members: types, .. } => {
-                types.iter_mut().for_each(|ty| ty.renumber(renumber));
-            }
-            Self::Generic {
-                args: Args::Variadic(item),
-                ..
-            } => item.renumber(renumber),
             Self::Literal(values) => {
                 for value in values {
                     if let Constant::Python(opaque) = value {
@@ -186,7 +172,86 @@ impl Type {
                     }
                 }
             }
-            _ => {}
+            _ => {
+                let parts = self.parts_mut().iter_mut();
+                parts.for_each(|ty| ty.renumber(renumber));
+            }
+        }
+    }
+
+    /// The types that this one is made of, in the order of writing: arguments of a container, members of a union.
+    #[must_use]
+    pub fn parts(&self) -> &[Self] {
+        match self {
+            Self::List(item, _)
+            | Self::Set(item, _)
+            | Self::FrozenSet(item, _)
+            | Self::VariadicTuple(item, _) => slice::from_ref(item),
+            Self::Dict(entry, _) => &**entry,
+            Self::Tuple(types, _) | Self::Union { members: types, .. } => types,
+            _ => &[],
+        }
+    }
+
+    fn parts_mut(&mut self) -> &mut [Self] {
+        match self {
+            Self::List(item, _)
+            | Self::Set(item, _)
+            | Self::FrozenSet(item, _)
+            | Self::VariadicTuple(item, _) => slice::from_mut(item),
+            Self::Dict(entry, _) => &mut **entry,
+            Self::Tuple(types, _) | Self::Union { members: types, .. } => types,
+            _ => &mut [],
+        }
+    }
+
+    /// The container that this is, with or without arguments, and how it was written.
+    #[must_use]
+    pub fn container(&self) -> Option<(Container, Spelling)> {
+        Some(match self {
+            Self::Bare(container, spelling) => (*container, *spelling),
+            Self::List(_, spelling) => (Container::List, *spelling),
+            Self::Set(_, spelling) => (Container::Set, *spelling),
+            Self::FrozenSet(_, spelling) => (Container::FrozenSet, *spelling),
+            Self::Dict(_, spelling) => (Container::Dict, *spelling),
+            Self::Tuple(_, spelling) | Self::VariadicTuple(_, spelling) => {
+                (Container::Tuple, *spelling)
+            }
+            _ => return None,
+        })
+    }
+
+    /// A container with these arguments, each of which `read` makes a type of. None, with nothing read, where the
+    /// container takes another number of them.
+    pub fn generic<T, E>(
+        container: Container,
+        spelling: Spelling,
+        args: &[T],
+        mut read: impl FnMut(&T) -> Result<Self, E>,
+    ) -> Result<Option<Self>, E> {
+        Ok(Some(match (container, args) {
+            (Container::List, [item]) => Self::List(Box::new(read(item)?), spelling),
+            (Container::Set, [item]) => Self::Set(Box::new(read(item)?), spelling),
+            (Container::FrozenSet, [item]) => Self::FrozenSet(Box::new(read(item)?), spelling),
+            (Container::Dict, [key, value]) => {
+                Self::Dict(Box::new([read(key)?, read(value)?]), spelling)
+            }
+            (Container::Tuple, types) => {
+                Self::Tuple(types.iter().map(read).collect::<Result<_, E>>()?, spelling)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The `T` of `T | None` and `Optional[T]`; None for any other type, a union of more among them.
+    #[must_use]
+    pub fn as_optional(&self) -> Option<&Self> {
+        match self {
+            Self::Union { members, .. } => match &**members {
+                [Self::None, inner] | [inner, Self::None] => Some(inner),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -220,19 +285,15 @@ impl PartialEq for Meaning<'_> {
             (Type::Union { members: a, .. }, Type::Union { members: b, .. }) => {
                 are_same(a, b, Meaning)
             }
-            (
-                Type::Generic {
-                    container: a,
-                    spelling: a_spelling,
-                    args: a_args,
-                },
-                Type::Generic {
-                    container: b,
-                    spelling: b_spelling,
-                    args: b_args,
-                },
-            ) => a == b && a_spelling == b_spelling && a_args.equals(b_args),
-            (a, b) => a == b,
+            (a, b) if a.parts().is_empty() => a == b,
+            (a, b) => {
+                mem::discriminant(a) == mem::discriminant(b)
+                    && a.container() == b.container()
+                    && a.parts()
+                        .iter()
+                        .map(Meaning)
+                        .eq(b.parts().iter().map(Meaning))
+            }
         }
     }
 }
@@ -245,22 +306,15 @@ impl Hash for Meaning<'_> {
         match self.0 {
             Type::Literal(values) => hash_of_all(values, |value| value).hash(state),
             Type::Union { members, .. } => hash_of_all(members, Meaning).hash(state),
-            Type::Generic {
-                container,
-                spelling,
-                args,
-            } => {
-                (container, spelling).hash(state);
-                match args {
-                    Args::Bare => 0_usize.hash(state),
-                    Args::Of(types) => {
-                        types.len().hash(state);
-                        types.iter().for_each(|ty| Meaning(ty).hash(state));
-                    }
-                    Args::Variadic(item) => Meaning(item).hash(state),
+            other if other.parts().is_empty() => other.hash(state),
+            other => {
+                other.container().hash(state);
+                let parts = other.parts();
+                parts.len().hash(state);
+                for part in parts {
+                    Meaning(part).hash(state);
                 }
             }
-            other => other.hash(state),
         }
     }
 }
@@ -307,16 +361,4 @@ fn firsts<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> Vec<bool> {
 fn keep<T>(all: &mut Vec<T>, which: Vec<bool>) {
     let mut which = which.into_iter();
     all.retain(|_| which.next().unwrap_or(true));
-}
-
-impl Args {
-    fn equals(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Of(a), Self::Of(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
-            }
-            (Self::Variadic(a), Self::Variadic(b)) => a.equals(b),
-            _ => self == other,
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! The name of a type as DSPy's prompts show it.
 
-use super::{Args, Constant, Spelling, Type, UnionSpelling};
+use std::slice;
+
+use super::{Constant, Spelling, Type, UnionSpelling};
 use crate::dialect::Dialect;
 
 impl Type {
@@ -24,28 +26,29 @@ impl Type {
             Self::None => out.push_str("NoneType"),
             Self::NoneValue => out.push_str("None"),
             Self::Any => out.push_str("Any"),
-            Self::Generic {
-                container,
-                spelling,
-                args,
-            } => {
+            Self::Bare(container, spelling) => {
                 out.push_str(container.name());
-                match args {
-                    Args::Bare if *spelling == Spelling::Builtin => {}
-                    // `typing.List` has an origin but no arguments, and DSPy writes both.
-                    Args::Bare => out.push_str("[]"),
-                    Args::Of(types) => write_names(out, types, dialect),
-                    Args::Variadic(item) => {
-                        out.push('[');
-                        item.write_display_name(out, dialect);
-                        out.push_str(", Ellipsis]");
-                    }
+                // `typing.List` has an origin but no arguments, and DSPy writes both.
+                if *spelling == Spelling::Typing {
+                    out.push_str("[]");
                 }
+            }
+            Self::List(item, _) => write_generic(out, "list", slice::from_ref(item), dialect),
+            Self::Set(item, _) => write_generic(out, "set", slice::from_ref(item), dialect),
+            Self::FrozenSet(item, _) => {
+                write_generic(out, "frozenset", slice::from_ref(item), dialect);
+            }
+            Self::Dict(entry, _) => write_generic(out, "dict", &**entry, dialect),
+            Self::Tuple(types, _) => write_generic(out, "tuple", types, dialect),
+            Self::VariadicTuple(item, _) => {
+                out.push_str("tuple[");
+                item.write_display_name(out, dialect);
+                out.push_str(", Ellipsis]");
             }
             Self::Union { members, spelling } => {
                 let apart = dialect.names_pipes && *spelling == UnionSpelling::Pipe;
-                out.push_str(if apart { "UnionType" } else { "Union" });
-                write_names(out, members, dialect);
+                let name = if apart { "UnionType" } else { "Union" };
+                write_generic(out, name, members, dialect);
             }
             Self::Literal(values) => {
                 out.push_str("Literal[");
@@ -68,7 +71,8 @@ impl Type {
     }
 }
 
-fn write_names(out: &mut String, types: &[Type], dialect: &Dialect) {
+fn write_generic(out: &mut String, name: &str, types: &[Type], dialect: &Dialect) {
+    out.push_str(name);
     out.push('[');
     for (i, ty) in types.iter().enumerate() {
         if i > 0 {

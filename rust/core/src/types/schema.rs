@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::{Args, Constant, Container, Type};
+use super::{Constant, Container, Type};
 
 impl Type {
     /// The JSON schema as DSPy prints it, or None where only pydantic can make it.
@@ -19,14 +19,15 @@ impl Type {
             Self::Bytes => Some(r#"{"type": "string", "format": "binary"}"#.into()),
             Self::None | Self::NoneValue => Some(r#"{"type": "null"}"#.into()),
             Self::Any => Some("{}".into()),
-            Self::Generic {
-                container: Container::Dict,
-                args,
-                ..
-            } => dict(args),
-            Self::Generic {
-                container, args, ..
-            } => array(*container, args),
+            Self::Bare(Container::Dict, _) => {
+                Some(r#"{"type": "object", "additionalProperties": true}"#.into())
+            }
+            Self::Bare(Container::Set | Container::FrozenSet, _) => Some(set("{}")),
+            Self::Bare(Container::List | Container::Tuple, _) => Some(list("{}")),
+            Self::List(item, _) | Self::VariadicTuple(item, _) => Some(list(&item.json_schema()?)),
+            Self::Set(item, _) | Self::FrozenSet(item, _) => Some(set(&item.json_schema()?)),
+            Self::Tuple(types, _) => fixed_tuple(types),
+            Self::Dict(entry, _) => dict(entry),
             Self::Union { members, .. } => union(members),
             Self::Literal(values) => literal(values, true),
             Self::Python(_) => None,
@@ -34,18 +35,12 @@ impl Type {
     }
 }
 
-fn array(container: Container, args: &Args) -> Option<String> {
-    let unique = match container {
-        Container::Set | Container::FrozenSet => r#", "uniqueItems": true"#,
-        _ => "",
-    };
-    let items = match (container, args) {
-        (_, Args::Bare) => "{}".into(),
-        (Container::Tuple, Args::Of(types)) => return fixed_tuple(types),
-        (_, Args::Of(types)) => types.first()?.json_schema()?,
-        (_, Args::Variadic(item)) => item.json_schema()?,
-    };
-    Some(format!(r#"{{"type": "array", "items": {items}{unique}}}"#))
+fn list(items: &str) -> String {
+    format!(r#"{{"type": "array", "items": {items}}}"#)
+}
+
+fn set(items: &str) -> String {
+    format!(r#"{{"type": "array", "items": {items}, "uniqueItems": true}}"#)
 }
 
 fn fixed_tuple(types: &[Type]) -> Option<String> {
@@ -65,11 +60,7 @@ fn fixed_tuple(types: &[Type]) -> Option<String> {
     Some(out)
 }
 
-fn dict(args: &Args) -> Option<String> {
-    let Args::Of(types) = args else {
-        return Some(r#"{"type": "object", "additionalProperties": true}"#.into());
-    };
-    let [key, value] = &**types else { return None };
+fn dict([key, value]: &[Type; 2]) -> Option<String> {
     let values = match value.json_schema()? {
         any if any == "{}" => "true".into(),
         schema => schema,

@@ -1,6 +1,6 @@
 //! A type as the text of a signature writes it.
 
-use super::{Args, Constant, Spelling, Type, UnionSpelling};
+use super::{Constant, Spelling, Type, UnionSpelling};
 use crate::dialect::Dialect;
 
 impl Type {
@@ -10,26 +10,6 @@ impl Type {
     /// latter when its text is read again; only prompts of a dialect that names pipes show the difference.
     pub fn write_source(&self, out: &mut String) {
         match self {
-            Self::Generic {
-                container,
-                spelling,
-                args,
-            } => {
-                out.push_str(match spelling {
-                    Spelling::Builtin => container.name(),
-                    Spelling::Typing => container.typing_name(),
-                });
-                match args {
-                    Args::Bare => {}
-                    Args::Of(types) if types.is_empty() => out.push_str("[()]"),
-                    Args::Of(types) => write_list(out, types, Self::write_source),
-                    Args::Variadic(item) => {
-                        out.push('[');
-                        item.write_source(out);
-                        out.push_str(", ...]");
-                    }
-                }
-            }
             Self::Union {
                 members,
                 spelling: UnionSpelling::Pipe,
@@ -60,7 +40,30 @@ impl Type {
             Self::Python(opaque) => out.push_str(&opaque.source),
             // A bare `None` is `str` for DSPy, and `NoneType` is unknown to it next to a type of the caller's.
             Self::None => out.push_str("Optional[None]"),
-            plain => plain.write_display_name(out, Dialect::newest()),
+            other => match other.container() {
+                Some((container, spelling)) => {
+                    out.push_str(match spelling {
+                        Spelling::Builtin => container.name(),
+                        Spelling::Typing => container.typing_name(),
+                    });
+                    other.write_args(out);
+                }
+                None => other.write_display_name(out, Dialect::newest()),
+            },
+        }
+    }
+
+    /// What stands behind the name of a container.
+    fn write_args(&self, out: &mut String) {
+        match self {
+            Self::Bare(..) => {}
+            Self::VariadicTuple(item, _) => {
+                out.push('[');
+                item.write_source(out);
+                out.push_str(", ...]");
+            }
+            Self::Tuple(types, _) if types.is_empty() => out.push_str("[()]"),
+            other => write_list(out, other.parts(), Self::write_source),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Types to annotations and back.
 
-use dspex_core::types::{Args, Constant, Container, Opaque, Real, Spelling, Type, UnionSpelling};
+use dspex_core::types::{Constant, Container, Opaque, Real, Spelling, Type, UnionSpelling};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -81,6 +81,9 @@ pub(super) fn to_python<'py>(
     let all = |types: &[Type]| -> PyResult<Vec<Bound<'py, PyAny>>> {
         types.iter().map(|ty| to_python(py, ty, objects)).collect()
     };
+    let generic = |container: Container, spelling: &Spelling| {
+        container_type(py, container, *spelling)?.get_item(PyTuple::new(py, all(ty.parts())?)?)
+    };
     Ok(match ty {
         Type::Str => py.get_type::<PyString>().into_any(),
         Type::Int => py.get_type::<PyInt>().into_any(),
@@ -91,20 +94,14 @@ pub(super) fn to_python<'py>(
         Type::None => py.None().bind(py).get_type().into_any(),
         Type::NoneValue => py.None().into_bound(py),
         Type::Any => typing(py)?.any.bind(py).clone(),
-        Type::Generic {
-            container,
-            spelling,
-            args,
-        } => {
-            let base = container_type(py, *container, *spelling)?;
-            match args {
-                Args::Bare => base,
-                Args::Of(types) => base.get_item(PyTuple::new(py, all(types)?)?)?,
-                Args::Variadic(item) => {
-                    base.get_item((to_python(py, item, objects)?, PyEllipsis::get(py)))?
-                }
-            }
-        }
+        Type::Bare(container, spelling) => container_type(py, *container, *spelling)?,
+        Type::List(_, spelling) => generic(Container::List, spelling)?,
+        Type::Set(_, spelling) => generic(Container::Set, spelling)?,
+        Type::FrozenSet(_, spelling) => generic(Container::FrozenSet, spelling)?,
+        Type::Dict(_, spelling) => generic(Container::Dict, spelling)?,
+        Type::Tuple(_, spelling) => generic(Container::Tuple, spelling)?,
+        Type::VariadicTuple(item, spelling) => container_type(py, Container::Tuple, *spelling)?
+            .get_item((to_python(py, item, objects)?, PyEllipsis::get(py)))?,
         Type::Union {
             members,
             spelling: UnionSpelling::Typing,
@@ -131,8 +128,6 @@ pub(super) fn to_python<'py>(
                 .get_item(PyTuple::new(py, values)?)?
         }
         Type::Python(opaque) => objects[opaque.index as usize].bind(py).clone(),
-        // The core may learn types that this binding has not met.
-        other => unreachable!("no annotation for {other:?}"),
     })
 }
 
@@ -150,7 +145,6 @@ pub(super) fn constant_to_python<'py>(
         Constant::Str(text) => PyString::new(py, text).into_any(),
         Constant::Bytes(bytes) => PyBytes::new(py, bytes).into_any(),
         Constant::Python(opaque) => objects[opaque.index as usize].bind(py).clone(),
-        other => unreachable!("no object for {other:?}"),
     })
 }
 
@@ -185,20 +179,10 @@ fn from_part(
     if annotation.is(&typing.any) {
         return Ok(Type::Any);
     }
-    for container in [
-        Container::List,
-        Container::Tuple,
-        Container::Dict,
-        Container::Set,
-        Container::FrozenSet,
-    ] {
+    for container in Container::ALL {
         for spelling in [Spelling::Builtin, Spelling::Typing] {
             if annotation.is(&container_type(py, container, spelling)?) {
-                return Ok(Type::Generic {
-                    container,
-                    spelling,
-                    args: Args::Bare,
-                });
+                return Ok(Type::Bare(container, spelling));
             }
         }
     }
@@ -223,13 +207,7 @@ fn from_part(
             .collect::<PyResult<_>>()?;
         return Ok(Type::Literal(values));
     }
-    for container in [
-        Container::List,
-        Container::Tuple,
-        Container::Dict,
-        Container::Set,
-        Container::FrozenSet,
-    ] {
+    for container in Container::ALL {
         if origin.is(&container_type(py, container, Spelling::Builtin)?)
             && let Some(ty) = generic(annotation, container, &args, objects, levels)?
         {
@@ -272,24 +250,14 @@ fn generic(
     } else {
         Spelling::Typing
     };
-    let args = match (container, args) {
-        (Container::Tuple, [item, rest]) if rest.is(PyEllipsis::get(py)) => {
-            Args::Variadic(Box::new(from_part(item, objects, levels)?))
-        }
-        (Container::Tuple, args)
-        | (Container::Dict, args @ [_, _])
-        | (Container::List | Container::Set | Container::FrozenSet, args @ [_]) => Args::Of(
-            args.iter()
-                .map(|arg| from_part(arg, objects, levels))
-                .collect::<PyResult<_>>()?,
-        ),
-        _ => return Ok(None),
-    };
-    Ok(Some(Type::Generic {
-        container,
-        spelling,
-        args,
-    }))
+    if let (Container::Tuple, [item, rest]) = (container, args)
+        && rest.is(PyEllipsis::get(py))
+    {
+        let item = from_part(item, objects, levels)?;
+        return Ok(Some(Type::VariadicTuple(Box::new(item), spelling)));
+    }
+    let read = |arg: &Bound<'_, PyAny>| from_part(arg, objects, levels);
+    Type::generic(container, spelling, args, read)
 }
 
 fn constant_from_python(

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use dspex_core::signature::FieldKind;
-use dspex_core::types::{Args, Constant, Container, Type};
+use dspex_core::types::{Constant, Container, Type};
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString,
@@ -106,35 +106,23 @@ impl<'py> Checker<'_, 'py> {
             }
             Type::Bytes => value.is_instance_of::<PyBytes>(),
             Type::None | Type::NoneValue => value.is_none(),
-            Type::Generic {
-                container, args, ..
-            } => {
-                if !is_container(*container, value) {
-                    return Ok(false);
-                }
-                match args {
-                    Args::Bare => true,
-                    Args::Variadic(item) => self.all_fit(item, value)?,
-                    Args::Of(types) => match (container, &**types) {
-                        (Container::Tuple, types) => self.tuple_fits(types, value)?,
-                        (Container::Dict, [key, item]) => {
-                            let dict = value.cast::<PyDict>()?;
-                            let fits = |(k, v): Entry<'py>| -> PyResult<bool> {
-                                Ok(self.fits(key, &k)? && self.fits(item, &v)?)
-                            };
-                            if runs_no_code(key) && runs_no_code(item) {
-                                all(dict.iter(), fits)?
-                            } else {
-                                all(entries(dict)?.into_iter(), fits)?
-                            }
-                        }
-                        (_, types) => match types.first() {
-                            Some(item) => self.all_fit(item, value)?,
-                            None => true,
-                        },
-                    },
-                }
+            Type::Bare(container, _) => is_container(*container, value),
+            Type::List(item, _) => value.is_instance_of::<PyList>() && self.all_fit(item, value)?,
+            Type::Set(item, _) => value.is_instance_of::<PySet>() && self.all_fit(item, value)?,
+            Type::FrozenSet(item, _) => {
+                value.is_instance_of::<PyFrozenSet>() && self.all_fit(item, value)?
             }
+            Type::VariadicTuple(item, _) => {
+                value.is_instance_of::<PyTuple>() && self.all_fit(item, value)?
+            }
+            Type::Tuple(types, _) => match value.cast::<PyTuple>() {
+                Ok(values) => self.tuple_fits(types, values)?,
+                Err(_) => false,
+            },
+            Type::Dict(entry, _) => match value.cast::<PyDict>() {
+                Ok(dict) => self.dict_fits(entry, dict)?,
+                Err(_) => false,
+            },
             Type::Union { members, .. } => {
                 for member in members {
                     if self.fits(member, value)? {
@@ -155,7 +143,6 @@ impl<'py> Checker<'_, 'py> {
                 let object = &self.compiled.objects[opaque.index as usize];
                 value.get_type().is(object) || self.ask_pydantic(opaque.index, value)?.is_none()
             }
-            other => unreachable!("no check for {other:?}"),
         })
     }
 
@@ -177,8 +164,16 @@ impl<'py> Checker<'_, 'py> {
         Ok(true)
     }
 
-    fn tuple_fits(&self, types: &[Type], value: &Bound<'py, PyAny>) -> PyResult<bool> {
-        let values = value.cast::<PyTuple>()?;
+    fn dict_fits(&self, [key, item]: &[Type; 2], dict: &Bound<'py, PyDict>) -> PyResult<bool> {
+        let fits = |(k, v): Entry<'py>| Ok(self.fits(key, &k)? && self.fits(item, &v)?);
+        if runs_no_code(key) && runs_no_code(item) {
+            all(dict.iter(), fits)
+        } else {
+            all(entries(dict)?.into_iter(), fits)
+        }
+    }
+
+    fn tuple_fits(&self, types: &[Type], values: &Bound<'py, PyTuple>) -> PyResult<bool> {
         if values.len() != types.len() {
             return Ok(false);
         }
@@ -211,37 +206,34 @@ impl<'py> Checker<'_, 'py> {
             return Ok(());
         }
         match ty {
-            Type::Generic {
-                container, args, ..
-            } if is_container(*container, value) => match (container, args) {
-                (Container::Dict, Args::Of(types)) => {
-                    for (key, item) in entries(value.cast()?)? {
-                        let at = format!("{path}[{}]", key.repr()?);
-                        self.explain(&types[0], &key, &format!("{at} (key)"), problems)?;
-                        self.explain(&types[1], &item, &at, problems)?;
+            Type::List(item, _)
+            | Type::Set(item, _)
+            | Type::FrozenSet(item, _)
+            | Type::VariadicTuple(item, _)
+                if is_of_class(ty, value) =>
+            {
+                return self.explain_items(item, value, path, problems);
+            }
+            Type::Dict(entry, _) if is_of_class(ty, value) => {
+                for (key, item) in entries(value.cast()?)? {
+                    let at = format!("{path}[{}]", key.repr()?);
+                    self.explain(&entry[0], &key, &format!("{at} (key)"), problems)?;
+                    self.explain(&entry[1], &item, &at, problems)?;
+                }
+                return Ok(());
+            }
+            Type::Tuple(types, _) if is_of_class(ty, value) => {
+                let values = value.cast::<PyTuple>()?;
+                if values.len() == types.len() {
+                    for (i, (ty, value)) in types.iter().zip(values).enumerate() {
+                        self.explain(ty, &value, &format!("{path}[{i}]"), problems)?;
                     }
                     return Ok(());
                 }
-                (Container::Tuple, Args::Of(types)) => {
-                    let values = value.cast::<PyTuple>()?;
-                    if values.len() == types.len() {
-                        for (i, (ty, value)) in types.iter().zip(values).enumerate() {
-                            self.explain(ty, &value, &format!("{path}[{i}]"), problems)?;
-                        }
-                        return Ok(());
-                    }
-                    let message = format!("expected {} items, got {}", types.len(), values.len());
-                    problems.push((path.into(), message));
-                    return Ok(());
-                }
-                (_, Args::Variadic(item)) => {
-                    return self.explain_items(item, value, path, problems);
-                }
-                (_, Args::Of(types)) => {
-                    return self.explain_items(&types[0], value, path, problems);
-                }
-                (_, Args::Bare) => {}
-            },
+                let message = format!("expected {} items, got {}", types.len(), values.len());
+                problems.push((path.into(), message));
+                return Ok(());
+            }
             Type::Python(opaque) => {
                 if let Some(found) = self.ask_pydantic(opaque.index, value)? {
                     problems.extend(
@@ -333,13 +325,7 @@ fn runs_no_code(ty: &Type) -> bool {
         Type::Literal(choices) => choices
             .iter()
             .all(|choice| matches!(choice, Constant::Str(_))),
-        Type::Generic { args, .. } => match args {
-            Args::Bare => true,
-            Args::Of(types) => types.iter().all(runs_no_code),
-            Args::Variadic(item) => runs_no_code(item),
-        },
-        Type::Union { members, .. } => members.iter().all(runs_no_code),
-        _ => true,
+        _ => ty.parts().iter().all(runs_no_code),
     }
 }
 
@@ -376,6 +362,12 @@ fn items<'py>(values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 /// An integer, and not a bool, which Python takes for one.
 fn is_int(value: &Bound<'_, PyAny>) -> bool {
     value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
+}
+
+/// Whether a value is of the class that a container type is of.
+fn is_of_class(ty: &Type, value: &Bound<'_, PyAny>) -> bool {
+    ty.container()
+        .is_some_and(|(container, _)| is_container(container, value))
 }
 
 fn is_container(container: Container, value: &Bound<'_, PyAny>) -> bool {

@@ -6,7 +6,7 @@
 use jiter::{JsonValue, PartialMode};
 
 use crate::response::Value;
-use crate::types::{Args, Container, Type};
+use crate::types::Type;
 
 /// How far a value has come.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,23 +66,13 @@ fn sure(text: &str) -> (&str, bool) {
 
 /// `value` without the text at its end, if one of type `ty` may only be emitted whole.
 fn trim<'a>(value: Value<'a>, ty: &Type, is_external: &mut bool) -> Option<Value<'a>> {
-    let args = |wanted: &[Container]| match ty {
-        Type::Generic {
-            container, args, ..
-        } if wanted.contains(container) => Some(args),
-        _ => None,
-    };
     match (value, ty) {
         (value, Type::Union { members, .. }) => {
-            let mut some = members.iter().filter(|member| **member != Type::None);
-            match (some.next(), some.next()) {
-                (Some(inner), None) => trim(value, inner, is_external),
-                _ if members.iter().any(|member| !member.is_native()) => {
-                    *is_external = true;
-                    Some(value)
-                }
-                _ => Some(value),
+            if let Some(inner) = ty.as_optional() {
+                return trim(value, inner, is_external);
             }
+            *is_external |= members.iter().any(|member| !member.is_native());
+            Some(value)
         }
         (value, Type::Python(_)) => {
             *is_external = true;
@@ -92,25 +82,24 @@ fn trim<'a>(value: Value<'a>, ty: &Type, is_external: &mut bool) -> Option<Value
         (Value::Str(_), _) => None,
         (Value::List(mut items), _) => {
             let last = items.pop()?;
-            let item = match args(&[Container::List, Container::Set, Container::FrozenSet])
-                .or(args(&[Container::Tuple]))
-            {
-                Some(Args::Of(types)) if types.len() > 1 => types.get(items.len()),
-                Some(Args::Of(types)) => types.first(),
-                Some(Args::Variadic(item)) => Some(&**item),
-                Some(Args::Bare) | None => None,
+            let item = match ty {
+                Type::List(item, _)
+                | Type::Set(item, _)
+                | Type::FrozenSet(item, _)
+                | Type::VariadicTuple(item, _) => item,
+                Type::Tuple(types, _) => types.get(items.len()).unwrap_or(&Type::Any),
+                _ => &Type::Any,
             };
-            items.extend(trim(last, item.unwrap_or(&Type::Any), is_external));
+            items.extend(trim(last, item, is_external));
             Some(Value::List(items))
         }
         (Value::Map(mut entries), _) => {
             let (key, last) = entries.pop()?;
-            let item = match args(&[Container::Dict]) {
-                Some(Args::Of(types)) => types.get(1),
-                _ => None,
+            let item = match ty {
+                Type::Dict(entry, _) => &entry[1],
+                _ => &Type::Any,
             };
-            let last = trim(last, item.unwrap_or(&Type::Any), is_external);
-            entries.extend(last.map(|value| (key, value)));
+            entries.extend(trim(last, item, is_external).map(|value| (key, value)));
             Some(Value::Map(entries))
         }
         (value, _) => Some(value),
