@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dspex import Template, _core
-from dspex.template.template import FUEL, MAX_DEPTH, MAX_OUTPUT
+from dspex.template import FUEL, MAX_DEPTH, MAX_OUTPUT
 
 POLICY = (
     "Follow the policy below to the letter, and say so where it does not cover the question. Never promise "

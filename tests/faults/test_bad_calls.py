@@ -14,10 +14,10 @@ import pytest
 from tests.support.pools import Chat, OpenPool
 
 from dspex import LM, Predict, Runtime, errors
-from dspex.pool.call import Call
+from dspex.pool._call import Call
 from dspex.router import Operation
 from dspex.testing import ChatRequest, HttpError, ScriptedLM
-from dspex.worker import adapters, payloads
+from dspex.worker.operations import adapters, payloads
 
 
 class Evil(Mapping[str, Any]):

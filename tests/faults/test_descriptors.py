@@ -18,10 +18,10 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, State
-from dspex.pool.dialled import Switchboard
-from dspex.pool.process import Ends
-from dspex.pool.zygote import ZygoteLauncher
-from dspex.worker.dial import GREETING, ROLES
+from dspex.pool._backends.connect_back import Switchboard
+from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.pool._backends.process import Ends
+from dspex.worker.connect_back import GREETING, ROLES
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from tests.support.processes import children, running, until
 
 from dspex import errors
 from dspex.pool import Pool, PoolSpec, State
-from dspex.pool.zygote import ZygoteLauncher
-from dspex.wire import MAX_FRAME
+from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.protocol import MAX_FRAME
 
 WORK = "tests.support.work:"
 
@@ -521,7 +521,7 @@ async def test_zygotes_and_workers_that_die_leave_no_descriptor(open_pool: OpenP
 async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
     start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dspex.pool.launch.__version__", "0.0.0-other")
+    monkeypatch.setattr("dspex.pool._backends.local.__version__", "0.0.0-other")
     pool = Pool(PoolSpec(workers=1, start=start))  # type: ignore[arg-type]
     with pytest.raises(errors.WorkerStartError, match=r"0\.0\.0-other") as raised:
         await pool.start()

@@ -15,13 +15,13 @@ from tests.support.processes import children, running, until
 
 from dspex import errors
 from dspex.pool import LocalProcesses, Pool, PoolSpec, State
-from dspex.pool import process as process_module
-from dspex.pool import zygote as zygote_module
-from dspex.pool.backend import Handle, Launcher
-from dspex.pool.process import Ends, Process
-from dspex.pool.worker import Worker
-from dspex.pool.zygote import ZygoteLauncher, _Link
-from dspex.worker.channel import Channel
+from dspex.pool._backends import forkserver as zygote_module
+from dspex.pool._backends import process as process_module
+from dspex.pool._backends.base import Handle, Launcher
+from dspex.pool._backends.forkserver import ZygoteLauncher, _Link
+from dspex.pool._backends.process import Ends, Process
+from dspex.pool._worker import Worker
+from dspex.protocol.channel import Channel
 
 EVERYWHERE = [
     (Ends, "open"),

@@ -84,7 +84,7 @@ def test_details_are_a_line_for_each_question() -> None:
 
 
 CHANGED_MESSAGE = """
-from dspex.lm import wire
+from dspex.lm import _body as wire
 encode = wire.encode
 def changed(name, prefix, messages, settings, **more):
     return encode(name, prefix, [{**m, "content": m["content"] + " "} for m in messages], settings, **more)

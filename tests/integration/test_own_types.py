@@ -16,7 +16,7 @@ from tests.support.models import Said
 from tests.support.shapes import Colour, Deep, Level, Odd, Outer, Point, Shape, Span
 
 import dspex
-from dspex.adapters.plain import foreign_of
+from dspex._engine.plain import foreign_of
 from dspex.errors import ConfigError
 from dspex.signature import InputField, OutputField
 

@@ -18,8 +18,8 @@ from tests.support.processes import children, until
 
 from dspex import errors
 from dspex.pool import Backend, LocalProcesses, Pool, PoolSpec, State
-from dspex.pool.dialled import Switchboard
-from dspex.worker.dial import GREETING
+from dspex.pool._backends.connect_back import Switchboard
+from dspex.worker.connect_back import GREETING
 
 WORK = "tests.support.work:"
 READERS = "tests.support.readers:"

@@ -12,8 +12,8 @@ from tests.support.processes import until
 from tests.support.work import descriptors
 
 from dspex.pool import Pool
-from dspex.pool.pool import DEADLINES
-from dspex.pool.zygote import ZygoteLauncher
+from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.pool._pool import DEADLINES
 from dspex.testing import ChatRequest
 
 WORK = "tests.support.work:"

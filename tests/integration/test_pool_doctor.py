@@ -7,7 +7,7 @@ import pytest
 
 from dspex.cli import main
 from dspex.pool import PoolSpec
-from dspex.pool.doctor import examine
+from dspex.pool._doctor import examine
 
 
 def test_a_fit_machine_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:

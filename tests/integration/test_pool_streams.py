@@ -15,7 +15,7 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, State
-from dspex.pool.worker import WINDOW
+from dspex.pool._worker import WINDOW
 
 WORK = "tests.support.work:"
 

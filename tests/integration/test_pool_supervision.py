@@ -14,7 +14,7 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, PoolEvent, PoolSpec, State
-from dspex.pool.events import EventName
+from dspex.pool._events import EventName
 
 WORK = "tests.support.work:"
 FRAGILE = "tests.support.fragile_start"

@@ -12,7 +12,7 @@ from tests.support.pools import KEY, Chat, OpenPool
 
 from dspex import errors
 from dspex.testing import ChatRequest
-from dspex.testing.faults import Cut, Fault, HttpError, MalformedJSON, WrongContentType
+from dspex.testing._faults import Cut, Fault, HttpError, MalformedJSON, WrongContentType
 
 ASK = {"signature": "question -> answer", "inputs": {"question": "the sky's colour?"}}
 

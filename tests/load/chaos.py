@@ -27,7 +27,7 @@ from tests.support.processes import children, until
 
 from dspex import errors
 from dspex.pool import Pool, PoolSpec
-from dspex.pool.zygote import ZygoteLauncher
+from dspex.pool._backends.forkserver import ZygoteLauncher
 
 WORK = "tests.support.work:"
 PATIENCE = 40.0

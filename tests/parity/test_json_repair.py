@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dspex import JSONAdapter
 from dspex._core import guess_json, json_repair_rules, repair_json
-from dspex.adapters.replies import in_braces
+from dspex._engine.replies import in_braces
 
 CORPUS = json.loads((Path(__file__).parents[2] / "testdata/replies/broken_json.json").read_text())
 
@@ -380,7 +380,7 @@ def test_a_common_break_of_an_ordinary_document_takes_no_guess(name: str) -> Non
 
 
 def test_common_breaks_of_a_reply_take_no_guess(monkeypatch: Any) -> None:
-    monkeypatch.setattr("dspex.adapters.replies.guess_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("dspex._engine.replies.guess_json", lambda *_: 1 / 0)
     adapter = JSONAdapter(parsing="dspy")
     for reply in (
         '```json\n{"a": "x", "l": [1, 2]}\n```',

@@ -24,7 +24,7 @@ from dspex.testing import (
     Stall,
     WrongContentType,
 )
-from dspex.testing import faults as every_fault
+from dspex.testing import _faults as every_fault
 
 KEY = "sk-very-secret-0123456789"
 ANSWER = "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"

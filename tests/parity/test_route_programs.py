@@ -45,7 +45,7 @@ from dspex.errors import ConfigError, DspexError, ReplyError, WireError
 from dspex.router import Operation
 from dspex.runtime._targets import _Request
 from dspex.signature import InputField, OutputField
-from dspex.worker.adapters import make
+from dspex.worker.operations.adapters import make
 
 
 def search(query: str, most: int = 3) -> str:

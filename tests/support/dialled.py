@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 from dspex.pool import Handle, PoolSpec
-from dspex.pool.dialled import DialledWorker, Switchboard
-from dspex.pool.process import watch_exit
+from dspex.pool._backends.connect_back import DialledWorker, Switchboard
+from dspex.pool._backends.process import watch_exit
 
 
 class DialledProcesses:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from dspex.pool import crew, process, worker, zygote
-from dspex.worker import channel
+from dspex.pool import _supervisor as crew
+from dspex.pool import _worker as worker
+from dspex.pool._backends import forkserver as zygote
+from dspex.pool._backends import process
+from dspex.protocol import channel
 
 MODULES: tuple[ModuleType, ...] = (process, zygote, worker, crew, channel)
 

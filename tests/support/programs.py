@@ -8,7 +8,7 @@ import dspy
 
 from dspex.errors import DspexError
 from dspex.telemetry import current_trace, use_trace
-from dspex.worker.reverse import call_back, call_back_sync, time_left
+from dspex.worker.host import call_back, call_back_sync, time_left
 
 
 class TwoSteps(dspy.Module):

@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 from dspex.errors import DspexError
-from dspex.worker.reverse import call_back
+from dspex.worker.host import call_back
 
 
 def collect(parts: Any) -> list[Any]:

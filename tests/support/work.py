@@ -311,8 +311,8 @@ async def send_frame(
     kind: int, number: int | None, value: Any, codec: int = 1, times: int = 1, wait: bool = True
 ) -> None:
     """Say something to the service behind the worker's back; `number` None stands for this very call's."""
-    from dspex.wire import MessagePack, encode_frame
-    from dspex.worker.reverse import RUNNING
+    from dspex.protocol import MessagePack, encode_frame
+    from dspex.worker.host import RUNNING
 
     body = value if isinstance(value, bytes) else MessagePack().encode(value)
     frame = encode_frame(kind, RUNNING.get() if number is None else number, body, codec)
@@ -350,6 +350,6 @@ async def total(parts: AsyncIterator[int]) -> int:
 
 
 async def ask(value: int) -> Any:
-    from dspex.worker.reverse import call_back
+    from dspex.worker.host import call_back
 
     return await call_back("ask", value)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from dspex.worker.deadlines import Deadlines
+from dspex.protocol.deadlines import Deadlines
 
 
 class Clock:

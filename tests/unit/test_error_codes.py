@@ -12,7 +12,7 @@ import pytest
 import dspex
 from dspex import errors
 from dspex.cli import main
-from dspex.cli.errors import page
+from dspex.cli._errors import page
 from dspex.error_codes import CODES, find
 from dspex.errors import DspexError
 

@@ -20,7 +20,7 @@ from dspex import _lm_failures as failures
 from dspex._lm_failures import from_status, retry_after, server_message
 from dspex._portal import Portal
 from dspex.lm import LanguageModel, LMRequest
-from dspex.lm.wire import EventReader
+from dspex.lm._body import EventReader
 from dspex.testing import (
     Cut,
     Delay,

@@ -12,8 +12,8 @@ import pytest
 
 from dspex.errors import ConfigError
 from dspex.pool import LocalProcesses, Pool, PoolSpec
-from dspex.pool.process import SpawnLauncher
-from dspex.pool.zygote import ZygoteLauncher
+from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.pool._backends.process import SpawnLauncher
 
 ROOT = Path(__file__).parents[2]
 

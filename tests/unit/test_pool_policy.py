@@ -5,9 +5,9 @@ import weakref
 
 import pytest
 
-from dspex.pool.call import Call, FairQueue
-from dspex.pool.lifecycle import Lifecycle, State
-from dspex.pool.policy import GiveUp, Recycling, Respawn, RestartPolicy, after_death, worn
+from dspex.pool._call import Call, FairQueue
+from dspex.pool._lifecycle import Lifecycle, State
+from dspex.pool._policy import GiveUp, Recycling, Respawn, RestartPolicy, after_death, worn
 
 POLICY = RestartPolicy(max_restarts=3, window=60, first_delay=0.1, max_delay=5)
 

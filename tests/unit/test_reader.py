@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.testing import read_prompt_and_answer
-from dspex.testing.prompts import read_prompt
+from dspex.testing._prompts import read_prompt
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = [json.loads(line) for line in (ROOT / "testdata/demo/questions.jsonl").read_text().splitlines()]

@@ -345,7 +345,7 @@ def test_a_class_stands_for_its_signature():
     assert QA.limit == 5
     assert repr(QA).startswith("<signature QA: question: str, count: int | None")
     assert isinstance(QA, SignatureMeta)
-    assert repr(Signature) == "<class 'dspex.signature.value.Signature'>"
+    assert repr(Signature) == "<class 'dspex.signature._value.Signature'>"
 
 
 def test_operations_of_a_class_make_values():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dspex.errors import WorkerStartError
-from dspex.worker import zygote
+from dspex.worker import forkserver as zygote
 
 
 def test_a_thread_that_is_just_leaving_the_kernels_list_is_no_reason_to_refuse(

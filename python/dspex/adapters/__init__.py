@@ -9,8 +9,8 @@ signature.
 ['system', 'user']
 """
 
-from dspex.adapters.adapter import Adapter, AdapterLike, ChatAdapter, JSONAdapter, Parsing, XMLAdapter
-from dspex.adapters.workers import BAMLAdapter, TwoStepAdapter
+from dspex.adapters._adapter import Adapter, AdapterLike, ChatAdapter, JSONAdapter, Parsing, XMLAdapter
+from dspex.adapters._remote import BAMLAdapter, TwoStepAdapter
 
 __all__ = [
     "Adapter",

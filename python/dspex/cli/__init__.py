@@ -12,7 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from dspex import __version__
-from dspex.cli import diff, doctor, errors, signature
+from dspex.cli import _diff as diff
+from dspex.cli import _doctor as doctor
+from dspex.cli import _errors as errors
+from dspex.cli import _signature as signature
 from dspex.errors import DspexError
 
 __all__ = ["main"]

@@ -8,6 +8,6 @@ One line: the same messages, the same results and errors, callbacks, streaming, 
 calling as before, in less time. Importing this module imports DSPy.
 """
 
-from dspex.dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
+from dspex.dspy._adapters import ChatAdapter, JSONAdapter, XMLAdapter
 
 __all__ = ["ChatAdapter", "JSONAdapter", "XMLAdapter"]

@@ -4,7 +4,7 @@
 `dspex.testing.ScriptedLM`.
 """
 
-from dspex.lm.client import LM
-from dspex.lm.protocol import LanguageModel, LMChoice, LMDelta, LMRequest, LMResponse
+from dspex.lm._client import LM
+from dspex.lm._protocol import LanguageModel, LMChoice, LMDelta, LMRequest, LMResponse
 
 __all__ = ["LM", "LMChoice", "LMDelta", "LMRequest", "LMResponse", "LanguageModel"]

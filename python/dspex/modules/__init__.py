@@ -1,5 +1,5 @@
 """Modules: what a service calls. They check the inputs, make an operation and hand it to the runtime."""
 
-from dspex.modules.predict import Predict
+from dspex.modules._predict import Predict
 
 __all__ = ["Predict"]

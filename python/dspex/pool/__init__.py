@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-from dspex.pool.backend import Backend, Handle, Launcher
-from dspex.pool.callbacks import describe_tool
-from dspex.pool.events import PoolEvent
-from dspex.pool.launch import LocalProcesses
-from dspex.pool.lifecycle import State
-from dspex.pool.pool import Pool, PoolStatus, WorkerStatus
-from dspex.pool.settings import load_pools
-from dspex.pool.spec import PoolSpec
-from dspex.pool.sync import SyncPool
+from dspex.pool._backends.base import Backend, Handle, Launcher
+from dspex.pool._backends.local import LocalProcesses
+from dspex.pool._events import PoolEvent
+from dspex.pool._host_calls import describe_tool
+from dspex.pool._lifecycle import State
+from dspex.pool._pool import Pool, PoolStatus, WorkerStatus
+from dspex.pool._spec import PoolSpec
+from dspex.pool._sync import SyncPool
+from dspex.pool._toml import load_pools
 
 __all__ = [
     "Backend",

@@ -20,8 +20,8 @@ from functools import partial
 from typing import Any
 
 from dspex.errors import ConfigError, WorkerStartError
-from dspex.pool.dialled import DialledWorker, Switchboard
-from dspex.pool.spec import PoolSpec
+from dspex.pool._backends.connect_back import DialledWorker, Switchboard
+from dspex.pool._spec import PoolSpec
 
 __all__ = ["RayActors"]
 
@@ -131,7 +131,7 @@ class _Host:
 
     def serve(self, host: str, port: int, token: bytes) -> None:
         """Be a worker, to the end of the process."""
-        from dspex.worker.dial import Invitation, dial
+        from dspex.worker.connect_back import Invitation, dial
 
         dial(Invitation(host, port, token))
 

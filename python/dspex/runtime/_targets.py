@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from dspex import dialects
+from dspex._engine.plain import foreign_of, not_encodable, pack, to_plain, unpack
+from dspex._engine.unions import bars_of
 from dspex._settings import of_call
 from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
-from dspex.adapters.bars import bars_of
-from dspex.adapters.plain import foreign_of, not_encodable, pack, to_plain, unpack
 from dspex.errors import DeadlineExceeded, DspexError, LMResponseError, ReplyError, from_dict
 from dspex.lm import LMRequest
 from dspex.pool import Pool
@@ -21,8 +21,8 @@ from dspex.prediction import Prediction, Repair
 
 if TYPE_CHECKING:
     from dspex._core import Plan
+    from dspex._engine.plain import Foreign, Packed
     from dspex.adapters import Adapter
-    from dspex.adapters.plain import Foreign, Packed
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
     from dspex.router import Operation

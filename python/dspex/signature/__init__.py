@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dspex._core import Field
-from dspex.signature.value import CacheInfo, Limits, Signature, SignatureLike, SignatureMeta, Validation
+from dspex.signature._value import CacheInfo, Limits, Signature, SignatureLike, SignatureMeta, Validation
 
 if TYPE_CHECKING:
-    from dspex.signature.fields import InputField, OutputField
+    from dspex.signature._fields import InputField, OutputField
 
 __all__ = [
     "CacheInfo",
@@ -26,7 +26,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # The two need pydantic, which a string signature does not.
     if name in ("InputField", "OutputField"):
-        from dspex.signature import fields
+        from dspex.signature import _fields as fields
 
         return getattr(fields, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

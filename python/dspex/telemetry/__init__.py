@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dspex.telemetry.trace import Trace, current_trace, use_trace
+from dspex.telemetry._trace import Trace, current_trace, use_trace
 
 __all__ = ["Trace", "current_trace", "use_trace"]

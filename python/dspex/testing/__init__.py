@@ -1,12 +1,12 @@
 """Test doubles for programs that call a language model.
 
 `ScriptedLM` answers inside the process. `ModelServer` is a local OpenAI-compatible server, with faults on
-demand, for whatever speaks HTTP; ``python -m dspex.testing.server`` runs one by itself. Both answer by a
+demand, for whatever speaks HTTP; ``python -m dspex.testing.__main__`` runs one by itself. Both answer by a
 function, a table, a list or, when given nothing, by reading the prompt: `read_prompt_and_answer`.
 """
 
-from dspex.testing.answers import Answer, ChatRequest
-from dspex.testing.faults import (
+from dspex.testing._answers import Answer, ChatRequest
+from dspex.testing._faults import (
     Cut,
     Delay,
     EmptyChoices,
@@ -19,9 +19,9 @@ from dspex.testing.faults import (
     Stall,
     WrongContentType,
 )
-from dspex.testing.model_server import ModelServer, ReceivedRequest
-from dspex.testing.reader import read_prompt_and_answer
-from dspex.testing.scripted import ScriptedLM
+from dspex.testing._model_server import ModelServer, ReceivedRequest
+from dspex.testing._reader import read_prompt_and_answer
+from dspex.testing._scripted import ScriptedLM
 
 __all__ = [
     "Answer",

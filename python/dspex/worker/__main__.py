@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dspex.worker.guard import Descriptors, die_with_parent, stand_guard
+from dspex.worker.parent_watch import Descriptors, die_with_parent, stand_guard
 
 
 def main() -> None:
@@ -18,14 +18,14 @@ def main() -> None:
 
             serve(descriptors)
         case ["dial", host, port]:
-            from dspex.worker.dial import Invitation, dial
+            from dspex.worker.connect_back import Invitation, dial
 
             # The token comes by a pipe: command lines and environments can be read by others.
             dial(Invitation(host, int(port), sys.stdin.buffer.read(32)))
         case ["zygote", parent, control, lifeline]:
             die_with_parent(int(parent))
 
-            from dspex.worker.zygote import run
+            from dspex.worker.forkserver import run
 
             run(int(control), int(lifeline), service=int(parent))
         case _:

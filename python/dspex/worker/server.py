@@ -19,11 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError
-from dspex.telemetry.trace import CURRENT, Trace
-from dspex.wire import Kind, read_error
-from dspex.worker.channel import Channel
-from dspex.worker.deadlines import Deadlines
-from dspex.worker.hello import (
+from dspex.protocol import Kind, read_error
+from dspex.protocol.channel import Channel
+from dspex.protocol.deadlines import Deadlines
+from dspex.telemetry._trace import CURRENT, Trace
+from dspex.worker.handshake import (
     apply_limits,
     check_versions,
     import_preload,
@@ -31,13 +31,13 @@ from dspex.worker.hello import (
     start_error,
     versions,
 )
-from dspex.worker.reverse import RUNNING, connect
+from dspex.worker.host import RUNNING, connect
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from dspex.worker.guard import Descriptors
-    from dspex.worker.operations import Bench, InstantOperation, Operation
+    from dspex.worker.operations.table import Bench, InstantOperation, Operation
+    from dspex.worker.parent_watch import Descriptors
 
 __all__ = ["serve"]
 
@@ -157,7 +157,7 @@ class Server(asyncio.BufferedProtocol):
                 ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-dspy")
             )
             threads = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
-            from dspex.worker.operations import INSTANT, OPERATIONS, STREAMS, Bench
+            from dspex.worker.operations.table import INSTANT, OPERATIONS, STREAMS, Bench
 
             for module in hello["preload"]:
                 import_preload(module)

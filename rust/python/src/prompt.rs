@@ -331,7 +331,7 @@ fn describe(
 ) -> PyResult<Foreign> {
     let field = &signature.core.fields()[index];
     let said = py
-        .import(intern!(py, "dspex.adapters.foreign"))?
+        .import(intern!(py, "dspex._engine.custom_types"))?
         .call_method1(
             intern!(py, "describe"),
             (
@@ -342,7 +342,7 @@ fn describe(
         )?;
     let (note, types, history, tool_calls) = said.extract()?;
     let pattern = if layout == Layout::Xml && field.kind == FieldKind::Output {
-        let xml = py.import(intern!(py, "dspex.adapters.xml"))?;
+        let xml = py.import(intern!(py, "dspex._engine.xml"))?;
         xml.call_method1(
             intern!(py, "pattern"),
             (&*field.name, signature.annotation(py, index)?),
@@ -369,7 +369,7 @@ fn describe_notes(py: Python<'_>, signature: &Compiled, index: usize) -> PyResul
     if notes.is_empty()? {
         return Ok(String::new());
     }
-    py.import(intern!(py, "dspex.adapters.foreign"))?
+    py.import(intern!(py, "dspex._engine.custom_types"))?
         .call_method1(intern!(py, "describe_notes"), (notes,))?
         .extract()
 }

@@ -137,7 +137,7 @@ impl Plan {
             Type::Python(_) => {
                 let index = self.compiled.outputs()[place].index;
                 let annotation = self.signature.get().annotation(py, index)?;
-                py.import(intern!(py, "dspex.adapters.foreign"))?
+                py.import(intern!(py, "dspex._engine.custom_types"))?
                     .call_method1(intern!(py, "is_text"), (annotation,))?
                     .extract()
             }
@@ -146,7 +146,7 @@ impl Plan {
     }
 }
 
-/// What `dspex.adapters.tolerant.read_field` gives: the values, none or one, the repairs, and why there is none.
+/// What `dspex._engine.tolerant.read_field` gives: the values, none or one, the repairs, and why there is none.
 type Found<'py> = (
     Vec<Bound<'py, PyAny>>,
     Vec<Bound<'py, PyAny>>,
@@ -212,12 +212,12 @@ pub(crate) fn guess_json<'py>(text: &Bound<'py, PyString>) -> PyResult<(Bound<'p
 
 /// The module that finds what may be the values of fields that DSPy does not read.
 fn tolerant(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "dspex.adapters.tolerant"))
+    py.import(intern!(py, "dspex._engine.tolerant"))
 }
 
 /// The module that reads what Rust does not.
 fn replies(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "dspex.adapters.replies"))
+    py.import(intern!(py, "dspex._engine.replies"))
 }
 
 /// One reply being read.
@@ -253,7 +253,7 @@ fn repair_of<'py>(
 
 /// What Python raises for a text that could be read in two ways.
 fn ambiguous<'py>(py: Python<'py>, reason: &str) -> PyResult<Bound<'py, PyAny>> {
-    py.import(intern!(py, "dspex.adapters.near_misses"))?
+    py.import(intern!(py, "dspex._engine.near_misses"))?
         .call_method1(intern!(py, "AmbiguousError"), (reason,))
 }
 
@@ -643,7 +643,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn xml_in_python(&mut self) -> PyResult<()> {
         let py = self.reply.py();
         let reader = py
-            .import(intern!(py, "dspex.adapters.xml"))?
+            .import(intern!(py, "dspex._engine.xml"))?
             .call_method1(intern!(py, "XmlReply"), (self.reply,))
             .map_err(|error| {
                 if !error.is_instance_of::<PySyntaxError>(py) {

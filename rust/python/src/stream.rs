@@ -178,7 +178,7 @@ fn so_far<'py>(
     ) {
         return Ok(None);
     }
-    let module = || py.import(intern!(py, "dspex.adapters.partial"));
+    let module = || py.import(intern!(py, "dspex._engine.partial"));
     // The values, none or one.
     let found: Vec<Bound<'py, PyAny>> = if plan.compiled.layout() == Layout::Xml {
         if !text.starts_with('<') {

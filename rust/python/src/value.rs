@@ -1,7 +1,7 @@
 //! Python values as text, and values of replies as Python's.
 //!
 //! Only exact built-in types are written here. A subclass may print itself as it likes, and pydantic may know
-//! better: such a value, and whatever holds it, goes to `dspex.adapters.values`, which does as DSPy does.
+//! better: such a value, and whatever holds it, goes to `dspex._engine.values`, which does as DSPy does.
 
 use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::prompt::{Element, Style, push_escaped, push_quotes};
@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 64;
 
 /// The module that writes the values that Rust does not know.
 pub(crate) fn values(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "dspex.adapters.values"))
+    py.import(intern!(py, "dspex._engine.values"))
 }
 
 /// The text of a Python string.

@@ -297,7 +297,7 @@ fn too_deep(py: Python<'_>) -> PyErr {
 
 /// Keeps the object, so that its identity means something as long as the signature lives.
 fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<Opaque> {
-    let names = object.py().import("dspex.signature.names")?;
+    let names = object.py().import("dspex.signature._names")?;
     let found = names.getattr("names_of")?.call1((object,));
     let (name, pipe_name, source): (String, Option<String>, String) = found
         .map_err(|error| {

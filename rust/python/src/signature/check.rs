@@ -285,7 +285,7 @@ impl<'py> Checker<'_, 'py> {
         let py = self.py;
         let adapter = self.compiled.adapter(py, object as usize, || {
             let make = py
-                .import("dspex.signature.validation")?
+                .import("dspex.signature._validation")?
                 .getattr("adapter")?;
             make.call1((self.compiled.objects[object as usize].bind(py), py.None()))
         })?;
@@ -302,7 +302,7 @@ impl<'py> Checker<'_, 'py> {
         let slot = self.compiled.objects.len() + self.index;
         let adapter = self.compiled.adapter(py, slot, || {
             let make = py
-                .import("dspex.signature.validation")?
+                .import("dspex.signature._validation")?
                 .getattr("adapter")?;
             let annotation = self.compiled.annotation(py, self.index)?;
             make.call1((annotation, self.compiled.details(py, self.index)))

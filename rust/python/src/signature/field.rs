@@ -130,7 +130,7 @@ impl Field {
     }
 }
 
-/// A field as `dspex.signature.fields` describes it, one attribute of its `FieldSpec` each.
+/// A field as `dspex.signature._fields` describes it, one attribute of its `FieldSpec` each.
 #[derive(FromPyObject)]
 pub(crate) struct FieldSpec<'py> {
     name: String,

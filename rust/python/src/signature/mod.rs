@@ -75,7 +75,7 @@ impl Signature {
                 return Ok(Self(compiled.clone().unbind()));
             }
             let specs = py
-                .import("dspex.signature.fields")?
+                .import("dspex.signature._fields")?
                 .getattr("read_mapping")?;
             let specs = specs.call1((fields,))?.extract()?;
             Py::new(py, build(specs, instructions, false, py)?).map(Self)

@@ -18,7 +18,7 @@ use crate::errors;
 /// A name or a dotted path, and what it stood for.
 pub(super) type Binding = (Box<str>, Py<PyAny>);
 
-/// Looks names up in `types`, then through the one callback `dspex.signature.names.find`, and remembers
+/// Looks names up in `types`, then through the one callback `dspex.signature._names.find`, and remembers
 /// what they stood for. The object at the end of a dotted path is what counts: a module is the same after it was
 /// reloaded, and the class in it another.
 pub(super) struct NameResolver<'py> {
@@ -144,7 +144,7 @@ impl<'py> NameResolver<'py> {
         }
         let found = self
             .py
-            .import("dspex.signature.names")?
+            .import("dspex.signature._names")?
             .getattr("find")?
             .call1((name,))?;
         Ok((!found.is(PyEllipsis::get(self.py))).then_some(found))
@@ -242,7 +242,7 @@ impl<'py> NameResolver<'py> {
             return Err(unknown(expr));
         }
         let similar = || -> PyResult<Option<String>> {
-            let names = self.py.import("dspex.signature.names")?;
+            let names = self.py.import("dspex.signature._names")?;
             let found = names
                 .getattr("similar")?
                 .call1((name, self.types.as_ref()))?;
@@ -344,7 +344,7 @@ impl Resolver for NameResolver<'_> {
     ) -> Result<Field, SignatureError> {
         let annotation = self.evaluate(expr)?;
         let describe = || -> PyResult<FieldSpec<'_>> {
-            let fields = self.py.import("dspex.signature.fields")?;
+            let fields = self.py.import("dspex.signature._fields")?;
             let spec = fields.getattr("read_annotated")?;
             spec.call1((name, kind.name(), annotation))?.extract()
         };
@@ -354,7 +354,7 @@ impl Resolver for NameResolver<'_> {
 
     fn finish(&mut self, expr: &Expr<'_>, ty: Type) -> Result<Type, SignatureError> {
         let found = annotation::to_python(self.py, &ty, &self.objects).and_then(|object| {
-            let names = self.py.import("dspex.signature.names")?;
+            let names = self.py.import("dspex.signature._names")?;
             let stripped = names.getattr("without_notes")?.call1((&object,))?;
             let ty = if stripped.is(&object) {
                 ty

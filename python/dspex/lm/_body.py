@@ -1,0 +1,204 @@
+"""Chat completions as bytes: the request's body, the answer's parts, the stream's events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
+
+from dspex._settings import MAX_GENERATIONS
+from dspex.errors import ConfigError
+from dspex.lm._protocol import LMChoice, LMDelta
+
+__all__ = ["EventReader", "Reject", "decode", "decode_chunk", "encode"]
+
+
+class Reject(Protocol):
+    """Raises the error that says why an answer is no chat completion."""
+
+    def __call__(self, what: str, *, code: str | None = None, hint: str = "") -> NoReturn:
+        """Raise it, with `what` is wrong, a finer code, and what to do."""
+
+
+def encode(
+    name: str,
+    prefix: str,
+    messages: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    *,
+    stream: bool = False,
+) -> tuple[bytes, int]:
+    """The request's body, and how many generations it asks for.
+
+    The body is the one `dspy.LM` sends for the same messages and settings: the same names, the same text.
+    Only several generations differ: DSPy asks once for each, we ask once with `n`.
+
+    Raises:
+        ConfigError: If something in it is nothing JSON can carry, or `n` is no count.
+    """
+    body: dict[str, Any] = {"model": name, "messages": list(messages)}
+    wishes = {key: value for key, value in settings.items() if value is not None}
+    wishes.pop("rollout_id", None)  # DSPy's name for "not from the cache"; no server knows it
+    wanted = wishes.pop("n", wishes.pop("num_generations", 1))  # DSPy has both names
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= MAX_GENERATIONS:
+        raise ConfigError(f"n must be a count from 1 to {MAX_GENERATIONS}, not {wanted!r}", code="lm-setting")
+    limits = [wishes.pop(key, None) for key in ("max_completion_tokens", "max_tokens")]
+    for limit in limits:
+        if limit is not None:
+            # OpenAI's name for it since its reasoning models, which DSPy 3.4 uses for every model of the
+            # prefix; all others get the older one.
+            body["max_completion_tokens" if prefix == "openai" else "max_tokens"] = limit
+            break
+    if isinstance(wishes.get("stop"), str):
+        wishes["stop"] = [wishes["stop"]]
+    extra = wishes.pop("extra_body", {})
+    for key in ("temperature", "top_p"):
+        if key in wishes:
+            body[key] = wishes.pop(key)
+    body.update(wishes)
+    if wanted > 1:
+        body["n"] = wanted
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    try:
+        body.update(extra)
+        return _dump(body), wanted
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the request cannot be written as JSON: {error}", code="lm-setting") from error
+
+
+def _dump(body: Mapping[str, Any]) -> bytes:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8, but it has a JSON escape; the server may judge it.
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode(raw: bytes, wanted: int, reject: Reject) -> tuple[tuple[LMChoice, ...], str, Mapping[str, Any]]:
+    """The choices, the model's name and the usage in an answer's body."""
+    data = _object(raw, reject)
+    listed = data.get("choices")
+    if not isinstance(listed, list) or not listed:
+        error = data.get("error")
+        if error:
+            reject(f"it has no choices, but an error: {str(error)[:200]}")
+        reject("it has no choices", code="lm-no-choices")
+    if len(listed) < wanted:
+        reject(
+            f"{wanted} generations were asked for, {len(listed)} came",
+            code="lm-few-choices",
+            hint="the server does not know the setting n; call it several times instead",
+        )
+    model, usage = data.get("model"), data.get("usage")
+    return (
+        tuple(_choice(choice, reject) for choice in listed),
+        model if isinstance(model, str) else "",
+        usage if isinstance(usage, dict) else {},
+    )
+
+
+def _choice(choice: Any, reject: Reject) -> LMChoice:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        reject("a choice has no message")
+    reason = _reason(choice)
+    text = _text(message.get("content"))
+    if text is None:
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            reject(f"the model refused: {refusal[:200]}", code="lm-refusal")
+        reject(f"a choice has no text (finish_reason {reason!r})", code="lm-no-content")
+    return LMChoice(text, reason)
+
+
+def _text(content: Any) -> str | None:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and content:  # parts, as some servers write it
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        strings = [text for text in texts if isinstance(text, str)]
+        if len(strings) == len(texts):
+            return "".join(strings)
+    return None
+
+
+def _reason(choice: Mapping[str, Any]) -> str | None:
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) else None
+
+
+def _object(raw: bytes | str, reject: Reject) -> dict[str, Any]:
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        reject(f"it is not JSON: {_glimpse(raw)}", code="lm-not-json")
+    if not isinstance(data, dict):
+        reject(f"it is JSON, but no object: {_glimpse(raw)}", code="lm-not-json")
+    return data
+
+
+def _glimpse(raw: bytes | str) -> str:
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+    return repr(text[:60]) + ("..." if len(text) > 60 else "")
+
+
+class EventReader:
+    """Cuts a server-sent event stream, fed in any pieces, into the data of its events.
+
+    Args:
+        limit: The most bytes one unfinished event may hold.
+        reject: Called when the limit is passed.
+    """
+
+    def __init__(self, limit: int, reject: Reject) -> None:
+        self._limit = limit
+        self._reject = reject
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._held = 0
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """The data of each event that `chunk` completes."""
+        # A "\r" at the very end may be half of a "\r\n": it waits for the next piece.
+        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
+        for line in lines:
+            line = line.removesuffix(b"\r")
+            if not line:
+                if self._data:
+                    yield b"\n".join(self._data).decode("utf-8", "replace")
+                    self._data = []
+                    self._held = 0
+                continue
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                self._data.append(value.removeprefix(b" "))
+                self._held += len(value)
+                self._check()
+        self._check()
+
+    def _check(self) -> None:
+        if self._held + len(self._rest) > self._limit:
+            self._reject(f"an event is longer than {self._limit} bytes", code="lm-response-too-large")
+
+
+def decode_chunk(
+    event: str, reject: Reject, failed: Callable[[Mapping[str, Any]], NoReturn]
+) -> Iterator[LMDelta]:
+    """The deltas in one event of a stream; `failed` is called with an event that tells of an error."""
+    data = _object(event, reject)
+    if data.get("error"):
+        failed(data)
+    for choice in data.get("choices") or ():
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        if not isinstance(delta, dict):
+            reject("a choice of the stream has no delta")
+        index = choice.get("index", 0)
+        text, reason = _text(delta.get("content")) or "", _reason(choice)
+        if text or reason is not None:
+            yield LMDelta(text, index if isinstance(index, int) else 0, reason)
+    usage = data.get("usage")
+    if isinstance(usage, dict):
+        yield LMDelta("", usage=usage)

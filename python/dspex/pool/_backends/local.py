@@ -1,0 +1,73 @@
+"""From a pool's settings to what the hand-shake says, and the backend that is this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from dspex import __version__
+from dspex.errors import ConfigError
+from dspex.pool._backends.base import Launcher
+from dspex.pool._backends.forkserver import FORK_SECONDS, ZygoteLauncher
+from dspex.pool._backends.process import SpawnLauncher
+from dspex.pool._spec import PoolSpec
+from dspex.protocol import PROTOCOL
+
+__all__ = ["LocalProcesses", "make_hello"]
+
+
+def make_hello(spec: PoolSpec) -> dict[str, Any]:
+    """What workers and zygotes are told, but for the LM's settings, which only workers need."""
+    return {
+        "protocol": PROTOCOL,
+        "dspex": __version__,
+        "max_inflight": spec.max_inflight,
+        "limits": {"memory": spec.memory_limit, "nice": spec.nice, "cpus": list(spec.cpus)},
+        "preload": list(spec.preload),
+        # As multiprocessing does: what the service can import, its workers can. Another interpreter has
+        # its own packages.
+        "path": [entry for entry in sys.path if entry] if spec.python is None else [],
+    }
+
+
+class LocalProcesses:
+    """Workers on this machine: forked by a zygote, or spawned. The backend a pool has by default.
+
+    Args:
+        platform: The system, as `sys.platform` names it.
+    """
+
+    def __init__(self, platform: str = sys.platform) -> None:
+        self._platform = platform
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {"backend": "local", "platform": self._platform}
+
+    def launcher(self, spec: PoolSpec) -> Launcher:
+        """See `Backend.launcher`.
+
+        Raises:
+            ConfigError: On Windows, and for a zygote on a system where it is not safe.
+        """
+        if self._platform == "win32":
+            raise ConfigError(
+                "worker pools need Unix sockets and signals, which Windows has not",
+                code="no-pools-here",
+                hint="use route='native', or run the service under WSL",
+            )
+        linux = self._platform == "linux"
+        start = spec.start
+        if start == "auto":
+            start = "zygote" if linux and spec.python is None else "spawn"
+        if start == "zygote" and not linux:
+            raise ConfigError(
+                f"pool.{spec.name}.start: the libraries of {self._platform} do not survive being forked",
+                code="no-zygote-here",
+                hint="leave start='auto', or set start='spawn'",
+            )
+        if start == "zygote":
+            # Within the time a start has, so that what hung is named.
+            fork_seconds = min(FORK_SECONDS, spec.start_timeout / 2)
+            return ZygoteLauncher(spec.python, spec.env, make_hello(spec), fork_seconds)
+        return SpawnLauncher(spec.python, spec.env)

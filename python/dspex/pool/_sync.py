@@ -1,0 +1,295 @@
+"""`SyncPool`: a `Pool` for code that has no event loop, with the same names.
+
+::
+
+    your threads --call()--> crossing --> event loop, on a thread of its own --> Pool --> workers
+                                          (or the loop on which somebody else has started the Pool)
+
+A call blocks its own thread and no other, and may be made from any but one that runs an event loop, which it
+would stop: there it is refused (but for a notebook's cells). Whoever is interrupted while waiting (Ctrl-C)
+cancels the call, as a cancelled task does. A pool that nobody closes is closed when the process ends, and is
+gone even if it ends without a chance to: see the three ropes in `dspex.worker.parent_watch`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from typing import Any, Final, Self, TypeVar
+
+from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
+from dspex.errors import ConfigError, DspexError, PoolClosedError
+from dspex.pool._backends.base import Backend
+from dspex.pool._events import PoolEvent
+from dspex.pool._input_streams import Source
+from dspex.pool._lifecycle import State
+from dspex.pool._pool import Pool, PoolStatus, Profile
+from dspex.pool._spec import PoolSpec
+from dspex.telemetry._trace import Trace
+
+__all__ = ["SyncPool"]
+
+T = TypeVar("T")
+
+_END: Final = object()
+
+_KILL_SECONDS: Final = 15.0
+"""What ending a process that is stuck in the kernel may take beyond the ladder."""
+
+
+class SyncPool:
+    """Worker processes behind blocking calls: `Pool` for scripts, threads and synchronous services.
+
+    Args:
+        spec: The settings.
+        lm: Settings of the workers' language model, as for `Pool`.
+        on_event: Called with every `PoolEvent`, on the pool's own thread.
+        backend: Where the workers run, as for `Pool`.
+
+    Use it as ``with SyncPool(spec) as pool``, or call `start` and `close`. All methods may be called from
+    any thread, many at once.
+
+    Example:
+        ```python
+        with dspex.SyncPool(dspex.PoolSpec(workers=2)) as pool:
+            pool.call("echo", "there and back", timeout=5)
+        ```
+    """
+
+    def __init__(
+        self,
+        spec: PoolSpec | None = None,
+        *,
+        lm: Mapping[str, Any] | None = None,
+        on_event: Callable[[PoolEvent], None] | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        self._pool = Pool(spec, lm=lm, on_event=on_event, backend=backend)
+        self._portal: Portal | None = None
+        self._view = False
+
+    @classmethod
+    def of(cls, pool: Pool) -> Self:
+        """A view of a pool that has been started on somebody's event loop, for that process's other threads.
+
+        It does not own the pool: `close` is refused, `with` leaves it open.
+        """
+        view = cls.__new__(cls)
+        view._pool, view._portal, view._view = pool, None, True
+        return view
+
+    def __repr__(self) -> str:
+        return f"<SyncPool {self.name!r} {self.state.value}>"
+
+    @property
+    def spec(self) -> PoolSpec:
+        """The settings."""
+        return self._pool.spec
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self._pool.name
+
+    @property
+    def state(self) -> State:
+        """Where the pool is in its life."""
+        return self._pool.state
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What the workers run; see `Pool.versions`."""
+        return self._pool.versions
+
+    # --- opening and closing ---
+
+    def start(self) -> None:
+        """Start the workers; returns when one can serve. See `Pool.start` for what it raises."""
+        self._refuse_view("start")
+        refuse_blocking(0, "`async with dspex.Pool(...)`")
+        if self._portal is not None or self._pool.state is not State.STARTING:
+            raise PoolClosedError(
+                f"pool {self.name!r} has been started or closed before", code="pool-restarted"
+            )
+        self._portal = portal = Portal(f"dspex-pool-{self.name}")
+        try:
+            starting = cross(self._pool.start(), portal.loop, self._closed)
+            wait(starting, self.spec.start_timeout + _KILL_SECONDS + CROSSING_SECONDS, self._closed)
+        except BaseException:
+            self._shut(timeout=0)
+            raise
+        _open_pools.add(self)
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Finish the calls in flight, refuse new ones, and end the workers. Safe to call twice.
+
+        Args:
+            timeout: Seconds the calls have; None for the pool's `stop_timeout`.
+
+        Raises:
+            ConfigError: If this is a view of a pool, or an event loop runs on this thread.
+        """
+        self._refuse_view("close")
+        if self._pool.belongs_elsewhere:  # in a fork, neither the workers nor the thread are ours
+            return
+        if self._portal is None:  # nothing runs; from now on it is closed for good
+            self._portal = Portal(f"dspex-pool-{self.name}")
+        refuse_blocking(self._portal.thread_id, "`await asyncio.to_thread(pool.close)`")
+        self._shut(timeout)
+
+    def _shut(self, timeout: float | None) -> None:
+        portal = self._portal
+        assert portal is not None  # noqa: S101 - both callers have seen to it
+        _open_pools.discard(self)
+        finish = self.spec.stop_timeout if timeout is None else timeout
+        bound = finish + 3 * self.spec.stop_timeout + _KILL_SECONDS
+        try:
+            if not portal.loop.is_closed():
+                wait(cross(self._pool.aclose(timeout=finish), portal.loop, self._closed), bound, self._closed)
+        finally:
+            portal.close()
+
+    def __enter__(self) -> Self:
+        if not self._view:
+            self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._view:
+            self.close()
+
+    # --- what a pool does ---
+
+    def call(
+        self,
+        op: str,
+        payload: Any,
+        *,
+        timeout: float | Profile | None = None,
+        idempotent: bool | None = None,
+        session: str = "",
+        callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        feeds: Mapping[str, Source] | None = None,
+        trace: str | Trace | None = None,
+    ) -> Any:
+        """Run an operation on one of the workers and wait for its answer.
+
+        Arguments, result and errors are those of `Pool.call`. An async function in `callbacks` runs on the
+        pool's own loop, any other in a thread.
+
+        Raises:
+            ConfigError: Also if an event loop runs on this thread, which the call would stop.
+        """
+        seconds = self._pool._seconds(timeout)
+        call = self._pool.call(
+            op,
+            payload,
+            timeout=timeout,
+            idempotent=idempotent,
+            session=session,
+            callbacks=callbacks,
+            feeds=feeds,
+            trace=trace,
+        )
+        return self._run(call, "call", seconds)
+
+    def stream(
+        self,
+        op: str,
+        payload: Any,
+        *,
+        timeout: float | Profile | None = None,
+        session: str = "",
+        callbacks: Mapping[str, Callable[..., Any]] | None = None,
+        feeds: Mapping[str, Source] | None = None,
+        trace: str | Trace | None = None,
+    ) -> Generator[Any, None, None]:
+        """Run an operation whose answer comes in parts, and yield them as they come; see `Pool.stream`."""
+        seconds = self._pool._seconds(timeout)
+        parts = self._pool.stream(
+            op, payload, timeout=timeout, session=session, callbacks=callbacks, feeds=feeds, trace=trace
+        )
+        try:
+            while (part := self._run(_next(parts), "stream", seconds)) is not _END:
+                yield part
+        finally:
+            with contextlib.suppress(PoolClosedError):  # closed before its stream: nothing is left to end
+                self._run(_close(parts), "stream", seconds)
+
+    def batch(
+        self,
+        op: str,
+        payloads: Iterable[Any],
+        *,
+        timeout: float | Profile | None = None,
+        idempotent: bool | None = None,
+        session: str = "",
+    ) -> list[Any]:
+        """Run an operation on many payloads, as many at once as the pool has places; see `Pool.batch`."""
+        batch = self._pool.batch(op, payloads, timeout=timeout, idempotent=idempotent, session=session)
+        return self._run(batch, "batch", None)
+
+    def status(self) -> PoolStatus:
+        """What the pool and each worker are doing now."""
+
+        async def status() -> PoolStatus:
+            return self._pool.status()
+
+        return self._run(status(), "status", 0)
+
+    def resize(self, workers: int) -> None:
+        """Want this many workers from now on; see `Pool.resize`."""
+
+        async def resize() -> None:
+            self._pool.resize(workers)
+
+        self._run(resize(), "resize", 0)
+
+    def restart(self) -> None:
+        """Replace the workers one by one and lose no call; see `Pool.restart`."""
+        self._run(self._pool.restart(), "restart", None)
+
+    # --- the crossing ---
+
+    def _run(self, coroutine: Coroutine[Any, Any, T], twin: str, seconds: float | None) -> T:
+        try:
+            self._pool.check_owner()
+            loop, thread = self._pool.home()
+            refuse_blocking(thread, f"`await pool.{twin}(...)` with the `dspex.Pool` itself")
+        except DspexError:
+            coroutine.close()
+            raise
+        patience = None if seconds is None else seconds + CROSSING_SECONDS
+        return wait(cross(coroutine, loop, self._closed), patience, self._closed)
+
+    def _closed(self) -> PoolClosedError:
+        return PoolClosedError(f"pool {self.name!r} is not open: its event loop has ended")
+
+    def _refuse_view(self, what: str) -> None:
+        if self._view:
+            raise ConfigError(
+                f"this is a view of pool {self.name!r}, which is another's to {what}",
+                code="pool-view",
+                hint="await the pool's own method on the loop it was started on",
+            )
+
+
+async def _next(parts: AsyncGenerator[Any, None]) -> Any:
+    return await anext(parts, _END)
+
+
+async def _close(parts: AsyncGenerator[Any, None]) -> None:
+    await parts.aclose()
+
+
+_open_pools: Final[set[SyncPool]] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A pool that is created in a script ends with it."""
+    for pool in list(_open_pools):
+        pool._pool.hurried = True
+        with contextlib.suppress(DspexError):
+            pool.close(timeout=0)

@@ -1,0 +1,110 @@
+"""Frames over an asyncio transport, as both sides of a worker's socket use it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from dspex.errors import DspexError, WireError
+from dspex.protocol import MAX_FRAME, MSGPACK, FrameReader, Kind, MessagePack, encode_frame
+
+__all__ = ["Channel"]
+
+
+class Channel:
+    """One end of a connection: cuts what arrives, codes bodies, gathers what leaves.
+
+    The frames of one turn of the loop leave together in one write at its end, so that a hundred calls do not
+    cost a hundred. A lone one can leave at once: there is nothing to gather, and a turn costs a system call.
+    Sending the first 8, 16 or 64 KiB of a batch before the turn ends, so that the other side begins earlier,
+    gained nothing (111,000, 115,000, 116,000 calls a second; without, 116,000): the worker is the quicker.
+    """
+
+    __slots__ = (
+        "_due",
+        "_gathered",
+        "_loop",
+        "_reader",
+        "_size",
+        "_transport",
+        "decode",
+        "encode",
+        "room",
+        "take",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        codec = MessagePack()
+        self.encode, self.decode = codec.encode, codec.decode
+        self._reader = reader = FrameReader()
+        self.room, self.take = reader.room, reader.take
+        self._gathered: list[bytes] = []
+        self._transport: asyncio.WriteTransport | None = None
+
+    def attach(self, transport: asyncio.BaseTransport) -> None:
+        """Write to `transport` from now on."""
+        # A socket's transport is one; uvloop's is so without saying it, so `isinstance` would refuse it.
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def send(self, kind: int, call_id: int, value: Any, *, alone: bool = False) -> None:
+        """Send a frame; nothing happens once the connection is closed.
+
+        Args:
+            kind: What it says.
+            call_id: Whose it is.
+            value: Its body.
+            alone: Nothing else is going on, so that there is nothing to wait for.
+
+        Raises:
+            WireError: If the value cannot be said, or not in one frame.
+        """
+        body = self.encode(value)
+        if len(body) > MAX_FRAME:  # the other side would refuse it, and the connection with it
+            raise WireError(
+                f"{len(body)} bytes; the limit is {MAX_FRAME}",
+                code="frame-too-large",
+                hint="send less at once, or a path to where it is",
+            )
+        frame = encode_frame(kind, call_id, body, MSGPACK)
+        if self._gathered:
+            self._gathered.append(frame)
+        elif alone:
+            self._write(frame)
+        else:
+            self._gathered.append(frame)
+            self._loop.call_soon(self.flush)
+
+    def send_error(self, call_id: int, error: DspexError) -> None:
+        """Send an error; one that cannot be said is replaced by the error that says so."""
+        try:
+            self.send(Kind.ERROR, call_id, error.to_dict())
+        except WireError as unsendable:  # its details may hold anything
+            unsendable.message = (
+                f"{type(error).__name__}: {error.message}; of its details, {unsendable.message}"
+            )
+            self.send(Kind.ERROR, call_id, unsendable.to_dict())
+
+    def finish(self) -> None:
+        """Say that nothing more arrives; see `FrameReader.finish`."""
+        self._reader.finish()
+
+    def flush(self) -> None:
+        """Write what is gathered."""
+        if self._gathered:
+            try:
+                self._write(b"".join(self._gathered))
+            except BaseException:
+                self.close()  # they are lost: whoever waits for answers to them hears of it by the end
+                raise
+            finally:
+                self._gathered.clear()
+
+    def close(self) -> None:
+        """Close the connection at once, whatever has not been sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)

@@ -1,0 +1,95 @@
+"""`ScriptedLM`: a language model that is a function."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from dspex.errors import DeadlineExceeded
+from dspex.lm._protocol import LMChoice, LMDelta, LMRequest, LMResponse
+from dspex.testing._answers import Answer, Answerer, ChatRequest
+
+__all__ = ["ScriptedLM", "pieces"]
+
+
+class ScriptedLM:
+    """A `LanguageModel` without a network: answers by script, and remembers what it was asked.
+
+    Args:
+        answer: Where answers come from; see `Answer`. None reads the prompt and answers out of it.
+        model: The name it goes by.
+        delay: Seconds each call takes.
+
+    Attributes:
+        requests: Every request so far, as the `LMRequest` it was.
+    """
+
+    def __init__(self, answer: Answer = None, *, model: str = "scripted", delay: float = 0.0) -> None:
+        self.model = model
+        self.requests: list[LMRequest] = []
+        self._answer = Answerer(answer)
+        self._delay = delay
+
+    async def complete(self, request: LMRequest) -> LMResponse:
+        """Answer by the script.
+
+        Raises:
+            LMRequestError: If the script has no answer.
+            DeadlineExceeded: If `request.timeout` ran out.
+        """
+        started = time.perf_counter()
+        texts = await self._texts(request)
+        usage = usage_of(request.messages, texts)
+        choices = tuple(LMChoice(text, "stop") for text in texts)
+        return LMResponse(choices, self.model, usage, time.perf_counter() - started)
+
+    async def stream(self, request: LMRequest) -> AsyncGenerator[LMDelta]:
+        """Answer by the script, word by word."""
+        texts = await self._texts(request)
+        for index, text in enumerate(texts):
+            for piece in pieces(text):
+                yield LMDelta(piece, index)
+            yield LMDelta("", index, "stop")
+        yield LMDelta("", usage=usage_of(request.messages, texts))
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    async def _texts(self, request: LMRequest) -> list[str]:
+        self.requests.append(request)
+        body = {"model": self.model, **request.settings, "messages": request.messages}
+        try:
+            async with asyncio.timeout(request.timeout) as limit:
+                await asyncio.sleep(self._delay)
+                count = request.settings.get("n") or 1
+                return [await self._answer(ChatRequest(body, choice)) for choice in range(count)]
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(
+                f"the caller's {request.timeout:g} s ran out while waiting for {self.model}",
+                retryable=True,
+                stage="lm",
+                model=self.model,
+                timeout=request.timeout,
+            ) from error
+        finally:
+            del limit  # it holds the task and by that the exception: see `Router.dispatch`
+
+    def __repr__(self) -> str:
+        return f"ScriptedLM(model={self.model!r}, requests={len(self.requests)})"
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut into words with the space after them, as a model streams it."""
+    return re.findall(r"\s*\S+\s?|\s+", text)
+
+
+def usage_of(messages: Any, texts: list[str]) -> dict[str, int]:
+    """A token count as the API reports it. It counts words, which is near enough for a test double."""
+    prompt = sum(len(str(message.get("content") or "").split()) for message in messages)
+    completion = sum(len(text.split()) for text in texts)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

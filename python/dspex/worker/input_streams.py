@@ -1,0 +1,100 @@
+"""The worker's end of a feed: an iterator whose parts come from the service, as the work takes them.
+
+See `dspex.pool._input_streams` for the other end and the drawing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final, Self
+
+from dspex.errors import WireError
+from dspex.worker.host import call_back, call_back_sync
+
+__all__ = ["Feed", "callback_name", "feeds_of"]
+
+_MOST: Final = 64
+"""Parts asked for at once: enough that the way there and back is shared, few enough to hold."""
+
+
+def callback_name(feed: str) -> str:
+    """Under which name the service answers for a feed. No call-back of a user has a NUL in its name."""
+    return f"\0feed {feed}"
+
+
+def feeds_of(payload: Mapping[str, Any]) -> dict[str, Feed]:
+    """The arguments of a payload that are feeds."""
+    return {name: Feed(name) for name in payload.get("feeds", ())}
+
+
+class Feed(AsyncIterator[Any], Iterator[Any]):
+    """Parts from the service: `async for` in async work, `for` in work that runs in a thread.
+
+    It is for one reader. It ends where the service's iterator does; what that raised is raised here, as far
+    as it is of `dspex.errors`, else as `RemoteError`. The service's iterator is closed with the call, or
+    sooner by `aclose` or `close`.
+
+    Args:
+        name: The feed's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._callback = callback_name(name)
+        self._parts: deque[Any] = deque()
+        self._ended = False
+        self._most = _MOST
+
+    async def __anext__(self) -> Any:
+        if not self._parts and not self._ended:
+            try:
+                self._took(await call_back(self._callback, self._most))
+            except WireError:
+                if self._most == 1:
+                    raise
+                self._most = 1
+                self._took(await call_back(self._callback, 1, True))
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.popleft()
+
+    def __next__(self) -> Any:
+        if not self._parts and not self._ended:
+            try:
+                self._took(call_back_sync(self._callback, self._most))
+            except WireError:
+                if self._most == 1:
+                    raise
+                self._most = 1
+                self._took(call_back_sync(self._callback, 1, True))
+        if not self._parts:
+            raise StopIteration
+        return self._parts.popleft()
+
+    async def aclose(self) -> None:
+        """Want no more; the service closes its iterator."""
+        if not self._ended:
+            self._took(await call_back(self._callback, 0))
+        self._parts.clear()
+
+    def close(self) -> None:
+        """The same from a thread."""
+        if not self._ended:
+            self._took(call_back_sync(self._callback, 0))
+        self._parts.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _took(self, answer: tuple[list[Any], bool]) -> None:
+        parts, self._ended = answer
+        self._parts.extend(parts)

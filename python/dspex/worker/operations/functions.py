@@ -1,0 +1,148 @@
+"""The operation `function`: a plain function of the service's own code, by import path.
+
+The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``; `feeds`, put there by
+the pool, names arguments that are iterators (`feeds`). A generator function, async or not, answers
+`Pool.stream`. The path is written by the service's programmer, as in a setting; it never comes from an LM or
+from a request. An async function runs on the worker's loop, any other in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import importlib
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from dspex.errors import ConfigError, InputError
+from dspex.worker.input_streams import feeds_of
+from dspex.worker.operations.payloads import FUNCTION, check
+
+__all__ = ["call_function", "find", "in_thread", "refuse_arguments", "settled"]
+
+
+@functools.cache
+def find(path: str) -> Any:
+    """What `package.module:name` names; `name` may have dots.
+
+    Raises:
+        ConfigError: If it is not such a path, or nothing is there.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise ConfigError(f"{path!r} is not a path such as 'package.module:name'", code="bad-import-path")
+    try:
+        return functools.reduce(getattr, name.split("."), importlib.import_module(module_name))
+    except (ImportError, AttributeError) as err:
+        raise ConfigError(
+            f"the worker cannot import {path!r}: {err}",
+            code="bad-import-path",
+            hint="a worker imports what the service can; what is defined in a script's __main__ it cannot",
+        ) from err
+
+
+async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any]) -> Any:
+    """Serve one `function` call.
+
+    Raises:
+        ConfigError: If the payload or the path in it is wrong.
+        InputError: If the function takes no such arguments.
+    """
+    check(payload, FUNCTION)
+    function, is_async, is_generator = _known(payload["function"])
+    args, kwargs = payload.get("args") or (), payload.get("kwargs") or {}
+    if "feeds" in payload:
+        kwargs = {**kwargs, **feeds_of(payload)}
+    try:
+        if is_async:
+            result = function(*args, **kwargs)
+            return result if is_generator else await result
+        if is_generator:
+            return _iterate(threads, function(*args, **kwargs))
+        return await in_thread(threads, functools.partial(function, *args, **kwargs))
+    except TypeError as error:
+        refuse_arguments(function, args, kwargs, "$", error)
+        raise
+
+
+def refuse_arguments(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: str, error: TypeError
+) -> None:
+    """Say so if a call failed because the function takes no such arguments. Asked afterwards, it is free.
+
+    Raises:
+        InputError: If it did.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of a function in C nobody knows
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as wrong:
+        raise InputError(
+            f"{getattr(function, '__qualname__', function)} takes no such arguments: {wrong}",
+            code="arguments",
+            hint=f"it is called with what is in {place}, and takes {signature}",
+        ) from error
+
+
+@functools.cache
+def _known(path: str) -> tuple[Callable[..., Any], bool, bool]:
+    """The function, whether it is async, whether a generator: asking costs more than a small call."""
+    function = find(path)
+    if not callable(function):
+        raise ConfigError(f"{path!r} is a {type(function).__name__}, no function", code="bad-import-path")
+    async_generator = inspect.isasyncgenfunction(function)
+    is_async = async_generator or inspect.iscoroutinefunction(function)
+    return function, is_async, async_generator or inspect.isgeneratorfunction(function)
+
+
+async def _iterate(
+    threads: ThreadPoolExecutor, items: Generator[Any, None, None]
+) -> AsyncGenerator[Any, None]:
+    """What a generator yields, each step taken in a thread."""
+    end = object()
+    try:
+        while (item := await in_thread(threads, functools.partial(next, items, end))) is not end:
+            yield item
+    finally:
+        items.close()
+
+
+async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any:
+    """Run `call` in a thread and wait for it, whatever happens.
+
+    A thread cannot be stopped. To say "cancelled" while it runs on would give its place away and let
+    threads pile up; so the wait goes on, and the pool, whose patience has an end, ends the worker.
+    """
+    running = threads.submit(contextvars.copy_context().run, settled, call)
+    done = asyncio.wrap_future(running)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        while not running.cancel() and not running.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError:
+                continue  # told again: it changes nothing
+        if done.done() and not done.cancelled():
+            done.exception()  # nobody asks for it any more
+        raise
+
+
+def settled(call: Callable[[], Any]) -> Any:
+    """Run `call`; a `StopIteration` of its own becomes an error that a future can hold.
+
+    A future refuses to hold one, and whoever waits for that future would wait for ever.
+
+    Raises:
+        RuntimeError: In place of the `StopIteration`.
+    """
+    try:
+        return call()
+    except StopIteration as err:
+        raise RuntimeError(f"the function raised StopIteration({err.value!r})") from err

@@ -1,0 +1,195 @@
+"""Answers of DSPy modules in parts: what the LM writes, field by field, while it writes it.
+
+::
+
+    SSE --> dspy.LM --> dspy.streamify with a listener per output field --> parts --> the caller
+    tools, LM and module calls --> messages of a StatusMessageProvider ------^
+
+The payload is that of `modules` and, as wanted::
+
+    "stream": {"fields": ["answer", "draft.answer"],     # or by predictor; left out: every output field
+               "status": "my_app.texts:Messages"}        # a StatusMessageProvider; left out: DSPy's own
+
+and the parts are::
+
+    {"type": "chunk", "predictor": "self", "field": "answer", "text": "bl", "last": False}
+    {"type": "status", "text": "Calling tool search..."}
+    {"type": "prediction", "completions": [...], "usage": {...}, "timings": {...}}      # the last part
+
+It is DSPy's streaming, its rules included: a reply that comes in one piece has no chunks, and the text of a
+chunk is the reply's, not yet read as the field's type. A caller who does not take the parts stops
+the reading of the LM's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import dspy
+from dspy.streaming import StatusMessageProvider, StreamListener, StreamResponse, streamify
+from dspy.streaming.messages import StatusStreamingCallback
+
+from dspex.errors import ConfigError
+from dspex.worker.operations.functions import find, settled
+from dspex.worker.operations.modules import Modules
+from dspex.worker.operations.payloads import MODULE, check
+
+__all__ = ["parts_of"]
+
+_AHEAD: Final = 16
+"""Chunks read from the LM that nobody has taken, as in DSPy's own stream."""
+
+_END: Final = object()
+
+
+async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    """Serve one `module` call in parts; see the module's docstring for what goes in and out.
+
+    Raises:
+        ConfigError: If a field to stream, or the provider of messages, is none.
+        DspexError: As `Modules.answer`.
+    """
+    check(payload, MODULE)
+    wish = payload.get("stream") or {}
+    parts: asyncio.Queue[Any] = asyncio.Queue()
+    status = _Status(_provider(wish.get("status")), parts.put_nowait)
+    with modules.ready(payload) as run, dspy.track_usage() as usage:
+        settings = {**run.settings, "callbacks": [*run.settings["callbacks"], status]}
+        program = run.module if hasattr(run.module, "aforward") else _Threaded(run.module)
+        listeners = _listeners(run.module, wish.get("fields"))
+        with dspy.context(**settings):
+            source = streamify(program, stream_listeners=listeners, is_async_program=True)
+            async for part in _merged(source(**run.inputs), parts):
+                if isinstance(part, StreamResponse):
+                    yield {
+                        "type": "chunk",
+                        "predictor": part.predict_name,
+                        "field": part.signature_field_name,
+                        "text": part.chunk,
+                        "last": part.is_last_chunk,
+                    }
+                elif isinstance(part, str):
+                    yield {"type": "status", "text": part}
+                elif isinstance(part, dspy.Prediction):
+                    yield {"type": "prediction", **run.answer(part, usage)}
+
+
+async def _merged(source: AsyncGenerator[Any, None], parts: asyncio.Queue[Any]) -> AsyncIterator[Any]:
+    """What `source` yields, and what else is put into `parts` meanwhile, in the order it comes.
+
+    Only `source` has to wait for whoever takes the parts. Messages cannot: DSPy's callbacks are called on
+    the loop, and one that waited there (as DSPy's own does, once its stream is full) would wait for ever.
+    """
+    room = asyncio.Semaphore(_AHEAD)
+
+    async def draw() -> None:
+        try:
+            async with contextlib.aclosing(source):
+                async for part in source:
+                    await room.acquire()
+                    parts.put_nowait(part)
+        finally:
+            parts.put_nowait(_END)
+
+    drawing = asyncio.create_task(draw())
+    try:
+        while (part := await parts.get()) is not _END:
+            if not isinstance(part, str):
+                room.release()
+            yield part
+        await drawing
+    finally:
+        drawing.cancel()
+        await asyncio.wait([drawing])
+
+
+class _Threaded:
+    """A module that has no async form, as one that has.
+
+    Its thread is one of anyio's: DSPy's sync streaming finds its way back to the loop from no other. As
+    `in_thread` does, it is waited for to the end.
+    """
+
+    def __init__(self, module: dspy.Module) -> None:
+        self._module = module
+        self.named_predictors = module.named_predictors
+
+    async def acall(self, **inputs: Any) -> Any:
+        """Call it."""
+        call = functools.partial(settled, functools.partial(self._module, **inputs))
+        return await anyio.to_thread.run_sync(call, limiter=anyio.CapacityLimiter(1))
+
+
+class _Status(StatusStreamingCallback):  # type: ignore[misc]  # DSPy has no type hints
+    """Sends the messages of a provider on; by its class, `streamify` sees that it need not add its own."""
+
+    def __init__(self, provider: StatusMessageProvider, send: Callable[[str], None]) -> None:
+        super().__init__(provider)
+        self._loop = asyncio.get_running_loop()
+        self._put = send
+
+    def _send(self, text: str | None) -> None:
+        if text:
+            self._loop.call_soon_threadsafe(self._put, str(text))
+
+    def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        if instance.name != "finish":
+            self._send(self.status_message_provider.tool_start_status_message(instance, inputs))
+
+    def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        if outputs != "Completed.":
+            self._send(self.status_message_provider.tool_end_status_message(outputs))
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self._send(self.status_message_provider.lm_start_status_message(instance, inputs))
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        self._send(self.status_message_provider.lm_end_status_message(outputs))
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self._send(self.status_message_provider.module_start_status_message(instance, inputs))
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        self._send(self.status_message_provider.module_end_status_message(outputs))
+
+
+def _provider(path: str | None) -> StatusMessageProvider:
+    if path is None:
+        return StatusMessageProvider()
+    provider = find(path)
+    provider = provider() if isinstance(provider, type) else provider
+    if not isinstance(provider, StatusMessageProvider):
+        raise ConfigError(f"{path!r} is not a dspy.streaming.StatusMessageProvider", code="bad-stream")
+    return provider
+
+
+def _listeners(module: dspy.Module, wanted: list[str] | None) -> list[StreamListener]:
+    """A listener for each field to stream; fresh ones, since each keeps where it is in a reply."""
+    there = {
+        f"{name}.{field}": (name, predictor, field)
+        for name, predictor in module.named_predictors()
+        for field in predictor.signature.output_fields
+    }
+    paths = list(there) if wanted is None else [path for want in wanted for path in _paths(want, list(there))]
+    return [
+        # A predictor in a loop, as ReAct's, streams each of its replies.
+        StreamListener(field, predict=predictor, predict_name=name, allow_reuse=True)
+        for name, predictor, field in (there[path] for path in dict.fromkeys(paths))
+    ]
+
+
+def _paths(wanted: str, there: list[str]) -> list[str]:
+    paths = [path for path in there if path == wanted or path.rpartition(".")[2] == wanted]
+    if not paths:
+        raise ConfigError(
+            f"no predictor has an output field {wanted!r}",
+            code="bad-stream",
+            hint=f"there are: {', '.join(there)}",
+        )
+    return paths

@@ -1,0 +1,78 @@
+"""What a worker can be asked for, by name.
+
+An operation is an async function of the bench and the call's payload. It answers with plain values and
+raises what it likes; `failures` makes an error of the tree of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import dspy
+
+from dspex.worker.operations.functions import call_function
+from dspex.worker.operations.lm import Models
+from dspex.worker.operations.modules import Modules
+
+__all__ = ["INSTANT", "OPERATIONS", "STREAMS", "Bench", "InstantOperation", "Operation"]
+
+
+class Bench:
+    """What the operations of one worker share.
+
+    Args:
+        lm: Settings of the pool's LM, or None.
+        threads: Where work that is not async runs.
+    """
+
+    def __init__(self, lm: Mapping[str, Any] | None, threads: ThreadPoolExecutor) -> None:
+        self.threads = threads
+        self.models = Models(lm)
+        self.modules = Modules(self.models, threads)
+        # A worker lives long and nobody reads its history: keep none. The disk cache would open dozens of
+        # descriptors in every worker and has locks that cross processes.
+        dspy.configure(disable_history=True)
+        dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+
+
+Operation = Callable[[Bench, Any], Awaitable[Any]]
+
+
+InstantOperation = Callable[[Bench, Any], Any]
+
+
+def _echo(_bench: Bench, payload: Any) -> Any:
+    return payload
+
+
+async def _function(bench: Bench, payload: Any) -> Any:
+    return await call_function(bench.threads, payload)
+
+
+async def _module(bench: Bench, payload: Any) -> Any:
+    return await bench.modules.answer(payload)
+
+
+async def _module_in_parts(bench: Bench, payload: Any) -> Any:
+    from dspex.worker.operations.streams import parts_of  # a worker nobody streams from does without
+
+    return parts_of(bench.modules, payload)
+
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "function": _function,
+    "module": _module,
+    "predict": _module,
+}
+
+INSTANT: Final[Mapping[str, InstantOperation]] = {"echo": _echo}
+"""Those that neither wait nor take time: they are answered on the spot, without a task."""
+
+STREAMS: Final[Mapping[str, Operation]] = {
+    "function": _function,
+    "module": _module_in_parts,
+    "predict": _module_in_parts,
+}
+"""What answers in parts: such an operation gives an async generator."""
