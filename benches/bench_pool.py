@@ -470,11 +470,11 @@ async def starting() -> None:
     def pss(pids: list[int]) -> float:
         return sum(psutil.Process(pid).memory_full_info().pss for pid in pids) / 2**20
 
-    first, recovered, eight, memory, with_zygote = [], [], [], [], []
+    first, recovered, eight, memory, with_forkserver = [], [], [], [], []
     ask = {"signature": "question -> answer", "inputs": {"question": "the sky's colour?"}}
     async with ModelServer("[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]") as server:
         lm = {"model": "openai/gpt-4o-mini", "api_base": server.api_base, "api_key": "none"}
-        for start in ("spawn", "zygote"):
+        for start in ("spawn", "forkserver"):
             started = time.perf_counter()
             async with Pool(PoolSpec(workers=1, start=start), lm=lm) as pool:
                 await pool.call("predict", ask)
@@ -493,7 +493,7 @@ async def starting() -> None:
                     assert (await pool.call("predict", ask))["completions"] == [{"answer": "blue"}]
                     times.append((time.perf_counter() - started) * 1e3)
                 recovered.append(Row(f"dspex pool, {start}", statistics.median(times)))
-        for start in ("spawn", "zygote"):
+        for start in ("spawn", "forkserver"):
             pool = Pool(PoolSpec(workers=8, start=start), lm=lm)
             started = time.perf_counter()
             await pool.start()
@@ -503,22 +503,24 @@ async def starting() -> None:
             await asyncio.gather(*(pool.call("predict", ask) for _ in range(8)))
             assert [worker.served for worker in pool.status().workers] == [1] * 8
             pids = [worker.pid for worker in pool.status().workers if worker.pid is not None]
-            zygote = getattr(pool._crew._launcher, "pid", None)
+            forkserver = getattr(pool._supervisor._launcher, "pid", None)
             memory.append(Row(f"dspex pool, {start}", pss(pids)))
-            with_zygote.append(Row(f"dspex pool, {start}", pss(pids + ([zygote] if zygote else []))))
+            with_forkserver.append(
+                Row(f"dspex pool, {start}", pss(pids + ([forkserver] if forkserver else [])))
+            )
             await pool.aclose()
         async with Pool(PoolSpec(workers=1), lm=lm) as pool:
             started = time.perf_counter()
             pool.resize(9)
             await all_ready(pool, 9)
-            eight.append(Row("dspex pool, 8 more, zygote up", (time.perf_counter() - started) * 1e3))
-    ours = "dspex pool, zygote"
+            eight.append(Row("dspex pool, 8 more, forkserver up", (time.perf_counter() - started) * 1e3))
+    ours = "dspex pool, forkserver"
     report("from nothing to the first DSPy answer", "ms", first, ours=ours, more_is_better=False)
     report("SIGKILL to the next DSPy answer, 1 worker", "ms", recovered, ours=ours, more_is_better=False)
     report("8 workers ready", "ms", eight, ours=ours, more_is_better=False)
     title = "8 workers after a DSPy call each, summed PSS"
     report(title, "MiB", memory, ours=ours, more_is_better=False)
-    report(f"{title}, zygote included", "MiB", with_zygote, ours=ours, more_is_better=False)
+    report(f"{title}, forkserver included", "MiB", with_forkserver, ours=ours, more_is_better=False)
 
 
 async def main() -> None:

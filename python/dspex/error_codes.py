@@ -195,9 +195,9 @@ CODES: Final = (
         "Use one of the names that the hint lists.",
     ),
     Code(
-        "no-zygote-here",
+        "no-forkserver-here",
         "ConfigError",
-        "The platform's libraries do not survive being forked, so workers cannot start from a zygote.",
+        "The platform's libraries do not survive being forked, so workers cannot start from a forkserver.",
         "Leave `start='auto'`, or set `start='spawn'`.",
     ),
     Code(
@@ -282,7 +282,7 @@ CODES: Final = (
     Code(
         "bad-call",
         "ConfigError",
-        "The operation, session, call-backs or `idempotent` of a pool's call are not of the right kind.",
+        "The operation, session, host calls or `idempotent` of a pool's call are not of the right kind.",
         "Give texts for the first two, and a mapping of names to functions.",
     ),
     Code(
@@ -352,10 +352,10 @@ CODES: Final = (
         "Give a file that `Module.save` wrote.",
     ),
     Code(
-        "no-call-back",
+        "no-host-call",
         "ConfigError",
         "The work asks for a function that its call was not given, or asks for it where it cannot.",
-        "Pass the function in `callbacks=`; asynchronous work awaits `call_back`.",
+        "Pass the function in `host_functions=`; asynchronous work awaits `call_host`.",
     ),
     Code(
         "not-a-module",
@@ -1067,19 +1067,19 @@ CODES: Final = (
         "Install the same dspex there.",
     ),
     Code(
-        "zygote-died",
+        "forkserver-died",
         "WorkerStartError",
         "The process that workers are forked from has ended.",
         "Nothing: the pool starts another; read its last output if it happens again.",
     ),
     Code(
-        "zygote-hung",
+        "forkserver-hung",
         "WorkerStartError",
         "The process that workers are forked from did not fork one in time, and was ended.",
         "Nothing: the next start has a new one; look for what stops processes if it happens again.",
     ),
     Code(
-        "zygote-not-single-threaded",
+        "forkserver-not-single-threaded",
         "WorkerStartError",
         "Importing a module left threads running, so workers cannot be forked from that process.",
         "Set `start='spawn'`, or keep the module from starting threads.",

@@ -18,9 +18,9 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, State
-from dspex.pool._backends.connect_back import Switchboard
-from dspex.pool._backends.forkserver import ZygoteLauncher
-from dspex.pool._backends.process import Ends
+from dspex.pool._backends.connect_back import Listener
+from dspex.pool._backends.forkserver import ForkserverLauncher
+from dspex.pool._backends.process import ChildPipes
 from dspex.worker.connect_back import GREETING, ROLES
 
 
@@ -45,12 +45,12 @@ def test_what_a_worker_is_given_is_opened_whole_or_not_at_all() -> None:
     before = psutil.Process().num_fds()
     for count in range(8):
         with descriptors_left(count), pytest.raises(OSError, match="Too many open files"):
-            Ends.open()
+            ChildPipes.open()
         assert psutil.Process().num_fds() == before
     with descriptors_left(8):
-        ends = Ends.open()
-    ends.close_given()
-    ends.close_mine()
+        ends = ChildPipes.open()
+    ends.close_child()
+    ends.close_parent()
     assert psutil.Process().num_fds() == before
 
 
@@ -61,30 +61,30 @@ def has_tried(pool: Pool, pid: int, deaths: int) -> bool:
 
 
 async def test_a_switchboard_without_descriptors_takes_calls_when_there_are_some() -> None:
-    switchboard = Switchboard()
-    invitation = switchboard.expect()
-    lines = [socket.create_connection((invitation.host, invitation.port)) for _ in ROLES]
+    listener = Listener()
+    connect_info = listener.expect()
+    lines = [socket.create_connection((connect_info.host, connect_info.port)) for _ in ROLES]
     for line, role in zip(lines, ROLES, strict=True):
-        line.sendall(GREETING.pack(invitation.token, role, os.getpid()))
+        line.sendall(GREETING.pack(connect_info.token, role, os.getpid()))
     with descriptors_left(0):
         for _ in range(10):
             await asyncio.sleep(0)  # the loop finds that somebody calls
 
-    worker = await asyncio.wait_for(switchboard.connected(invitation, "here", lambda: None), 10)
+    worker = await asyncio.wait_for(listener.connected(connect_info, "here", lambda: None), 10)
 
     assert worker.pid == os.getpid()
     worker.release()
-    await switchboard.aclose()
+    await listener.aclose()
     for line in lines:
         line.close()
 
 
-@pytest.mark.parametrize("start", ["zygote", "zygote, gone too", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "forkserver, gone too", "spawn"])
 async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
     open_pool: OpenPool, start: str
 ) -> None:
     pool = await open_pool(workers=1, start=start.partition(",")[0], max_restarts=1_000_000)
-    launcher = pool._crew._launcher
+    launcher = pool._supervisor._launcher
     assert await pool.call("echo", 1, timeout=20) == 1
     before = psutil.Process().num_fds()
     for count in range(0, 16, 2):
@@ -92,7 +92,7 @@ async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
         (pid,) = [worker.pid for worker in pool.status().workers]
         assert pid is not None
         with descriptors_left(count):
-            if isinstance(launcher, ZygoteLauncher) and start != "zygote":
+            if isinstance(launcher, ForkserverLauncher) and start != "forkserver":
                 assert launcher.pid is not None
                 os.kill(launcher.pid, signal.SIGKILL)
                 await until(lambda: launcher.pid is None)

@@ -19,7 +19,7 @@ from tests.support.processes import children, running, until
 
 from dspex import errors
 from dspex.pool import Pool, PoolSpec, State
-from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.protocol import MAX_FRAME
 
 WORK = "tests.support.work:"
@@ -125,7 +125,7 @@ async def test_each_signal_that_can_end_a_worker_ends_its_calls_and_nothing_else
     assert await run(pool, "add", 2, 3) == 5
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_memory_there_is_not_is_an_error_of_the_work_and_the_worker_lives(
     open_pool: OpenPool, start: str
 ) -> None:
@@ -198,7 +198,7 @@ async def test_what_hangs_on_a_spawned_worker_is_ended_at_the_deadline_too(open_
     assert await run(pool, "add", 2, 3, timeout=20) == 5
 
 
-STARTS_OF_WORKERS = pytest.mark.parametrize("start", ["zygote", "spawn"])
+STARTS_OF_WORKERS = pytest.mark.parametrize("start", ["forkserver", "spawn"])
 
 
 @STARTS_OF_WORKERS
@@ -294,14 +294,14 @@ async def test_what_the_work_prints_does_not_touch_the_wire(open_pool: OpenPool)
 STARTS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("hangs", "tests.support.slow_start", {"start_timeout": 1.0}, "start-timeout", "READY within 1 s"),
     ("fails", "tests.support.broken_start", {}, "worker-start", "the model file is missing"),
-    ("dies", "tests.support.dying_start", {}, "zygote-died", "SIGSEGV"),
+    ("dies", "tests.support.dying_start", {}, "forkserver-died", "SIGSEGV"),
     ("preloads what is not there", "no_such_module_here", {}, "worker-start", "no_such_module_here"),
     ("is no python", "tests.support.work", {"python": "/bin/false"}, "start-exit", "exited with status 1"),
     (
         "starts a thread",
         "tests.support.threaded_start",
         {},
-        "zygote-not-single-threaded",
+        "forkserver-not-single-threaded",
         "threaded_start left 1 thread",
     ),
     (
@@ -333,7 +333,7 @@ async def test_a_start_that_fails_says_why(
     assert raised.value.code == code
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_cause(
     open_pool: OpenPool, tmp_path: Path, start: str
 ) -> None:
@@ -341,8 +341,8 @@ async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_ca
     settings = {"env": {"DSPEX_TEST_BROKEN": str(broken)}, "preload": ["tests.support.fragile_start"]}
     pool = await open_pool(start=start, max_restarts=2, **settings)
     broken.touch()
-    launcher = pool._crew._launcher
-    if isinstance(launcher, ZygoteLauncher):  # it has imported the module, and would not again
+    launcher = pool._supervisor._launcher
+    if isinstance(launcher, ForkserverLauncher):  # it has imported the module, and would not again
         assert launcher.pid is not None
         os.kill(launcher.pid, signal.SIGKILL)
         await until(lambda: launcher.pid is None)
@@ -444,7 +444,7 @@ async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(open_pool: OpenPool
     assert await pool.call("echo", 1) == 1
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 def test_a_loop_that_ends_takes_its_pool_along(start: Any) -> None:
     """Nobody has closed the pool, and the process goes on."""
     before = {child.pid for child in children()}
@@ -474,17 +474,17 @@ async def test_a_pool_starts_once(open_pool: OpenPool) -> None:
         await pool.start()
 
 
-async def test_a_worker_may_be_spawned_where_a_zygote_cannot_be(open_pool: OpenPool) -> None:
+async def test_a_worker_may_be_spawned_where_a_forkserver_cannot_be(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, start="spawn", preload=["tests.support.threaded_start"])
     with pytest.raises(errors.WorkerDiedError, match="SIGKILL"):
         await run(pool, "die_by", int(signal.SIGKILL))
     assert await run(pool, "add", 2, 3) == 5
 
 
-async def test_workers_outlive_their_zygote_and_the_next_one_is_made(open_pool: OpenPool) -> None:
+async def test_workers_outlive_their_forkserver_and_the_next_one_is_made(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
-    launcher = pool._crew._launcher
-    assert isinstance(launcher, ZygoteLauncher)
+    launcher = pool._supervisor._launcher
+    assert isinstance(launcher, ForkserverLauncher)
     assert launcher.pid is not None
     first = await run(pool, "pid")
     call = asyncio.ensure_future(run(pool, "wait_for_ever"))
@@ -501,10 +501,10 @@ async def test_workers_outlive_their_zygote_and_the_next_one_is_made(open_pool: 
     assert launcher.pid is not None
 
 
-async def test_zygotes_and_workers_that_die_leave_no_descriptor(open_pool: OpenPool) -> None:
+async def test_forkserver_and_workers_that_die_leave_no_descriptor(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_restarts=1000)
-    launcher = pool._crew._launcher
-    assert isinstance(launcher, ZygoteLauncher)
+    launcher = pool._supervisor._launcher
+    assert isinstance(launcher, ForkserverLauncher)
     assert await run(pool, "add", 2, 3) == 5
     before = psutil.Process().num_fds()
     for _ in range(3):
@@ -517,7 +517,7 @@ async def test_zygotes_and_workers_that_die_leave_no_descriptor(open_pool: OpenP
     await until(lambda: psutil.Process().num_fds() == before)
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
     start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,7 +558,7 @@ async def test_a_full_disk_does_not_stop_a_worker(open_pool: OpenPool) -> None:
     assert await run(pool, "add", 2, 3) == 5
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_what_the_work_has_started_ends_with_its_worker(open_pool: OpenPool, start: str) -> None:
     pool = await open_pool(workers=1, start=start)
     first = psutil.Process(await run(pool, "start_a_child", "live"))

@@ -15,37 +15,37 @@ from tests.support.processes import children, running, until
 
 from dspex import errors
 from dspex.pool import LocalProcesses, Pool, PoolSpec, State
-from dspex.pool._backends import forkserver as zygote_module
+from dspex.pool._backends import forkserver as forkserver_module
 from dspex.pool._backends import process as process_module
 from dspex.pool._backends.base import Handle, Launcher
-from dspex.pool._backends.forkserver import ZygoteLauncher, _Link
-from dspex.pool._backends.process import Ends, Process
+from dspex.pool._backends.forkserver import ForkserverLauncher, _Link
+from dspex.pool._backends.process import ChildPipes, Process
 from dspex.pool._worker import Worker
 from dspex.protocol.channel import Channel
 
 EVERYWHERE = [
-    (Ends, "open"),
+    (ChildPipes, "open"),
     (process_module, "_start"),
     (process_module, "_starter"),
     (Process, "__init__"),
     (Process, "listen"),
     (Process, "on_beat"),
-    (Worker, "_watch_pulse"),
+    (Worker, "_watch_heartbeat"),
     (Channel, "attach"),
     (Channel, "send"),
 ]
 ZYGOTE = [
-    (zygote_module, "start_interpreter"),
-    (zygote_module, "watch_exit"),
-    (zygote_module, "open_lifeline"),
-    (ZygoteLauncher, "_start"),
+    (forkserver_module, "start_interpreter"),
+    (forkserver_module, "watch_exit"),
+    (forkserver_module, "open_lifeline"),
+    (ForkserverLauncher, "_start"),
     (_Link, "open"),
     (_Link, "ask"),
     (_Link, "fork"),
     (_Link, "adopt"),
 ]
 SPAWN = [(process_module, "start_interpreter"), (process_module, "watch_exit")]
-STEPS = [("zygote", *step) for step in (*EVERYWHERE, *ZYGOTE)]
+STEPS = [("forkserver", *step) for step in (*EVERYWHERE, *ZYGOTE)]
 STEPS += [("spawn", *step) for step in (*EVERYWHERE, *SPAWN)]
 RAISED: list[Exception] = [
     RuntimeError("can't start new thread"),
@@ -115,7 +115,7 @@ def nothing_left() -> Callable[[], Any]:
     [
         *((*step, RAISED[index % len(RAISED)]) for index, step in enumerate(STEPS)),
         *(("spawn", process_module, "_start", error) for error in RAISED),
-        *(("zygote", _Link, "fork", error) for error in RAISED),
+        *(("forkserver", _Link, "fork", error) for error in RAISED),
     ],
     ids=label,
 )
@@ -154,8 +154,8 @@ async def test_a_pool_whose_next_starts_fail_serves_again_when_they_succeed(
 ) -> None:
     fault = Fault(monkeypatch, owner, name, error)
     pool = await open_pool(start=start, start_timeout=20.0)
-    launcher = pool._crew._launcher
-    if isinstance(launcher, ZygoteLauncher) and launcher.pid is not None:
+    launcher = pool._supervisor._launcher
+    if isinstance(launcher, ForkserverLauncher) and launcher.pid is not None:
         os.kill(launcher.pid, signal.SIGKILL)  # so that the start of another is among the steps
     fault.left = 2
     await kill_worker(pool)
@@ -233,16 +233,18 @@ async def test_a_pool_that_is_closed_while_it_starts_tells_who_waits_for_the_sta
     assert pool.state is State.DEAD
 
 
-async def test_a_zygote_that_hangs_is_replaced(open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = await open_pool(start="zygote", start_timeout=4.0)
-    launcher = pool._crew._launcher
-    assert isinstance(launcher, ZygoteLauncher)
+async def test_a_forkserver_that_hangs_is_replaced(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = await open_pool(start="forkserver", start_timeout=4.0)
+    launcher = pool._supervisor._launcher
+    assert isinstance(launcher, ForkserverLauncher)
     assert launcher.pid is not None
-    zygote = psutil.Process(launcher.pid)
-    zygote.send_signal(signal.SIGSTOP)
+    forkserver = psutil.Process(launcher.pid)
+    forkserver.send_signal(signal.SIGSTOP)
     await kill_worker(pool)
 
     assert await pool.call("echo", "again", timeout=120) == "again"
 
-    assert not running(zygote)
-    assert launcher.pid not in (None, zygote.pid)
+    assert not running(forkserver)
+    assert launcher.pid not in (None, forkserver.pid)

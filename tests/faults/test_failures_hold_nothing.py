@@ -69,7 +69,7 @@ async def test_a_failed_call_lets_go_of_its_payload(open_pool: OpenPool, no_coll
         await pool.call("function", {"function": "os:_exit", "args": [1], "kwargs": {}, "x": value})
 
     async def has_callbacks(value: Held) -> None:
-        await pool.call("function", payload("fail", value), callbacks={"hold": lambda: value})
+        await pool.call("function", payload("fail", value), host_functions={"hold": lambda: value})
 
     async def streams(value: Held) -> None:
         async for _ in pool.stream("function", payload("count_then_fail", value)):
@@ -80,7 +80,7 @@ async def test_a_failed_call_lets_go_of_its_payload(open_pool: OpenPool, no_coll
             yield value
             raise errors.InputError("the file ends here")
 
-        await pool.call("function", {"function": "statistics:fmean"}, feeds={"data": parts()})
+        await pool.call("function", {"function": "statistics:fmean"}, input_streams={"data": parts()})
 
     for failing in (
         raises,

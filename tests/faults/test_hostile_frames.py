@@ -141,7 +141,7 @@ async def test_a_frame_that_no_service_sends_ends_the_worker_and_nothing_else(
     )
     with quiet_loop():
         await until(lambda: pool.status().workers[0].inflight)
-        (worker,) = pool._crew.workers
+        (worker,) = pool._supervisor.workers
         worker._channel.send(kind, next(iter(worker.calls)) if number is None else number, body)
         with pytest.raises(errors.WorkerDiedError):
             await call

@@ -39,7 +39,7 @@ async def start_service(
 
 
 @pytest.mark.parametrize("kind", ["idle", "busy", "greedy"])
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV])
 async def test_no_worker_outlives_its_service(kind: str, start: str, number: signal.Signals) -> None:
     service, workers = await start_service(kind, start)
@@ -72,7 +72,7 @@ async def test_the_kernel_is_asked_to_end_a_worker_and_a_test_can_take_that_back
     assert await pool.call("function", ask) == (0, 0)
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_made_in_c(start: str) -> None:
     """Such a fork has not run Python's handlers, so it holds the lifelines of the workers for ever."""
     service, workers = await start_service("forked-in-c", start)
@@ -90,14 +90,14 @@ async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_made_in_c(s
 
 
 async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> None:
-    service, workers = await start_service("forked", "zygote")
+    service, workers = await start_service("forked", "forkserver")
     parent = psutil.Process(service.pid)
     (fork,) = [child for child in parent.children() if "tests.support.service" in child.cmdline()]
-    (zygote,) = [child for child in parent.children() if "dspex.worker" in child.cmdline()]
+    (forkserver,) = [child for child in parent.children() if "dspex.worker" in child.cmdline()]
     service.kill()
     await until(lambda: not running(parent))  # not `service.wait`: the fork holds its pipes open still
 
-    await until(lambda: not any(map(running, [*workers, zygote])), seconds=30.0)
+    await until(lambda: not any(map(running, [*workers, forkserver])), seconds=30.0)
 
     assert running(fork)
     assert service.stdin is not None
@@ -106,7 +106,7 @@ async def test_no_worker_outlives_its_service_for_the_sake_of_a_fork_of_it() -> 
     await service.wait()
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_a_script_that_forgets_to_close_its_pool_ends_and_the_pool_with_it(start: str) -> None:
     service, workers = await start_service("careless", start)
 

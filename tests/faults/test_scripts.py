@@ -52,7 +52,7 @@ ENDS = [
 async def test_a_pool_nobody_closes_ends_with_its_script(
     end: str, status: int, says: str, tmp_path: Path
 ) -> None:
-    start = "spawn" if end == "by itself" else "zygote"
+    start = "spawn" if end == "by itself" else "forkserver"
     script, workers = await start_script(end, start, tmp_path / "told")
 
     _, stderr = await asyncio.wait_for(script.communicate(), 30)
@@ -65,7 +65,7 @@ async def test_a_pool_nobody_closes_ends_with_its_script(
 
 async def test_ctrl_c_ends_the_call_that_waits_and_not_the_pool(tmp_path: Path) -> None:
     file = tmp_path / "told"
-    script, workers = await start_script("interrupted", "zygote", file)
+    script, workers = await start_script("interrupted", "forkserver", file)
     await until(lambda: file.exists() and file.read_text() == "begun")
 
     script.send_signal(signal.SIGINT)
@@ -77,7 +77,7 @@ async def test_ctrl_c_ends_the_call_that_waits_and_not_the_pool(tmp_path: Path) 
 
 
 async def test_a_fork_of_the_script_is_refused_and_does_not_end_the_pool(tmp_path: Path) -> None:
-    script, workers = await start_script("forked", "zygote", tmp_path / "told")
+    script, workers = await start_script("forked", "forkserver", tmp_path / "told")
     stdout, stderr = await asyncio.wait_for(script.communicate(), 30)
     assert (stdout.decode(), stderr.decode(), script.returncode) == ("pool-forked\nstill here\n", "", 0)
     await until(lambda: not any(map(running, workers)), seconds=30.0)

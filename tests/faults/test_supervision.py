@@ -40,8 +40,8 @@ but for what a backend raises."""
 STEPS = dict(steps())
 
 LAST_RESORTS = {
-    "crew.Crew._begin",  # where a slot's task begins
-    "crew.Crew._resume",  # and what it is begun again by
+    "_supervisor.Supervisor._begin",  # where a slot's task begins
+    "_supervisor.Supervisor._resume",  # and what it is begun again by
     "channel.Channel.flush",  # a greeting that is never sent is missed when `start_timeout` is over
     "worker.Worker.connection_made",
     "worker.Worker.connection_lost",
@@ -70,7 +70,7 @@ async def nothing_is_left(before: set[int], descriptors: int | None = None) -> N
 
 FIRST_STEPS = [
     "process.SpawnLauncher.launch",
-    "process.Ends.open",
+    "process.ChildPipes.open",
     "process.start_interpreter",
     "process._start",
     "process.watch_exit",
@@ -80,9 +80,9 @@ FIRST_STEPS = [
     "channel.Channel.attach",
     "worker.Worker._greeted",
     "channel.Channel.send",
-    "crew.Crew._hire",
-    "crew.Crew._renew",
-    "crew.Crew._keep",
+    "_supervisor.Supervisor._spawn",
+    "_supervisor.Supervisor._renew",
+    "_supervisor.Supervisor._keep",
 ]
 
 
@@ -108,7 +108,7 @@ async def test_a_first_start_that_meets_an_exception_says_so_in_time_and_leaves_
             "channel",
         ):  # of a failure of the connection, the start hears the end
             assert kind.__name__ in str(raised.value) or "no luck" in str(raised.value)
-            if "crew" not in step:
+            if "supervisor" not in step:
                 assert any("no luck" in event.reason for event in events)
         assert pool.state is State.DEAD
         await nothing_is_left(before, descriptors)
@@ -119,10 +119,10 @@ async def test_a_first_start_that_meets_an_exception_says_so_in_time_and_leaves_
 
 
 @pytest.mark.parametrize("step", ["_start", "_Link.open", "_Link.ask", "_Link.fork", "_Link.adopt"])
-async def test_a_zygote_that_meets_an_exception_says_so_in_time_and_leaves_nothing(
+async def test_a_forkserver_that_meets_an_exception_says_so_in_time_and_leaves_nothing(
     step: str, monkeypatch: pytest.MonkeyPatch, quiet: list[dict[str, Any]]
 ) -> None:
-    name = f"zygote.ZygoteLauncher.{step}" if step == "_start" else f"zygote.{step}"
+    name = f"forkserver.ForkserverLauncher.{step}" if step == "_start" else f"forkserver.{step}"
     before = {child.pid for child in children()}
     async with Pool(PoolSpec(workers=1, start="spawn")):
         pass
@@ -159,7 +159,7 @@ async def serves(pool: Pool) -> None:
 async def test_a_pool_recovers_from_an_exception_in_any_function_of_its_own(
     monkeypatch: pytest.MonkeyPatch, quiet: list[dict[str, Any]]
 ) -> None:
-    """One zygote pool; at each step its worker is killed, and the start or the end meets an exception."""
+    """One forkserver pool; at each step its worker is killed, and the start or the end meets an exception."""
     happened: set[str] = set()
     pool = Pool(PoolSpec(workers=1, max_restarts=1_000_000, stop_timeout=2.0, cancel_grace=0.2))
     await pool.start()
@@ -225,7 +225,17 @@ class Proxy:
 
 OF_A_BACKEND = ["launcher.launch", "launched", "launcher.output"] + [
     f"handle.{name}"
-    for name in ("pid", "socket", "exited", "said_all", "last_beat", "on_beat", "tail", "terminate", "kill")
+    for name in (
+        "pid",
+        "socket",
+        "exited",
+        "output_closed",
+        "last_beat",
+        "on_beat",
+        "tail",
+        "terminate",
+        "kill",
+    )
 ]
 
 
@@ -241,20 +251,20 @@ async def test_a_pool_recovers_from_an_exception_in_any_method_of_its_backend(
     for number, name in enumerate(OF_A_BACKEND * 2):
         kind = KINDS[number % len(KINDS)]
         await serves(pool)
-        (victim,) = [w.pid for w in pool._crew.workers if w.open]
+        (victim,) = [w.pid for w in pool._supervisor.workers if w.open]
         assert victim is not None
-        deaths = pool._crew.deaths
+        deaths = pool._supervisor.deaths
         fussy.broken[name] = kind("no luck")
         os.kill(victim, signal.SIGKILL)
         try:
-            await until(lambda: pool._crew.deaths > deaths, seconds=60)  # noqa: B023
+            await until(lambda: pool._supervisor.deaths > deaths, seconds=60)  # noqa: B023
             await serves(pool)
         except TimeoutError:
             pytest.fail(f"{kind.__name__} in {name}: the pool did not recover")
     fussy.broken = {"handle.terminate": RuntimeError("no luck"), "launcher.aclose": RuntimeError("no luck")}
     await asyncio.wait_for(pool.aclose(), 60)
     assert pool.state is State.DEAD
-    await pool._crew._launcher._thing.aclose()  # type: ignore[attr-defined]
+    await pool._supervisor._launcher._thing.aclose()  # type: ignore[attr-defined]
     await nothing_is_left(before)
 
 
@@ -291,7 +301,7 @@ async def test_whoever_cancels_all_tasks_does_not_take_the_pool_with_them(
 
 async def test_a_worker_is_ended_though_the_task_that_ends_it_is_cancelled(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
-    (worker,) = pool._crew.workers
+    (worker,) = pool._supervisor.workers
     pid = worker.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)  # it does not heed what it is asked

@@ -18,7 +18,7 @@ from tests.support.processes import children, until
 
 from dspex import errors
 from dspex.pool import Backend, LocalProcesses, Pool, PoolSpec, State
-from dspex.pool._backends.connect_back import Switchboard
+from dspex.pool._backends.connect_back import Listener
 from dspex.worker.connect_back import GREETING
 
 WORK = "tests.support.work:"
@@ -28,7 +28,7 @@ OpenPool = Callable[..., Awaitable[Pool]]
 no_ray = importlib.util.find_spec("ray") is None or not os.environ.get("DSPEX_TEST_RAY")
 
 BACKENDS = [
-    pytest.param("zygote"),
+    pytest.param("forkserver"),
     pytest.param("spawn"),
     pytest.param("dialled"),
     pytest.param(
@@ -125,10 +125,10 @@ async def test_streams_feeds_and_call_backs_work(open_pool: OpenPool, tmp_path: 
     pool = await open_pool()
     parts = pool.stream("function", {"function": WORK + "count", "args": [500]})
     assert [part async for part in parts] == list(range(500))
-    doubled = pool.stream("function", {"function": READERS + "double"}, feeds={"parts": range(100)})
+    doubled = pool.stream("function", {"function": READERS + "double"}, input_streams={"parts": range(100)})
     assert [part async for part in doubled] == list(range(0, 200, 2))
     payload = {"function": "tests.support.programs:ask_back", "args": ["pid"]}
-    assert await pool.call("function", payload, callbacks={"pid": os.getpid}) == os.getpid()
+    assert await pool.call("function", payload, host_functions={"pid": os.getpid}) == os.getpid()
 
     file = tmp_path / "progress"
     endless = pool.stream("function", {"function": WORK + "count_and_tell", "args": [str(file)]})
@@ -232,7 +232,7 @@ async def test_closing_finishes_what_it_can_and_fails_the_rest(open_pool: OpenPo
 
 
 @pytest.mark.skipif(no_ray, reason="a Ray cluster takes half a GiB: `make test-ray` starts one")
-@pytest.mark.parametrize("settings", [{"start": "zygote"}, {"python": sys.executable}])
+@pytest.mark.parametrize("settings", [{"start": "forkserver"}, {"python": sys.executable}])
 async def test_what_ray_decides_is_no_setting_of_its_pools(cluster: None, settings: dict[str, Any]) -> None:
     from dspex.pool.ray import RayActors
 
@@ -253,22 +253,22 @@ async def test_without_ray_its_backend_says_what_to_install(monkeypatch: pytest.
 
 
 async def test_a_switchboard_hangs_up_on_strangers() -> None:
-    switchboard = Switchboard()
-    invitation = switchboard.expect()
+    listener = Listener()
+    connect_info = listener.expect()
     for greeting in (
         b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n",  # as long as a greeting, and more
         GREETING.pack(bytes(32), 0, 1),  # another token
-        GREETING.pack(invitation.token, 9, 1),  # a role there is not
+        GREETING.pack(connect_info.token, 9, 1),  # a role there is not
     ):
-        reader, writer = await asyncio.open_connection(invitation.host, invitation.port)
+        reader, writer = await asyncio.open_connection(connect_info.host, connect_info.port)
         writer.write(greeting)
         async with asyncio.timeout(10):
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
         writer.close()
-    assert str(invitation.token) not in repr(invitation)
-    switchboard.forget(invitation)
-    await switchboard.aclose()
+    assert str(connect_info.token) not in repr(connect_info)
+    listener.forget(connect_info)
+    await listener.aclose()
 
 
 async def test_the_key_is_told_to_the_worker_and_shown_nowhere(open_pool: OpenPool, chat: Chat) -> None:

@@ -46,11 +46,11 @@ async def test_a_nested_call_has_no_more_time_than_the_call_that_waits_for_it(op
             seen.append(err)
             raise
 
-    assert 0 < await back(pool, "ask_back", "ask", callbacks={"ask": ask}, timeout=20) <= 20
+    assert 0 < await back(pool, "ask_back", "ask", host_functions={"ask": ask}, timeout=20) <= 20
     assert 500 < (await back(pool, "time_and_trace", timeout=600))[0] <= 600
     for function in (ask_for_ever, ask_in_a_thread):
         with pytest.raises(errors.DeadlineExceeded):
-            await back(pool, "ask_back", "ask", callbacks={"ask": function}, timeout=0.4)
+            await back(pool, "ask_back", "ask", host_functions={"ask": function}, timeout=0.4)
     await until(lambda: seen != [])
     assert isinstance(seen[0], errors.DeadlineExceeded)
 
@@ -67,7 +67,7 @@ async def test_what_a_call_back_leaves_running_is_nobodys_nested_call(open_pool:
     async def leave() -> None:
         left.append(asyncio.create_task(later()))
 
-    await back(pool, "ask_back", "leave", callbacks={"leave": leave}, timeout=20)
+    await back(pool, "ask_back", "leave", host_functions={"leave": leave}, timeout=20)
     go.set()
     seconds, _ = await left[0]
     assert seconds > 500
@@ -81,10 +81,10 @@ async def test_call_backs_may_nest_deeper_than_a_default_executor_has_threads(op
         if depth == 0:
             return 0
         payload = {"function": PROGRAMS + "ask_back_from_a_thread", "args": ["deeper", depth - 1]}
-        return 1 + int(view.call("function", payload, callbacks={"deeper": deeper}))
+        return 1 + int(view.call("function", payload, host_functions={"deeper": deeper}))
 
     # The default executor has cores + 4 threads, 32 at most.
-    assert await back(pool, "ask_back", "deeper", 40, callbacks={"deeper": deeper}, timeout=50) == 40
+    assert await back(pool, "ask_back", "deeper", 40, host_functions={"deeper": deeper}, timeout=50) == 40
 
 
 async def test_a_call_back_runs_in_the_context_of_its_call_and_alone_in_it(open_pool: OpenPool) -> None:
@@ -100,9 +100,11 @@ async def test_a_call_back_runs_in_the_context_of_its_call_and_alone_in_it(open_
         return customer.get()
 
     customer.set("ada")
-    callbacks = {"who": who, "thread": who_in_a_thread}
-    assert await back(pool, "ask_back_many", "who", 5, callbacks=callbacks) == [("ada", i) for i in range(5)]
-    assert await back(pool, "ask_back", "thread", callbacks=callbacks) == "ada"
+    host_functions = {"who": who, "thread": who_in_a_thread}
+    assert await back(pool, "ask_back_many", "who", 5, host_functions=host_functions) == [
+        ("ada", i) for i in range(5)
+    ]
+    assert await back(pool, "ask_back", "thread", host_functions=host_functions) == "ada"
 
 
 async def test_a_trace_reaches_the_worker_and_comes_back_in_call_backs_and_nested_calls(
@@ -118,13 +120,13 @@ async def test_a_trace_reaches_the_worker_and_comes_back_in_call_backs_and_neste
     def trace_in_a_thread() -> Any:
         return current_trace()
 
-    callbacks = {"trace": trace, "thread": trace_in_a_thread}
+    host_functions = {"trace": trace, "thread": trace_in_a_thread}
     assert (await back(pool, "time_and_trace"))[1] is None
     assert (await back(pool, "time_and_trace", trace=PARENT))[1] == {"traceparent": PARENT}
-    assert await back(pool, "ask_back", "trace", callbacks=callbacks) == (None, None)
+    assert await back(pool, "ask_back", "trace", host_functions=host_functions) == (None, None)
     with use_trace(headers):
         assert (await back(pool, "time_and_trace"))[1] == headers
-        assert await back(pool, "ask_back", "trace", callbacks=callbacks) == (headers, headers)
+        assert await back(pool, "ask_back", "trace", host_functions=host_functions) == (headers, headers)
         parts = pool.stream("function", {"function": PROGRAMS + "stream_trace"})
         assert [part async for part in parts] == [headers]
         # What is said with the call goes before what is around it.
@@ -133,9 +135,9 @@ async def test_a_trace_reaches_the_worker_and_comes_back_in_call_backs_and_neste
             SyncPool.of(pool).call,
             "function",
             {"function": PROGRAMS + "ask_back_from_a_thread", "args": ["thread"]},
-            callbacks=callbacks,
+            host_functions=host_functions,
         ) == headers  # fmt: skip
-    assert await back(pool, "ask_back", "thread", callbacks=callbacks, trace=PARENT) == {
+    assert await back(pool, "ask_back", "thread", host_functions=host_functions, trace=PARENT) == {
         "traceparent": PARENT
     }
 
@@ -146,8 +148,10 @@ async def test_the_trace_of_a_call_back_is_the_one_its_work_is_in_by_then(open_p
     async def trace() -> Any:
         return current_trace()
 
-    callbacks = {"trace": trace}
-    there = await back(pool, "ask_back_in_a_trace", "trace", OTHER, callbacks=callbacks, trace=PARENT)
+    host_functions = {"trace": trace}
+    there = await back(
+        pool, "ask_back_in_a_trace", "trace", OTHER, host_functions=host_functions, trace=PARENT
+    )
     assert there == {"traceparent": OTHER}
     many = (back(pool, "time_and_trace", trace=PARENT if i % 2 else None) for i in range(20))
     assert [trace for _, trace in await asyncio.gather(*many)] == [None, {"traceparent": PARENT}] * 10
@@ -194,7 +198,9 @@ async def test_work_that_waits_in_a_thread_for_the_service_ends_with_its_call_an
         asked.set()
         await asyncio.Event().wait()
 
-    ask = back(pool, "ask_back_and_tell", "never", str(file), callbacks={"never": never}, timeout=timeout)
+    ask = back(
+        pool, "ask_back_and_tell", "never", str(file), host_functions={"never": never}, timeout=timeout
+    )
     call = asyncio.ensure_future(ask)
     await asked.wait()
     if timeout is None:
@@ -240,7 +246,7 @@ async def test_whatever_a_call_back_raises_is_an_answer(
 ) -> None:
     pool = await open_pool()
     with pytest.raises(errors.DspexError, match=says):
-        await back(pool, "ask_back", "fail", callbacks={"fail": function}, timeout=20)
+        await back(pool, "ask_back", "fail", host_functions={"fail": function}, timeout=20)
     assert await pool.call("echo", 1) == 1
 
 
@@ -256,5 +262,5 @@ async def test_a_question_that_outlives_its_call_is_answered_with_that(open_pool
     async def never() -> None:
         await asyncio.Event().wait()
 
-    await back(pool, "leave_a_question_behind", "never", callbacks={"never": never})
+    await back(pool, "leave_a_question_behind", "never", host_functions={"never": never})
     assert "the call is over" in await back(pool, "what_was_left")

@@ -12,7 +12,7 @@ from tests.support.processes import until
 from tests.support.work import descriptors
 
 from dspex.pool import Pool
-from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.pool._pool import DEADLINES
 from dspex.testing import ChatRequest
 
@@ -24,7 +24,7 @@ async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
     return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_linear_algebra_has_one_thread_unless_somebody_says_otherwise(
     open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:
@@ -35,7 +35,7 @@ async def test_linear_algebra_has_one_thread_unless_somebody_says_otherwise(
     assert [await run(pool, "environment", name) for name in names] == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_as_many_threads_of_the_default_executor_as_calls_in_flight(
     open_pool: OpenPool, start: str
 ) -> None:
@@ -43,7 +43,7 @@ async def test_as_many_threads_of_the_default_executor_as_calls_in_flight(
     assert await run(pool, "meet", 150, timeout=30) == 150
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_no_disk_cache_is_opened_before_a_fork_nor_after(
     open_pool: OpenPool, chat: Chat, tmp_path: Path, start: str
 ) -> None:
@@ -53,9 +53,9 @@ async def test_no_disk_cache_is_opened_before_a_fork_nor_after(
     assert len(chat.bodies) == 2  # asked twice: there is no cache in memory either
     assert list(tmp_path.iterdir()) == []
     plain = ("pipe:", "socket:", "anon_inode:", "/dev/null")
-    launcher = pool._crew._launcher
-    zygotes = [launcher.pid] if isinstance(launcher, ZygoteLauncher) else []
-    for pid in [*zygotes, pool.status().workers[0].pid]:
+    launcher = pool._supervisor._launcher
+    forkservers = [launcher.pid] if isinstance(launcher, ForkserverLauncher) else []
+    for pid in [*forkservers, pool.status().workers[0].pid]:
         open_here = descriptors(pid)
         assert 5 <= len(open_here) <= 16
         assert [name for name in open_here if not name.startswith(plain)] == []
@@ -72,7 +72,7 @@ async def test_a_named_profile_is_the_calls_deadline(
     assert 0.9 * seconds < left <= seconds
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 @pytest.mark.parametrize("name", ["OPENAI_API_BASE", "OPENAI_BASE_URL"])
 async def test_a_gateway_in_the_environment_does_not_send_dspy_through_litellm(
     open_pool: OpenPool, chat: Chat, start: str, name: str

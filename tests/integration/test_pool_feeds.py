@@ -19,8 +19,10 @@ MOST_AHEAD = 32 + 64
 """What the service draws unasked, and what the worker asks for at once."""
 
 
-async def read(pool: Pool, function: str, feeds: Any, **settings: Any) -> Any:
-    return await pool.call("function", {"function": READERS + function}, feeds=feeds, **settings)
+async def read(pool: Pool, function: str, input_streams: Any, **settings: Any) -> Any:
+    return await pool.call(
+        "function", {"function": READERS + function}, input_streams=input_streams, **settings
+    )
 
 
 class Source:
@@ -82,7 +84,9 @@ async def test_a_part_is_there_as_soon_as_it_is_drawn_and_its_answer_too(
             assert await answered.get() == 2 * (number - 1)
             yield number
 
-    parts = pool.stream("function", {"function": READERS + reader}, feeds={"parts": one_after_another()})
+    parts = pool.stream(
+        "function", {"function": READERS + reader}, input_streams={"parts": one_after_another()}
+    )
     seen = []
     async for part in parts:
         seen.append(part)
@@ -100,7 +104,7 @@ async def test_work_that_does_not_read_stops_its_source(open_pool: OpenPool) -> 
             await asyncio.sleep(0)  # all the turns it could want
         ahead.append(source.drawn)
 
-    answer = await read(pool, "first_and_ask", {"parts": source}, callbacks={"go": go})
+    answer = await read(pool, "first_and_ask", {"parts": source}, host_functions={"go": go})
 
     assert answer == list(range(5000))
     assert 1 <= ahead[0] <= MOST_AHEAD
@@ -110,7 +114,7 @@ async def test_work_that_does_not_read_stops_its_source(open_pool: OpenPool) -> 
 async def test_a_stream_nobody_takes_stops_the_source_of_its_work(open_pool: OpenPool) -> None:
     pool = await open_pool()
     source = Source(5000)
-    parts = pool.stream("function", {"function": READERS + "double"}, feeds={"parts": source})
+    parts = pool.stream("function", {"function": READERS + "double"}, input_streams={"parts": source})
     assert await anext(parts) == 0
     before = -1
     while before != source.drawn:  # until a round trip moves nothing any more
@@ -176,7 +180,7 @@ async def test_work_that_has_enough_closes_its_source(open_pool: OpenPool) -> No
     async def closed() -> None:
         assert source.closed  # while the call goes on
 
-    answer = await read(pool, "first_and_close", {"parts": source}, callbacks={"closed": closed})
+    answer = await read(pool, "first_and_close", {"parts": source}, host_functions={"closed": closed})
     assert answer == (0, [])
 
 
@@ -191,8 +195,10 @@ async def test_a_source_is_closed_however_its_call_ends(open_pool: OpenPool, end
 
     work = "first_and_die" if end == "worker died" else "first_and_wait"
     timeout = 0.5 if end == "out of time" else None
-    callbacks = {"has_one": note}
-    call = asyncio.ensure_future(read(pool, work, {"parts": source}, callbacks=callbacks, timeout=timeout))
+    host_functions = {"has_one": note}
+    call = asyncio.ensure_future(
+        read(pool, work, {"parts": source}, host_functions=host_functions, timeout=timeout)
+    )
     if end != "worker died":
         await has_one.wait()
     if end == "cancelled":
@@ -256,7 +262,7 @@ async def test_what_is_no_source_is_refused(open_pool: OpenPool, feed: Any) -> N
         await read(pool, "collect", {"parts": feed})
     assert refused.value.code == "bad-feed"
     with pytest.raises(errors.ConfigError, match="payload with arguments"):
-        await pool.call("echo", 7, feeds={"parts": [1]})
+        await pool.call("echo", 7, input_streams={"parts": [1]})
 
 
 async def test_callers_without_a_loop_have_feeds_too(open_pool: OpenPool) -> None:
@@ -264,8 +270,10 @@ async def test_callers_without_a_loop_have_feeds_too(open_pool: OpenPool) -> Non
 
     def script() -> tuple[Any, list[Any]]:
         payload = {"function": READERS + "collect"}
-        whole = view.call("function", payload, feeds={"parts": in_a_thread(100)})
-        parts = view.stream("function", {"function": READERS + "double"}, feeds={"parts": in_a_thread(100)})
+        whole = view.call("function", payload, input_streams={"parts": in_a_thread(100)})
+        parts = view.stream(
+            "function", {"function": READERS + "double"}, input_streams={"parts": in_a_thread(100)}
+        )
         return whole, list(parts)
 
     whole, parts = await asyncio.to_thread(script)
@@ -281,7 +289,7 @@ async def test_a_dspy_program_reads_a_feed_as_one_of_its_inputs(open_pool: OpenP
         yield "is blue"
 
     payload = {"class": READERS + "Summary", "inputs": {}}
-    answer = await pool.call("module", payload, feeds={"lines": lines()})
+    answer = await pool.call("module", payload, input_streams={"lines": lines()})
 
     assert answer["completions"] == [{"answer": "blue"}]
     assert "the sky is blue" in str(chat.bodies[0]["messages"])

@@ -248,5 +248,5 @@ def test_a_pool_is_made_of_a_spec(kind: Any, given: Any, hint: str) -> None:
 
 
 def test_a_pool_has_no_public_name_that_only_its_workers_need() -> None:
-    plumbing = {"bereaved", "freed", "seconds", "serving", "stranded"}
+    plumbing = {"worker_exited", "freed", "seconds", "serving", "exhausted"}
     assert not plumbing & set(dir(Pool))

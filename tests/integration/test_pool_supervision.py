@@ -88,7 +88,7 @@ async def test_a_rolling_restart_replaces_every_worker_and_loses_no_call(open_po
 def hold_starts(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Workers start from now on when the event is set."""
     gate = asyncio.Event()
-    launcher = pool._crew._launcher
+    launcher = pool._supervisor._launcher
     launch = launcher.launch
 
     async def held() -> Any:
@@ -209,7 +209,7 @@ async def test_a_pool_does_not_grow_for_calls_that_are_served_in_time(open_pool:
     assert len(pool.status().workers) == 1
 
 
-@pytest.mark.parametrize("start", ["zygote", "spawn"])
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_niceness_processors_and_environment_reach_the_worker(open_pool: OpenPool, start: str) -> None:
     cpu = min(os.sched_getaffinity(0))
     pool = await open_pool(workers=1, nice=3, cpus=[cpu], env={"CUDA_VISIBLE_DEVICES": "1"}, start=start)
@@ -306,7 +306,7 @@ async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> No
         for _ in range(2):
             with pytest.raises(errors.WorkerDiedError):
                 await run(pool, "leave", 5)
-        await until(lambda: "pool.resting" in [event.name for event in events])
+        await until(lambda: "pool.backing_off" in [event.name for event in events])
 
     # `call.repeated` needs two calls at once on a worker: see `test_pool_repeats`.
     assert {event.name for event in events} == set(get_args(EventName)) - {"call.repeated"}
@@ -321,7 +321,7 @@ async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> No
         ("pool.resized", "1"),
     ]:
         assert told in reasons
-    assert any(name == "pool.resting" and "status 5" in why for name, why in reasons)
+    assert any(name == "pool.backing_off" and "status 5" in why for name, why in reasons)
     assert {event.slot for event in events if event.name.startswith("worker.")} == {0, 1}
     assert {event.slot for event in events if event.name.startswith("pool.")} == {None}
     # Each worker's own events are a way through the drawing of `lifecycle`, from its start to its end.

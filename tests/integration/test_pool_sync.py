@@ -122,10 +122,10 @@ def test_callbacks_sync_and_async_are_called_and_may_call_the_pool(open_sync_poo
         return run(pool, "add", number, number)
 
     payload = {"function": "tests.support.programs:ask_back", "args": ["ask", 21]}
-    assert pool.call("function", payload, callbacks={"ask": twice}) == 42
+    assert pool.call("function", payload, host_functions={"ask": twice}) == 42
     # An async one runs on the pool's own loop, which must not wait for itself.
     with pytest.raises(errors.ConfigError, match="would wait for its own event loop") as refused:
-        pool.call("function", payload, callbacks={"ask": on_the_loop})
+        pool.call("function", payload, host_functions={"ask": on_the_loop})
     assert refused.value.code == "blocking-in-loop"
 
 

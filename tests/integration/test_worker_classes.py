@@ -124,7 +124,7 @@ async def test_an_optimizer_asks_the_service_for_its_metric_from_all_its_threads
     answer = await pool.call(
         "module",
         {"class": PROGRAMS + "Optimize", "inputs": {"questions": questions}},
-        callbacks={"metric": metric, "progress": progress.append},
+        host_functions={"metric": metric, "progress": progress.append},
         timeout="optimizer",
     )
 

@@ -104,7 +104,7 @@ async def test_react_uses_a_tool_in_the_service(open_pool: OpenPool, chat: Chat,
             "tools": [describe_tool(look_up)],
             "inputs": {"question": "weather in Rome?"},
         },
-        callbacks={"look_up": look_up},
+        host_functions={"look_up": look_up},
     )
 
     (row,) = answer["completions"]
@@ -170,11 +170,14 @@ async def test_a_call_back_may_be_sync_or_async_and_comes_from_work_of_both_kind
         await asyncio.sleep(0)
         return (value, value)
 
-    callbacks = {"double": double, "pid": os.getpid}
-    assert await back(pool, "ask_back", "double", {1}, callbacks=callbacks) == ({1}, {1})
-    assert await back(pool, "ask_back", "pid", callbacks=callbacks) == os.getpid()
-    assert await back(pool, "ask_back_from_a_thread", "double", "x", callbacks=callbacks) == ("x", "x")
-    assert await back(pool, "ask_back_many", "double", 300, callbacks=callbacks) == [
+    host_functions = {"double": double, "pid": os.getpid}
+    assert await back(pool, "ask_back", "double", {1}, host_functions=host_functions) == ({1}, {1})
+    assert await back(pool, "ask_back", "pid", host_functions=host_functions) == os.getpid()
+    assert await back(pool, "ask_back_from_a_thread", "double", "x", host_functions=host_functions) == (
+        "x",
+        "x",
+    )
+    assert await back(pool, "ask_back_many", "double", 300, host_functions=host_functions) == [
         (i, i) for i in range(300)
     ]
 
@@ -189,18 +192,18 @@ async def test_an_error_of_a_call_back_crosses_both_ways(open_pool: OpenPool) ->
         raise errors.InputError("no such customer", code="no-customer", field="customer", count=7)
 
     with pytest.raises(errors.RemoteError, match="the metric has no cases") as raised:
-        await back(pool, "ask_back", "fail", callbacks={"fail": fail})
+        await back(pool, "ask_back", "fail", host_functions={"fail": fail})
     assert raised.value.type == "ZeroDivisionError"
     assert "in fail" in raised.value.traceback
     with pytest.raises(errors.InputError) as refused:
-        await back(pool, "ask_back_from_a_thread", "refuse", callbacks={"refuse": refuse})
+        await back(pool, "ask_back_from_a_thread", "refuse", host_functions={"refuse": refuse})
     assert (refused.value.code, refused.value.field, refused.value.count) == ("no-customer", "customer", 7)
 
 
 async def test_a_call_back_that_was_not_given_is_refused_by_name(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
     with pytest.raises(errors.ConfigError, match="'secret'") as raised:
-        await back(pool, "ask_back", "secret", callbacks={"open": print})
+        await back(pool, "ask_back", "secret", host_functions={"open": print})
     assert "open" in raised.value.hint
 
 
@@ -211,9 +214,9 @@ async def test_calls_nested_in_call_backs_cannot_deadlock_a_full_pool(open_pool:
         if depth == 0:
             return 0
         kind = "ask_back" if depth % 2 else "ask_back_from_a_thread"
-        return 1 + await back(pool, kind, "deeper", depth - 1, callbacks={"deeper": deeper})
+        return 1 + await back(pool, kind, "deeper", depth - 1, host_functions={"deeper": deeper})
 
-    assert await back(pool, "ask_back", "deeper", 6, callbacks={"deeper": deeper}, timeout=30) == 6
+    assert await back(pool, "ask_back", "deeper", 6, host_functions={"deeper": deeper}, timeout=30) == 6
 
 
 async def test_what_a_call_back_runs_ends_with_its_call(open_pool: OpenPool) -> None:
@@ -226,17 +229,17 @@ async def test_what_a_call_back_runs_ends_with_its_call(open_pool: OpenPool) -> 
         finally:
             ended.append(name)
 
-    callbacks = {"wait": wait}
+    host_functions = {"wait": wait}
     with pytest.raises(errors.DeadlineExceeded):
-        await back(pool, "ask_back", "wait", "deadline", callbacks=callbacks, timeout=0.3)
+        await back(pool, "ask_back", "wait", "deadline", host_functions=host_functions, timeout=0.3)
     await until(lambda: ended == ["deadline"])
 
-    call = asyncio.ensure_future(back(pool, "ask_back", "wait", "cancelled", callbacks=callbacks))
+    call = asyncio.ensure_future(back(pool, "ask_back", "wait", "cancelled", host_functions=host_functions))
     await until(lambda: pool.status().workers[0].inflight == 1)
     call.cancel()
     await asyncio.wait([call])
-    killed = asyncio.ensure_future(back(pool, "ask_back", "wait", "killed", callbacks=callbacks))
-    await until(lambda: pool._crew.workers[0]._answerer._running != {})
+    killed = asyncio.ensure_future(back(pool, "ask_back", "wait", "killed", host_functions=host_functions))
+    await until(lambda: pool._supervisor.workers[0]._host_calls._running != {})
     pid = pool.status().workers[0].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

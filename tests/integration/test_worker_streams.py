@@ -118,7 +118,7 @@ async def test_a_caller_who_does_not_take_the_parts_stops_the_reading_of_the_rep
         done.set()
 
     payload = {"class": PROGRAMS + "Telling", "inputs": {"question": "why?"}}
-    async with aclosing(pool.stream("module", payload, callbacks={"lm_is_done": lm_is_done})) as parts:
+    async with aclosing(pool.stream("module", payload, host_functions={"lm_is_done": lm_is_done})) as parts:
         text = (await anext(parts))["text"]
         for _ in range(300):  # turns enough for the worker to read it all, if it did
             await pool.call("echo", None)

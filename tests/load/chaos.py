@@ -1,7 +1,7 @@
 """Everything at once, in random order: `make chaos`, or `python -m tests.load.chaos [rounds] [seed]`.
 
 Each round opens a pool with settings of its own and, for a few seconds, makes calls of every kind, cancels
-some, kills and stops workers, kills the zygote, resizes, restarts, and at last closes the pool with or
+some, kills and stops workers, kills the forkserver, resizes, restarts, and at last closes the pool with or
 without a hurry. Every call must end in its right answer or in a typed error, and in time; the loop must hear
 of nothing that nobody handled; no process, task or descriptor may be left. Prints what happened, by kind and
 end, and exits with 1 if a promise was broken. A round is the same for the same seed but for the timing of
@@ -27,7 +27,7 @@ from tests.support.processes import children, until
 
 from dspex import errors
 from dspex.pool import Pool, PoolSpec
-from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.pool._backends.forkserver import ForkserverLauncher
 
 WORK = "tests.support.work:"
 PATIENCE = 40.0
@@ -113,7 +113,7 @@ class Caller:
                 yield number
 
         parts = iter(range(count)) if not bad and self.choice.random() < 0.5 else source()
-        await self.function("total", expected=sum(range(count)), feeds={"parts": parts})
+        await self.function("total", expected=sum(range(count)), input_streams={"parts": parts})
 
     async def callback(self) -> None:
         kind = self.choice.choice(["async", "thread", "nested", "raises", "hangs"])
@@ -132,7 +132,7 @@ class Caller:
             return value
 
         function = ask_in_a_thread if kind == "thread" else ask
-        await self.function("ask", 7, expected=7, callbacks={"ask": function})
+        await self.function("ask", 7, expected=7, host_functions={"ask": function})
 
     @property
     def kinds(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -152,9 +152,9 @@ async def one_call(pool: Pool, choice: random.Random, outcome: Counter[str]) -> 
 
 
 async def one_blow(pool: Pool, choice: random.Random, outcome: Counter[str]) -> None:
-    kind = choice.choice(["kill", "kill", "kill", "stop", "resize", "restart", "zygote"])
+    kind = choice.choice(["kill", "kill", "kill", "stop", "resize", "restart", "forkserver"])
     workers = [worker.pid for worker in pool.status().workers if worker.pid]
-    launcher = pool._crew._launcher
+    launcher = pool._supervisor._launcher
     with contextlib.suppress(ProcessLookupError, errors.PoolClosedError, errors.WorkerStartError):
         if kind == "kill" and workers:
             os.kill(choice.choice(workers), choice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]))
@@ -164,7 +164,7 @@ async def one_blow(pool: Pool, choice: random.Random, outcome: Counter[str]) -> 
             pool.resize(choice.randint(1, 4))
         elif kind == "restart":
             await pool.restart()
-        elif kind == "zygote" and isinstance(launcher, ZygoteLauncher) and launcher.pid:
+        elif kind == "forkserver" and isinstance(launcher, ForkserverLauncher) and launcher.pid:
             os.kill(launcher.pid, signal.SIGKILL)
         outcome[f"- {kind}"] += 1
 
@@ -182,7 +182,7 @@ def settings(choice: random.Random) -> PoolSpec:
         heartbeat_timeout=3.0,
         start_timeout=30.0,
         stop_timeout=1.0,
-        start=choice.choice(["zygote", "zygote", "spawn"]),
+        start=choice.choice(["forkserver", "forkserver", "spawn"]),
     )
 
 

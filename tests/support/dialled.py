@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from dspex.pool import Handle, PoolSpec
-from dspex.pool._backends.connect_back import DialledWorker, Switchboard
+from dspex.pool._backends.connect_back import ConnectedWorker, Listener
 from dspex.pool._backends.process import watch_exit
 
 
@@ -27,12 +27,19 @@ class DialledLauncher:
 
     def __init__(self, spec: PoolSpec) -> None:
         self._spec = spec
-        self._switchboard = Switchboard()
+        self._listener = Listener()
         self._started: list[asyncio.Future[int]] = []
 
     async def launch(self) -> Handle:
-        invitation = self._switchboard.expect()
-        command = [sys.executable, "-m", "dspex.worker", "dial", invitation.host, str(invitation.port)]
+        connect_info = self._listener.expect()
+        command = [
+            sys.executable,
+            "-m",
+            "dspex.worker",
+            "connect-back",
+            connect_info.host,
+            str(connect_info.port),
+        ]
         popen = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -45,14 +52,14 @@ class DialledLauncher:
         self._started.append(ended)
         watch_exit(popen, lambda code: None if ended.done() else ended.set_result(code))
         assert popen.stdin is not None
-        popen.stdin.write(invitation.token)
+        popen.stdin.write(connect_info.token)
         popen.stdin.close()
-        connecting = asyncio.ensure_future(self._switchboard.connected(invitation, "next door", popen.kill))
+        connecting = asyncio.ensure_future(self._listener.connected(connect_info, "next door", popen.kill))
         try:
             await asyncio.wait([connecting, ended], return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 raise OSError(f"it ended with {ended.result()} before it connected")
-            worker: DialledWorker = await connecting
+            worker: ConnectedWorker = await connecting
         finally:
             connecting.cancel()
         ended.add_done_callback(lambda ended: worker.set_exited(ended.result()))
@@ -62,5 +69,5 @@ class DialledLauncher:
         return ""
 
     async def aclose(self) -> None:
-        await self._switchboard.aclose()
+        await self._listener.aclose()
         await asyncio.gather(*self._started)  # all of them reaped, those that nobody waited for too

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from dspex.pool import _supervisor as crew
+from dspex.pool import _supervisor as supervisor
 from dspex.pool import _worker as worker
-from dspex.pool._backends import forkserver as zygote
+from dspex.pool._backends import forkserver as forkserver
 from dspex.pool._backends import process
 from dspex.protocol import channel
 
-MODULES: tuple[ModuleType, ...] = (process, zygote, worker, crew, channel)
+MODULES: tuple[ModuleType, ...] = (process, forkserver, worker, supervisor, channel)
 
 # name, in which every part of the pool's life may use it
 Step = tuple[Any, str]
 
 
 def steps() -> Iterator[tuple[str, Step]]:
-    """Every function and method that the modules define, by a name such as `zygote._Link.fork`."""
+    """Every function and method that the modules define, by a name such as `forkserver._Link.fork`."""
     for module in MODULES:
         short = module.__name__.rpartition(".")[2]
         for name, thing in vars(module).items():

@@ -8,7 +8,7 @@ import dspy
 
 from dspex.errors import DspexError
 from dspex.telemetry import current_trace, use_trace
-from dspex.worker.host import call_back, call_back_sync, time_left
+from dspex.worker.host import call_host, call_host_sync, time_left
 
 
 class TwoSteps(dspy.Module):
@@ -36,17 +36,17 @@ def look_up(city: str) -> str:
 
 
 async def ask_back(name: str, *args: Any, **kwargs: Any) -> Any:
-    return await call_back(name, *args, **kwargs)
+    return await call_host(name, *args, **kwargs)
 
 
 def ask_back_from_a_thread(name: str, *args: Any) -> Any:
-    return call_back_sync(name, *args)
+    return call_host_sync(name, *args)
 
 
 async def ask_back_many(name: str, count: int) -> list[Any]:
     import asyncio
 
-    return list(await asyncio.gather(*(call_back(name, number) for number in range(count))))
+    return list(await asyncio.gather(*(call_host(name, number) for number in range(count))))
 
 
 def time_and_trace() -> tuple[float | None, Any]:
@@ -55,13 +55,13 @@ def time_and_trace() -> tuple[float | None, Any]:
 
 async def ask_back_in_a_trace(name: str, trace: str | None) -> Any:
     with use_trace(trace):
-        return await call_back(name)
+        return await call_host(name)
 
 
 def ask_back_and_tell(name: str, path: str) -> None:
     """Wait in a thread for the service; write down how that ended."""
     try:
-        call_back_sync(name)
+        call_host_sync(name)
     except Exception as err:
         with open(path, "w") as file:
             file.write(str(err))
@@ -72,7 +72,7 @@ async def leave_a_question_behind(name: str) -> None:
     """Answer the call while a task of its work still asks."""
     import asyncio
 
-    _left.append(asyncio.ensure_future(call_back(name)))
+    _left.append(asyncio.ensure_future(call_host(name)))
     await asyncio.sleep(0)
 
 
@@ -99,7 +99,7 @@ class Telling(dspy.Module):
 
     async def aforward(self, question: str) -> dspy.Prediction:
         prediction = await self.answer.acall(question=question)
-        await call_back("lm_is_done")
+        await call_host("lm_is_done")
         return prediction
 
 
@@ -160,12 +160,12 @@ class Optimize(dspy.Module):
         examples = [dspy.Example(**question).with_inputs("question") for question in questions]
 
         def metric(example: Any, prediction: Any, trace: Any = None) -> bool:
-            return bool(call_back_sync("metric", example.answer, prediction.answer))
+            return bool(call_host_sync("metric", example.answer, prediction.answer))
 
         program = dspy.Predict("question -> answer")
         optimizer = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=2, max_labeled_demos=0)
         program = optimizer.compile(program, trainset=examples)
-        call_back_sync("progress", len(program.demos))
+        call_host_sync("progress", len(program.demos))
         evaluate = dspy.Evaluate(devset=examples, metric=metric, num_threads=4, display_progress=False)
         return dspy.Prediction(
             score=float(evaluate(program).score), state=program.dump_state(), left=time_left()

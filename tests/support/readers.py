@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 from dspex.errors import DspexError
-from dspex.worker.host import call_back
+from dspex.worker.host import call_host
 
 
 def collect(parts: Any) -> list[Any]:
@@ -72,20 +72,20 @@ async def first_and_close(parts: Any) -> Any:
     """Take one, have enough, say so, and go on only when the service says that it heard."""
     async with parts:
         taken = await anext(parts)
-    await call_back("closed")
+    await call_host("closed")
     return taken, [part async for part in parts]
 
 
 async def first_and_ask(parts: Any) -> list[Any]:
     """Take one, wait until the service says go, and take the rest."""
     taken = [await anext(parts)]
-    await call_back("go")
+    await call_host("go")
     return taken + [part async for part in parts]
 
 
 async def first_and_wait(parts: Any) -> None:
     await anext(parts)
-    await call_back("has_one")
+    await call_host("has_one")
     await asyncio.Event().wait()
 
 

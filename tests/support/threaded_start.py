@@ -1,4 +1,4 @@
-"""A module that starts a thread when it is imported, for zygotes that preload it."""
+"""A module that starts a thread when it is imported, for forkservers that preload it."""
 
 import threading
 

@@ -350,6 +350,6 @@ async def total(parts: AsyncIterator[int]) -> int:
 
 
 async def ask(value: int) -> Any:
-    from dspex.worker.host import call_back
+    from dspex.worker.host import call_host
 
-    return await call_back("ask", value)
+    return await call_host("ask", value)

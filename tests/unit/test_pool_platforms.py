@@ -12,7 +12,7 @@ import pytest
 
 from dspex.errors import ConfigError
 from dspex.pool import LocalProcesses, Pool, PoolSpec
-from dspex.pool._backends.forkserver import ZygoteLauncher
+from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.pool._backends.process import SpawnLauncher
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("platform", "settings", "launcher"),
     [
-        ("linux", {}, ZygoteLauncher),
+        ("linux", {}, ForkserverLauncher),
         ("linux", {"start": "spawn"}, SpawnLauncher),
         ("linux", {"python": sys.executable}, SpawnLauncher),
         ("darwin", {}, SpawnLauncher),
@@ -38,7 +38,7 @@ async def test_how_workers_start_on_a_system(platform: str, settings: dict[str, 
     [
         ("win32", {}, "no-pools-here"),
         ("win32", {"start": "spawn"}, "no-pools-here"),
-        ("darwin", {"start": "zygote"}, "no-zygote-here"),
+        ("darwin", {"start": "forkserver"}, "no-forkserver-here"),
     ],
 )
 async def test_what_a_system_cannot_do_is_refused_at_the_start(

@@ -7,13 +7,13 @@ import pytest
 
 from dspex.pool._call import Call, FairQueue
 from dspex.pool._lifecycle import Lifecycle, State
-from dspex.pool._policy import GiveUp, Recycling, Respawn, RestartPolicy, after_death, worn
+from dspex.pool._policy import GiveUp, Recycling, Respawn, RestartPolicy, after_death, due_for_recycling
 
 POLICY = RestartPolicy(max_restarts=3, window=60, first_delay=0.1, max_delay=5)
 
 
 @pytest.mark.parametrize(
-    ("deaths", "barren", "now", "verdict"),
+    ("deaths", "failures_in_a_row", "now", "verdict"),
     [
         ([100], 0, 100, Respawn(0.0)),
         ([98, 99, 100], 0, 100, Respawn(0.0)),
@@ -27,14 +27,14 @@ POLICY = RestartPolicy(max_restarts=3, window=60, first_delay=0.1, max_delay=5)
         ([100, 97, 98, 99], 0, 100, GiveUp(4, 157)),
     ],
     ids=[
-        "first", "within-budget", "barren-once", "barren-doubles", "doubles-again", "barren-has-a-ceiling",
+        "first", "within-budget", "silent-once", "silent-doubles", "doubles-again", "silent-has-a-ceiling",
         "beyond-budget", "waits-until-the-budget-fits", "old-deaths-are-forgotten", "order-does-not-matter",
     ],
 )  # fmt: skip
 def test_what_follows_a_death(
-    deaths: list[float], barren: int, now: float, verdict: Respawn | GiveUp
+    deaths: list[float], failures_in_a_row: int, now: float, verdict: Respawn | GiveUp
 ) -> None:
-    assert after_death(deaths, barren, now, POLICY) == verdict
+    assert after_death(deaths, failures_in_a_row, now, POLICY) == verdict
 
 
 def test_after_giving_up_the_budget_fits_when_it_says() -> None:
@@ -150,5 +150,5 @@ async def test_the_last_call_that_is_discarded_is_let_go_of_at_once(queue: FairQ
     ],
 )
 def test_when_a_worker_is_worn(age: float, served: int, memory: int, why: str | None) -> None:
-    assert worn(age, served, memory, Recycling(age=60, requests=100, memory=1000)) == why
-    assert worn(age, served, memory, Recycling()) is None
+    assert due_for_recycling(age, served, memory, Recycling(age=60, requests=100, memory=1000)) == why
+    assert due_for_recycling(age, served, memory, Recycling()) is None

@@ -17,7 +17,8 @@ import pydantic
 import pytest
 
 import dspex
-from dspex.signature import InputField, OutputField, Signature, names
+from dspex.signature import InputField, OutputField, Signature
+from dspex.signature import _names as names
 
 
 @pytest.fixture(autouse=True)

@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 
 from dspex.errors import WorkerStartError
-from dspex.worker import forkserver as zygote
+from dspex.worker import forkserver as forkserver
 
 
 def test_a_thread_that_is_just_leaving_the_kernels_list_is_no_reason_to_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = iter([3, 2, 2, 1])
-    monkeypatch.setattr(zygote, "_count_threads", lambda: next(seen))
+    monkeypatch.setattr(forkserver, "_count_threads", lambda: next(seen))
 
-    zygote._check_threads("dspy")
+    forkserver._check_threads("dspy")
 
     assert list(seen) == []
 
@@ -20,10 +20,10 @@ def test_a_thread_that_is_just_leaving_the_kernels_list_is_no_reason_to_refuse(
 def test_a_thread_that_stays_is_refused_with_the_name_of_what_left_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(zygote, "_count_threads", lambda: 3)
-    monkeypatch.setattr(zygote, "_LEAVING", 0.0)
+    monkeypatch.setattr(forkserver, "_count_threads", lambda: 3)
+    monkeypatch.setattr(forkserver, "_LEAVING", 0.0)
 
     with pytest.raises(WorkerStartError, match=r"importing my_app\.jobs left 2 thread") as refused:
-        zygote._check_threads("my_app.jobs")
+        forkserver._check_threads("my_app.jobs")
 
-    assert refused.value.code == "zygote-not-single-threaded"
+    assert refused.value.code == "forkserver-not-single-threaded"

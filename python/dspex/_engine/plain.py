@@ -1,9 +1,9 @@
 """Values of a caller's own types on their way to a worker and back: plain data, by the types of a signature.
 
 No class is named beside a value. What goes over the wire are dicts, lists and the value types that the wire
-knows (`dspex.protocol.codec`); the other side makes the value again by validating them against the type that its
-own copy of the signature has for the field. Whether a value comes out as it went in is seen where it is sent;
-for one that would not, the prompt is laid out there.
+knows (`dspex.protocol.codec`); the other side makes the value again by validating them against the type that
+its own copy of the signature has for the field. Whether a value comes out as it went in is seen where it is
+sent; for one that would not, the prompt is laid out there.
 
 Only the types themselves are named, once for a signature, by where they are imported from: the types that the
 caller's own signature uses, never a name out of data.

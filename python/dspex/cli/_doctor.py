@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
         help="a module to preload; may be repeated",
     )
     parser.add_argument(
-        "--start", choices=["auto", "zygote", "spawn"], default="auto", help="how workers start"
+        "--start", choices=["auto", "forkserver", "spawn"], default="auto", help="how workers start"
     )
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.set_defaults(run=run)

@@ -27,8 +27,8 @@ class Call:
         answer: What the caller waits for.
         deadline: When its time is over, on the loop's clock.
         session: Whose call it is, for fairness.
-        callbacks: The service's functions its work may call, by name.
-        context: The context it was made in, for its callbacks; None if it has none.
+        host_functions: The service's functions its work may call, by name.
+        context: The context it was made in, for its host_functions; None if it has none.
         trace: The trace it belongs to.
         idempotent: Whether it may be run again after its worker was ended for another call's fault.
         attempts: How many workers it has been given to, one that it waits for included.
@@ -44,7 +44,7 @@ class Call:
     answer: asyncio.Future[Any]
     deadline: float
     session: str
-    callbacks: Mapping[str, Callable[..., Any]] | None = None
+    host_functions: Mapping[str, Callable[..., Any]] | None = None
     items: asyncio.Queue[Any] | None = None
     context: Context | None = None
     trace: Trace | None = None

@@ -69,8 +69,10 @@ def _system(spec: PoolSpec) -> Finding:
             return Finding("system", True, "Linux: everything works")
         case "win32":
             return Finding("system", False, "Windows has no Unix sockets", "use route='native'")
-        case other if spec.start == "zygote":
-            return Finding("system", False, f"a zygote is not safe on {other}", "set start='spawn' or 'auto'")
+        case other if spec.start == "forkserver":
+            return Finding(
+                "system", False, f"a forkserver is not safe on {other}", "set start='spawn' or 'auto'"
+            )
         case other:
             return Finding("system", True, f"{other}: workers are spawned, no limits by the kernel")
 

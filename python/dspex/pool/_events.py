@@ -19,7 +19,7 @@ EventName = Literal[
     "pool.stopping",
     "pool.dead",
     "pool.resized",
-    "pool.resting",
+    "pool.backing_off",
 ]
 
 
@@ -30,7 +30,7 @@ class PoolEvent:
     Attributes:
         name: What happened. `call.repeated`: an idempotent call is run again, since its worker, which the
             event names, was ended for another call's fault. `pool.resized` is a change of the number wanted,
-            `pool.resting` the end of the restart budget.
+            `pool.backing_off` the end of the restart budget.
         pool: The pool's name.
         pid: The worker's process id; None where it has none yet, or the pool is meant.
         reason: Why, where there is more to say: what a worker drains or stops for, the cause of a death,

@@ -26,7 +26,7 @@ from dspex.protocol.channel import Channel
 from dspex.telemetry._trace import CURRENT, Trace
 from dspex.worker.operations.functions import settled
 
-__all__ = ["Answerer", "describe_tool", "in_callback_thread", "outer_call"]
+__all__ = ["HostCalls", "describe_tool", "in_host_thread", "outer_call"]
 
 _outer: ContextVar[Call | None] = ContextVar("dspex_outer_call", default=None)
 
@@ -37,7 +37,7 @@ def outer_call() -> Call | None:
     return None if call is None or call.answer.done() else call
 
 
-class Answerer:
+class HostCalls:
     """Answers the calls that come back from one worker.
 
     Args:
@@ -70,12 +70,12 @@ class Answerer:
             trace: The trace the work is in by now, if it is not the call's own any more.
         """
         call = self._calls.get(call_id)
-        function = (call.callbacks or {}).get(name) if call is not None else None
+        function = (call.host_functions or {}).get(name) if call is not None else None
         if call is None or function is None:
-            names = (call.callbacks or {}) if call is not None else ()
+            names = (call.host_functions or {}) if call is not None else ()
             given = ", ".join(name for name in names if name.isprintable()) or "none"
             error = ConfigError(
-                f"the call has no call-back {name!r}", code="no-call-back", hint=f"it was made with: {given}"
+                f"the call has no host call {name!r}", code="no-host-call", hint=f"it was made with: {given}"
             )
             self._channel.send_error(number, error)
             return
@@ -112,23 +112,23 @@ class Answerer:
             if inspect.iscoroutinefunction(function):
                 result = await function(*args, **kwargs)
             else:
-                result = await in_callback_thread(function, *args, **kwargs)
+                result = await in_host_thread(function, *args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
             self._channel.send(Kind.RESULT, number, result, alone=True)
         except asyncio.CancelledError:
             # By its call's end, or by the function itself; the work must not wait for ever in either case.
-            self._channel.send_error(number, DspexError("the call-back was cancelled", code="cancelled"))
+            self._channel.send_error(number, DspexError("the host call was cancelled", code="cancelled"))
             raise
         except (Exception, SystemExit) as err:  # noqa: BLE001 - an answer too
             self._channel.send_error(number, remote_error(err))
 
 
-async def in_callback_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def in_host_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run `function` in a thread that work of the pool may wait for, in a copy of this context.
 
     There is always another thread: the loop's default executor has a few, and as many calls that are nested
-    in call-backs, each of them waiting in its thread for the next, would wait for ever.
+    in host calls, each of them waiting in its thread for the next, would wait for ever.
     """
     running = _threads().submit(copy_context().run, settled, partial(function, *args, **kwargs))
     return await asyncio.wrap_future(running)
@@ -162,7 +162,7 @@ def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> d
     The LM is shown its docstring and the JSON schema of each argument.
 
     Args:
-        function: The function; give it to the call as well, under the same name, in `callbacks`.
+        function: The function; give it to the call as well, under the same name, in `host_functions`.
         name: Its name, if not its own.
 
     Raises:

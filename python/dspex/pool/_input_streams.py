@@ -9,7 +9,7 @@
 The worker asks for parts when it has none left, and is given what there is, at least one. So a slow work
 stops its source, a slow source delays nobody but its work, and many small parts share a round trip. Parts
 that cannot be sent together (too large, or one of them has no form on the wire) are asked for again, one by
-one, so that the mistake is found at its place. A feed adds no kind of frame: it is a call-back whose name a
+one, so that the mistake is found at its place. A feed adds no kind of frame: it is a host call whose name a
 user cannot give, and has its deadline, errors and cancellation from there.
 
 A source belongs to its call from the moment it is given: it is closed when the work has enough of it, or at
@@ -33,10 +33,10 @@ from collections.abc import (
 from typing import Any, Final
 
 from dspex.errors import ConfigError
-from dspex.pool._host_calls import in_callback_thread
-from dspex.worker.input_streams import callback_name
+from dspex.pool._host_calls import in_host_thread
+from dspex.worker.input_streams import host_name
 
-__all__ = ["Source", "feeding"]
+__all__ = ["Source", "streaming_inputs"]
 
 Source = AsyncIterable[Any] | Iterable[Any]
 
@@ -45,33 +45,33 @@ _WINDOW: Final = 32
 
 
 @contextlib.asynccontextmanager
-async def feeding(
+async def streaming_inputs(
     sources: Mapping[str, Source],
     payload: Any,
-    callbacks: Mapping[str, Callable[..., Any]] | None,
+    host_functions: Mapping[str, Callable[..., Any]] | None,
     patience: float,
 ) -> AsyncGenerator[tuple[dict[str, Any], dict[str, Callable[..., Any]]], None]:
-    """Lend sources to a call that is made inside; gives the payload and the call-backs to make it with.
+    """Lend sources to a call that is made inside; gives the payload and the host calls to make it with.
 
     Args:
         sources: They, by the name of the argument under which the work finds them.
         payload: The call's.
-        callbacks: The call's.
+        host_functions: The call's.
         patience: Seconds to wait at the end for sources to close; one that takes longer closes behind it.
 
     Raises:
         ConfigError: If one of them cannot be iterated, or the payload has no arguments (`bad-feed`).
     """
     if not isinstance(payload, Mapping):
-        raise ConfigError("only a payload with arguments can have feeds", code="bad-feed")
+        raise ConfigError("only a payload with arguments can have input_streams", code="bad-feed")
     if not isinstance(sources, Mapping):
-        raise ConfigError("feeds are iterators by the names of their arguments", code="bad-feed")
-    feeds = {name: _Feed(_iterate(name, source)) for name, source in sources.items()}
-    takers = {callback_name(name): feed.take for name, feed in feeds.items()}
+        raise ConfigError("input_streams are iterators by the names of their arguments", code="bad-feed")
+    input_streams = {name: _Feed(_iterate(name, source)) for name, source in sources.items()}
+    takers = {host_name(name): feed.take for name, feed in input_streams.items()}
     try:
-        yield {**payload, "feeds": list(feeds)}, {**(callbacks or {}), **takers}
+        yield {**payload, "input_streams": list(input_streams)}, {**(host_functions or {}), **takers}
     finally:
-        closing = [asyncio.ensure_future(feed.close()) for feed in feeds.values()]
+        closing = [asyncio.ensure_future(feed.close()) for feed in input_streams.values()]
         _closing.update(closing)
         for task in closing:
             task.add_done_callback(_closing.discard)
@@ -179,7 +179,7 @@ async def _in_threads(source: Iterable[Any]) -> AsyncGenerator[Any, None]:
     step: asyncio.Future[Any] | None = None
     try:
         while True:
-            step = asyncio.ensure_future(in_callback_thread(next, iterator, end))
+            step = asyncio.ensure_future(in_host_thread(next, iterator, end))
             part = await asyncio.shield(step)
             if part is end:
                 return
@@ -189,4 +189,4 @@ async def _in_threads(source: Iterable[Any]) -> AsyncGenerator[Any, None]:
             await asyncio.wait([step])  # what a thread is in cannot be closed under it
         close = getattr(iterator, "close", None)
         if close is not None:
-            await in_callback_thread(close)
+            await in_host_thread(close)

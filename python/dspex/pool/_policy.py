@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["GiveUp", "Recycling", "Respawn", "RestartPolicy", "after_death", "worn"]
+__all__ = ["GiveUp", "Recycling", "Respawn", "RestartPolicy", "after_death", "due_for_recycling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,15 @@ class GiveUp:
     until: float
 
 
-def after_death(deaths: Sequence[float], barren: int, now: float, policy: RestartPolicy) -> Respawn | GiveUp:
+def after_death(
+    deaths: Sequence[float], failures_in_a_row: int, now: float, policy: RestartPolicy
+) -> Respawn | GiveUp:
     """Say what follows a death.
 
     Args:
         deaths: When workers died, this death included, in seconds on the clock of `now`.
-        barren: How many of the last workers, in a row, died before they had answered anything. Only these
-            slow the restarts down: a worker that was killed at work is replaced at once.
+        failures_in_a_row: How many of the last workers, in a row, died before they had answered
+            anything. Only these slow the restarts down: a worker that was killed at work is replaced at once.
         now: The time.
         policy: The settings.
     """
@@ -54,10 +56,10 @@ def after_death(deaths: Sequence[float], barren: int, now: float, policy: Restar
     if len(recent) > policy.max_restarts:
         # Enough of the oldest must be forgotten for the count to be within the budget again.
         return GiveUp(len(recent), recent[len(recent) - policy.max_restarts - 1] + policy.window)
-    if barren == 0:
+    if failures_in_a_row == 0:
         return Respawn(0.0)
     # The exponent is bounded because a float has no room for 2**1100, not because the delay would matter.
-    return Respawn(min(policy.max_delay, policy.first_delay * 2.0 ** min(barren - 1, 64)))
+    return Respawn(min(policy.max_delay, policy.first_delay * 2.0 ** min(failures_in_a_row - 1, 64)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Recycling:
     memory: int | None = None
 
 
-def worn(age: float, served: int, memory: int, limits: Recycling) -> str | None:
+def due_for_recycling(age: float, served: int, memory: int, limits: Recycling) -> str | None:
     """Say why a worker is to be replaced, None if it is not.
 
     Args:

@@ -5,10 +5,11 @@
     call() --> queue --> worker with the fewest calls --> answer
                  ^             |
                  |             v  dies, is worn, is too much or too few
-                 +---------- crew
+                 +---------- supervisor
 
 Everything here runs on one event loop, the one `start` was awaited on, so there is nothing to lock, and
-nothing polls. The crew (`crew`) keeps the workers; the pool decides who gets which call, and for how long.
+nothing polls. The supervisor (`_supervisor`) keeps the workers; the pool decides who gets which call, and for
+how long.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from dspex.errors import (
     from_dict,
 )
 from dspex.pool._backends.base import Backend
-from dspex.pool._backends.local import LocalProcesses, make_hello
+from dspex.pool._backends.local import LocalProcesses, make_handshake
 from dspex.pool._call import Call, FairQueue
 from dspex.pool._events import PoolEvent
 from dspex.pool._host_calls import outer_call
-from dspex.pool._input_streams import Source, feeding
+from dspex.pool._input_streams import Source, streaming_inputs
 from dspex.pool._lifecycle import Lifecycle, State
 from dspex.pool._spec import PoolSpec
-from dspex.pool._supervisor import Crew, Owner
+from dspex.pool._supervisor import Owner, Supervisor
 from dspex.pool._worker import WINDOW, Worker
 from dspex.protocol.deadlines import Deadlines
 from dspex.telemetry._trace import Trace, current_trace, read_trace
@@ -142,7 +143,7 @@ class Pool:
     ) -> None:
         self.spec = PoolSpec() if spec is None else _checked(spec)
         self._backend = backend or LocalProcesses()
-        self._hello = {**make_hello(self.spec), "lm": dict(lm) if lm else None}
+        self._handshake = {**make_handshake(self.spec), "lm": dict(lm) if lm else None}
         self._on_event = on_event
         self._life = Lifecycle()
         self._life.watch(self._changed)
@@ -150,13 +151,13 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._owner = os.getpid()
-        self._crew: Crew
+        self._supervisor: Supervisor
         self._deadlines: Deadlines[Call]
         self._closing: asyncio.Future[None] | None = None
-        self._farewell: AsyncGenerator[None, None]
+        self._finalizer: AsyncGenerator[None, None]
         self._loop_ends = False
         self._start_failure = ""  # why there was never a worker
-        self.hurried = False
+        self._hurried = False
         """Whether closing ends the workers without asking them first: nobody waits for what they do."""
         self._growing: asyncio.TimerHandle | None = None
         self._shrinking: asyncio.TimerHandle | None = None
@@ -177,7 +178,9 @@ class Pool:
     @property
     def versions(self) -> dict[str, str]:
         """What the workers run: `python`, `dspy`, `dspex`; empty before one is ready."""
-        ready = [worker.versions for worker in (self._crew.workers if self._loop else ()) if worker.versions]
+        ready = [
+            worker.versions for worker in (self._supervisor.workers if self._loop else ()) if worker.versions
+        ]
         return {name: str(ready[0][name]) for name in ("python", "dspy", "dspex")} if ready else {}
 
     # --- opening and closing ---
@@ -200,12 +203,12 @@ class Pool:
         self._loop = loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._deadlines = Deadlines(loop, self._overdue)
-        self._farewell = self._leave_with_loop()
-        owner = Owner(self._freed, self._serving, self._bereaved, self._stranded)
-        self._crew = Crew(self.spec, self._hello, launcher, owner, self._emit)
+        self._finalizer = self._leave_with_loop()
+        owner = Owner(self._freed, self._serving, self._worker_exited, self._exhausted)
+        self._supervisor = Supervisor(self.spec, self._handshake, launcher, owner, self._emit)
         try:
-            await anext(self._farewell)
-            await self._crew.start(self.spec.workers)
+            await anext(self._finalizer)
+            await self._supervisor.start(self.spec.workers)
             self._check_open()  # it may have been closed in the turn in which its first worker was ready
         except BaseException as err:
             if isinstance(err, DspexError) and not isinstance(err, PoolClosedError):
@@ -224,7 +227,7 @@ class Pool:
         finally:
             # A loop that ends has cancelled all tasks, one that was closing the pool among them.
             if self._closing is None or self._closing.cancelled():
-                self.hurried = self._loop_ends = True
+                self._hurried = self._loop_ends = True
                 await self.aclose(timeout=0)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
@@ -250,7 +253,7 @@ class Pool:
 
     async def _close(self, finish: float) -> None:
         if self._loop is not None:
-            answers = [call.answer for worker in self._crew.workers for call in worker.calls.values()]
+            answers = [call.answer for worker in self._supervisor.workers for call in worker.calls.values()]
             answers += [call.answer for call in self._queue]
             if answers and finish > 0:
                 await asyncio.wait(answers, timeout=finish)
@@ -260,9 +263,9 @@ class Pool:
             if timer is not None:
                 timer.cancel()
         if self._loop is not None:
-            await self._crew.close(force=self.hurried)
-            if not self._loop_ends:  # else it is the farewell that closes
-                await self._farewell.aclose()
+            await self._supervisor.close(force=self._hurried)
+            if not self._loop_ends:  # else it is the finalizer that closes
+                await self._finalizer.aclose()
         self._refuse_waiting(self._closed_error())
         self._life.become(State.DEAD)
 
@@ -279,7 +282,7 @@ class Pool:
         most = self.spec.max_workers
         spec = self.spec.replace(workers=workers, max_workers=None)
         self.spec = spec if most is None else spec.replace(max_workers=max(workers, most))
-        self._crew.resize(workers)
+        self._supervisor.resize(workers)
 
     async def restart(self) -> None:
         """Replace the workers one by one, each by a new one that is ready before it goes. No call is lost.
@@ -289,7 +292,7 @@ class Pool:
             PoolClosedError: If the pool is not open, or is closed meanwhile.
         """
         self._check_open()
-        await self._crew.restart()
+        await self._supervisor.restart()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -308,8 +311,8 @@ class Pool:
         timeout: float | Profile | None = None,
         idempotent: bool | None = None,
         session: str = "",
-        callbacks: Mapping[str, Callable[..., Any]] | None = None,
-        feeds: Mapping[str, Source] | None = None,
+        host_functions: Mapping[str, Callable[..., Any]] | None = None,
+        input_streams: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> Any:
         """Run an operation on one of the workers.
@@ -323,13 +326,14 @@ class Pool:
                 None is False for all operations but `echo`. One whose own work ends the worker is not run
                 again; its `WorkerDiedError` is then `retryable`.
             session: Whose call it is: sessions take turns in the queue.
-            callbacks: Functions of this process, by name, that the work may call while the call lasts: sync
-                ones run in a thread, async ones on this loop, both in a copy of this context. A call that
-                such a function makes to a pool does not wait for a place and has no more time than this one.
-            feeds: Input that comes in parts: async iterators, iterators (each step in a thread) or lists, by
-                the name of the argument under which the work finds an iterator over the same parts. They
-                are drawn no faster than the work reads, and closed when it has enough or is over. A call
-                with feeds is never run twice.
+            host_functions: Functions of this process, by name, that the work may call while the call
+                lasts: sync ones run in a thread, async ones on this loop, both in a copy of this context. A
+                call that such a function makes to a pool does not wait for a place and has no more time than
+                this one.
+            input_streams: Input that comes in parts: async iterators, iterators (each step in a thread) or
+                lists, by the name of the argument under which the work finds an iterator over the same
+                parts. They are drawn no faster than the work reads, and closed when it has enough or is over.
+                A call with input streams is never run twice.
             trace: The trace the call belongs to: a W3C `traceparent`, or a mapping with it; None for the one
                 of `dspex.telemetry.use_trace`. The work finds it by `dspex.telemetry.current_trace`.
 
@@ -346,19 +350,19 @@ class Pool:
             WireError: The payload cannot be sent.
             DspexError: Whatever the operation raised, in the classes of `dspex.errors`.
         """
-        if feeds:
-            lent = feeding(feeds, payload, callbacks, self.spec.cancel_grace)
-            async with lent as (payload, callbacks):
+        if input_streams:
+            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.cancel_grace)
+            async with lent as (payload, host_functions):
                 return await self.call(
                     op,
                     payload,
                     timeout=timeout,
                     idempotent=False,
                     session=session,
-                    callbacks=callbacks,
+                    host_functions=host_functions,
                     trace=trace,
                 )
-        call = self._submit(op, payload, timeout, session, callbacks, trace, idempotent)
+        call = self._submit(op, payload, timeout, session, host_functions, trace, idempotent)
         try:
             answer = await call.answer  # a call that is answered has been let go of already
             return answer if call.attempts == 1 else _counted(answer, call)
@@ -377,8 +381,8 @@ class Pool:
         *,
         timeout: float | Profile | None = None,
         session: str = "",
-        callbacks: Mapping[str, Callable[..., Any]] | None = None,
-        feeds: Mapping[str, Source] | None = None,
+        host_functions: Mapping[str, Callable[..., Any]] | None = None,
+        input_streams: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Run an operation whose answer comes in parts, and yield them as they come.
@@ -391,24 +395,24 @@ class Pool:
             payload: As for `call`.
             timeout: As for `call`, for the whole.
             session: As for `call`.
-            callbacks: As for `call`.
-            feeds: As for `call`.
+            host_functions: As for `call`.
+            input_streams: As for `call`.
             trace: As for `call`.
 
         Raises:
             DspexError: As for `call`; parts that came before have been yielded.
         """
-        if feeds:
-            lent = feeding(feeds, payload, callbacks, self.spec.cancel_grace)
-            async with lent as (payload, callbacks):
+        if input_streams:
+            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.cancel_grace)
+            async with lent as (payload, host_functions):
                 parts = self.stream(
-                    op, payload, timeout=timeout, session=session, callbacks=callbacks, trace=trace
+                    op, payload, timeout=timeout, session=session, host_functions=host_functions, trace=trace
                 )
                 async with contextlib.aclosing(parts):
                     async for part in parts:
                         yield part
             return
-        call = self._submit(op, payload, timeout, session, callbacks, trace, False, asyncio.Queue())
+        call = self._submit(op, payload, timeout, session, host_functions, trace, False, asyncio.Queue())
         items, end = call.items, object()
         assert items is not None  # noqa: S101 - given above
         call.answer.add_done_callback(lambda _: items.put_nowait(end))
@@ -482,8 +486,8 @@ class Pool:
             name=self.name,
             state=self._life.state,
             waiting=len(self._queue),
-            deaths=self._crew.deaths if self._loop else 0,
-            wanted=self._crew.size if self._loop else 0,
+            deaths=self._supervisor.deaths if self._loop else 0,
+            wanted=self._supervisor.size if self._loop else 0,
             backend=self._backend.describe(),
             workers=tuple(
                 WorkerStatus(
@@ -497,7 +501,9 @@ class Pool:
                     resident=worker.process.resident if worker.process else 0,
                     where=worker.process.where if worker.process else "",
                 )
-                for worker in sorted(self._crew.workers if self._loop else (), key=lambda worker: worker.slot)
+                for worker in sorted(
+                    self._supervisor.workers if self._loop else (), key=lambda worker: worker.slot
+                )
             ),
         )
 
@@ -507,7 +513,7 @@ class Pool:
         payload: Any,
         timeout: float | Profile | None,
         session: str,
-        callbacks: Mapping[str, Callable[..., Any]] | None,
+        host_functions: Mapping[str, Callable[..., Any]] | None,
         trace: str | Trace | None,
         idempotent: bool | None,
         items: asyncio.Queue[Any] | None = None,
@@ -515,24 +521,26 @@ class Pool:
         """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
         loop = self._check_open()
         seconds = self._check_call(op, timeout, session, idempotent)
-        if callbacks and not (isinstance(callbacks, Mapping) and all(map(callable, callbacks.values()))):
-            raise ConfigError("call-backs are functions by their names", code="bad-call")
+        if host_functions and not (
+            isinstance(host_functions, Mapping) and all(map(callable, host_functions.values()))
+        ):
+            raise ConfigError("host calls are functions by their names", code="bad-call")
         outer = outer_call()
         # The call that waits for this one may hold the last place.
-        free = self._crew.choose(full=outer is not None)
+        free = self._supervisor.choose(full=outer is not None)
         if free is None:
             if len(self._queue) >= self.spec.queue:
                 raise PoolSaturated(
                     f"pool {self.name!r}: {len(self._queue)} calls wait already",
                     hint="slow down, or raise `queue`, `workers` or `max_inflight`",
                 )
-            if self._crew.is_stranded():
-                raise self._crew.refusal()
+            if self._supervisor.is_exhausted():
+                raise self._supervisor.refusal()
         now = loop.time()
-        call = Call(op, payload, asyncio.Future(loop=loop), now + seconds, session, callbacks, items)
+        call = Call(op, payload, asyncio.Future(loop=loop), now + seconds, session, host_functions, items)
         call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
         call.trace = current_trace() if trace is None else read_trace(trace)
-        if callbacks:
+        if host_functions:
             call.context = copy_context()
         if outer is not None:
             call.deadline = min(call.deadline, outer.deadline)
@@ -637,7 +645,7 @@ class Pool:
 
     def _dispatch(self) -> None:
         while self._queue:
-            worker = self._crew.choose()
+            worker = self._supervisor.choose()
             if worker is None:
                 return
             self._put(self._queue.pop(), worker, asyncio.get_running_loop().time())
@@ -661,7 +669,9 @@ class Pool:
             # The caller wakes, and `_let_go` sees to the worker.
         elif call.worker is not None:
             # It was told to stop and has not: only the end of its worker frees the place.
-            call.worker.condemn(f"a call of {call.op!r} did not stop within {self.spec.cancel_grace:g} s")
+            call.worker.kill_for_fault(
+                f"a call of {call.op!r} did not stop within {self.spec.cancel_grace:g} s"
+            )
 
     def _let_go(self, call: Call) -> None:
         """The caller has stopped waiting, with or without an answer."""
@@ -674,14 +684,14 @@ class Pool:
             return
         self._deadlines.discard(call)
 
-    # --- what the crew tells (`crew.Owner`) ---
+    # --- what the supervisor tells (`supervisor.Owner`) ---
 
     def _freed(self, call: Call) -> None:
         """See `Owner.freed`."""
         self._deadlines.discard(call)
         if self._queue.count:
             self._dispatch()
-        elif self.spec.max_workers is not None and self._crew.size > self.spec.workers:
+        elif self.spec.max_workers is not None and self._supervisor.size > self.spec.workers:
             self._watch_idle()
 
     def _serving(self) -> None:
@@ -691,15 +701,15 @@ class Pool:
         self._dispatch()
         self._watch_queue()
 
-    def _bereaved(self, worker: Worker, death: WorkerDiedError) -> None:
-        """See `Owner.bereaved`: settle the calls of a worker that is gone."""
+    def _worker_exited(self, worker: Worker, death: WorkerDiedError) -> None:
+        """See `Owner.worker_exited`: settle the calls of a worker that is gone."""
         for call in worker.calls.values():
             call.worker = None
             if call.answer.done():
                 self._deadlines.discard(call)
             elif self._life.state in (State.STOPPING, State.DEAD):
                 call.answer.set_exception(self._closed_error())
-            elif worker.condemned and call.idempotent:
+            elif worker.killed_for_fault and call.idempotent:
                 call.attempts += 1
                 why = f"{call.op}: {worker.reason}"
                 self._emit(PoolEvent("call.repeated", self.name, worker.pid, why, worker.slot))
@@ -711,9 +721,9 @@ class Pool:
         if self._life.state in (State.READY, State.DRAINING):
             self._dispatch()
 
-    def _stranded(self) -> None:
-        """See `Owner.stranded`."""
-        self._refuse_waiting(self._crew.refusal())
+    def _exhausted(self) -> None:
+        """See `Owner.exhausted`."""
+        self._refuse_waiting(self._supervisor.refusal())
 
     # --- how many workers ---
 
@@ -722,7 +732,7 @@ class Pool:
 
     def _watch_queue(self) -> None:
         """See to it that calls which wait too long get another worker."""
-        if self._growing is None and self._queue and self._crew.size < self._most(self.spec.workers):
+        if self._growing is None and self._queue and self._supervisor.size < self._most(self.spec.workers):
             oldest = self._queue.oldest()
             assert oldest is not None  # noqa: S101 - the queue is not empty
             loop = asyncio.get_running_loop()
@@ -733,8 +743,8 @@ class Pool:
         self._growing = None
         if not self._queue or self._life.state is not State.READY:
             return
-        if not self._crew.starting:
-            self._crew.resize(self._crew.size + 1)
+        if not self._supervisor.starting:
+            self._supervisor.resize(self._supervisor.size + 1)
             self._watch_idle()
         self._watch_queue()
 
@@ -745,7 +755,7 @@ class Pool:
     def _shrink(self) -> None:
         self._shrinking = None
         if self._life.state is State.READY:
-            left = self._crew.drop_idle(self.spec.workers, self.spec.scale_down_idle)
+            left = self._supervisor.drop_idle(self.spec.workers, self.spec.scale_down_idle)
             if left is not None:
                 self._shrinking = asyncio.get_running_loop().call_later(max(left, 0.01), self._shrink)
 

@@ -82,9 +82,9 @@ class PoolSpec(BaseModel):
         restart_window: Seconds for which a death is remembered.
         heartbeat_timeout: Seconds without a heartbeat after which a worker counts as hung and is ended. They
             come every half second.
-        start: How a worker comes into being: `zygote` forks it in milliseconds from a process that has DSPy
-            imported, `spawn` starts an interpreter for each; `auto` is `zygote` on Linux unless `python` is
-            set.
+        start: How a worker comes into being: `forkserver` forks it in milliseconds from a process that has
+            DSPy imported, `spawn` starts an interpreter for each; `auto` is `forkserver` on Linux unless
+            `python` is set.
         max_age: Seconds after which a worker is replaced, None for never. As with the two below, the new one
             is ready before the old one drains.
         max_requests: Calls after which a worker is replaced.
@@ -118,7 +118,7 @@ class PoolSpec(BaseModel):
     max_restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     restart_window: _Seconds = 60.0
     heartbeat_timeout: _SecondsOfBeats = 15.0
-    start: Literal["auto", "zygote", "spawn"] = "auto"
+    start: Literal["auto", "forkserver", "spawn"] = "auto"
     max_age: _Seconds | None = None
     max_requests: _Count | None = None
     max_memory: _Count | None = None

@@ -20,28 +20,28 @@ from dspex.pool._backends.base import Launcher
 from dspex.pool._call import Call
 from dspex.pool._events import EventName, PoolEvent
 from dspex.pool._lifecycle import State
-from dspex.pool._policy import GiveUp, Respawn, RestartPolicy, after_death, worn
+from dspex.pool._policy import GiveUp, Respawn, RestartPolicy, after_death, due_for_recycling
 from dspex.pool._spec import PoolSpec
 from dspex.pool._worker import Worker, is_cancelled
 
-__all__ = ["Crew", "Owner"]
+__all__ = ["Owner", "Supervisor"]
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a crew tells the pool: functions of the pool's, none of which is part of its own interface.
+    """What a supervisor tells the pool: functions of the pool's, none of which is part of its own interface.
 
     Attributes:
         freed: A call has left its worker.
         serving: A worker has become ready.
-        bereaved: A worker is gone; its calls are still in `worker.calls`.
-        stranded: Nobody serves, and nobody is on the way: the restart budget is spent.
+        worker_exited: A worker is gone; its calls are still in `worker.calls`.
+        exhausted: Nobody serves, and nobody is on the way: the restart budget is spent.
     """
 
     freed: Callable[[Call], None]
     serving: Callable[[], None]
-    bereaved: Callable[[Worker, WorkerDiedError], None]
-    stranded: Callable[[], None]
+    worker_exited: Callable[[Worker, WorkerDiedError], None]
+    exhausted: Callable[[], None]
 
 
 @dataclass(eq=False)
@@ -52,11 +52,11 @@ class _Slot:
     task: asyncio.Task[None] = field(init=False)
     worker: Worker | None = None
     starting: Worker | None = None  # the one that is to take its place
-    hired: int = 0
+    spawned: int = 0
     replace: asyncio.Event = field(default_factory=asyncio.Event)
     why: str = ""  # it is to be replaced
     renewal: asyncio.Future[None] | None = None  # for whoever waits for the replacement
-    resting: bool = False
+    backing_off: bool = False
 
     def wish(self, why: str) -> None:
         """Have the worker replaced."""
@@ -75,12 +75,12 @@ class _Slot:
         self.renewal = None
 
 
-class Crew:
+class Supervisor:
     """The workers.
 
     Args:
         spec: The pool's settings.
-        hello: What every worker is told at the hand-shake.
+        handshake: What every worker is told at the hand-shake.
         launcher: What starts processes.
         owner: The pool.
         emit: Takes events.
@@ -89,7 +89,7 @@ class Crew:
     def __init__(
         self,
         spec: PoolSpec,
-        hello: Mapping[str, Any],
+        handshake: Mapping[str, Any],
         launcher: Launcher,
         owner: Owner,
         emit: Callable[[PoolEvent], None],
@@ -99,14 +99,14 @@ class Crew:
         self.deaths = 0
         """Workers lost since the start, those that were asked to go not counted."""
         self._spec = spec
-        self._hello = hello
+        self._handshake = handshake
         self._launcher = launcher
         self._owner = owner
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._policy = RestartPolicy(spec.max_restarts, spec.restart_window)
         self._recent: deque[float] = deque(maxlen=spec.max_restarts + 1)
-        self._barren = 0
+        self._failures_in_a_row = 0
         self._first_cause: WorkerStartError | WorkerDiedError | None = None
         self._slots: list[_Slot] = []
         self._first: asyncio.Future[None] = self._loop.create_future()
@@ -176,13 +176,13 @@ class Crew:
             slot.wish("the pool is restarted")
             await asyncio.shield(slot.renewal)  # others may wait for the same
 
-    def retire_worn(self, worker: Worker) -> None:
+    def recycle_due(self, worker: Worker) -> None:
         """Replace `worker` if it has served its time."""
         process = worker.process
         if process is None or not worker.open:
             return
         age = self._loop.time() - worker.started
-        reason = worn(age, worker.served, process.resident, self._spec.recycling)
+        reason = due_for_recycling(age, worker.served, process.resident, self._spec.recycling)
         if reason is not None:
             for slot in self._slots:
                 if slot.worker is worker:
@@ -209,14 +209,14 @@ class Crew:
             self._tell("pool.resized", reason=str(len(self._slots)))
         return min(waits, default=None)
 
-    def is_stranded(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether nobody serves and nobody is on the way."""
-        return bool(self._slots) and not self.workers and all(slot.resting for slot in self._slots)
+        return bool(self._slots) and not self.workers and all(slot.backing_off for slot in self._slots)
 
     def refusal(self) -> WorkerStartError:
         """Why nobody serves."""
         cause = self._first_cause
-        assert cause is not None  # noqa: S101 - a crew is stranded only after deaths
+        assert cause is not None  # noqa: S101 - a supervisor is exhausted only after deaths
         return WorkerStartError.from_other(
             cause,
             message=f"pool {self._spec.name!r} has no worker: {len(self._recent)} died within "
@@ -312,7 +312,7 @@ class Crew:
 
     async def _keep(self, slot: _Slot, fault: WorkerStartError | None) -> None:
         if fault is not None:
-            await self._mourn(slot, fault, served=0)
+            await self._back_off(slot, fault, served=0)
             if slot.worker is not None:  # the one before may not have come to it
                 self._owner.serving()
         while True:
@@ -321,19 +321,19 @@ class Crew:
                     await self._renew(slot)
                 except WorkerStartError as err:
                     self._note_failure(slot, err)
-                    await self._mourn(slot, err, served=0)
+                    await self._back_off(slot, err, served=0)
                     continue
             worker = slot.worker
             assert worker is not None  # noqa: S101 - the lines above have seen to it
             death = await self._watch(slot, worker)
             if death is not None:
-                self._bury(worker, death)
+                self._on_exit(worker, death)
                 slot.worker = None
-                await self._mourn(slot, death, served=worker.served)
+                await self._back_off(slot, death, served=worker.served)
 
     async def _renew(self, slot: _Slot) -> None:
         """Start a worker for the slot; the one it has drains when the new one is ready."""
-        slot.starting = worker = self._hire(slot)
+        slot.starting = worker = self._spawn(slot)
         await worker.start()
         slot.starting = None
         if not self._first.done():
@@ -354,44 +354,44 @@ class Crew:
             wish.cancel()
         return worker.dead.result() if worker.dead.done() else None
 
-    async def _mourn(self, slot: _Slot, cause: WorkerStartError | WorkerDiedError, *, served: int) -> None:
+    async def _back_off(self, slot: _Slot, cause: WorkerStartError | WorkerDiedError, *, served: int) -> None:
         """Wait as long as the policy says before the next start."""
         now = self._loop.time()
         self.deaths += 1
         self._recent.append(now)
-        self._barren = 0 if served else self._barren + 1
-        if self._barren <= 1:
+        self._failures_in_a_row = 0 if served else self._failures_in_a_row + 1
+        if self._failures_in_a_row <= 1:
             self._first_cause = cause
-        verdict = after_death(self._recent, self._barren, now, self._policy)
+        verdict = after_death(self._recent, self._failures_in_a_row, now, self._policy)
         match verdict:
             case Respawn(after):
                 await asyncio.sleep(after)
             case GiveUp(deaths, until):
-                slot.resting = True
-                self._tell("pool.resting", reason=f"{deaths} deaths: {cause.message}")
-                if self.is_stranded():
+                slot.backing_off = True
+                self._tell("pool.backing_off", reason=f"{deaths} deaths: {cause.message}")
+                if self.is_exhausted():
                     try:
-                        self._owner.stranded()
+                        self._owner.exhausted()
                     except Exception as err:  # noqa: BLE001 - the rest is to come, or this would go round
                         self._report("the calls that wait could not be refused", err)
                 try:
                     await asyncio.sleep(until - now)
                 finally:
-                    slot.resting = False
+                    slot.backing_off = False
 
-    def _hire(self, slot: _Slot) -> Worker:
+    def _spawn(self, slot: _Slot) -> Worker:
         worker = Worker(
-            self._spec, self._hello, self._launcher, on_free=self._owner.freed, on_beat=self.retire_worn
+            self._spec, self._handshake, self._launcher, on_free=self._owner.freed, on_beat=self.recycle_due
         )
-        worker.slot, worker.restarts = slot.number, slot.hired
-        slot.hired += 1
+        worker.slot, worker.restarts = slot.number, slot.spawned
+        slot.spawned += 1
         worker.life.watch(partial(self._changed, worker))
         self.workers.append(worker)
-        worker.dead.add_done_callback(lambda dead: self._bury(worker, dead.result()))
+        worker.dead.add_done_callback(lambda dead: self._on_exit(worker, dead.result()))
         self._tell("worker.starting", worker)
         return worker
 
-    def _bury(self, worker: Worker, death: WorkerDiedError) -> None:
+    def _on_exit(self, worker: Worker, death: WorkerDiedError) -> None:
         if (
             worker not in self.workers
         ):  # it has been done: who watched it and who waits for its end both see to it
@@ -400,7 +400,7 @@ class Crew:
         try:
             self._tell("worker.dead", worker, death.message)
         finally:  # whatever a listener does, the callers have their answers
-            self._owner.bereaved(worker, death)
+            self._owner.worker_exited(worker, death)
 
     def _changed(self, worker: Worker, state: State) -> None:
         if state is State.READY:

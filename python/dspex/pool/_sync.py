@@ -169,14 +169,14 @@ class SyncPool:
         timeout: float | Profile | None = None,
         idempotent: bool | None = None,
         session: str = "",
-        callbacks: Mapping[str, Callable[..., Any]] | None = None,
-        feeds: Mapping[str, Source] | None = None,
+        host_functions: Mapping[str, Callable[..., Any]] | None = None,
+        input_streams: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> Any:
         """Run an operation on one of the workers and wait for its answer.
 
-        Arguments, result and errors are those of `Pool.call`. An async function in `callbacks` runs on the
-        pool's own loop, any other in a thread.
+        Arguments, result and errors are those of `Pool.call`. An async function in `host_functions` runs on
+        the pool's own loop, any other in a thread.
 
         Raises:
             ConfigError: Also if an event loop runs on this thread, which the call would stop.
@@ -188,8 +188,8 @@ class SyncPool:
             timeout=timeout,
             idempotent=idempotent,
             session=session,
-            callbacks=callbacks,
-            feeds=feeds,
+            host_functions=host_functions,
+            input_streams=input_streams,
             trace=trace,
         )
         return self._run(call, "call", seconds)
@@ -201,14 +201,20 @@ class SyncPool:
         *,
         timeout: float | Profile | None = None,
         session: str = "",
-        callbacks: Mapping[str, Callable[..., Any]] | None = None,
-        feeds: Mapping[str, Source] | None = None,
+        host_functions: Mapping[str, Callable[..., Any]] | None = None,
+        input_streams: Mapping[str, Source] | None = None,
         trace: str | Trace | None = None,
     ) -> Generator[Any, None, None]:
         """Run an operation whose answer comes in parts, and yield them as they come; see `Pool.stream`."""
         seconds = self._pool._seconds(timeout)
         parts = self._pool.stream(
-            op, payload, timeout=timeout, session=session, callbacks=callbacks, feeds=feeds, trace=trace
+            op,
+            payload,
+            timeout=timeout,
+            session=session,
+            host_functions=host_functions,
+            input_streams=input_streams,
+            trace=trace,
         )
         try:
             while (part := self._run(_next(parts), "stream", seconds)) is not _END:
@@ -290,6 +296,6 @@ _open_pools: Final[set[SyncPool]] = set()
 def _close_all() -> None:
     """A pool that is created in a script ends with it."""
     for pool in list(_open_pools):
-        pool._pool.hurried = True
+        pool._pool._hurried = True
         with contextlib.suppress(DspexError):
             pool.close(timeout=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from dspex.errors import DeadlineExceeded, DspexError, WireError, WorkerDiedError, WorkerStartError
 from dspex.pool._backends.process import how_it_ended
-from dspex.pool._host_calls import Answerer
+from dspex.pool._host_calls import HostCalls
 from dspex.pool._lifecycle import Lifecycle, State
 from dspex.protocol import PROTOCOL, Kind, read_error, redacted, secrets_in
 from dspex.protocol.channel import Channel
@@ -53,7 +53,7 @@ class Worker(asyncio.BufferedProtocol):
 
     Args:
         spec: The pool's settings.
-        hello: What the hand-shake tells the process. It holds the LM's key, and goes nowhere else.
+        handshake: What the hand-shake tells the process. It holds the LM's key, and goes nowhere else.
         launcher: What starts the process.
         on_free: Called when a call has left the worker.
         on_beat: Called with the worker at its heartbeats, when its memory is known anew, and after calls.
@@ -62,7 +62,7 @@ class Worker(asyncio.BufferedProtocol):
     def __init__(
         self,
         spec: PoolSpec,
-        hello: Mapping[str, Any],
+        handshake: Mapping[str, Any],
         launcher: Launcher,
         *,
         on_free: Callable[[Call], None],
@@ -72,7 +72,7 @@ class Worker(asyncio.BufferedProtocol):
         self.calls: dict[int, Call] = {}
         self.served = 0
         self.slot = 0
-        """Its place in the crew."""
+        """Its place in the supervisor."""
         self.restarts = 0
         """Workers its place had before it."""
         self.reason = ""
@@ -88,21 +88,21 @@ class Worker(asyncio.BufferedProtocol):
         """Says why, once the process is gone and reaped."""
         self.stopping: set[int] = set()
         """Calls on it that were told to stop and have not said that they did."""
-        self.condemned = False
+        self.killed_for_fault = False
         """Whether it was ended for the fault of one call, which the others on it did not share."""
         self._spec = spec
-        self._hello = hello
+        self._handshake = handshake
         self._launcher = launcher
         self._on_free = on_free
         self._on_beat = on_beat
         self.idle_since = self.started
         """When its last call left it, on the loop's clock; of no meaning while it has calls."""
         self._channel = Channel(loop)
-        self._answerer = Answerer(self.calls, self._channel)
+        self._host_calls = HostCalls(self.calls, self._channel)
         self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._next_id = 1  # odd: the worker's own calls are even
         self._ending: asyncio.Task[None] | None = None
-        self._pulse_check: asyncio.TimerHandle | None = None
+        self._heartbeat_check: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Worker pid={self.pid} {self.life.state.value} calls={len(self.calls)}>"
@@ -127,15 +127,15 @@ class Worker(asyncio.BufferedProtocol):
                 self.process.on_beat(lambda: self._on_beat(self))
                 self.process.exited.add_done_callback(lambda _: self._exited())
                 await self._loop.create_connection(lambda: self, sock=self.process.socket)
-                self._channel.send(Kind.HELLO, 0, self._hello)
+                self._channel.send(Kind.HELLO, 0, self._handshake)
                 self.versions = await asyncio.shield(self._ready)
             if self._ending is not None:  # it died between saying READY and now
                 await self._ended()
                 raise self.dead.result()
             self.life.become(State.READY)
             self.open = True
-            self._watch_pulse()
-        except (KeyboardInterrupt, GeneratorExit):  # this task ends here and now: see `Crew._resume`
+            self._watch_heartbeat()
+        except (KeyboardInterrupt, GeneratorExit):  # this task ends here and now: see `Supervisor._resume`
             raise
         except BaseException as err:
             if isinstance(err, asyncio.CancelledError) and is_cancelled():
@@ -210,10 +210,10 @@ class Worker(asyncio.BufferedProtocol):
         """End a worker that nobody waits for."""
         self._begin_end(reason, force=True)
 
-    def condemn(self, reason: str) -> None:
+    def kill_for_fault(self, reason: str) -> None:
         """End the worker for the fault of one call."""
         if self._ending is None:
-            self.condemned = True
+            self.killed_for_fault = True
             self._begin_end(reason, force=True)
 
     def _begin_end(self, reason: str, *, force: bool) -> None:
@@ -240,15 +240,15 @@ class Worker(asyncio.BufferedProtocol):
         else:
             error = ending.exception()
             _report(f"the end of worker {self.pid}", error)
-            self._bury(WorkerDiedError(f"{reason}; its end failed: {type(error).__name__}: {error}"))
+            self._on_exit(WorkerDiedError(f"{reason}; its end failed: {type(error).__name__}: {error}"))
 
     async def _end(self, reason: str, force: bool) -> None:
-        if self._pulse_check is not None:
-            self._pulse_check.cancel()
+        if self._heartbeat_check is not None:
+            self._heartbeat_check.cancel()
         process = self.process
         if process is None:
             why = reason.removeprefix(_NOT_STARTED)
-            self._bury(WorkerDiedError(f"the worker never ran: {why}", reason=reason))
+            self._on_exit(WorkerDiedError(f"the worker never ran: {why}", reason=reason))
             return
         if not force:
             _quietly(self._channel.send, Kind.STOP, 0, None)
@@ -260,13 +260,13 @@ class Worker(asyncio.BufferedProtocol):
         _quietly(process.kill)
         if not process.exited.done():
             await asyncio.wait([process.exited], timeout=_KILL_WAIT)
-        if not process.said_all.done():
+        if not process.output_closed.done():
             # The last words are in the pipe; a grandchild may hold it open, so there is an end to waiting.
-            await asyncio.wait([process.said_all], timeout=0.2)
+            await asyncio.wait([process.output_closed], timeout=0.2)
         death = self._death(reason)
         _quietly(self._channel.close)
         _quietly(process.release)
-        self._bury(death)
+        self._on_exit(death)
 
     async def _wait_exit(self, process: Handle) -> None:
         if not process.exited.done():
@@ -292,10 +292,10 @@ class Worker(asyncio.BufferedProtocol):
         known = exited is not None and exited.done() and not exited.cancelled() and exited.exception() is None
         return exited.result() if known and exited is not None else None
 
-    def _bury(self, death: WorkerDiedError) -> None:
+    def _on_exit(self, death: WorkerDiedError) -> None:
         if self.life.state is not State.DEAD:
             self.life.become(State.DEAD)
-        self._answerer.drop_all()
+        self._host_calls.drop_all()
         if not self._ready.done():
             self._ready.set_exception(death)
             self._ready.exception()  # `start` may have given up waiting
@@ -309,11 +309,11 @@ class Worker(asyncio.BufferedProtocol):
         return self._redacted((_quietly(self.process.tail) if self.process else None) or "")
 
     def _redacted(self, text: str) -> str:
-        secrets = (*secrets_in(self._hello["lm"] or {}), *secrets_in(self._spec.env))
+        secrets = (*secrets_in(self._handshake["lm"] or {}), *secrets_in(self._spec.env))
         said: str = redacted(text, secrets)
         return said
 
-    def _watch_pulse(self) -> None:
+    def _watch_heartbeat(self) -> None:
         process = self.process
         if process is None or self._ending is not None:
             return
@@ -323,7 +323,7 @@ class Worker(asyncio.BufferedProtocol):
             # its descriptors first), so what is missing was not sent.
             self._begin_end(f"no heartbeat for {self._spec.heartbeat_timeout:g} s", force=True)
             return
-        self._pulse_check = self._loop.call_later(left, self._watch_pulse)
+        self._heartbeat_check = self._loop.call_later(left, self._watch_heartbeat)
 
     # --- calls ---
 
@@ -354,7 +354,7 @@ class Worker(asyncio.BufferedProtocol):
         """Tell the worker to stop a call; it answers when it has."""
         self.stopping.add(call.id)
         self._channel.send(Kind.CANCEL, call.id, None)
-        self._answerer.drop(call.id)
+        self._host_calls.drop(call.id)
 
     # --- the connection ---
 
@@ -398,8 +398,8 @@ class Worker(asyncio.BufferedProtocol):
         call = calls.pop(number, None)
         if call is None:
             raise _bad_frame(f"an answer for a call {number} that it does not have")
-        if call.callbacks:
-            self._answerer.drop(number)
+        if call.host_functions:
+            self._host_calls.drop(number)
         call.worker = None
         if self.stopping:
             self.stopping.discard(number)
@@ -431,11 +431,11 @@ class Worker(asyncio.BufferedProtocol):
         elif kind == Kind.CALL:
             match decode(body):
                 case [int(owner), str(name), list(args), dict(kwargs), *trace] if number and number % 2 == 0:
-                    self._answerer.take(number, owner, name, args, kwargs, *trace[:1])
+                    self._host_calls.take(number, owner, name, args, kwargs, *trace[:1])
                 case _:
                     raise _bad_frame("a call back that is none")
         elif kind == Kind.CANCEL:
-            self._answerer.cancel(number)
+            self._host_calls.cancel(number)
         elif kind == Kind.READY:
             self._greeted(decode(body))
         elif kind == Kind.ERROR:

@@ -7,7 +7,7 @@
 Ray chooses the machine, counts processors and GPUs, and says when an actor is dead; frames go over a
 connection of the worker's own, because a call of an actor costs more than all the rest of a small call and
 knows neither parts nor cancellation of what already runs. Ray pickles what it carries: here that is the
-address, the port and the token of an invitation.
+address, the port and the token of a `ConnectInfo`.
 
 Ray is imported by this module and by nothing else of dspex: `pip install 'dspex[ray]'` where it is wanted.
 """
@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from dspex.errors import ConfigError, WorkerStartError
-from dspex.pool._backends.connect_back import DialledWorker, Switchboard
+from dspex.pool._backends.connect_back import ConnectedWorker, Listener
 from dspex.pool._spec import PoolSpec
 
 __all__ = ["RayActors"]
@@ -60,7 +60,7 @@ class RayActors:
             raise ConfigError(
                 "this process is connected to no Ray cluster", code="no-ray", hint="call ray.init(...) before"
             )
-        if spec.python is not None or spec.start == "zygote":
+        if spec.python is not None or spec.start == "forkserver":
             setting = "python" if spec.python is not None else "start"
             raise ConfigError(
                 f"pool.{spec.name}.{setting}: Ray starts the processes of its actors",
@@ -76,26 +76,26 @@ class _Launcher:
 
     def __init__(self, ray: Any, host: str, options: Mapping[str, Any], spec: PoolSpec) -> None:
         self._ray = ray
-        self._switchboard = Switchboard(host)
+        self._listener = Listener(host)
         environment = dict(options.get("runtime_env") or {})
         environment["env_vars"] = {**(environment.get("env_vars") or {}), **spec.env}
         own = {"num_cpus": 1, **options, "runtime_env": environment}
         # The pool replaces workers, by its own policy and with its own record of why.
         self._actor = ray.remote(_Host).options(**own, max_restarts=0, max_task_retries=0)
 
-    async def launch(self) -> DialledWorker:
+    async def launch(self) -> ConnectedWorker:
         """See `Launcher.launch`."""
-        invitation = self._switchboard.expect()
+        connect_info = self._listener.expect()
         actor = self._actor.remote()
         kill = partial(self._ray.kill, actor)
         where = asyncio.wrap_future(actor.where.remote().future())
-        serving = asyncio.wrap_future(actor.serve.remote(*invitation).future())
-        connecting: asyncio.Future[DialledWorker] | None = None
+        serving = asyncio.wrap_future(actor.serve.remote(*connect_info).future())
+        connecting: asyncio.Future[ConnectedWorker] | None = None
         try:
             await asyncio.wait([where, serving], return_when=asyncio.FIRST_COMPLETED)
             if not where.done() or where.exception() is not None:
                 raise WorkerStartError(f"the actor did not start: {_why(where if where.done() else serving)}")
-            waiting = self._switchboard.connected(invitation, where.result(), kill)
+            waiting = self._listener.connected(connect_info, where.result(), kill)
             connecting = asyncio.ensure_future(waiting)
             await asyncio.wait([connecting, serving], return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
@@ -106,7 +106,7 @@ class _Launcher:
             for waiter in filter(None, [where, serving, connecting]):
                 waiter.add_done_callback(_why)
                 waiter.cancel()
-            self._switchboard.forget(invitation)
+            self._listener.forget(connect_info)
             raise
         serving.add_done_callback(lambda serving: worker.set_exited(note=_why(serving)))
         return worker
@@ -117,7 +117,7 @@ class _Launcher:
 
     async def aclose(self) -> None:
         """See `Launcher.aclose`."""
-        await self._switchboard.aclose()
+        await self._listener.aclose()
 
 
 class _Host:
@@ -131,9 +131,9 @@ class _Host:
 
     def serve(self, host: str, port: int, token: bytes) -> None:
         """Be a worker, to the end of the process."""
-        from dspex.worker.connect_back import Invitation, dial
+        from dspex.worker.connect_back import ConnectInfo, connect_back
 
-        dial(Invitation(host, port, token))
+        connect_back(ConnectInfo(host, port, token))
 
 
 def _why(ended: asyncio.Future[Any]) -> str:

@@ -49,9 +49,9 @@ class Kind(IntEnum):
     ERROR = 5  # the call's error, as `DspexError.to_dict`; the id is free again
     CANCEL = 6  # the caller has gone; stop the call and answer ERROR
     STOP = 7  # service -> worker: finish nothing more and exit
-    FORK = 8  # service -> zygote, with the descriptors of the worker to be
-    FORKED = 9  # zygote -> service: the new worker's process id
-    EXITED = 10  # zygote -> service: a worker's process id and exit status
+    FORK = 8  # service -> forkserver, with the descriptors of the worker to be
+    FORKED = 9  # forkserver -> service: the new worker's process id
+    EXITED = 10  # forkserver -> service: a worker's process id and exit status
     ITEM = 11  # one part of an answer that comes in parts; RESULT ends it
     CREDIT = 12  # so many more parts may be sent
 

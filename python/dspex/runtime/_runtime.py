@@ -85,7 +85,7 @@ class Runtime:
     Example:
         ```python
         with dspex.Runtime(lm="openai/gpt-4o-mini") as runtime:
-            dspex.Predict("question -> answer")(question="What is a zygote?")
+            dspex.Predict("question -> answer")(question="What is a forkserver?")
         ```
     """
 

@@ -6,7 +6,7 @@
 
     socket    frames, both ways
     lifeline  a pipe nobody writes to: its end of file says that the service is gone
-    pulse     heartbeats, written by a thread that lives while the work blocks
+    heartbeat     heartbeats, written by a thread that lives while the work blocks
     (1, 2)    standard output and error, a pipe the service reads: nothing of it touches the wire
 
 The guard (`guard`) stands before anything else is imported. `server` cuts frames and keeps one task per

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dspex.worker.parent_watch import Descriptors, die_with_parent, stand_guard
+from dspex.worker.parent_watch import Descriptors, die_with_parent, watch_parent
 
 
 def main() -> None:
@@ -12,24 +12,24 @@ def main() -> None:
     match sys.argv[1:]:
         case ["worker", parent, *numbers] if len(numbers) == 3:
             descriptors = Descriptors(*map(int, numbers))
-            stand_guard(descriptors, service=int(parent), parent=True)
+            watch_parent(descriptors, service=int(parent), parent=True)
 
             from dspex.worker.server import serve
 
             serve(descriptors)
-        case ["dial", host, port]:
-            from dspex.worker.connect_back import Invitation, dial
+        case ["connect-back", host, port]:
+            from dspex.worker.connect_back import ConnectInfo, connect_back
 
             # The token comes by a pipe: command lines and environments can be read by others.
-            dial(Invitation(host, int(port), sys.stdin.buffer.read(32)))
-        case ["zygote", parent, control, lifeline]:
+            connect_back(ConnectInfo(host, int(port), sys.stdin.buffer.read(32)))
+        case ["forkserver", parent, control, lifeline]:
             die_with_parent(int(parent))
 
             from dspex.worker.forkserver import run
 
             run(int(control), int(lifeline), service=int(parent))
         case _:
-            sys.exit("a pool starts this: python -m dspex.worker worker|zygote|dial ...")
+            sys.exit("a pool starts this: python -m dspex.worker worker|forkserver|connect-back ...")
 
 
 if __name__ == "__main__":

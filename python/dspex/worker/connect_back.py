@@ -1,4 +1,4 @@
-"""A worker that connects back to its service over TCP. See `dspex.pool._backends.connect_back` for the other end."""
+"""A worker that connects back to its service over TCP. The other end: `dspex.pool._backends.connect_back`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import struct
 import sys
 from typing import Final, NamedTuple, NoReturn
 
-from dspex.worker.parent_watch import Descriptors, stand_guard
+from dspex.worker.parent_watch import Descriptors, watch_parent
 
-__all__ = ["GREETING", "ROLES", "Invitation", "dial"]
+__all__ = ["GREETING", "ROLES", "ConnectInfo", "connect_back"]
 
 GREETING: Final = struct.Struct("!32sBI")
 """What each connection begins with: the token, the connection's role, the worker's process id."""
@@ -25,7 +25,7 @@ _UNHEARD_MS: Final = 30_000
 """After this time without an answer from the other machine, heartbeats fail, and the worker ends."""
 
 
-class Invitation(NamedTuple):
+class ConnectInfo(NamedTuple):
     """Where a worker is to connect, and what shows that it was asked to."""
 
     host: str
@@ -33,16 +33,16 @@ class Invitation(NamedTuple):
     token: bytes
 
     def __repr__(self) -> str:
-        return f"Invitation({self.host!r}, {self.port})"  # the token is a secret
+        return f"ConnectInfo({self.host!r}, {self.port})"  # the token is a secret
 
 
-def dial(invitation: Invitation) -> NoReturn:
+def connect_back(connect_info: ConnectInfo) -> NoReturn:
     """Connect, and serve until the service says stop or hangs up. The process does not survive it.
 
     Raises:
         OSError: If the service cannot be reached.
     """
-    lines = [_connect(invitation, role) for role in ROLES]
+    lines = [_connect(connect_info, role) for role in ROLES]
     frames, life, output = (line.detach() for line in lines)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -50,8 +50,8 @@ def dial(invitation: Invitation) -> NoReturn:
     os.dup2(output, 2)
     os.close(output)
     # One connection is both: heartbeats go out on it, and nothing but its end comes in.
-    descriptors = Descriptors(frames, lifeline=life, pulse=life)
-    stand_guard(descriptors, service=None)
+    descriptors = Descriptors(frames, lifeline=life, heartbeat=life)
+    watch_parent(descriptors, service=None)
     asyncio.set_event_loop_policy(None)  # whose process this was may have set one, as Ray does
 
     from dspex.worker.server import serve
@@ -60,9 +60,9 @@ def dial(invitation: Invitation) -> NoReturn:
     os._exit(0)
 
 
-def _connect(invitation: Invitation, role: int) -> socket.socket:
-    line = socket.create_connection((invitation.host, invitation.port), timeout=_CONNECT_SECONDS)
-    line.sendall(GREETING.pack(invitation.token, role, os.getpid()))
+def _connect(connect_info: ConnectInfo, role: int) -> socket.socket:
+    line = socket.create_connection((connect_info.host, connect_info.port), timeout=_CONNECT_SECONDS)
+    line.sendall(GREETING.pack(connect_info.token, role, os.getpid()))
     line.settimeout(None)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_MS)

@@ -4,10 +4,10 @@ It is single-threaded and runs no event loop: a fork copies one thread only, and
 held stays locked for ever. Whatever would start a thread is refused before the first fork, by name. It
 serves one pool, over one socket::
 
-    service -> zygote   HELLO settings          FORK + the worker's four descriptors
-    zygote -> service   READY | ERROR           FORKED pid | ERROR        EXITED [pid, status]
+    service -> forkserver   HELLO settings          FORK + the worker's four descriptors
+    forkserver -> service   READY | ERROR           FORKED pid | ERROR        EXITED [pid, status]
 
-A forked worker does not depend on it: the lifeline is tied to the service, and a worker whose zygote has
+A forked worker does not depend on it: the lifeline is tied to the service, and a worker whose forkserver has
 died works on.
 
 What a worker costs is the pages it writes to: about 2,900 of 18,000 once it has answered a first call, a
@@ -38,7 +38,7 @@ from typing import Any, Final, NoReturn
 from dspex.errors import WorkerStartError
 from dspex.protocol import MSGPACK, FrameReader, Kind, MessagePack, encode_frame
 from dspex.worker.handshake import check_versions, import_preload, prepare_interpreter, start_error, versions
-from dspex.worker.parent_watch import Descriptors, kill_group, kill_on_hangup, stand_guard
+from dspex.worker.parent_watch import Descriptors, kill_group, kill_on_hangup, watch_parent
 
 __all__ = ["run"]
 
@@ -50,7 +50,7 @@ _LEAVING: Final = 0.5
 _GATEWAYS: Final = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 
 _LATE_IMPORTS: Final = ("dspy.clients.costs", "dspy._vendor.lm15.cloud.hosts")
-"""What DSPy imports in the middle of a first call over HTTP, which a zygote cannot make."""
+"""What DSPy imports in the middle of a first call over HTTP, which a forkserver cannot make."""
 
 
 def run(control: int, lifeline: int, *, service: int) -> NoReturn:
@@ -64,12 +64,12 @@ def run(control: int, lifeline: int, *, service: int) -> NoReturn:
     for number in (control, lifeline):
         os.set_inheritable(number, False)
     kill_on_hangup(lifeline)
-    Zygote(socket.socket(fileno=control), service).serve()
+    Forkserver(socket.socket(fileno=control), service).serve()
     os._exit(0)
 
 
-class Zygote:
-    """The loop of the zygote: one descriptor for requests, one for children that end."""
+class Forkserver:
+    """The loop of the forkserver: one descriptor for requests, one for children that end."""
 
     def __init__(self, control: socket.socket, service: int) -> None:
         self._control = control
@@ -116,18 +116,18 @@ class Zygote:
 
     # --- warming ---
 
-    def _warm(self, hello: dict[str, Any]) -> None:
+    def _warm(self, handshake: dict[str, Any]) -> None:
         # A collection leaves holes in pages, which workers would fill, each in a copy of its own.
         gc.disable()
-        check_versions(hello)
-        prepare_interpreter(hello)
+        check_versions(handshake)
+        prepare_interpreter(handshake)
         import dspex.worker.server
 
         _check_threads("dspex.worker")
         import dspex.worker.operations.table  # noqa: F401 - imports DSPy, for the workers
 
         _check_threads("dspy")
-        for module in hello["preload"]:
+        for module in handshake["preload"]:
             import_preload(module)
             _check_threads(module)
         if sys.version_info < (3, 12):
@@ -142,15 +142,15 @@ class Zygote:
     # --- forking ---
 
     def _fork(self, numbers: list[int]) -> int:
-        sock, lifeline, pulse, output = numbers
+        sock, lifeline, heartbeat, output = numbers
         sys.stdout.flush()
         sys.stderr.flush()  # or every worker would say again what is still in the buffers
         pid = os.fork()
         if pid == 0:
             try:
-                self._become_worker(Descriptors(sock, lifeline, pulse), output)
+                self._become_worker(Descriptors(sock, lifeline, heartbeat), output)
             finally:
-                os._exit(1)  # never return into the zygote's loop
+                os._exit(1)  # never return into the forkserver's loop
         with contextlib.suppress(OSError):  # it may have ended
             # As it does itself, whichever comes first: once its id is known, its group can be killed.
             os.setpgid(pid, pid)
@@ -169,7 +169,7 @@ class Zygote:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        stand_guard(descriptors, service=self._service)
+        watch_parent(descriptors, service=self._service)
         from dspex.worker.server import serve
 
         try:
@@ -230,7 +230,7 @@ def _check_threads(cause: str) -> None:
     if count > 1:
         raise WorkerStartError(
             f"importing {cause} left {count - 1} thread(s) running: a process that has them cannot be forked",
-            code="zygote-not-single-threaded",
+            code="forkserver-not-single-threaded",
             hint="set start='spawn', or find the setting that keeps the module from starting threads",
             module=cause,
             threads=count - 1,

@@ -1,4 +1,4 @@
-"""The hand-shake of workers and zygotes: versions, and what is set before DSPy is imported."""
+"""The hand-shake of workers and forkservers: versions, and what is set before DSPy is imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MINE: Final = {"protocol": PROTOCOL, "dspex": __version__}
 
 _DEFAULT_ENV: Final = {
     # One thread each unless the user says otherwise: N workers with N BLAS threads fight over the cores,
-    # and a zygote must have none.
+    # and a forkserver must have none.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -35,13 +35,13 @@ _DEFAULT_ENV: Final = {
 }
 
 
-def check_versions(hello: Mapping[str, Any]) -> None:
+def check_versions(handshake: Mapping[str, Any]) -> None:
     """Refuse a service that is not of this version.
 
     Raises:
         WorkerStartError: If the versions differ (`version-mismatch`).
     """
-    theirs = {name: hello.get(name) for name in _MINE}
+    theirs = {name: handshake.get(name) for name in _MINE}
     if theirs != _MINE:
         raise WorkerStartError(
             f"the service has {theirs}, the worker's interpreter has {_MINE}",
@@ -50,11 +50,11 @@ def check_versions(hello: Mapping[str, Any]) -> None:
         )
 
 
-def prepare_interpreter(hello: Mapping[str, Any]) -> None:
+def prepare_interpreter(handshake: Mapping[str, Any]) -> None:
     """Set what must be set before DSPy and the user's modules are imported."""
     for name, value in _DEFAULT_ENV.items():
         os.environ.setdefault(name, value)
-    sys.path.extend(entry for entry in hello["path"] if entry not in sys.path)
+    sys.path.extend(entry for entry in handshake["path"] if entry not in sys.path)
 
 
 def apply_limits(limits: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Calls from a worker back to the service: functions that live there, by name, for the life of one call.
 
-The service says with a call which functions it may use (`Pool.call(..., callbacks=...)`); the call's work
-reaches them through `call_back`, or as tools of a DSPy module (`modules`). What goes over the wire is a name
-and plain values; errors come back in the classes of `dspex.errors`.
+The service says with a call which functions it may use (`Pool.call(..., host_functions=...)`); the call's
+work reaches them through `call_host`, or as tools of a DSPy module. What goes over the wire is a name and
+plain values; errors come back in the classes of `dspex.errors`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from dspex.errors import ConfigError
 
-__all__ = ["RUNNING", "SETTING", "call_back", "call_back_sync", "connect", "time_left"]
+__all__ = ["RUNNING", "SETTING", "call_host", "call_host_sync", "connect", "time_left"]
 
 RUNNING: ContextVar[int] = ContextVar("dspex_running_call")
 """The id of the call whose work this is; the server sets it, and threads of the work inherit it."""
@@ -55,7 +55,7 @@ def time_left() -> float | None:
     return None if _service is None or call_id is None else _service.left(call_id)
 
 
-async def call_back(name: str, *args: Any, **kwargs: Any) -> Any:
+async def call_host(name: str, *args: Any, **kwargs: Any) -> Any:
     """Call the function `name` of the service.
 
     Raises:
@@ -67,7 +67,7 @@ async def call_back(name: str, *args: Any, **kwargs: Any) -> Any:
     return await service.send(call_id, name, list(args), kwargs)
 
 
-def call_back_sync(name: str, *args: Any, **kwargs: Any) -> Any:
+def call_host_sync(name: str, *args: Any, **kwargs: Any) -> Any:
     """The same from work that runs in a thread. It blocks the thread; on the worker's loop it is refused."""
     service, call_id = _here(name)
     try:
@@ -75,13 +75,13 @@ def call_back_sync(name: str, *args: Any, **kwargs: Any) -> Any:
     except RuntimeError:
         answer = _await(service.send(call_id, name, list(args), kwargs))
         return asyncio.run_coroutine_threadsafe(answer, service.loop).result()
-    raise ConfigError(f"async work calls {name!r} back with `await call_back(...)`", code="no-call-back")
+    raise ConfigError(f"async work calls {name!r} back with `await call_host(...)`", code="no-host-call")
 
 
 def _here(name: str) -> tuple[_Service, int]:
     call_id = _running()
     if _service is None or call_id is None:
-        raise ConfigError(f"{name!r} can be called only in the work of a pool's call", code="no-call-back")
+        raise ConfigError(f"{name!r} can be called only in the work of a pool's call", code="no-host-call")
     return _service, call_id
 
 

@@ -10,25 +10,25 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final, Self
 
 from dspex.errors import WireError
-from dspex.worker.host import call_back, call_back_sync
+from dspex.worker.host import call_host, call_host_sync
 
-__all__ = ["Feed", "callback_name", "feeds_of"]
+__all__ = ["InputStream", "host_name", "input_streams_of"]
 
 _MOST: Final = 64
 """Parts asked for at once: enough that the way there and back is shared, few enough to hold."""
 
 
-def callback_name(feed: str) -> str:
-    """Under which name the service answers for a feed. No call-back of a user has a NUL in its name."""
+def host_name(feed: str) -> str:
+    """Under which name the service answers for a feed. No host call of a user has a NUL in its name."""
     return f"\0feed {feed}"
 
 
-def feeds_of(payload: Mapping[str, Any]) -> dict[str, Feed]:
-    """The arguments of a payload that are feeds."""
-    return {name: Feed(name) for name in payload.get("feeds", ())}
+def input_streams_of(payload: Mapping[str, Any]) -> dict[str, InputStream]:
+    """The arguments of a payload that are input_streams."""
+    return {name: InputStream(name) for name in payload.get("input_streams", ())}
 
 
-class Feed(AsyncIterator[Any], Iterator[Any]):
+class InputStream(AsyncIterator[Any], Iterator[Any]):
     """Parts from the service: `async for` in async work, `for` in work that runs in a thread.
 
     It is for one reader. It ends where the service's iterator does; what that raised is raised here, as far
@@ -40,7 +40,7 @@ class Feed(AsyncIterator[Any], Iterator[Any]):
     """
 
     def __init__(self, name: str) -> None:
-        self._callback = callback_name(name)
+        self._callback = host_name(name)
         self._parts: deque[Any] = deque()
         self._ended = False
         self._most = _MOST
@@ -48,12 +48,12 @@ class Feed(AsyncIterator[Any], Iterator[Any]):
     async def __anext__(self) -> Any:
         if not self._parts and not self._ended:
             try:
-                self._took(await call_back(self._callback, self._most))
+                self._took(await call_host(self._callback, self._most))
             except WireError:
                 if self._most == 1:
                     raise
                 self._most = 1
-                self._took(await call_back(self._callback, 1, True))
+                self._took(await call_host(self._callback, 1, True))
         if not self._parts:
             raise StopAsyncIteration
         return self._parts.popleft()
@@ -61,12 +61,12 @@ class Feed(AsyncIterator[Any], Iterator[Any]):
     def __next__(self) -> Any:
         if not self._parts and not self._ended:
             try:
-                self._took(call_back_sync(self._callback, self._most))
+                self._took(call_host_sync(self._callback, self._most))
             except WireError:
                 if self._most == 1:
                     raise
                 self._most = 1
-                self._took(call_back_sync(self._callback, 1, True))
+                self._took(call_host_sync(self._callback, 1, True))
         if not self._parts:
             raise StopIteration
         return self._parts.popleft()
@@ -74,13 +74,13 @@ class Feed(AsyncIterator[Any], Iterator[Any]):
     async def aclose(self) -> None:
         """Want no more; the service closes its iterator."""
         if not self._ended:
-            self._took(await call_back(self._callback, 0))
+            self._took(await call_host(self._callback, 0))
         self._parts.clear()
 
     def close(self) -> None:
         """The same from a thread."""
         if not self._ended:
-            self._took(call_back_sync(self._callback, 0))
+            self._took(call_host_sync(self._callback, 0))
         self._parts.clear()
 
     async def __aenter__(self) -> Self:

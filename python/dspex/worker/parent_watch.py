@@ -34,7 +34,7 @@ __all__ = [
     "die_with_parent",
     "kill_group",
     "kill_on_hangup",
-    "stand_guard",
+    "watch_parent",
 ]
 
 BEAT: Final = struct.Struct("!IQ")
@@ -52,11 +52,11 @@ class Descriptors(NamedTuple):
 
     socket: int
     lifeline: int
-    pulse: int
+    heartbeat: int
 
 
-def stand_guard(descriptors: Descriptors, *, service: int | None, parent: bool = False) -> None:
-    """Tie this process to the service and start its pulse.
+def watch_parent(descriptors: Descriptors, *, service: int | None, parent: bool = False) -> None:
+    """Tie this process to the service and start its heartbeat.
 
     Args:
         descriptors: The worker's descriptors.
@@ -76,7 +76,9 @@ def stand_guard(descriptors: Descriptors, *, service: int | None, parent: bool =
             os._exit(1)
         except OSError:  # a kernel or a sandbox without it: the lifeline is left
             pass
-    threading.Thread(target=_pulse, args=(ends, descriptors.pulse), name="dspex-pulse", daemon=True).start()
+    threading.Thread(
+        target=_heartbeat, args=(ends, descriptors.heartbeat), name="dspex-heartbeat", daemon=True
+    ).start()
 
 
 def die_with_parent(parent: int) -> None:
@@ -120,12 +122,12 @@ def kill_on_hangup(lifeline: int) -> None:
         os._exit(1)
 
 
-def _pulse(ends: list[int], pulse: int) -> None:
-    os.set_blocking(pulse, False)
+def _heartbeat(ends: list[int], heartbeat: int) -> None:
+    os.set_blocking(heartbeat, False)
     number = 0
     while True:
         try:
-            os.write(pulse, BEAT.pack(number & 0xFFFFFFFF, _resident()))
+            os.write(heartbeat, BEAT.pack(number & 0xFFFFFFFF, _resident()))
         except BlockingIOError:
             pass  # the service is not reading; the beat is lost, and it knows why
         except OSError:

@@ -36,7 +36,7 @@ from dspex.worker.host import RUNNING, connect
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from dspex.worker.operations.table import Bench, InstantOperation, Operation
+    from dspex.worker.operations.table import InstantOperation, Operation, WorkerContext
     from dspex.worker.parent_watch import Descriptors
 
 __all__ = ["serve"]
@@ -81,7 +81,7 @@ class Server(asyncio.BufferedProtocol):
         self._operations: Mapping[str, Operation] = {}  # none before the hand-shake
         self._instant: Mapping[str, InstantOperation] = {}
         self._streams: Mapping[str, Operation] = {}  # those that answer in parts
-        self._bench: Bench
+        self._context: WorkerContext
 
     # --- the connection ---
 
@@ -145,23 +145,23 @@ class Server(asyncio.BufferedProtocol):
 
     # --- hand-shake ---
 
-    def _greet(self, hello: dict[str, Any]) -> None:
+    def _greet(self, handshake: dict[str, Any]) -> None:
         try:
-            check_versions(hello)
-            prepare_interpreter(hello)
-            apply_limits(hello["limits"])
+            check_versions(handshake)
+            prepare_interpreter(handshake)
+            apply_limits(handshake["limits"])
             # DSPy's async path goes through the default executor for parts of every call, and its size of
             # cores + 4 would be the number of calls that make progress. Work that is not async has threads of
-            # its own: it may wait for a call-back whose work needs the others.
+            # its own: it may wait for a host call whose work needs the others.
             self._loop.set_default_executor(
-                ThreadPoolExecutor(max_workers=hello["max_inflight"], thread_name_prefix="dspex-dspy")
+                ThreadPoolExecutor(max_workers=handshake["max_inflight"], thread_name_prefix="dspex-dspy")
             )
             threads = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
-            from dspex.worker.operations.table import INSTANT, OPERATIONS, STREAMS, Bench
+            from dspex.worker.operations.table import INSTANT, OPERATIONS, STREAMS, WorkerContext
 
-            for module in hello["preload"]:
+            for module in handshake["preload"]:
                 import_preload(module)
-            self._bench = Bench(hello["lm"], threads)
+            self._context = WorkerContext(handshake["lm"], threads)
             self._operations, self._instant = OPERATIONS, INSTANT
             self._streams = STREAMS
             connect(self._loop, self._call_back, self._deadlines.left)
@@ -197,7 +197,7 @@ class Server(asyncio.BufferedProtocol):
         try:
             if window:
                 raise _not_a_stream()
-            self._channel.send(_RESULT, call_id, operation(self._bench, payload), alone=not self._calls)
+            self._channel.send(_RESULT, call_id, operation(self._context, payload), alone=not self._calls)
         except Exception as err:  # noqa: BLE001 - whatever it was, the caller must hear of it
             self._send_error(call_id, err)
 
@@ -209,7 +209,7 @@ class Server(asyncio.BufferedProtocol):
             CURRENT.set(trace)
             self._traces[call_id] = trace
         try:
-            result = await operation(self._bench, payload)
+            result = await operation(self._context, payload)
             if window:
                 await self._send_items(call_id, result, window)
                 result = None
@@ -298,7 +298,7 @@ class Server(asyncio.BufferedProtocol):
     def _send_error(self, call_id: int, err: BaseException) -> None:
         from dspex.worker.failures import to_dspex_error
 
-        self._channel.send_error(call_id, to_dspex_error(err, secrets=self._bench.models.secrets))
+        self._channel.send_error(call_id, to_dspex_error(err, secrets=self._context.models.secrets))
 
 
 def _not_a_stream() -> ConfigError:

@@ -2,15 +2,15 @@
 
 ::
 
-    Pool --> Crew --> Worker --socket, beats, end--> Handle      one worker
-                        |                              ^
-                        +------- launch ----------> Launcher     one pool's way to start them
-                                                       ^
-                                                    Backend      a place: this machine, a cluster
+    Pool --> Supervisor --> Worker --socket, heartbeats, end--> Handle      one worker
+                              |                             ^
+                              +------- launch -------> Launcher     one pool's way to start them
+                                                          ^
+                                                       Backend      a place: this machine, a cluster
 
-A pool needs four things of a worker, wherever it runs: a connected stream socket that carries the frames
-of `dspex.protocol`, heartbeats with its memory, word of its end, and a way to end it. How a worker comes to be
-is the launcher's business; what it says is always `dspex.worker.server`'s.
+A pool needs four things of a worker, wherever it runs: a connected stream socket that carries the
+frames of `dspex.protocol`, heartbeats with its memory, word of its end, and a way to end it. How a worker
+comes to be is the launcher's business; what it says is always `dspex.worker.server`'s.
 
 `LocalProcesses` (`launch`) is the default. Workers that are started by somebody else and connect back over
 TCP share `dialled`; `dspex.pool.ray` is made of it.
@@ -53,7 +53,7 @@ class Handle(Protocol):
         ...
 
     @property
-    def said_all(self) -> asyncio.Future[None]:
+    def output_closed(self) -> asyncio.Future[None]:
         """Done when nothing can be added to `tail` any more."""
         ...
 

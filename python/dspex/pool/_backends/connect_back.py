@@ -3,13 +3,13 @@
 ::
 
     service                                     somewhere
-    Switchboard.expect() -> Invitation   --->   whoever starts it hands it on
-                                                dspex.worker.connect_back: three connections, each with the token
+    Listener.expect() -> ConnectInfo     --->   whoever starts it hands it on
+                                                worker.connect_back: three connections, each with the token
       frames  <------------------------------>  calls and answers
       life    <------------------------------   heartbeats; its end, seen from either side, is the end
       output  <------------------------------   standard output and error
 
-The invitation's token is 32 random bytes, for one worker, used up by it; a connection that does not begin
+The connect info's token is 32 random bytes, for one worker, used up by it; a connection that does not begin
 with one that is awaited is closed. What follows is not encrypted, the LM's key in the hand-shake included:
 the address is this machine's own unless another is asked for, and then its network must be one to trust,
 as a Ray cluster's must be anyway.
@@ -24,10 +24,10 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
-from dspex.pool._backends.process import Output, Pulse
-from dspex.worker.connect_back import GREETING, ROLES, Invitation
+from dspex.pool._backends.process import Heartbeats, Output
+from dspex.worker.connect_back import GREETING, ROLES, ConnectInfo
 
-__all__ = ["DialledWorker", "Switchboard"]
+__all__ = ["ConnectedWorker", "Listener"]
 
 _GREETING_SECONDS: Final = 10.0
 """What a connection has to say who it is."""
@@ -36,7 +36,7 @@ _AGAIN: Final = 0.5
 """Seconds until the next call is taken when one could not be."""
 
 
-class _Lines(NamedTuple):
+class _Connections(NamedTuple):
     """The three connections of one worker."""
 
     frames: socket.socket
@@ -44,7 +44,7 @@ class _Lines(NamedTuple):
     output: socket.socket
 
 
-class Switchboard:
+class Listener:
     """Listens for workers. Opened by the first `expect`, on the loop it runs on.
 
     Args:
@@ -55,10 +55,10 @@ class Switchboard:
         self._host = host
         self._server: socket.socket | None = None
         self._answering: set[asyncio.Task[None]] = set()
-        self._awaited: dict[bytes, asyncio.Future[tuple[int, _Lines]]] = {}
+        self._awaited: dict[bytes, asyncio.Future[tuple[int, _Connections]]] = {}
         self._arrived: dict[bytes, dict[int, socket.socket]] = {}
 
-    def expect(self) -> Invitation:
+    def expect(self) -> ConnectInfo:
         """What a new worker is to be told.
 
         Raises:
@@ -72,34 +72,36 @@ class Switchboard:
             self._keep(self._listen(self._server))
         token = secrets.token_bytes(GREETING.size - 5)
         self._awaited[token] = loop.create_future()
-        return Invitation(self._host, self._server.getsockname()[1], token)
+        return ConnectInfo(self._host, self._server.getsockname()[1], token)
 
-    async def connected(self, invitation: Invitation, where: str, kill: Callable[[], None]) -> DialledWorker:
+    async def connected(
+        self, connect_info: ConnectInfo, where: str, kill: Callable[[], None]
+    ) -> ConnectedWorker:
         """Wait for the worker that was told.
 
         Args:
-            invitation: What it was told.
+            connect_info: What it was told.
             where: The machine it was started on.
-            kill: Ends it.
+            kill: ChildPipes it.
 
         Raises:
             asyncio.CancelledError: With `kill` called: it may come into being all the same.
         """
         try:
-            pid, lines = await self._awaited[invitation.token]
-            worker = DialledWorker(pid, where, lines, kill)
+            pid, lines = await self._awaited[connect_info.token]
+            worker = ConnectedWorker(pid, where, lines, kill)
             await worker.listen()
         except BaseException:
             kill()
             raise
         finally:
-            self.forget(invitation)
+            self.forget(connect_info)
         return worker
 
-    def forget(self, invitation: Invitation) -> None:
+    def forget(self, connect_info: ConnectInfo) -> None:
         """Expect that worker no longer."""
-        self._awaited.pop(invitation.token, None)
-        for line in self._arrived.pop(invitation.token, {}).values():
+        self._awaited.pop(connect_info.token, None)
+        for line in self._arrived.pop(connect_info.token, {}).values():
             line.close()
 
     async def aclose(self) -> None:
@@ -147,7 +149,7 @@ class Switchboard:
         arrived[role] = line
         if len(arrived) == len(ROLES) and not self._awaited[known].done():
             del self._arrived[known]
-            self._awaited[known].set_result((pid, _Lines(*(arrived[role] for role in ROLES))))
+            self._awaited[known].set_result((pid, _Connections(*(arrived[role] for role in ROLES))))
 
 
 async def _read(line: socket.socket, size: int) -> bytes:
@@ -160,7 +162,7 @@ async def _read(line: socket.socket, size: int) -> bytes:
     return data
 
 
-class _Life(Pulse):
+class _Life(Heartbeats):
     """Reads heartbeats, and hears the end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
@@ -172,17 +174,17 @@ class _Life(Pulse):
         self._ended()
 
 
-class DialledWorker:
+class ConnectedWorker:
     """A worker that has connected back: a `dspex.pool._backends.base.Handle`.
 
     Args:
         pid: Its process id, where it runs.
         where: The machine.
         lines: Its connections.
-        kill: Ends it.
+        kill: ChildPipes it.
     """
 
-    def __init__(self, pid: int, where: str, lines: _Lines, kill: Callable[[], None]) -> None:
+    def __init__(self, pid: int, where: str, lines: _Connections, kill: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         self.pid = pid
         self.where = where
@@ -192,7 +194,7 @@ class DialledWorker:
         self._kill = kill
         self._notes: list[str] = []
         self._transports: list[asyncio.BaseTransport] = []
-        self._life: Pulse
+        self._life: Heartbeats
         self._output: Output
 
     async def listen(self) -> None:
@@ -222,8 +224,8 @@ class DialledWorker:
             self.exited.set_result(code)
 
     @property
-    def said_all(self) -> asyncio.Future[None]:
-        """See `Handle.said_all`."""
+    def output_closed(self) -> asyncio.Future[None]:
+        """See `Handle.output_closed`."""
         return self._output.closed
 
     @property

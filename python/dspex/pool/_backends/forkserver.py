@@ -1,4 +1,4 @@
-"""The service's side of a zygote: a process that forks workers. See `dspex.worker.forkserver`."""
+"""The service's side of a forkserver: a process that forks workers. See `dspex.worker.forkserver`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dspex.errors import WireError, WorkerStartError
 from dspex.pool._backends.process import (
-    Ends,
+    ChildPipes,
     Output,
     Process,
     close_lifeline,
@@ -25,31 +25,31 @@ from dspex.pool._backends.process import (
 )
 from dspex.protocol import MSGPACK, FrameReader, Kind, MessagePack, encode_frame, read_error
 
-__all__ = ["FORK_SECONDS", "ZygoteLauncher"]
+__all__ = ["FORK_SECONDS", "ForkserverLauncher"]
 
 FORK_SECONDS: Final = 5.0
-"""Seconds in which a zygote forks a worker, at most: it takes milliseconds. One that does not has stopped."""
+"""Seconds in which a forkserver must fork a worker. It takes milliseconds; one that needs longer hangs."""
 
 _AGAIN: Final = 1.0
 """Seconds until a process is watched after all that could not be, for want of a descriptor."""
 
 _UNTOLD: Final = 1.0
-"""Seconds after which a killed worker's end is looked for, if its zygote has not told of it."""
+"""Seconds after which a killed worker's end is looked for, if its forkserver has not told of it."""
 
 _LAST_WORDS: Final = 0.05
-"""Seconds for which the output of a zygote that has ended is still read."""
+"""Seconds for which the output of a forkserver that has ended is still read."""
 
 
-class ZygoteLauncher:
+class ForkserverLauncher:
     """Forks each worker from a process that has DSPy imported and warmed.
 
-    The zygote is started when the first worker is wanted, and again when it has died; workers it forked
+    The forkserver is started when the first worker is wanted, and again when it has died; workers it forked
     before live on.
 
     Args:
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
-        hello: The settings the zygote needs, without any secret: it outlives no request but serves all.
+        handshake: The settings the forkserver needs, without any secret: it serves all requests.
         fork_seconds: Seconds it has to fork a worker. One that needs longer hangs; it is ended, and the next
             launch starts another.
     """
@@ -58,19 +58,19 @@ class ZygoteLauncher:
         self,
         python: str | None,
         env: Mapping[str, str],
-        hello: Mapping[str, Any],
+        handshake: Mapping[str, Any],
         fork_seconds: float = FORK_SECONDS,
     ) -> None:
         self._fork_seconds = fork_seconds
         self._python = python
         self._env = dict(env)
-        self._hello = dict(hello)
+        self._handshake = dict(handshake)
         self._link: _Link | None = None
         self._turn = asyncio.Lock()  # one request at a time: see `dspex.worker.forkserver`
 
     @property
     def pid(self) -> int | None:
-        """The zygote's process id, while there is one."""
+        """The forkserver's process id, while there is one."""
         return self._link.popen.pid if self._link is not None and self._link.alive else None
 
     async def launch(self) -> Process:
@@ -83,18 +83,18 @@ class ZygoteLauncher:
                 await self._start()
             link = self._link
             assert link is not None  # noqa: S101 - the lines above have seen to it
-            ends = Ends.open()
+            pipes = ChildPipes.open()
             try:
-                pid = await self._fork(link, ends)
+                pid = await self._fork(link, pipes)
             except BaseException:
-                ends.close_mine()
+                pipes.close_parent()
                 raise
             finally:
-                ends.close_given()
+                pipes.close_child()
             try:
-                process = _Forked(pid, ends, link)
+                process = _Forked(pid, pipes, link)
             except BaseException:
-                ends.close_mine()
+                pipes.close_parent()
                 link.disown(pid)
                 raise
             try:
@@ -105,17 +105,17 @@ class ZygoteLauncher:
                 raise
             return process
 
-    async def _fork(self, link: _Link, ends: Ends) -> int:
+    async def _fork(self, link: _Link, pipes: ChildPipes) -> int:
         try:
             async with asyncio.timeout(self._fork_seconds) as limit:
-                return await link.fork(ends)
+                return await link.fork(pipes)
         except TimeoutError:
             if not limit.expired():
                 raise
             await link.end()
             raise WorkerStartError(
-                f"the zygote did not fork a worker within {self._fork_seconds:g} s and was ended",
-                code="zygote-hung",
+                f"the forkserver did not fork a worker within {self._fork_seconds:g} s and was ended",
+                code="forkserver-hung",
                 hint="the next start has a new one; workers that it has forked go on",
             ) from None
 
@@ -125,40 +125,40 @@ class ZygoteLauncher:
         return "" if output is None else output.tail()
 
     async def aclose(self) -> None:
-        """End the zygote."""
+        """End the forkserver."""
         async with self._turn:
             if self._link is not None:
                 await self._link.end()
 
     async def _start(self) -> None:
         with contextlib.ExitStack() as undo:
-            mine, given = map(undo.enter_context, socket.socketpair())
-            given_lifeline, lifeline = open_lifeline()
+            parent, child = map(undo.enter_context, socket.socketpair())
+            child_lifeline, lifeline = open_lifeline()
             undo.callback(close_lifeline, lifeline)
             with contextlib.ExitStack() as handed:
-                handed.callback(os.close, given_lifeline)
-                output, given_output = os.pipe()
+                handed.callback(os.close, child_lifeline)
+                output, child_output = os.pipe()
                 undo.callback(os.close, output)
-                handed.callback(os.close, given_output)
-                numbers = (given.fileno(), given_lifeline)
-                popen = await start_interpreter(self._python, self._env, "zygote", numbers, given_output)
+                handed.callback(os.close, child_output)
+                numbers = (child.fileno(), child_lifeline)
+                popen = await start_interpreter(self._python, self._env, "forkserver", numbers, child_output)
             undo.callback(give_up, popen)
-            self._link = link = _Link(popen, mine, lifeline, output)
+            self._link = link = _Link(popen, parent, lifeline, output)
             undo.pop_all()
-        given.close()
+        child.close()
         try:
             await link.open()
-            await link.ask(Kind.HELLO, self._hello)
+            await link.ask(Kind.HELLO, self._handshake)
         except BaseException:
             await asyncio.shield(link.end())
             raise
 
 
 class _Forked(Process):
-    """A worker that a zygote forked, whose end the zygote tells of, unless it hangs."""
+    """A worker that a forkserver forked, whose end the forkserver tells of, unless it hangs."""
 
-    def __init__(self, pid: int, ends: Ends, link: _Link) -> None:
-        super().__init__(pid, ends)
+    def __init__(self, pid: int, pipes: ChildPipes, link: _Link) -> None:
+        super().__init__(pid, pipes)
         self._link = link
 
     def kill(self) -> None:
@@ -169,7 +169,7 @@ class _Forked(Process):
 
 
 class _Link(asyncio.Protocol):
-    """One running zygote."""
+    """One running forkserver."""
 
     def __init__(
         self, popen: subprocess.Popen[bytes], sock: socket.socket, lifeline: int, output: int
@@ -207,9 +207,9 @@ class _Link(asyncio.Protocol):
         self._pipe, self.output = await self._loop.connect_read_pipe(Output, file)
         await self._loop.create_connection(lambda: self, sock=self._sock)
 
-    async def fork(self, ends: Ends) -> int:
+    async def fork(self, pipes: ChildPipes) -> int:
         """Have it fork a worker; gives its process id."""
-        given = [ends.given_sock.fileno(), ends.given_lifeline, ends.given_pulse, ends.given_output]
+        given = [pipes.child_sock.fileno(), pipes.child_lifeline, pipes.child_heartbeat, pipes.child_output]
         return int(await self.ask(Kind.FORK, None, given))
 
     def adopt(self, process: Process) -> None:
@@ -229,7 +229,7 @@ class _Link(asyncio.Protocol):
         if not process.exited.done():
             self._watch(
                 process
-            )  # it stays a child: the zygote may yet tell, and then it is known whose end it was
+            )  # it stays a child: the forkserver may yet tell, and then it is known whose end it was
 
     async def ask(self, kind: Kind, value: Any, numbers: list[int] | None = None) -> Any:
         """Send a request, with descriptors, and wait for its answer.
@@ -289,7 +289,7 @@ class _Link(asyncio.Protocol):
 
     def _gone(self) -> WorkerStartError:
         how, _ = how_it_ended(self.exited.result() if self.exited.done() else None)
-        return WorkerStartError(f"the zygote {how}", code="zygote-died")
+        return WorkerStartError(f"the forkserver {how}", code="forkserver-died")
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():

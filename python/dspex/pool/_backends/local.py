@@ -8,16 +8,16 @@ from typing import Any
 from dspex import __version__
 from dspex.errors import ConfigError
 from dspex.pool._backends.base import Launcher
-from dspex.pool._backends.forkserver import FORK_SECONDS, ZygoteLauncher
+from dspex.pool._backends.forkserver import FORK_SECONDS, ForkserverLauncher
 from dspex.pool._backends.process import SpawnLauncher
 from dspex.pool._spec import PoolSpec
 from dspex.protocol import PROTOCOL
 
-__all__ = ["LocalProcesses", "make_hello"]
+__all__ = ["LocalProcesses", "make_handshake"]
 
 
-def make_hello(spec: PoolSpec) -> dict[str, Any]:
-    """What workers and zygotes are told, but for the LM's settings, which only workers need."""
+def make_handshake(spec: PoolSpec) -> dict[str, Any]:
+    """What workers and forkservers are told, but for the LM's settings, which only workers need."""
     return {
         "protocol": PROTOCOL,
         "dspex": __version__,
@@ -31,7 +31,7 @@ def make_hello(spec: PoolSpec) -> dict[str, Any]:
 
 
 class LocalProcesses:
-    """Workers on this machine: forked by a zygote, or spawned. The backend a pool has by default.
+    """Workers on this machine: forked by a forkserver, or spawned. The backend a pool has by default.
 
     Args:
         platform: The system, as `sys.platform` names it.
@@ -48,7 +48,7 @@ class LocalProcesses:
         """See `Backend.launcher`.
 
         Raises:
-            ConfigError: On Windows, and for a zygote on a system where it is not safe.
+            ConfigError: On Windows, and for a forkserver on a system where it is not safe.
         """
         if self._platform == "win32":
             raise ConfigError(
@@ -59,15 +59,15 @@ class LocalProcesses:
         linux = self._platform == "linux"
         start = spec.start
         if start == "auto":
-            start = "zygote" if linux and spec.python is None else "spawn"
-        if start == "zygote" and not linux:
+            start = "forkserver" if linux and spec.python is None else "spawn"
+        if start == "forkserver" and not linux:
             raise ConfigError(
                 f"pool.{spec.name}.start: the libraries of {self._platform} do not survive being forked",
-                code="no-zygote-here",
+                code="no-forkserver-here",
                 hint="leave start='auto', or set start='spawn'",
             )
-        if start == "zygote":
+        if start == "forkserver":
             # Within the time a start has, so that what hung is named.
             fork_seconds = min(FORK_SECONDS, spec.start_timeout / 2)
-            return ZygoteLauncher(spec.python, spec.env, make_hello(spec), fork_seconds)
+            return ForkserverLauncher(spec.python, spec.env, make_handshake(spec), fork_seconds)
         return SpawnLauncher(spec.python, spec.env)

@@ -1,7 +1,7 @@
 """A worker's process as the service sees it: started, listened to, signalled, reaped.
 
 Processes are started from one thread that lives as long as the service, because the kernel's
-parent-death signal fires when the *thread* that started a process ends, and a starter that blocks must
+parent-death signal fires when the *thread* that started a process pipes, and a starter that blocks must
 not stop the loop.
 """
 
@@ -24,10 +24,10 @@ from typing import Final, TypeVar
 from dspex.worker.parent_watch import BEAT, kill_group
 
 __all__ = [
-    "Ends",
+    "ChildPipes",
+    "Heartbeats",
     "Output",
     "Process",
-    "Pulse",
     "SpawnLauncher",
     "close_lifeline",
     "give_up",
@@ -70,7 +70,7 @@ class Output(asyncio.Protocol):
         return "\n".join([*self._lines, *filter(None, [self._partial.decode(errors="replace")[:_MAX_LINE]])])
 
 
-class Pulse(asyncio.Protocol):
+class Heartbeats(asyncio.Protocol):
     """Reads heartbeats; keeps the last one and when it came."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -96,44 +96,44 @@ _Reader = TypeVar("_Reader", bound=asyncio.Protocol)
 
 
 @dataclass(slots=True)
-class Ends:
+class ChildPipes:
     """The service's ends of what a worker is given, and the worker's, which close once it has them."""
 
     sock: socket.socket
     lifeline: int
-    pulse: int
+    heartbeat: int
     output: int
-    given_sock: socket.socket
-    given_lifeline: int
-    given_pulse: int
-    given_output: int
+    child_sock: socket.socket
+    child_lifeline: int
+    child_heartbeat: int
+    child_output: int
 
     @classmethod
-    def open(cls) -> Ends:
+    def open(cls) -> ChildPipes:
         """A fresh set, or an `OSError` and none."""
         with contextlib.ExitStack() as undo:
-            mine, given = map(undo.enter_context, socket.socketpair())
-            mine.setblocking(False)
-            given_lifeline, lifeline = open_lifeline()
-            undo.callback(os.close, given_lifeline)
+            parent, child = map(undo.enter_context, socket.socketpair())
+            parent.setblocking(False)
+            child_lifeline, lifeline = open_lifeline()
+            undo.callback(os.close, child_lifeline)
             undo.callback(close_lifeline, lifeline)
-            pulse, given_pulse = os.pipe()
-            undo.callback(_close, (pulse, given_pulse))
-            output, given_output = os.pipe()
+            heartbeat, child_heartbeat = os.pipe()
+            undo.callback(_close, (heartbeat, child_heartbeat))
+            output, child_output = os.pipe()
             undo.pop_all()
-        return cls(mine, lifeline, pulse, output, given, given_lifeline, given_pulse, given_output)
+        return cls(parent, lifeline, heartbeat, output, child, child_lifeline, child_heartbeat, child_output)
 
-    def close_given(self) -> None:
+    def close_child(self) -> None:
         """Close the worker's ends here."""
-        self.given_sock.close()
-        for number in (self.given_lifeline, self.given_pulse, self.given_output):
+        self.child_sock.close()
+        for number in (self.child_lifeline, self.child_heartbeat, self.child_output):
             os.close(number)
 
-    def close_mine(self) -> None:
+    def close_parent(self) -> None:
         """Close the service's ends: a worker that has the others ends with them."""
         self.sock.close()
         close_lifeline(self.lifeline)
-        for number in (self.pulse, self.output):
+        for number in (self.heartbeat, self.output):
             os.close(number)
 
 
@@ -145,21 +145,21 @@ class Process:
 
     where = "local"
 
-    def __init__(self, pid: int, ends: Ends) -> None:
+    def __init__(self, pid: int, pipes: ChildPipes) -> None:
         self.pid = pid
-        self.socket = ends.sock
+        self.socket = pipes.sock
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._ends = ends
-        self._unread = [ends.pulse, ends.output]  # descriptors that no transport owns yet
+        self._ends = pipes
+        self._unread = [pipes.heartbeat, pipes.output]  # descriptors that no transport owns yet
         self._pipes: list[asyncio.BaseTransport] = []
         self._released = False
-        self._pulse: Pulse
+        self._heartbeat: Heartbeats
         self._output: Output
 
     async def listen(self) -> None:
         """Begin to read heartbeats and output."""
         loop = asyncio.get_running_loop()
-        self._pulse = await self._read(Pulse(loop))
+        self._heartbeat = await self._read(Heartbeats(loop))
         self._output = await self._read(Output())
 
     async def _read(self, protocol: _Reader) -> _Reader:
@@ -175,15 +175,15 @@ class Process:
     @property
     def last_beat(self) -> float:
         """When the last heartbeat arrived, on the loop's clock."""
-        return self._pulse.last
+        return self._heartbeat.last
 
     @property
     def resident(self) -> int:
         """Bytes of memory the process said it has, at its last heartbeat."""
-        return self._pulse.resident
+        return self._heartbeat.resident
 
     @property
-    def said_all(self) -> asyncio.Future[None]:
+    def output_closed(self) -> asyncio.Future[None]:
         """Done when nobody holds its standard output and error any more."""
         return self._output.closed
 
@@ -193,7 +193,7 @@ class Process:
 
     def on_beat(self, heard: Callable[[], None]) -> None:
         """Call `heard` after every heartbeat from now on."""
-        self._pulse.on_beat = heard
+        self._heartbeat.on_beat = heard
 
     def set_exited(self, code: int | None) -> None:
         """Note that it has ended."""
@@ -252,19 +252,19 @@ class SpawnLauncher:
 
     async def launch(self) -> Process:
         """See `Launcher.launch`."""
-        ends = Ends.open()
-        given = (ends.given_sock.fileno(), ends.given_lifeline, ends.given_pulse)
+        pipes = ChildPipes.open()
+        given = (pipes.child_sock.fileno(), pipes.child_lifeline, pipes.child_heartbeat)
         try:
-            popen = await start_interpreter(self._python, self._env, "worker", given, ends.given_output)
+            popen = await start_interpreter(self._python, self._env, "worker", given, pipes.child_output)
         except BaseException:
-            ends.close_mine()  # the lifeline: a process that came into being all the same ends with it
+            pipes.close_parent()  # the lifeline: a process that came into being all the same ends with it
             raise
         finally:
-            ends.close_given()
+            pipes.close_child()
         try:
-            process = Process(popen.pid, ends)
+            process = Process(popen.pid, pipes)
         except BaseException:
-            ends.close_mine()
+            pipes.close_parent()
             give_up(popen)
             raise
         try:
@@ -400,15 +400,15 @@ _LIFELINES: Final[set[int]] = set()
 
 def open_lifeline() -> tuple[int, int]:
     """A pipe that ties a process to this one by its end: that process's end, and this one's."""
-    given, mine = os.pipe()
-    _LIFELINES.add(mine)
-    return given, mine
+    child, parent = os.pipe()
+    _LIFELINES.add(parent)
+    return child, parent
 
 
-def close_lifeline(mine: int) -> None:
+def close_lifeline(parent: int) -> None:
     """Close this process's end: the one that has the other ends."""
-    _LIFELINES.discard(mine)
-    os.close(mine)
+    _LIFELINES.discard(parent)
+    os.close(parent)
 
 
 _executor: ThreadPoolExecutor | None = None

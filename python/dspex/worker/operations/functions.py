@@ -1,7 +1,7 @@
 """The operation `function`: a plain function of the service's own code, by import path.
 
-The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``; `feeds`, put there by
-the pool, names arguments that are iterators (`feeds`). A generator function, async or not, answers
+The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``; `input_streams`, put
+there by the pool, names arguments that are iterators. A generator function, async or not, answers
 `Pool.stream`. The path is written by the service's programmer, as in a setting; it never comes from an LM or
 from a request. An async function runs on the worker's loop, any other in a thread.
 """
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dspex.errors import ConfigError, InputError
-from dspex.worker.input_streams import feeds_of
+from dspex.worker.input_streams import input_streams_of
 from dspex.worker.operations.payloads import FUNCTION, check
 
 __all__ = ["call_function", "find", "in_thread", "refuse_arguments", "settled"]
@@ -54,8 +54,8 @@ async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any])
     check(payload, FUNCTION)
     function, is_async, is_generator = _known(payload["function"])
     args, kwargs = payload.get("args") or (), payload.get("kwargs") or {}
-    if "feeds" in payload:
-        kwargs = {**kwargs, **feeds_of(payload)}
+    if "input_streams" in payload:
+        kwargs = {**kwargs, **input_streams_of(payload)}
     try:
         if is_async:
             result = function(*args, **kwargs)

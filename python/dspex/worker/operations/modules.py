@@ -54,8 +54,8 @@ import dspy
 from dspex._engine.plain import to_plain, unpack
 from dspex.errors import ConfigError, DspexError, InputError
 from dspex.protocol import MessagePack
-from dspex.worker.host import RUNNING, SETTING, call_back
-from dspex.worker.input_streams import feeds_of
+from dspex.worker.host import RUNNING, SETTING, call_host
+from dspex.worker.input_streams import input_streams_of
 from dspex.worker.operations import adapters
 from dspex.worker.operations.functions import find, in_thread, refuse_arguments
 from dspex.worker.operations.lm import LMWatch, Models
@@ -174,8 +174,8 @@ class Modules:
                 inputs = {"config": config, **inputs}
                 if demos is not None:  # else those of its saved state, if it has one
                     inputs.setdefault("demos", demos)
-        if "feeds" in payload:
-            inputs.update(feeds_of(payload))
+        if "input_streams" in payload:
+            inputs.update(input_streams_of(payload))
         with contextlib.ExitStack() as lent:
             adapter = adapters.make(
                 payload, lambda: self._lend(lent, payload.get("extraction_lm") or payload.get("lm"))
@@ -279,7 +279,7 @@ def _refuse_missing(payload: Mapping[str, Any], required: Sequence[str]) -> None
     Raises:
         InputError: If an input is missing.
     """
-    given = {*payload["inputs"], *(payload.get("feeds") or ())}
+    given = {*payload["inputs"], *(payload.get("input_streams") or ())}
     missing = [name for name in required if name not in given]
     if missing:
         raise InputError(
@@ -320,11 +320,11 @@ def _made_again(values: Mapping[str, Any], names: Sequence[str], signature: Any,
 
 def _tool(given: Mapping[str, Any]) -> dspy.Tool:
     if "callback" in given:
-        return _callback_tool(given)
+        return _host_tool(given)
     return dspy.Tool(find(given["function"]), name=given.get("name"), desc=given.get("desc"))
 
 
-def _callback_tool(given: Mapping[str, Any]) -> dspy.Tool:
+def _host_tool(given: Mapping[str, Any]) -> dspy.Tool:
     """A tool of a DSPy module that is a function of the service.
 
     Args:
@@ -333,7 +333,7 @@ def _callback_tool(given: Mapping[str, Any]) -> dspy.Tool:
     name = given["callback"]
 
     async def call(**kwargs: Any) -> Any:
-        return await call_back(name, **kwargs)
+        return await call_host(name, **kwargs)
 
     args = dict(given.get("args") or {})
     # The arguments come from an LM as JSON and go on as JSON; their types are the function's own business.

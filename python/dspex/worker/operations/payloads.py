@@ -54,7 +54,7 @@ def _record(*needed: str | tuple[str, ...], **parts: Shape) -> Shape:
 
 FUNCTION: Final = Shape(
     (dict,),
-    parts={"function": _TEXT, "args": _list(), "kwargs": _named(), "feeds": _list(_TEXT)},
+    parts={"function": _TEXT, "args": _list(), "kwargs": _named(), "input_streams": _list(_TEXT)},
     needed=("function",),
 )
 """A `function` call; see `functions`."""
@@ -94,7 +94,7 @@ MODULE: Final = Shape(
         "replies": _list(_TEXT),
         "lm": _named(),
         "stream": _record(fields=_list(_TEXT), status=_TEXT),
-        "feeds": _list(_TEXT),
+        "input_streams": _list(_TEXT),
     },
     needed=("inputs",),
 )

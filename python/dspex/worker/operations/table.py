@@ -1,6 +1,6 @@
 """What a worker can be asked for, by name.
 
-An operation is an async function of the bench and the call's payload. It answers with plain values and
+An operation is an async function of the context and the call's payload. It answers with plain values and
 raises what it likes; `failures` makes an error of the tree of it.
 """
 
@@ -16,10 +16,10 @@ from dspex.worker.operations.functions import call_function
 from dspex.worker.operations.lm import Models
 from dspex.worker.operations.modules import Modules
 
-__all__ = ["INSTANT", "OPERATIONS", "STREAMS", "Bench", "InstantOperation", "Operation"]
+__all__ = ["INSTANT", "OPERATIONS", "STREAMS", "InstantOperation", "Operation", "WorkerContext"]
 
 
-class Bench:
+class WorkerContext:
     """What the operations of one worker share.
 
     Args:
@@ -37,28 +37,28 @@ class Bench:
         dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
 
 
-Operation = Callable[[Bench, Any], Awaitable[Any]]
+Operation = Callable[[WorkerContext, Any], Awaitable[Any]]
 
 
-InstantOperation = Callable[[Bench, Any], Any]
+InstantOperation = Callable[[WorkerContext, Any], Any]
 
 
-def _echo(_bench: Bench, payload: Any) -> Any:
+def _echo(context: WorkerContext, payload: Any) -> Any:
     return payload
 
 
-async def _function(bench: Bench, payload: Any) -> Any:
-    return await call_function(bench.threads, payload)
+async def _function(context: WorkerContext, payload: Any) -> Any:
+    return await call_function(context.threads, payload)
 
 
-async def _module(bench: Bench, payload: Any) -> Any:
-    return await bench.modules.answer(payload)
+async def _module(context: WorkerContext, payload: Any) -> Any:
+    return await context.modules.answer(payload)
 
 
-async def _module_in_parts(bench: Bench, payload: Any) -> Any:
+async def _module_in_parts(context: WorkerContext, payload: Any) -> Any:
     from dspex.worker.operations.streams import parts_of  # a worker nobody streams from does without
 
-    return parts_of(bench.modules, payload)
+    return parts_of(context.modules, payload)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
