@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::prompt::{
-    self, Foreign, Layout, Markers, Presence, Record, Role, Sink, Slot, Turn,
+    self, Foreign, Layout, Markers, Record, Role, Sink, Slot, Turn, holds_block,
 };
 use dspex_core::signature::FieldKind;
 use dspex_core::text::{JsonStyle, JsonWriter};
@@ -20,9 +20,6 @@ use crate::signature::{Compiled, Signature};
 use crate::stream::ReplyStream;
 use crate::value::{text_of, values, write, write_json};
 use crate::{errors, response};
-
-/// What begins a block of a custom type inside a text.
-const BLOCK_START: &str = "<<CUSTOM-TYPE-START-IDENTIFIER>>";
 
 /// What is done about a value that holds a marker, beside counting it.
 #[derive(Clone, Copy)]
@@ -381,7 +378,10 @@ struct Given<'a, 'py> {
     values: Bound<'py, PyAny>,
 }
 
-impl<'py> Given<'_, 'py> {
+impl<'py> Record for Given<'_, 'py> {
+    type Error = PyErr;
+    type Value = Bound<'py, PyAny>;
+
     fn get(&self, slot: &Slot) -> PyResult<Option<Bound<'py, PyAny>>> {
         let name = self.names[slot.index].bind(self.values.py());
         if let Ok(dict) = self.values.cast_exact::<PyDict>() {
@@ -392,37 +392,32 @@ impl<'py> Given<'_, 'py> {
             Ok(None)
         }
     }
-}
 
-impl Record for Given<'_, '_> {
-    type Error = PyErr;
-
-    fn presence(&self, slot: &Slot) -> PyResult<Presence> {
-        Ok(match self.get(slot)? {
-            None => Presence::Absent,
-            Some(value) if value.is_none() => Presence::None,
-            Some(_) => Presence::Value,
-        })
+    fn is_none(value: &Bound<'py, PyAny>) -> bool {
+        value.is_none()
     }
 
-    fn write(&self, slot: &Slot, out: &mut String) -> PyResult<()> {
-        match self.get(slot)? {
-            Some(value) => write(&slot.name, &value, slot.style, self.dialect, out),
-            None => Ok(()),
-        }
+    fn write(&self, slot: &Slot, value: &Bound<'py, PyAny>, out: &mut String) -> PyResult<()> {
+        write(&slot.name, value, slot.style, self.dialect, out)
     }
 
-    fn write_json(&self, slots: &[Slot], missing: Option<&str>, out: &mut String) -> PyResult<()> {
+    fn write_json(
+        &self,
+        slots: &[Slot],
+        values: &[Option<Bound<'py, PyAny>>],
+        missing: Option<&str>,
+        out: &mut String,
+    ) -> PyResult<()> {
         let start = out.len();
         let mut json = JsonWriter::new(out, JsonStyle::Indented);
         json.open('{');
-        for slot in slots {
+        for (slot, value) in slots.iter().zip(values) {
             json.key(&slot.name);
-            match (self.get(slot)?, missing) {
+            match (value, missing) {
                 (Some(value), _) => {
-                    if !write_json(&value, &mut json)? {
+                    if !write_json(value, &mut json)? {
                         out.truncate(start);
-                        return self.write_json_in_python(slots, missing, out);
+                        return self.write_json_in_python(slots, values, missing, out);
                     }
                 }
                 (None, Some(missing)) => json.string(missing),
@@ -434,18 +429,19 @@ impl Record for Given<'_, '_> {
     }
 }
 
-impl Given<'_, '_> {
+impl<'py> Given<'_, 'py> {
     fn write_json_in_python(
         &self,
         slots: &[Slot],
+        given: &[Option<Bound<'py, PyAny>>],
         missing: Option<&str>,
         out: &mut String,
     ) -> PyResult<()> {
         let py = self.values.py();
         let outputs = PyDict::new(py);
-        for slot in slots {
+        for (slot, value) in slots.iter().zip(given) {
             let name = &self.names[slot.index];
-            match self.get(slot)? {
+            match value {
                 Some(value) => outputs.set_item(name, value)?,
                 None => outputs.set_item(name, missing)?,
             }
@@ -483,7 +479,7 @@ impl Sink for Messages<'_, '_> {
         let py = self.list.py();
         match role {
             Role::Assistant => self.push(intern!(py, "assistant"), &PyString::new(py, text)),
-            Role::User if text.contains(BLOCK_START) => {
+            Role::User if holds_block(text) => {
                 let blocks = values(py)?.call_method1(intern!(py, "blocks_of"), (text,))?;
                 self.push(intern!(py, "user"), &blocks)
             }

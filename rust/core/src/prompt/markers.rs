@@ -1,6 +1,10 @@
 //! Field markers inside values: text that would pass for the prompt's own structure.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr2};
 
 use super::plan::Layout;
 use crate::header;
@@ -42,32 +46,92 @@ pub(crate) fn find(
     tags: &HashSet<Box<str>>,
     blocks: bool,
 ) -> Vec<Marker> {
-    let mut found: Vec<Marker> = match layout {
-        Layout::Chat | Layout::Json => headers_in(text),
-        Layout::Xml => tags_in(text, tags),
-    };
-    if blocks && memchr::memchr(b'<', text.as_bytes()).is_some() && text.contains(BLOCK) {
-        found.extend(text.match_indices(BLOCK).map(|(at, _)| Marker {
-            at,
-            kind: Kind::Block,
-        }));
-        found.sort_unstable_by_key(|marker| marker.at);
+    match layout {
+        Layout::Chat | Layout::Json => headers_and_blocks(text, blocks),
+        Layout::Xml => {
+            let mut found = tags_in(text, tags);
+            if blocks && holds_block(text) {
+                found.extend(blocks_in(text));
+                found.sort_unstable_by_key(|marker| marker.at);
+            }
+            found
+        }
     }
-    found
 }
 
 /// The headers in a text.
 pub(crate) fn headers_in(text: &str) -> Vec<Marker> {
-    // Most values have no bracket, and one character is looked for faster than six. Where there is one, whether there
-    // is a header at all is found out faster than it takes to get ready for finding each.
-    if memchr::memchr(b'[', text.as_bytes()).is_none() || !text.contains(header::OPEN) {
-        return Vec::new();
+    headers_and_blocks(text, false)
+}
+
+/// Whether a text holds what begins a block of a custom type.
+#[must_use]
+pub fn holds_block(text: &str) -> bool {
+    BLOCK_FINDER.find(text.as_bytes()).is_some()
+}
+
+static HEADER_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(header::OPEN));
+static BLOCK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BLOCK));
+
+/// How many brackets that begin no marker are looked at one by one. Most values have no bracket, or the few of a list;
+/// one pass for their first character finds that out in half the time that a search for each marker takes. A page of
+/// HTML has thousands, and there the searches are the faster way.
+const BRACKETS: usize = 16;
+
+fn headers_and_blocks(text: &str, blocks: bool) -> Vec<Marker> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let (mut at, mut others) = (0, 0);
+    loop {
+        let rest = &bytes[at..];
+        let next = if blocks {
+            memchr2(b'[', b'<', rest)
+        } else {
+            memchr(b'[', rest)
+        };
+        let Some(next) = next else {
+            return found;
+        };
+        at += next;
+        let kind = if bytes[at] == b'[' {
+            header::at_start(&text[at..]).map(|_| Kind::Header)
+        } else {
+            bytes[at..]
+                .starts_with(BLOCK.as_bytes())
+                .then_some(Kind::Block)
+        };
+        if let Some(kind) = kind {
+            found.push(Marker { at, kind });
+        } else if others == BRACKETS {
+            break;
+        } else {
+            others += 1;
+        }
+        at += 1;
     }
-    let marker = |(at, _)| Marker {
+    let headers = HEADER_FINDER.find_iter(&bytes[at..]).map(|next| at + next);
+    let headers = headers.filter(|&at| header::at_start(&text[at..]).is_some());
+    let first = found.len();
+    found.extend(headers.map(|at| Marker {
         at,
         kind: Kind::Header,
-    };
-    header::find(text).map(marker).collect()
+    }));
+    if blocks {
+        let later = blocks_in(&text[at..]);
+        found.extend(later.map(|marker| Marker {
+            at: at + marker.at,
+            ..marker
+        }));
+        found[first..].sort_unstable_by_key(|marker| marker.at);
+    }
+    found
+}
+
+fn blocks_in(text: &str) -> impl Iterator<Item = Marker> {
+    BLOCK_FINDER.find_iter(text.as_bytes()).map(|at| Marker {
+        at,
+        kind: Kind::Block,
+    })
 }
 
 /// The tags in a text, opening or closing. Name and attributes are read up to the next `<` at most, which no tag
@@ -167,6 +231,20 @@ mod tests {
         let text = "x [[ ## a ## ]] y\n[[ ## completed ## ]] [[ ## no-name ## ]] [[ ##a## ]]";
         let expected = "x [[ # # a ## ]] y\n[[ # # completed ## ]] [[ ## no-name ## ]] [[ ##a## ]]";
         assert_eq!(escaped(Layout::Chat, text), (2, expected.into()));
+    }
+
+    #[test]
+    fn markers_are_found_behind_any_number_of_brackets() {
+        for count in 0..3 * BRACKETS {
+            let text = format!("[[ ## a ## ]]{} {BLOCK} [[ ## b ## ]]", "[<".repeat(count));
+            let kinds = |blocks| {
+                let found = find(Layout::Chat, &text, &tags(), blocks);
+                assert!(found.is_sorted_by_key(|marker| marker.at));
+                found.iter().map(|marker| marker.kind).collect::<Vec<_>>()
+            };
+            assert_eq!(kinds(true), [Kind::Header, Kind::Block, Kind::Header]);
+            assert_eq!(kinds(false), [Kind::Header, Kind::Header]);
+        }
     }
 
     #[test]

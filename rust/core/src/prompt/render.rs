@@ -21,38 +21,41 @@ pub enum Role {
     Assistant,
 }
 
-/// Whether a record has a value for a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// The field is not there.
-    Absent,
-    /// The field is there, and is `None`.
-    None,
-    /// The field has a value.
-    Value,
-}
-
-/// Values by field: the inputs of a call, an example, a turn of a conversation.
+/// Values by field: the inputs of a call, an example, a turn of a conversation. Each is asked for once.
 ///
 /// Fields go by `Slot::index`, their place among all fields of the signature.
 pub trait Record {
     /// What can go wrong with a value.
     type Error;
 
-    /// Whether there is a value.
-    fn presence(&self, slot: &Slot) -> Result<Presence, Self::Error>;
+    /// A value.
+    type Value;
 
-    /// Append the value, which is there, as `slot.style` says.
-    fn write(&self, slot: &Slot, out: &mut String) -> Result<(), Self::Error>;
+    /// The value of a field, if the field is there.
+    fn get(&self, slot: &Slot) -> Result<Option<Self::Value>, Self::Error>;
 
-    /// Append all `slots` as one indented JSON object; where a value is absent, `missing` stands for it, or
-    /// `null`.
+    /// Whether a value is `None`.
+    fn is_none(value: &Self::Value) -> bool;
+
+    /// Append a value as `slot.style` says.
+    fn write(&self, slot: &Slot, value: &Self::Value, out: &mut String) -> Result<(), Self::Error>;
+
+    /// Append the `values` of all `slots` as one indented JSON object; where a value is absent, `missing` stands
+    /// for it, or `null`.
     fn write_json(
         &self,
         slots: &[Slot],
+        values: &[Option<Self::Value>],
         missing: Option<&str>,
         out: &mut String,
     ) -> Result<(), Self::Error>;
+}
+
+/// A record, and the values of its fields: inputs, then outputs.
+struct Row<'a, R: Record> {
+    record: &'a R,
+    inputs: &'a [Option<R::Value>],
+    outputs: &'a [Option<R::Value>],
 }
 
 /// Takes the messages, one by one, in order. The system message, `Plan::system`, comes before the first.
@@ -97,55 +100,63 @@ impl Plan {
             out: String::with_capacity(512),
             sink,
         };
-        if !demos.is_empty() {
-            let ranks = demos
-                .iter()
-                .map(|demo| self.rank(demo))
-                .collect::<Result<Vec<_>, _>>()?;
-            let of = |rank| {
-                demos
-                    .iter()
-                    .zip(&ranks)
-                    .filter(move |(_, r)| **r == rank)
-                    .map(|(demo, _)| demo)
-            };
-            for demo in of(Rank::Incomplete) {
-                page.user(demo, None, INCOMPLETE, false)?;
-                page.send(Role::User)?;
-                page.assistant(demo, Some(NOT_SUPPLIED))?;
-                page.send(Role::Assistant)?;
-            }
-            for demo in of(Rank::Complete) {
-                page.user(demo, None, "", false)?;
-                page.send(Role::User)?;
-                page.assistant(demo, None)?;
-                page.send(Role::Assistant)?;
-            }
-        }
+        page.demos(demos)?;
         for turn in turns {
             page.turn(turn)?;
         }
-        page.user(inputs, self.history, "", true)?;
+        let mut values = Vec::with_capacity(self.inputs.len());
+        get_all(inputs, &self.inputs, &mut values)?;
+        let row = Row {
+            record: inputs,
+            inputs: &values,
+            outputs: &[],
+        };
+        page.user(&row, self.history, "", true)?;
         page.send_unless_empty(Role::User)
     }
 
-    fn rank<R: Record>(&self, demo: &R) -> Result<Rank, R::Error> {
-        let (mut complete, mut has_input, mut has_output) = (true, false, false);
-        for (slots, found) in [
-            (&self.inputs, &mut has_input),
-            (&self.outputs, &mut has_output),
-        ] {
-            for slot in slots {
-                let presence = demo.presence(slot)?;
-                complete &= presence == Presence::Value;
-                *found |= presence != Presence::Absent;
-            }
+    /// The values of a record's inputs and outputs, at the end of `values`.
+    fn get_row<R: Record>(
+        &self,
+        record: &R,
+        values: &mut Vec<Option<R::Value>>,
+    ) -> Result<(), R::Error> {
+        get_all(record, &self.inputs, values)?;
+        get_all(record, &self.outputs, values)
+    }
+
+    fn row<'a, R: Record>(&self, record: &'a R, values: &'a [Option<R::Value>]) -> Row<'a, R> {
+        let (inputs, outputs) = values.split_at(self.inputs.len());
+        Row {
+            record,
+            inputs,
+            outputs,
         }
-        Ok(match (complete, has_input && has_output) {
-            (true, _) => Rank::Complete,
-            (false, true) => Rank::Incomplete,
-            (false, false) => Rank::Useless,
-        })
+    }
+}
+
+fn get_all<R: Record>(
+    record: &R,
+    slots: &[Slot],
+    values: &mut Vec<Option<R::Value>>,
+) -> Result<(), R::Error> {
+    for slot in slots {
+        values.push(record.get(slot)?);
+    }
+    Ok(())
+}
+
+impl<R: Record> Row<'_, R> {
+    fn rank(&self) -> Rank {
+        let has = |values: &[Option<R::Value>]| values.iter().any(Option::is_some);
+        let mut all = self.inputs.iter().chain(self.outputs);
+        if all.all(|value| value.as_ref().is_some_and(|value| !R::is_none(value))) {
+            Rank::Complete
+        } else if has(self.inputs) && has(self.outputs) {
+            Rank::Incomplete
+        } else {
+            Rank::Useless
+        }
     }
 }
 
@@ -168,10 +179,44 @@ struct Page<'a, S> {
 }
 
 impl<S: Sink> Page<'_, S> {
+    /// The examples: those that lack a field before those that lack none.
+    fn demos<R>(&mut self, demos: &[R]) -> Result<(), R::Error>
+    where
+        R: Record,
+        S: Sink<Error = R::Error>,
+    {
+        if demos.is_empty() {
+            return Ok(());
+        }
+        let plan = self.plan;
+        let width = plan.inputs.len() + plan.outputs.len();
+        let mut values = Vec::with_capacity(width * demos.len());
+        for demo in demos {
+            plan.get_row(demo, &mut values)?;
+        }
+        let rows = demos.iter().enumerate();
+        let rows = rows.map(|(at, demo)| plan.row(demo, &values[at * width..][..width]));
+        let (complete, others): (Vec<_>, Vec<_>) =
+            rows.partition(|row| row.rank() == Rank::Complete);
+        for row in others.iter().filter(|row| row.rank() == Rank::Incomplete) {
+            self.user(row, None, INCOMPLETE, false)?;
+            self.send(Role::User)?;
+            self.assistant(row, Some(NOT_SUPPLIED))?;
+            self.send(Role::Assistant)?;
+        }
+        for row in &complete {
+            self.user(row, None, "", false)?;
+            self.send(Role::User)?;
+            self.assistant(row, None)?;
+            self.send(Role::Assistant)?;
+        }
+        Ok(())
+    }
+
     /// The text of a user message: the inputs that are there, but for the one at `skip`.
     fn user<R>(
         &mut self,
-        record: &R,
+        row: &Row<'_, R>,
         skip: Option<usize>,
         prefix: &str,
         request: bool,
@@ -182,10 +227,12 @@ impl<S: Sink> Page<'_, S> {
     {
         self.out.clear();
         self.out.push_str(prefix);
-        for (at, slot) in self.plan.inputs.iter().enumerate() {
-            if Some(at) != skip && record.presence(slot)? != Presence::Absent {
+        for (at, (slot, value)) in self.plan.inputs.iter().zip(row.inputs).enumerate() {
+            if let Some(value) = value
+                && Some(at) != skip
+            {
                 self.section(&slot.open);
-                self.value(record, slot)?;
+                self.value(row.record, slot, value)?;
                 self.out.push_str(&slot.close);
             }
         }
@@ -196,20 +243,22 @@ impl<S: Sink> Page<'_, S> {
     }
 
     /// The text of an assistant message. An output that is absent reads `missing`, or `None`.
-    fn assistant<R>(&mut self, record: &R, missing: Option<&str>) -> Result<(), R::Error>
+    fn assistant<R>(&mut self, row: &Row<'_, R>, missing: Option<&str>) -> Result<(), R::Error>
     where
         R: Record,
         S: Sink<Error = R::Error>,
     {
         self.out.clear();
         if self.plan.layout == Layout::Json {
-            record.write_json(&self.plan.outputs, missing, &mut self.out)?;
-            return self.look_at_json(record);
+            let slots = &self.plan.outputs;
+            row.record
+                .write_json(slots, row.outputs, missing, &mut self.out)?;
+            return self.look_at_json(row);
         }
-        for slot in &self.plan.outputs {
+        for (slot, value) in self.plan.outputs.iter().zip(row.outputs) {
             self.section(&slot.open);
-            if record.presence(slot)? != Presence::Absent {
-                self.value(record, slot)?;
+            if let Some(value) = value {
+                self.value(row.record, slot, value)?;
             } else if slot.style == Style::XmlTree {
                 _ = write!(
                     self.out,
@@ -237,15 +286,16 @@ impl<S: Sink> Page<'_, S> {
         R: Record,
         S: Sink<Error = R::Error>,
     {
-        let mut any_input = false;
-        for (at, slot) in self.plan.inputs.iter().enumerate() {
-            any_input |=
-                Some(at) != self.plan.history && turn.values.presence(slot)? != Presence::Absent;
-        }
-        let reminder = any_input && self.plan.dialect.turns_end_in_reminder;
-        self.user(&turn.values, self.plan.history, "", reminder)?;
+        let plan = self.plan;
+        let mut values = Vec::new();
+        plan.get_row(&turn.values, &mut values)?;
+        let row = plan.row(&turn.values, &values);
+        let mut inputs = row.inputs.iter().enumerate();
+        let any_input = inputs.any(|(at, value)| value.is_some() && Some(at) != plan.history);
+        let reminder = any_input && plan.dialect.turns_end_in_reminder;
+        self.user(&row, plan.history, "", reminder)?;
         self.send_unless_empty(Role::User)?;
-        self.assistant(&turn.values, None)?;
+        self.assistant(&row, None)?;
         self.send_unless_empty(Role::Assistant)?;
         if let Some(results) = &turn.tool_results {
             self.out.clear();
@@ -260,14 +310,14 @@ impl<S: Sink> Page<'_, S> {
         Ok(())
     }
 
-    /// Write a value that is there, and see to the markers in it.
-    fn value<R>(&mut self, record: &R, slot: &Slot) -> Result<(), R::Error>
+    /// Write a value, and see to the markers in it.
+    fn value<R>(&mut self, record: &R, slot: &Slot, value: &R::Value) -> Result<(), R::Error>
     where
         R: Record,
         S: Sink<Error = R::Error>,
     {
         let start = self.out.len();
-        record.write(slot, &mut self.out)?;
+        record.write(slot, value, &mut self.out)?;
         if matches!(slot.style, Style::XmlText | Style::XmlTree) {
             return Ok(()); // escaped as it was written
         }
@@ -287,7 +337,7 @@ impl<S: Sink> Page<'_, S> {
     }
 
     /// See to the markers in the outputs of a record, which are one JSON object.
-    fn look_at_json<R>(&mut self, record: &R) -> Result<(), R::Error>
+    fn look_at_json<R>(&mut self, row: &Row<'_, R>) -> Result<(), R::Error>
     where
         R: Record,
         S: Sink<Error = R::Error>,
@@ -300,12 +350,12 @@ impl<S: Sink> Page<'_, S> {
             markers::escape(&mut self.out, 0, &found);
         }
         // Whose they are: this is rare enough to write each value once more.
-        let mut value = String::new();
-        for slot in &self.plan.outputs {
-            value.clear();
-            if record.presence(slot)? == Presence::Value {
-                record.write(slot, &mut value)?;
-                let count = self.markers(&value, true).len();
+        let mut text = String::new();
+        for (slot, value) in self.plan.outputs.iter().zip(row.outputs) {
+            text.clear();
+            if let Some(value) = value {
+                row.record.write(slot, value, &mut text)?;
+                let count = self.markers(&text, true).len();
                 if count > 0 {
                     self.sink.forged(&slot.name, count)?;
                 }
