@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -118,6 +119,13 @@ def test_every_code_has_a_case():
 
     assert len(used) > 10
     assert used <= shown
+
+
+@pytest.mark.parametrize("word", keyword.kwlist)
+def test_no_keyword_of_pythons_names_a_field(word):
+    with pytest.raises(SignatureError) as error:
+        Signature(f"{word} -> a")
+    assert error.value.code == "keyword-name"
 
 
 def test_an_exception_of_the_lookup_reaches_the_caller_as_it_is():

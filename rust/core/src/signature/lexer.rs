@@ -26,14 +26,6 @@ pub(super) enum Token<'a> {
     End,
 }
 
-/// Sorted.
-const KEYWORDS: &[&str] = &[
-    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
-    "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import",
-    "in", "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while",
-    "with", "yield",
-];
-
 /// Makes tokens of one side of the arrow.
 #[derive(Clone, Debug)]
 pub(super) struct Lexer<'a> {
@@ -134,9 +126,23 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// The keyword that a word is. A `match` compares a word with those of its length alone, by whole registers: a search
+/// in a sorted list took a sixth of the time that a signature takes.
 fn keyword(word: &str) -> Option<&'static str> {
-    let at = KEYWORDS.binary_search(&word).ok()?;
-    Some(KEYWORDS[at])
+    macro_rules! one_of {
+        ($($keyword:literal)*) => {
+            match word {
+                $($keyword => Some($keyword),)*
+                _ => None,
+            }
+        };
+    }
+    one_of! {
+        "False" "None" "True" "and" "as" "assert" "async" "await" "break" "class" "continue"
+        "def" "del" "elif" "else" "except" "finally" "for" "from" "global" "if" "import"
+        "in" "is" "lambda" "nonlocal" "not" "or" "pass" "raise" "return" "try" "while"
+        "with" "yield"
+    }
 }
 
 /// A character for an error message: itself, or its code where it would not show.

@@ -1,7 +1,6 @@
 //! A tree to types: every name gets its meaning, and what makes no sense is refused.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::ast::{Expr, ExprKind, Parameter};
 use super::error::{Code, SignatureError, Span};
@@ -96,11 +95,44 @@ pub fn lower(
         resolver,
         quoted: 0,
     };
-    let inputs = lowering.side(&ast.inputs, FieldKind::Input, &HashSet::new())?;
-    let names = inputs.iter().map(|field| &*field.name).collect();
-    let outputs = lowering.side(&ast.outputs, FieldKind::Output, &names)?;
-    let fields = inputs.into_iter().chain(outputs).collect();
+    let mut fields = Vec::with_capacity(ast.inputs.len() + ast.outputs.len());
+    let none = Names::default();
+    let names = lowering.side(&mut fields, &ast.inputs, FieldKind::Input, &none)?;
+    lowering.side(&mut fields, &ast.outputs, FieldKind::Output, &names)?;
     Ok(Signature::new(fields, instructions))
+}
+
+/// Names in the order they were met, each of them once.
+#[derive(Default)]
+struct Names<'a> {
+    names: Vec<&'a str>,
+    /// The places of all names, once there are more than a few.
+    places: HashMap<&'a str, usize>,
+}
+
+impl<'a> Names<'a> {
+    /// So many are compared faster than one is hashed.
+    const FEW: usize = 16;
+
+    fn place(&self, name: &str) -> Option<usize> {
+        if self.names.len() <= Self::FEW {
+            self.names.iter().position(|known| *known == name)
+        } else {
+            self.places.get(name).copied()
+        }
+    }
+
+    fn push(&mut self, name: &'a str) {
+        self.names.push(name);
+        let place = self.names.len() - 1;
+        if place > Self::FEW {
+            self.places.insert(name, place);
+        } else if place == Self::FEW {
+            let places = self.names.iter().enumerate();
+            self.places
+                .extend(places.map(|(place, name)| (*name, place)));
+        }
+    }
 }
 
 struct Lowering<'s, 'r> {
@@ -112,19 +144,20 @@ struct Lowering<'s, 'r> {
 }
 
 impl Lowering<'_, '_> {
-    /// The fields of one side; none may have one of the names in `taken`. A name given twice keeps its first
-    /// place and its last type, as in a Python dict.
-    fn side(
+    /// Adds the fields of one side, none of which may have one of the names in `taken`. A name given twice keeps its
+    /// first place and its last type, as in a Python dict.
+    fn side<'a>(
         &mut self,
-        parameters: &[Parameter<'_>],
+        fields: &mut Vec<Field>,
+        parameters: &'a [Parameter<'_>],
         kind: FieldKind,
-        taken: &HashSet<&str>,
-    ) -> Result<Vec<Field>> {
-        let mut fields: Vec<Field> = Vec::with_capacity(parameters.len());
-        let mut places: HashMap<&str, usize> = HashMap::with_capacity(parameters.len());
+        taken: &Names<'_>,
+    ) -> Result<Names<'a>> {
+        let first = fields.len();
+        let mut names = Names::default();
         for parameter in parameters {
             let name: &str = &parameter.name;
-            if taken.contains(name) {
+            if taken.place(name).is_some() {
                 let message = format!("'{name}' names an input and an output");
                 return Err(SignatureError::new(
                     Code::DuplicateField,
@@ -133,15 +166,14 @@ impl Lowering<'_, '_> {
                 ));
             }
             let field = self.field(parameter, kind)?;
-            match places.entry(name) {
-                Entry::Occupied(place) => fields[*place.get()] = field,
-                Entry::Vacant(place) => {
-                    place.insert(fields.len());
-                    fields.push(field);
-                }
+            if let Some(place) = names.place(name) {
+                fields[first + place] = field;
+            } else {
+                names.push(name);
+                fields.push(field);
             }
         }
-        Ok(fields)
+        Ok(names)
     }
 
     fn field(&mut self, parameter: &Parameter<'_>, kind: FieldKind) -> Result<Field> {

@@ -338,8 +338,20 @@ fn hash_of_all<'a, T, K: Hash>(all: &'a [T], key: impl Fn(&'a T) -> K) -> u64 {
     all.iter().map(hash).fold(0, u64::wrapping_add)
 }
 
+/// So many constants are compared faster than they are hashed, and so many types looked at.
+const FEW: usize = 16;
+
 /// Takes out the constants that stand further ahead too.
 pub(crate) fn distinct_constants(mut values: Vec<Constant>) -> Vec<Constant> {
+    if values.len() <= FEW {
+        let mut known = Vec::with_capacity(values.len());
+        for value in values {
+            if !known.contains(&value) {
+                known.push(value);
+            }
+        }
+        return known;
+    }
     let firsts = firsts(values.iter());
     keep(&mut values, firsts);
     values
@@ -347,6 +359,14 @@ pub(crate) fn distinct_constants(mut values: Vec<Constant>) -> Vec<Constant> {
 
 /// Takes out the types that stand further ahead too.
 pub(crate) fn distinct_types(mut types: Vec<Type>) -> Vec<Type> {
+    // Types of different kinds are different ones. Those of one kind may hold as much as the text has room for, and
+    // comparing each with each would take its square.
+    let kinds = |types: &[Type], kind| types.iter().any(|ty| mem::discriminant(ty) == kind);
+    let are_distinct = types.len() <= FEW
+        && (1..types.len()).all(|at| !kinds(&types[..at], mem::discriminant(&types[at])));
+    if are_distinct {
+        return types;
+    }
     let firsts = firsts(types.iter().map(Meaning));
     keep(&mut types, firsts);
     types

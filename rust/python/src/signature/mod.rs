@@ -67,9 +67,9 @@ impl Signature {
     ) -> PyResult<Self> {
         guarded(fields.py(), || {
             let py = fields.py();
-            if fields.is_instance_of::<PyString>() {
-                let text: Text = fields.extract()?;
-                return read::read(py, &text, instructions.as_deref(), types).map(Self);
+            if let Ok(text) = fields.cast::<PyString>() {
+                let text = text.to_str().map_err(|_| text::lone_surrogate(py))?;
+                return read::read(py, text, instructions.as_deref(), types).map(Self);
             }
             if let Ok(compiled) = fields.cast::<Compiled>() {
                 return Ok(Self(compiled.clone().unbind()));

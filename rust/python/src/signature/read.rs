@@ -21,6 +21,8 @@ static LIMITS: Mutex<Limits> = Mutex::new(Limits::DEFAULT);
 
 /// One meaning of a text under its instructions.
 struct Entry {
+    /// How much of the key in the cache is the text; the instructions follow it.
+    text_len: usize,
     /// Names of Rust's that `types` gave another meaning.
     shadowed: Vec<String>,
     /// Names that Python gave a meaning, and which. Kept alive here, so that an identity is never used again.
@@ -48,14 +50,16 @@ pub(super) fn read(
     types: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Py<Compiled>> {
     let types = types.filter(|types| !types.is_empty());
-    // No text that can be read holds this character, so it parts the two.
+    // Without instructions, a key has nothing behind the text, not even what parts the two.
     let key = match instructions {
-        _ if source.contains('\0') => Cow::Borrowed(""),
         None => Cow::Borrowed(source),
         Some(instructions) => [source, "\0", instructions].concat().into(),
     };
     if types.is_none() {
-        let plain = |entry: &Arc<Entry>| entry.is_plain().then(|| entry.compiled.clone_ref(py));
+        let plain = |entry: &Arc<Entry>| {
+            let is_same = entry.text_len == source.len() && entry.is_plain();
+            is_same.then(|| entry.compiled.clone_ref(py))
+        };
         if let Some(compiled) = cache().get(&key, plain) {
             return Ok(compiled);
         }
@@ -63,7 +67,10 @@ pub(super) fn read(
     let mut resolver = NameResolver::new(py, types)?;
     let candidates: Vec<Arc<Entry>> = cache().peek(&key).to_vec();
     for entry in candidates {
-        if entry.shadowed == resolver.shadowed() && resolver.agrees(&entry.bindings)? {
+        if entry.text_len == source.len()
+            && entry.shadowed == resolver.shadowed()
+            && resolver.agrees(&entry.bindings)?
+        {
             let same = |other: &Arc<Entry>| Arc::ptr_eq(other, &entry).then_some(());
             // Gone by now or not, this is the value; asking again counts the hit.
             let _ = cache().get(&key, same);
@@ -73,6 +80,7 @@ pub(super) fn read(
     let compiled = Py::new(py, compile(py, source, instructions, &mut resolver)?)?;
     if let Some((shadowed, bindings)) = resolver.into_bindings() {
         let entry = Entry {
+            text_len: source.len(),
             shadowed,
             bindings,
             compiled: compiled.clone_ref(py),

@@ -32,7 +32,8 @@ impl<'py> FromPyObject<'_, 'py> for Text {
     }
 }
 
-fn lone_surrogate(py: Python<'_>) -> PyErr {
+/// The error for a text that holds half of a surrogate pair.
+pub(super) fn lone_surrogate(py: Python<'_>) -> PyErr {
     errors::raise(
         py,
         "SignatureError",
