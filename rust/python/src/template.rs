@@ -241,6 +241,7 @@ fn key<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
 
 /// What a look-up found as the engine's value. What it raised is set aside, and an error stands in its place, at
 /// which the engine stops: a name that was not found would be undefined, and rendering would go on.
+#[inline]
 fn found(entry: PyResult<Option<Bound<'_, PyAny>>>) -> Option<Value> {
     entry
         .and_then(|entry| entry.map(|entry| given(&entry)).transpose())
@@ -255,10 +256,17 @@ fn raised(error: PyErr) -> Value {
 
 /// A Python value as the engine's. Lists and dicts stay where they are; what Rust does not know is made
 /// plain as DSPy does it for a prompt, which also gives a model's fields by name.
+#[inline]
 fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
-    if let Some(known) = known(value)? {
-        return Ok(known);
+    match known(value) {
+        Ok(None) => given_by_python(value),
+        Ok(Some(known)) => Ok(known),
+        Err(error) => Err(error),
     }
+}
+
+#[cold]
+fn given_by_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     let py = value.py();
     let simple = values(py)?.call_method1(
         intern!(py, "plain"),
@@ -272,6 +280,7 @@ fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
 }
 
 /// One of Python's own values as the engine's; None for anything else.
+#[inline]
 fn known(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         return Ok(Some(Value::from(text_of(text)?)));
