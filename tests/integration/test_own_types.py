@@ -96,6 +96,16 @@ def test_text_of_a_signature_may_name_the_callers_types(runtime: dspex.Runtime, 
     assert made.found == [Point(x=3)]
 
 
+@pytest.mark.parametrize("plain", [{}, {"q": "as text"}, {"q": 1, "a": [{"k": (1, None)}], "b": "x"}])
+def test_examples_of_plain_values_go_along_with_an_input_of_an_own_type(
+    runtime: dspex.Runtime, said: Said, plain: dict[str, Any]
+) -> None:
+    said.reply = "[[ ## a ## ]]\nyes"
+    signature = dspex.Signature({"q": (Point, InputField()), "a": (str, OutputField())})
+    both(said, runtime, signature, {"q": POINT}, [plain, plain])
+    both(said, runtime, signature, {"q": POINT}, [plain, {"q": POINT, "a": "it"}])
+
+
 class Lenient(dspex.Signature):
     """Say what you can."""
 

@@ -161,6 +161,32 @@ def test_a_hook_is_honoured_however_it_was_set(name: str, hook: str, way: Way) -
     assert run(ours(), name) == run(theirs(), name)
 
 
+class Proxy:
+    """Stands for a function as the wrappers of tracing libraries do: it says that it is what it wraps."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __eq__(self, other: object) -> bool:
+        return self.function == other
+
+    def __hash__(self) -> int:
+        return hash(self.function)
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else lambda *args: changed(self.function(instance, *args))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_proxy_that_equals_the_hook_it_replaces_is_obeyed(name: str) -> None:
+    theirs, ours = getattr(dspy, name), getattr(dropins, name)
+    owner = next(cls for cls in theirs.__mro__ if "format_task_description" in vars(cls))
+    with mock.patch.object(owner, "format_task_description", Proxy(owner.format_task_description)):
+        expected = run(theirs(), name)
+        assert "as changed" in str(expected)
+        assert run(ours(), name) == expected
+
+
 def test_the_hooks_that_are_compared_are_all_that_there_are() -> None:
     """What DSPy adds shows here: is it a part of `format` or `parse`? Then the drop-ins must look at it."""
     known = {

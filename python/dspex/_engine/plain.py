@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, get_args
 from uuid import UUID
 
+from dspex._core import plain_fields
 from dspex._release import released
 from dspex.errors import ConfigError, WireError
 from dspex.signature import Signature
@@ -189,7 +190,7 @@ class Packed(NamedTuple):
     left: dict[str, str]
 
 
-def pack(values: Mapping[str, Any], types: Mapping[str, Any]) -> Packed:
+def pack(values: Mapping[str, Any], types: dict[str, Any]) -> Packed:
     """Values as plain data, as far as a prompt says the same of what comes out.
 
     Args:
@@ -197,6 +198,9 @@ def pack(values: Mapping[str, Any], types: Mapping[str, Any]) -> Packed:
         types: The types of the fields.
     """
     given = values if type(values) is dict else dict(values)
+    carried = plain_fields(given, types)
+    if carried is not None:
+        return Packed(carried, [], {})
     packed = Packed({}, [], {})
     plain_values = packed.values
     for name, annotation in types.items():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from operator import is_
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import dspy
 
 from dspex import dialects
-from dspex._core import Plan
+from dspex._core import Plan, has_parts, parts_of
 from dspex._engine.described import Described
 from dspex.errors import SignatureError
 from dspex.signature import Signature
@@ -35,18 +34,21 @@ class Plans:
         self._tolerant = tolerant
         self._markers = markers
         self._dialect = dialects.chosen(dialect)
-        self._known: WeakKeyDictionary[type, _Known] = WeakKeyDictionary()
+        # By identity: a dictionary of weak keys makes and hashes a reference for each look.
+        self._known: dict[int, _Known] = {}
 
     def get(self, signature: type[dspy.Signature]) -> Plan | None:
         """The plan for a signature; None where the core cannot serve it."""
         if self._dialect is None:
             return None
-        said = _said(signature)
-        known = self._known.get(signature)
-        if known is None or not known.holds(said):
+        key = id(signature)
+        known = self._known.get(key)
+        if known is None or not known.holds(signature):
+            alive = ref(signature, lambda _: self._known.pop(key, None))
+            doc, parts = signature.__doc__, parts_of(signature.__pydantic_fields__)
             with Described() as described:
                 plan = self._compile(signature)
-            known = self._known[signature] = _Known(said, described, plan)
+            known = self._known[key] = _Known(alive, doc, parts, described, plan)
         return known.plan
 
     def _compile(self, signature: type[dspy.Signature]) -> Plan | None:
@@ -66,25 +68,25 @@ class _Known(NamedTuple):
     """A plan, and what it was made of.
 
     Attributes:
-        said: What the signature said.
+        alive: The signature, as long as anybody else has it.
+        doc: What its instructions were.
+        parts: What its fields were made of.
         described: What types of DSPy's in it said.
         plan: The plan; None where there can be none.
     """
 
-    said: tuple[Any, ...]
+    alive: ref[type[dspy.Signature]]
+    doc: str | None
+    parts: tuple[Any, ...]
     described: Described
     plan: Plan | None
 
-    def holds(self, said: tuple[Any, ...]) -> bool:
+    def holds(self, signature: type[dspy.Signature]) -> bool:
+        """Whether the signature says today what it said then."""
         # By identity: `Literal["x", "y"] == Literal["y", "x"]`, but a prompt shows them in order.
-        return len(said) == len(self.said) and all(map(is_, said, self.said)) and self.described.still_holds()
-
-
-def _said(signature: type[dspy.Signature]) -> tuple[Any, ...]:
-    """All that a prompt or a reading takes from a signature."""
-    said: list[Any] = [signature.__doc__]
-    for name, info in signature.model_fields.items():
-        said += (name, info.annotation, info.default, info.default_factory, *info.metadata)
-        said += info.json_schema_extra.keys()
-        said += info.json_schema_extra.values()
-    return tuple(said)
+        # The attribute is what pydantic's `model_fields` gives, which first looks who asks.
+        return (
+            signature.__doc__ is self.doc
+            and has_parts(signature.__pydantic_fields__, self.parts)
+            and self.described.still_holds()
+        )

@@ -14,7 +14,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 import dspy
@@ -22,7 +22,7 @@ from dspy.utils.callback import with_callbacks
 from dspy.utils.exceptions import AdapterParseError
 
 from dspex import dialects
-from dspex._core import Plan, guess_steps
+from dspex._core import Plan, are_same, guess_steps
 from dspex._engine.plans import Plans
 from dspex._engine.replies import DSPY_STEPS
 from dspex.errors import ConfigError, InputError, ReplyError
@@ -55,7 +55,7 @@ class _Hooks:
         """Whether the adapter has these methods from DSPy, and no others."""
         cls = type(adapter)
         return (
-            all(map(is_, self._find(cls), self._own))
+            are_same(self._find(cls), self._own)
             and (not self._bound or all(_function(getattr(cls, name)) is own for name, own in self._bound))
             and self._names.isdisjoint(adapter.__dict__)
         )

@@ -6,11 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from dspex import dialects
+from dspex._core import plain_records
 from dspex._engine.plain import foreign_of, not_encodable, pack, to_plain, unpack
 from dspex._engine.unions import bars_of
+from dspex._release import released
 from dspex._settings import of_call
 from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
@@ -21,12 +24,12 @@ from dspex.prediction import Prediction, Repair
 
 if TYPE_CHECKING:
     from dspex._core import Plan
-    from dspex._engine.plain import Foreign, Packed
+    from dspex._engine.plain import Packed
     from dspex.adapters import Adapter
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
     from dspex.router import Operation
-    from dspex.signature import Field
+    from dspex.signature import Field, Signature
 
 __all__ = ["NativeTarget", "PoolTarget", "refusal_of"]
 
@@ -284,21 +287,24 @@ class _Request(NamedTuple):
         """
         signature = operation.signature
         config = of_call(operation.config, native=native_lm)
-        foreign = foreign_of(signature)
-        types = {name: field.annotation for name, field in signature.fields.items()}
-        inputs = pack(operation.inputs, {name: types[name] for name in signature.input_fields})
-        demos = [pack(demo, types) for demo in operation.demos]
+        known = _known_of(signature)
+        inputs = pack(operation.inputs, known.inputs)
+        examples = [*operation.demos]
+        carried = plain_records(examples, known.types)
+        demos = [pack(demo, known.types) for demo in examples] if carried is None else []
         plan, messages = _laid_out(operation, adapter, dialect, [inputs, *demos])
-        payload = _payload(operation, adapter, foreign)
+        payload = _payload(signature, known, adapter)
         payload |= {"config": config, "inputs": {}, "demos": []}
         typed: dict[str, Any] = {}
         if messages is not None:
             payload["messages"] = messages
         else:
-            payload |= {"inputs": inputs.values, "demos": [demo.values for demo in demos]}
+            payload["inputs"] = inputs.values
+            payload["demos"] = [demo.values for demo in demos] if carried is None else carried
             if inputs.typed or any(demo.typed for demo in demos):
-                typed = {"inputs": inputs.typed, "demos": [demo.typed for demo in demos]}
-        outputs = {name: kind for name, kind in foreign.fields.items() if name in signature.output_fields}
+                of_demos = [demo.typed for demo in demos] if carried is None else [[] for _ in carried]
+                typed = {"inputs": inputs.typed, "demos": of_demos}
+        outputs = known.foreign_outputs
         if outputs and plan is not None:
             payload["replies"] = list(outputs)
         elif outputs:
@@ -383,26 +389,59 @@ def _unpacked(name: str, plain: Any, kind: Any) -> Any:
         ) from error
 
 
-def _payload(operation: Operation, adapter: Adapter, foreign: Foreign) -> dict[str, Any]:
-    """What a worker is told of the signature and of the adapter."""
-    signature = operation.signature
+class _Known(NamedTuple):
+    """What each request over a signature needs of it.
+
+    Attributes:
+        types: The types of the fields.
+        inputs: Those of the inputs.
+        foreign_outputs: Those of the outputs whose values the wire does not carry as they are.
+        defaults: The outputs that have a default value.
+        payload: What a worker is told of the signature, its defaults left out: those may be new in each call.
+    """
+
+    types: dict[str, Any]
+    inputs: dict[str, Any]
+    foreign_outputs: dict[str, Any]
+    defaults: list[Field]
+    payload: dict[str, Any]
+
+
+@released
+@lru_cache(maxsize=1024)
+def _known_of(signature: Signature) -> _Known:
+    """See `foreign_of` for errors."""
+    foreign = foreign_of(signature)
+    fields, outputs = signature.fields, signature.output_fields
     payload: dict[str, Any] = {
         "signature": signature.text,
         "instructions": signature.instructions,
-        "fields": {name: texts for name, field in signature.fields.items() if (texts := _texts(field))},
-        "adapter": adapter.layout,
-        "parsing": adapter.parsing,
-        "validated": True,
+        "fields": {name: texts for name, field in fields.items() if (texts := _texts(field))},
     }
     if foreign.paths:
         payload["types"] = dict(foreign.paths)
     if bars := bars_of(signature):
         payload["bars"] = bars
-    outputs_by_name = signature.output_fields.items()
-    if defaults := {
-        name: to_plain(field.get_default()) for name, field in outputs_by_name if field.has_default
-    }:
-        payload["defaults"] = defaults
+    types = {name: field.annotation for name, field in fields.items()}
+    return _Known(
+        types=types,
+        inputs={name: types[name] for name in signature.input_fields},
+        foreign_outputs={name: kind for name, kind in foreign.fields.items() if name in outputs},
+        defaults=[field for field in outputs.values() if field.has_default],
+        payload=payload,
+    )
+
+
+def _payload(signature: Signature, known: _Known, adapter: Adapter) -> dict[str, Any]:
+    """What a worker is told of the signature and of the adapter."""
+    payload: dict[str, Any] = {
+        **known.payload,
+        "adapter": adapter.layout,
+        "parsing": adapter.parsing,
+        "validated": True,
+    }
+    if known.defaults:
+        payload["defaults"] = {field.name: to_plain(field.get_default()) for field in known.defaults}
     return payload
 
 

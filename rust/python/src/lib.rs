@@ -3,7 +3,9 @@
 mod dialect;
 mod errors;
 mod guard;
+mod identity;
 mod metrics;
+mod plain;
 mod prompt;
 mod response;
 mod router;
@@ -23,7 +25,11 @@ mod _core {
     #[pymodule_export]
     use super::guard::panic_for_test;
     #[pymodule_export]
+    use super::identity::{are_same, has_parts, parts_of};
+    #[pymodule_export]
     use super::metrics::{exact_match, f1, normalize};
+    #[pymodule_export]
+    use super::plain::{plain_fields, plain_records};
     #[pymodule_export]
     use super::prompt::Plan;
     #[pymodule_export]
