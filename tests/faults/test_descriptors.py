@@ -21,7 +21,7 @@ from dspex.pool import Pool, State
 from dspex.pool._backends.connect_back import Listener
 from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.pool._backends.process import ChildPipes
-from dspex.worker.connect_back import GREETING, ROLES
+from dspex.protocol.connect_back import GREETING, ROLES
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from tests.support.processes import children, running, until
 from dspex import errors
 from dspex.pool import Pool, PoolSpec, State
 from dspex.pool._backends.forkserver import ForkserverLauncher
-from dspex.protocol import MAX_FRAME
+from dspex.protocol.frames import MAX_FRAME
 
 WORK = "tests.support.work:"
 

@@ -15,7 +15,7 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool
-from dspex.protocol import PROTOCOL, Kind
+from dspex.protocol.frames import PROTOCOL, Kind
 
 WORK = "tests.support.work:"
 ERROR = {"class": "RemoteError", "message": "m", "code": "remote", "hint": "", "details": {}}

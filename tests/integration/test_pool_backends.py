@@ -19,7 +19,7 @@ from tests.support.processes import children, until
 from dspex import errors
 from dspex.pool import Backend, LocalProcesses, Pool, PoolSpec, State
 from dspex.pool._backends.connect_back import Listener
-from dspex.worker.connect_back import GREETING
+from dspex.protocol.connect_back import GREETING
 
 WORK = "tests.support.work:"
 READERS = "tests.support.readers:"

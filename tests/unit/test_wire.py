@@ -16,16 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.errors import WireError
-from dspex.protocol import (
-    HEADER_SIZE,
-    MSGPACK,
-    FrameReader,
-    Kind,
-    MessagePack,
-    encode_frame,
-    redacted,
-    secrets_in,
-)
+from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.frames import HEADER_SIZE, FrameReader, Kind, encode_frame
+from dspex.protocol.secrets import redacted, secrets_in
 
 BODY = b"\x93\x01\x02\x03"
 GOOD = encode_frame(Kind.CALL, 7, BODY, codec=MSGPACK)
@@ -268,7 +261,7 @@ def test_any_bytes_are_frames_or_refused(stream: bytes) -> None:
 
 def test_the_wire_imports_nothing_heavy() -> None:
     heavy = {"asyncio", "pydantic", "dspy", "pyarrow", "aiohttp", "socket"}
-    code = f"import sys, dspex.protocol; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, dspex.protocol.frames; print(sorted({heavy!r} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert out.stdout.strip() == "[]"
 
@@ -277,7 +270,7 @@ def test_arrays_that_claim_more_than_there_is_take_no_memory() -> None:
     """500 nested arrays of eight million elements each, in eight megabytes: 32 GB if they were believed."""
     code = """
 from dspex.errors import WireError
-from dspex.protocol import MessagePack
+from dspex.protocol.codec import MessagePack
 size = 8 * 2**20
 body = (b"\\xdd" + (size - 10).to_bytes(4, "big")) * 500
 try:
@@ -295,7 +288,7 @@ def test_extensions_nested_too_deep_are_refused_and_do_not_end_the_process() -> 
     """In a process of its own: unbounded, the decoder overruns the C stack."""
     code = """
 from dspex.errors import WireError
-from dspex.protocol import MessagePack
+from dspex.protocol.codec import MessagePack
 body = b"\\xc0"
 for _ in range(1000):
     body = b"\\x91" + body

@@ -19,12 +19,13 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Final
 
+from dspex._threads import settled
 from dspex.errors import ConfigError, DspexError
 from dspex.pool._call import Call
-from dspex.protocol import Kind, remote_error
 from dspex.protocol.channel import Channel
+from dspex.protocol.errors import remote_error
+from dspex.protocol.frames import Kind
 from dspex.telemetry._trace import CURRENT, Trace
-from dspex.worker.operations.functions import settled
 
 __all__ = ["HostCalls", "describe_tool", "in_host_thread", "outer_call"]
 

@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from dspex.errors import ConfigError
 from dspex.pool._host_calls import in_host_thread
-from dspex.worker.input_streams import host_name
+from dspex.protocol.input_streams import host_name
 
 __all__ = ["Source", "streaming_inputs"]
 

@@ -19,7 +19,7 @@ from pydantic import (
 from dspex._timeouts import LONGEST_SECONDS, check_seconds, shown
 from dspex.errors import ConfigError, did_you_mean
 from dspex.pool._policy import Recycling
-from dspex.worker.parent_watch import BEAT_INTERVAL
+from dspex.protocol.heartbeat import BEAT_INTERVAL
 
 __all__ = ["PoolSpec"]
 

@@ -11,8 +11,10 @@ from dspex.errors import DeadlineExceeded, DspexError, WireError, WorkerDiedErro
 from dspex.pool._backends.process import how_it_ended
 from dspex.pool._host_calls import HostCalls
 from dspex.pool._lifecycle import Lifecycle, State
-from dspex.protocol import PROTOCOL, Kind, read_error, redacted, secrets_in
 from dspex.protocol.channel import Channel
+from dspex.protocol.errors import read_error
+from dspex.protocol.frames import PROTOCOL, Kind
+from dspex.protocol.secrets import redacted, secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

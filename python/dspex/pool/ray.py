@@ -17,11 +17,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from dspex.errors import ConfigError, WorkerStartError
 from dspex.pool._backends.connect_back import ConnectedWorker, Listener
 from dspex.pool._spec import PoolSpec
+from dspex.protocol.connect_back import ConnectInfo
 
 __all__ = ["RayActors"]
 
@@ -131,9 +133,9 @@ class _Host:
 
     def serve(self, host: str, port: int, token: bytes) -> None:
         """Be a worker, to the end of the process."""
-        from dspex.worker.connect_back import ConnectInfo, connect_back
-
-        connect_back(ConnectInfo(host, port, token))
+        # In the actor, which is a worker: the service's process never comes here.
+        worker: Any = import_module("dspex.worker.connect_back")
+        worker.connect_back(ConnectInfo(host, port, token))
 
 
 def _why(ended: asyncio.Future[Any]) -> str:

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any, cast
 
 from dspex.errors import DspexError, WireError
-from dspex.protocol import MAX_FRAME, MSGPACK, FrameReader, Kind, MessagePack, encode_frame
+from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.frames import MAX_FRAME, FrameReader, Kind, encode_frame
 
 __all__ = ["Channel"]
 

@@ -18,7 +18,8 @@ def main() -> None:
 
             serve(descriptors)
         case ["connect-back", host, port]:
-            from dspex.worker.connect_back import ConnectInfo, connect_back
+            from dspex.protocol.connect_back import ConnectInfo
+            from dspex.worker.connect_back import connect_back
 
             # The token comes by a pipe: command lines and environments can be read by others.
             connect_back(ConnectInfo(host, int(port), sys.stdin.buffer.read(32)))

@@ -5,35 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 import sys
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
+from dspex.protocol.connect_back import GREETING, ROLES, ConnectInfo
 from dspex.worker.parent_watch import Descriptors, watch_parent
 
-__all__ = ["GREETING", "ROLES", "ConnectInfo", "connect_back"]
-
-GREETING: Final = struct.Struct("!32sBI")
-"""What each connection begins with: the token, the connection's role, the worker's process id."""
-
-ROLES: Final = (0, 1, 2)
-"""Frames, life and output, in this order."""
+__all__ = ["connect_back"]
 
 _CONNECT_SECONDS: Final = 10.0
 
 _UNHEARD_MS: Final = 30_000
 """After this time without an answer from the other machine, heartbeats fail, and the worker ends."""
-
-
-class ConnectInfo(NamedTuple):
-    """Where a worker is to connect, and what shows that it was asked to."""
-
-    host: str
-    port: int
-    token: bytes
-
-    def __repr__(self) -> str:
-        return f"ConnectInfo({self.host!r}, {self.port})"  # the token is a secret
 
 
 def connect_back(connect_info: ConnectInfo) -> NoReturn:

@@ -8,7 +8,8 @@ import dspy
 from dspy.utils import exceptions as foreign
 
 from dspex import errors
-from dspex.protocol import redacted, remote_error
+from dspex.protocol.errors import remote_error
+from dspex.protocol.secrets import redacted
 from dspex.worker.lm_failures import to_lm_error
 
 __all__ = ["to_dspex_error"]

@@ -36,9 +36,11 @@ import time
 from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
-from dspex.protocol import MSGPACK, FrameReader, Kind, MessagePack, encode_frame
+from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.frames import FrameReader, Kind, encode_frame
+from dspex.protocol.process_group import kill_group
 from dspex.worker.handshake import check_versions, import_preload, prepare_interpreter, start_error, versions
-from dspex.worker.parent_watch import Descriptors, kill_group, kill_on_hangup, watch_parent
+from dspex.worker.parent_watch import Descriptors, kill_on_hangup, watch_parent
 
 __all__ = ["run"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dspex import __version__
 from dspex.errors import WorkerStartError
-from dspex.protocol import PROTOCOL
+from dspex.protocol.frames import PROTOCOL
 
 __all__ = [
     "apply_limits",

@@ -10,17 +10,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final, Self
 
 from dspex.errors import WireError
+from dspex.protocol.input_streams import host_name
 from dspex.worker.host import call_host, call_host_sync
 
-__all__ = ["InputStream", "host_name", "input_streams_of"]
+__all__ = ["InputStream", "input_streams_of"]
 
 _MOST: Final = 64
 """Parts asked for at once: enough that the way there and back is shared, few enough to hold."""
-
-
-def host_name(feed: str) -> str:
-    """Under which name the service answers for a feed. No host call of a user has a NUL in its name."""
-    return f"\0feed {feed}"
 
 
 def input_streams_of(payload: Mapping[str, Any]) -> dict[str, InputStream]:

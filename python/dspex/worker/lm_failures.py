@@ -17,7 +17,7 @@ from dspy.utils import exceptions as foreign
 
 from dspex import _lm_failures as failures
 from dspex import errors
-from dspex.protocol import redacted
+from dspex.protocol.secrets import redacted
 
 __all__ = ["LM_ERRORS", "to_lm_error"]
 

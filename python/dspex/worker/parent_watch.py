@@ -16,32 +16,23 @@ work is doing.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import select
 import signal
 import stat
-import struct
 import sys
 import threading
 from typing import Final, NamedTuple
 
+from dspex.protocol.heartbeat import BEAT, BEAT_INTERVAL
+
 __all__ = [
-    "BEAT",
-    "BEAT_INTERVAL",
     "Descriptors",
     "die_with_parent",
-    "kill_group",
     "kill_on_hangup",
     "watch_parent",
 ]
-
-BEAT: Final = struct.Struct("!IQ")
-"""One heartbeat: its number, from 0, and the process's resident memory in bytes."""
-
-BEAT_INTERVAL: Final = 0.5
-"""Seconds between heartbeats. Two a second cost nothing and show a stall before a person notices it."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _F_SETSIG: Final = 10
@@ -91,18 +82,6 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the signal was armed
         os._exit(1)
-
-
-def kill_group(pid: int) -> None:
-    """Kill what is left of a process's group.
-
-    Call it before the process is reaped: afterwards its id may be another's.
-
-    Args:
-        pid: The process's id, which is its group's too.
-    """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def kill_on_hangup(lifeline: int) -> None:

@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError
-from dspex.protocol import Kind, read_error
 from dspex.protocol.channel import Channel
 from dspex.protocol.deadlines import Deadlines
+from dspex.protocol.errors import read_error
+from dspex.protocol.frames import Kind
 from dspex.telemetry._trace import CURRENT, Trace
 from dspex.worker.handshake import (
     apply_limits,

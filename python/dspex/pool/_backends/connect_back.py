@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
 from dspex.pool._backends.process import Heartbeats, Output
-from dspex.worker.connect_back import GREETING, ROLES, ConnectInfo
+from dspex.protocol.connect_back import GREETING, ROLES, TOKEN_SIZE, ConnectInfo
 
 __all__ = ["ConnectedWorker", "Listener"]
 
@@ -70,7 +70,7 @@ class Listener:
             self._server = socket.create_server((self._host, 0), family=family)
             self._server.setblocking(False)
             self._keep(self._listen(self._server))
-        token = secrets.token_bytes(GREETING.size - 5)
+        token = secrets.token_bytes(TOKEN_SIZE)
         self._awaited[token] = loop.create_future()
         return ConnectInfo(self._host, self._server.getsockname()[1], token)
 

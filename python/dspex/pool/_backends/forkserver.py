@@ -23,7 +23,9 @@ from dspex.pool._backends.process import (
     start_interpreter,
     watch_exit,
 )
-from dspex.protocol import MSGPACK, FrameReader, Kind, MessagePack, encode_frame, read_error
+from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.errors import read_error
+from dspex.protocol.frames import FrameReader, Kind, encode_frame
 
 __all__ = ["FORK_SECONDS", "ForkserverLauncher"]
 

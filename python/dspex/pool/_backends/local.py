@@ -11,7 +11,7 @@ from dspex.pool._backends.base import Launcher
 from dspex.pool._backends.forkserver import FORK_SECONDS, ForkserverLauncher
 from dspex.pool._backends.process import SpawnLauncher
 from dspex.pool._spec import PoolSpec
-from dspex.protocol import PROTOCOL
+from dspex.protocol.frames import PROTOCOL
 
 __all__ = ["LocalProcesses", "make_handshake"]
 

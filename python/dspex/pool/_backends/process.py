@@ -21,7 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from dspex.worker.parent_watch import BEAT, kill_group
+from dspex.protocol.heartbeat import BEAT
+from dspex.protocol.process_group import kill_group
 
 __all__ = [
     "ChildPipes",

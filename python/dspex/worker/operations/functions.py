@@ -17,11 +17,12 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dspex._threads import settled
 from dspex.errors import ConfigError, InputError
 from dspex.worker.input_streams import input_streams_of
 from dspex.worker.operations.payloads import FUNCTION, check
 
-__all__ = ["call_function", "find", "in_thread", "refuse_arguments", "settled"]
+__all__ = ["call_function", "find", "in_thread", "refuse_arguments"]
 
 
 @functools.cache
@@ -132,17 +133,3 @@ async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any
         if done.done() and not done.cancelled():
             done.exception()  # nobody asks for it any more
         raise
-
-
-def settled(call: Callable[[], Any]) -> Any:
-    """Run `call`; a `StopIteration` of its own becomes an error that a future can hold.
-
-    A future refuses to hold one, and whoever waits for that future would wait for ever.
-
-    Raises:
-        RuntimeError: In place of the `StopIteration`.
-    """
-    try:
-        return call()
-    except StopIteration as err:
-        raise RuntimeError(f"the function raised StopIteration({err.value!r})") from err

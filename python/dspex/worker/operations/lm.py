@@ -16,7 +16,8 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import LMError
 
 from dspex.errors import ConfigError
-from dspex.protocol import MessagePack, secrets_in
+from dspex.protocol.codec import MessagePack
+from dspex.protocol.secrets import secrets_in
 
 __all__ = ["LMWatch", "Models"]
 

@@ -53,7 +53,7 @@ import dspy
 
 from dspex._engine.plain import to_plain, unpack
 from dspex.errors import ConfigError, DspexError, InputError
-from dspex.protocol import MessagePack
+from dspex.protocol.codec import MessagePack
 from dspex.worker.host import RUNNING, SETTING, call_host
 from dspex.worker.input_streams import input_streams_of
 from dspex.worker.operations import adapters

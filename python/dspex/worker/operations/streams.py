@@ -35,8 +35,9 @@ import dspy
 from dspy.streaming import StatusMessageProvider, StreamListener, StreamResponse, streamify
 from dspy.streaming.messages import StatusStreamingCallback
 
+from dspex._threads import settled
 from dspex.errors import ConfigError
-from dspex.worker.operations.functions import find, settled
+from dspex.worker.operations.functions import find
 from dspex.worker.operations.modules import Modules
 from dspex.worker.operations.payloads import MODULE, check
 
