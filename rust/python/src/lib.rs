@@ -4,6 +4,8 @@ mod dialect;
 mod errors;
 mod guard;
 mod identity;
+mod imports;
+mod markers;
 mod metrics;
 mod plain;
 mod prompt;
@@ -13,6 +15,7 @@ mod signature;
 mod stream;
 mod template;
 mod value;
+mod words;
 
 // PyO3 takes a module that says nothing for one that needs no GIL. Nothing here has been tested without one: where Python
 // can do without, importing this module turns it on.

@@ -3,12 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dspex_core::dialect::Dialect as CoreDialect;
-use dspex_core::prompt::{
-    self, Foreign, Layout, Markers, Record, Role, Sink, Slot, Turn, holds_block,
-};
+use dspex_core::prompt::{self, Foreign, Layout, Record, Role, Sink, Slot, Turn, holds_block};
 use dspex_core::signature::FieldKind;
 use dspex_core::text::{JsonStyle, JsonWriter};
-use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -16,17 +13,23 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::dialect::{Dialect, named};
 use crate::guard::guarded;
+use crate::imports::{
+    BLOCKS_OF, DESCRIBE, DESCRIBE_NOTES, JSON_OF, MODULES, TOOL_TURN, TURNS_OF, XML_PATTERN,
+};
+use crate::markers::Policy;
+use crate::response;
 use crate::signature::{Compiled, Signature};
 use crate::stream::ReplyStream;
-use crate::value::{text_of, values, write, write_json};
-use crate::{errors, response};
+use crate::value::{text_of, write, write_json};
+use crate::words::{Choice, Word};
 
-/// What is done about a value that holds a marker, beside counting it.
-#[derive(Clone, Copy)]
-enum Report {
-    Count,
-    Log,
-    Raise,
+impl Choice for Layout {
+    const WHAT: &str = "layout";
+    const WORDS: &[(&str, Self)] = &[
+        ("chat", Self::Chat),
+        ("json", Self::Json),
+        ("xml", Self::Xml),
+    ];
 }
 
 /// A signature compiled for one adapter; immutable.
@@ -38,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) names: Vec<Py<PyString>>,
     /// Whether replies are read with tolerance.
     pub(crate) tolerant: bool,
-    report: Report,
+    markers: Policy,
     /// How many markers values have held.
     forged: AtomicU64,
     system: Py<PyString>,
@@ -48,29 +51,20 @@ pub(crate) struct Plan {
 impl Plan {
     /// Compile `signature` for the adapter of this name.
     #[new]
-    #[pyo3(signature = (signature, layout, *, tolerant = false, markers = "dspy", dialect = None))]
+    #[pyo3(signature = (
+        signature, layout, *, tolerant = false, markers = Word(Policy::Dspy), dialect = None
+    ))]
     fn new(
         py: Python<'_>,
         signature: &Bound<'_, Signature>,
-        layout: &str,
+        layout: Word<Layout>,
         tolerant: bool,
-        markers: &str,
+        markers: Word<Policy>,
         dialect: Option<&str>,
     ) -> PyResult<Self> {
         guarded(py, || {
             let dialect = named(dialect)?;
-            let policy = match markers {
-                "dspy" => Markers::AsIs,
-                "warn" | "reject" => Markers::Report,
-                "escape" => Markers::Escape,
-                _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
-            };
-            let layout = match layout {
-                "chat" => Layout::Chat,
-                "json" => Layout::Json,
-                "xml" => Layout::Xml,
-                _ => return Err(PyValueError::new_err(format!("no such layout: {layout}"))),
-            };
+            let (Word(layout), Word(markers)) = (layout, markers);
             let signature = signature.get().0.clone_ref(py);
             let said = signature.get();
             let fields = said.core.fields();
@@ -87,8 +81,8 @@ impl Plan {
                     Ok(foreign)
                 })
                 .collect::<PyResult<Vec<_>>>()?;
-            let compiled =
-                prompt::Plan::compile(&said.core, layout, &foreign, dialect).with_markers(policy);
+            let compiled = prompt::Plan::compile(&said.core, layout, &foreign, dialect)
+                .with_markers(markers.markers());
             let system = PyString::new(py, compiled.system()).unbind();
             let names = fields
                 .iter()
@@ -99,11 +93,7 @@ impl Plan {
                 signature,
                 names,
                 tolerant,
-                report: match markers {
-                    "warn" => Report::Log,
-                    "reject" => Report::Raise,
-                    _ => Report::Count,
-                },
+                markers,
                 forged: AtomicU64::new(0),
                 system,
             })
@@ -215,30 +205,7 @@ impl Plan {
     /// Deals with markers in the value of a field, as the policy says.
     fn report(&self, py: Python<'_>, name: &str, count: usize) -> PyResult<()> {
         self.forged.fetch_add(count as u64, Ordering::Relaxed);
-        match self.report {
-            Report::Count => Ok(()),
-            Report::Log => {
-                let module = py.import(intern!(py, "dspex.markers"))?;
-                module
-                    .call_method1(intern!(py, "report"), (name, count))
-                    .map(drop)
-            }
-            Report::Raise => {
-                let details = PyDict::new(py);
-                details.set_item("field", name)?;
-                details.set_item("count", count)?;
-                let message = format!("the value of `{name}` holds a field marker");
-                let hint = "clean the value, or let the adapter do it with markers=\"escape\"";
-                Err(errors::raise_with(
-                    py,
-                    "InputError",
-                    &message,
-                    "forged-marker",
-                    hint,
-                    &details,
-                ))
-            }
-        }
+        self.markers.report(py, Some(name), count)
     }
 
     fn record<'a, 'py>(&'a self, values: Bound<'py, PyAny>) -> Given<'a, 'py> {
@@ -261,7 +228,7 @@ impl Plan {
             (None, None) => return Ok(Vec::new()),
             (None, Some(at)) => match inputs.get(&self.compiled.inputs()[at])? {
                 None => return Ok(Vec::new()),
-                Some(history) => values(py)?.call_method1(intern!(py, "turns_of"), (history,))?,
+                Some(history) => TURNS_OF.call(py, (history,))?,
             },
         };
         let turn = |message: PyResult<Bound<'py, PyAny>>| {
@@ -272,10 +239,7 @@ impl Plan {
                     tool_results: None,
                 });
             }
-            let turn = values(py)?.call_method1(
-                intern!(py, "tool_turn"),
-                (message, Dialect(self.compiled.dialect())),
-            )?;
+            let turn = TOOL_TURN.call(py, (message, Dialect(self.compiled.dialect())))?;
             let (values, tool_results) = turn.extract()?;
             Ok(Turn {
                 values: self.record(values),
@@ -309,11 +273,11 @@ fn may_hold_tool_calls(message: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// Whether a value is a `dspy.ToolCalls`: by its class, as any other may answer to any name, or raise.
 fn is_tool_calls(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
-    let modules = py
-        .import(intern!(py, "sys"))?
-        .getattr(intern!(py, "modules"))?;
     // Where DSPy is not loaded there is none.
-    let Ok(module) = modules.get_item(intern!(py, "dspy.adapters.types.tool")) else {
+    let Ok(module) = MODULES
+        .get(py)?
+        .get_item(intern!(py, "dspy.adapters.types.tool"))
+    else {
         return Ok(false);
     };
     value.is_instance(&module.getattr(intern!(py, "ToolCalls"))?)
@@ -327,24 +291,14 @@ fn describe(
     layout: Layout,
 ) -> PyResult<Foreign> {
     let field = &signature.core.fields()[index];
-    let said = py
-        .import(intern!(py, "dspex._engine.custom_types"))?
-        .call_method1(
-            intern!(py, "describe"),
-            (
-                &*field.name,
-                field.kind == FieldKind::Output,
-                signature.annotation(py, index)?,
-            ),
-        )?;
+    let is_output = field.kind == FieldKind::Output;
+    let annotation = signature.annotation(py, index)?;
+    let said = DESCRIBE.call(py, (&*field.name, is_output, &annotation))?;
     let (note, types, history, tool_calls) = said.extract()?;
-    let pattern = if layout == Layout::Xml && field.kind == FieldKind::Output {
-        let xml = py.import(intern!(py, "dspex._engine.xml"))?;
-        xml.call_method1(
-            intern!(py, "pattern"),
-            (&*field.name, signature.annotation(py, index)?),
-        )?
-        .extract()?
+    let pattern = if layout == Layout::Xml && is_output {
+        XML_PATTERN
+            .call(py, (&*field.name, annotation))?
+            .extract()?
     } else {
         None
     };
@@ -366,9 +320,7 @@ fn describe_notes(py: Python<'_>, signature: &Compiled, index: usize) -> PyResul
     if notes.is_empty()? {
         return Ok(String::new());
     }
-    py.import(intern!(py, "dspex._engine.custom_types"))?
-        .call_method1(intern!(py, "describe_notes"), (notes,))?
-        .extract()
+    DESCRIBE_NOTES.call(py, (notes,))?.extract()
 }
 
 /// Values by name, in a dict or in anything that is like one.
@@ -446,8 +398,7 @@ impl<'py> Given<'_, 'py> {
                 None => outputs.set_item(name, missing)?,
             }
         }
-        let text =
-            values(py)?.call_method1(intern!(py, "json_of"), (outputs, Dialect(self.dialect)))?;
+        let text = JSON_OF.call(py, (outputs, Dialect(self.dialect)))?;
         out.push_str(text_of(text.cast()?)?);
         Ok(())
     }
@@ -480,7 +431,7 @@ impl Sink for Messages<'_, '_> {
         match role {
             Role::Assistant => self.push(intern!(py, "assistant"), &PyString::new(py, text)),
             Role::User if holds_block(text) => {
-                let blocks = values(py)?.call_method1(intern!(py, "blocks_of"), (text,))?;
+                let blocks = BLOCKS_OF.call(py, (text,))?;
                 self.push(intern!(py, "user"), &blocks)
             }
             Role::User => self.push(intern!(py, "user"), &PyString::new(py, text)),

@@ -1,10 +1,25 @@
 //! `_core.Router`: the core's router with names and plain tuples for Python.
 
 use dspex_core::router::{Outcome, RouteError, Router as CoreRouter, Side};
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 
 use crate::errors;
+use crate::words::{Choice, Word};
+
+impl Choice for Side {
+    const WHAT: &str = "side";
+    const WORDS: &[(&str, Self)] = &[("native", Self::Native), ("python", Self::Python)];
+}
+
+impl Choice for Outcome {
+    const WHAT: &str = "outcome";
+    const WORDS: &[(&str, Self)] = &[
+        ("served", Self::Served),
+        ("failed", Self::Failed),
+        ("cancelled", Self::Cancelled),
+    ];
+}
 
 /// Chooses between targets; immutable once made.
 #[pyclass(frozen, module = "dspex._core")]
@@ -13,17 +28,12 @@ pub(crate) struct Router(CoreRouter);
 #[pymethods]
 impl Router {
     #[new]
-    fn new(targets: Vec<(String, String)>) -> PyResult<Self> {
+    fn new(targets: Vec<(String, Word<Side>)>) -> Self {
         let mut router = CoreRouter::default();
-        for (name, side) in targets {
-            let side = match side.as_str() {
-                "native" => Side::Native,
-                "python" => Side::Python,
-                _ => return Err(PyValueError::new_err(format!("no such side: {side}"))),
-            };
+        for (name, Word(side)) in targets {
             router.register(&name, side);
         }
-        Ok(Self(router))
+        Self(router)
     }
 
     /// The index of the target that serves the call; it counts as in flight until `record`.
@@ -36,18 +46,12 @@ impl Router {
     }
 
     /// How the call ended that `decide` sent to `index`: `served`, `failed` or `cancelled`.
-    fn record(&self, index: usize, outcome: &str) -> PyResult<()> {
-        let outcome = match outcome {
-            "served" => Outcome::Served,
-            "failed" => Outcome::Failed,
-            "cancelled" => Outcome::Cancelled,
-            _ => return Err(PyValueError::new_err(format!("no such outcome: {outcome}"))),
-        };
+    fn record(&self, index: usize, outcome: Word<Outcome>) -> PyResult<()> {
         let id = self
             .0
             .target(index)
             .ok_or_else(|| PyIndexError::new_err(index))?;
-        self.0.record(id, outcome);
+        self.0.record(id, outcome.0);
         Ok(())
     }
 

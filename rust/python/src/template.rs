@@ -4,18 +4,18 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 
 use dspex_core::dialect::Dialect as CoreDialect;
-use dspex_core::prompt::Markers;
 use dspex_core::template::data::{Error, ErrorKind, Value, ValueKind};
 use dspex_core::template::{self as core, Given, Limits, Source};
-use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::dialect::Dialect;
 use crate::errors;
 use crate::guard::guarded;
-use crate::value::{text_of, values, write_text};
+use crate::imports::PLAIN;
+use crate::markers::Policy;
+use crate::value::{text_of, write_text};
+use crate::words::Word;
 
 thread_local! {
     /// What a Python value raised while a template was at work on this thread. The engine unwinds with an
@@ -37,8 +37,7 @@ thread_local! {
 #[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Template {
     compiled: core::Template,
-    /// Whether a marker in a value is an error, or else is logged.
-    report: Option<Report>,
+    markers: Policy,
     #[pyo3(get)]
     source: Py<PyString>,
 }
@@ -46,13 +45,13 @@ pub(crate) struct Template {
 #[pymethods]
 impl Template {
     #[new]
-    #[pyo3(signature = (source, *, fuel, max_output, max_depth, markers = "dspy"))]
+    #[pyo3(signature = (source, *, fuel, max_output, max_depth, markers = Word(Policy::Dspy)))]
     fn new(
         source: &Bound<'_, PyString>,
         fuel: u64,
         max_output: NonZeroUsize,
         max_depth: NonZeroUsize,
-        markers: &str,
+        markers: Word<Policy>,
     ) -> PyResult<Self> {
         guarded(source.py(), || {
             let limits = Limits {
@@ -60,19 +59,14 @@ impl Template {
                 output: max_output.get(),
                 depth: max_depth.get(),
             };
-            let (policy, report) = match markers {
-                "dspy" => (Markers::AsIs, None),
-                "warn" => (Markers::Report, Some(Report::Log)),
-                "reject" => (Markers::Report, Some(Report::Raise)),
-                "escape" => (Markers::Escape, None),
-                _ => return Err(PyValueError::new_err(format!("no such policy: {markers}"))),
-            };
-            let compiled = core::Template::compile_for::<Mine>(text_of(source)?, limits, policy)
+            let Word(markers) = markers;
+            let text = text_of(source)?;
+            let compiled = core::Template::compile_for::<Mine>(text, limits, markers.markers())
                 .map_err(|error| raise(source, &error))?;
             Ok(Self {
                 compiled,
-                report,
-                source: PyString::new(source.py(), text_of(source)?).unbind(),
+                markers,
+                source: PyString::new(source.py(), text).unbind(),
             })
         })
     }
@@ -97,36 +91,12 @@ impl Template {
             }
             let py = values.py();
             let rendered = result.map_err(|error| raise(self.source.bind(py), &error))?;
-            match (rendered.forged, self.report) {
-                (0, _) | (_, None) => {}
-                (count, Some(Report::Log)) => {
-                    py.import(intern!(py, "dspex.markers"))?
-                        .call_method1(intern!(py, "report"), (py.None(), count))?;
-                }
-                (count, Some(Report::Raise)) => {
-                    let details = PyDict::new(py);
-                    details.set_item("count", count)?;
-                    let hint = "clean the value, or let the template do it with markers=\"escape\"";
-                    return Err(errors::raise_with(
-                        py,
-                        "InputError",
-                        "a value for the template holds a field marker",
-                        "forged-marker",
-                        hint,
-                        &details,
-                    ));
-                }
+            if rendered.forged > 0 {
+                self.markers.report(py, None, rendered.forged)?;
             }
             Ok(rendered.text)
         })
     }
-}
-
-/// What is done about a value that holds a marker.
-#[derive(Clone, Copy)]
-enum Report {
-    Log,
-    Raise,
 }
 
 fn raise(source: &Bound<'_, PyString>, error: &core::TemplateError) -> PyErr {
@@ -268,10 +238,7 @@ fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
 #[cold]
 fn given_by_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     let py = value.py();
-    let simple = values(py)?.call_method1(
-        intern!(py, "plain"),
-        (value, Dialect(CoreDialect::newest())),
-    )?;
+    let simple = PLAIN.call(py, (value, Dialect(CoreDialect::newest())))?;
     match known(&simple)? {
         Some(known) => Ok(known),
         // Asked for its text, a value may answer with a str of a class of its own, or with itself.

@@ -9,18 +9,14 @@ use dspex_core::response::{Guess, Value};
 use dspex_core::text::{JsonStyle, JsonWriter, push_float};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::dialect::Dialect;
 use crate::errors;
+use crate::imports::{PLAIN, QUOTED, TEXT_OF};
 
 /// Deeper nesting than this goes to Python, which knows its own limit and finds circles.
 const MAX_DEPTH: usize = 64;
-
-/// The module that writes the values that Rust does not know.
-pub(crate) fn values(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "dspex._engine.values"))
-}
 
 /// The text of a Python string.
 pub(crate) fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
@@ -128,7 +124,7 @@ fn write_field_element(
     out.truncate(start);
     if !value.is_exact_instance_of::<PyString>() {
         // A value of Python's own, such as a model, may be made of lists and mappings; pydantic takes it apart.
-        let simple = values(py)?.call_method1(intern!(py, "plain"), (value, Dialect(dialect)))?;
+        let simple = PLAIN.call(py, (value, Dialect(dialect)))?;
         if is_container(&simple) {
             write_element(element, &simple, Scalars::Any, 0, out)?;
             return Ok(());
@@ -246,8 +242,7 @@ pub(crate) fn write_text(
         return Ok(());
     }
     out.truncate(start);
-    let text = values(value.py())?
-        .call_method1(intern!(value.py(), "text_of"), (value, Dialect(dialect)))?;
+    let text = TEXT_OF.call(value.py(), (value, Dialect(dialect)))?;
     out.push_str(text_of(text.cast()?)?);
     Ok(())
 }
@@ -283,7 +278,7 @@ fn write_quotes(list: &Bound<'_, PyList>, out: &mut String) -> PyResult<()> {
             .collect::<PyResult<Vec<_>>>()?;
         push_quotes(out, &texts);
     } else {
-        let text = values(list.py())?.call_method1(intern!(list.py(), "quoted"), (list,))?;
+        let text = QUOTED.call(list.py(), (list,))?;
         out.push_str(text_of(text.cast()?)?);
     }
     Ok(())

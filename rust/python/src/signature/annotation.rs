@@ -3,7 +3,6 @@
 use dspex_core::types::{Constant, Container, Opaque, Real, Spelling, Type, UnionSpelling};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{
     PyBool, PyBytes, PyComplex, PyDict, PyEllipsis, PyFloat, PyFrozenSet, PyInt, PyList, PySet,
     PyString, PyTuple,
@@ -12,49 +11,16 @@ use pyo3::types::{
 use super::compiled::intern;
 use crate::errors;
 use crate::guard::guarded;
-
-/// Names of `typing`, and what else tells annotations apart, looked up once.
-struct Typing {
-    any: Py<PyAny>,
-    union: Py<PyAny>,
-    literal: Py<PyAny>,
-    list: Py<PyAny>,
-    tuple: Py<PyAny>,
-    dict: Py<PyAny>,
-    set: Py<PyAny>,
-    frozenset: Py<PyAny>,
-    union_type: Py<PyAny>,
-    get_origin: Py<PyAny>,
-    get_args: Py<PyAny>,
-}
-
-fn typing(py: Python<'_>) -> PyResult<&Typing> {
-    static TYPING: PyOnceLock<Typing> = PyOnceLock::new();
-    TYPING.get_or_try_init(py, || {
-        let typing = py.import("typing")?;
-        let name = |name: &str| typing.getattr(name).map(Bound::unbind);
-        Ok(Typing {
-            any: name("Any")?,
-            union: name("Union")?,
-            literal: name("Literal")?,
-            list: name("List")?,
-            tuple: name("Tuple")?,
-            dict: name("Dict")?,
-            set: name("Set")?,
-            frozenset: name("FrozenSet")?,
-            union_type: py.import("types")?.getattr("UnionType")?.unbind(),
-            get_origin: name("get_origin")?,
-            get_args: name("get_args")?,
-        })
-    })
-}
+use crate::imports::{
+    ANY, DICT, FROZEN_SET, GENERIC_ALIAS, GET_ARGS, GET_ORIGIN, LIST, LITERAL, NAMES_OF, SET,
+    TUPLE, UNION, UNION_TYPE,
+};
 
 fn container_type(
     py: Python<'_>,
     container: Container,
     spelling: Spelling,
 ) -> PyResult<Bound<'_, PyAny>> {
-    let typing = typing(py)?;
     let alias = match (container, spelling) {
         (Container::List, Spelling::Builtin) => return Ok(py.get_type::<PyList>().into_any()),
         (Container::Tuple, Spelling::Builtin) => return Ok(py.get_type::<PyTuple>().into_any()),
@@ -63,13 +29,13 @@ fn container_type(
         (Container::FrozenSet, Spelling::Builtin) => {
             return Ok(py.get_type::<PyFrozenSet>().into_any());
         }
-        (Container::List, Spelling::Typing) => &typing.list,
-        (Container::Tuple, Spelling::Typing) => &typing.tuple,
-        (Container::Dict, Spelling::Typing) => &typing.dict,
-        (Container::Set, Spelling::Typing) => &typing.set,
-        (Container::FrozenSet, Spelling::Typing) => &typing.frozenset,
+        (Container::List, Spelling::Typing) => &LIST,
+        (Container::Tuple, Spelling::Typing) => &TUPLE,
+        (Container::Dict, Spelling::Typing) => &DICT,
+        (Container::Set, Spelling::Typing) => &SET,
+        (Container::FrozenSet, Spelling::Typing) => &FROZEN_SET,
     };
-    Ok(alias.bind(py).clone())
+    alias.get(py).cloned()
 }
 
 /// The annotation that a type stands for.
@@ -93,7 +59,7 @@ pub(super) fn to_python<'py>(
         Type::Bytes => py.get_type::<PyBytes>().into_any(),
         Type::None => py.None().bind(py).get_type().into_any(),
         Type::NoneValue => py.None().into_bound(py),
-        Type::Any => typing(py)?.any.bind(py).clone(),
+        Type::Any => ANY.get(py)?.clone(),
         Type::Bare(container, spelling) => container_type(py, *container, *spelling)?,
         Type::List(_, spelling) => generic(Container::List, spelling)?,
         Type::Set(_, spelling) => generic(Container::Set, spelling)?,
@@ -105,10 +71,7 @@ pub(super) fn to_python<'py>(
         Type::Union {
             members,
             spelling: UnionSpelling::Typing,
-        } => typing(py)?
-            .union
-            .bind(py)
-            .get_item(PyTuple::new(py, all(members)?)?)?,
+        } => UNION.get(py)?.get_item(PyTuple::new(py, all(members)?)?)?,
         Type::Union {
             members,
             spelling: UnionSpelling::Pipe,
@@ -122,10 +85,7 @@ pub(super) fn to_python<'py>(
                 .iter()
                 .map(|value| constant_to_python(py, value, objects))
                 .collect::<PyResult<Vec<_>>>()?;
-            typing(py)?
-                .literal
-                .bind(py)
-                .get_item(PyTuple::new(py, values)?)?
+            LITERAL.get(py)?.get_item(PyTuple::new(py, values)?)?
         }
         Type::Python(opaque) => objects[opaque.index as usize].bind(py).clone(),
     })
@@ -175,8 +135,7 @@ fn from_part(
     if let Some(ty) = scalar(annotation) {
         return Ok(ty);
     }
-    let typing = typing(py)?;
-    if annotation.is(&typing.any) {
+    if annotation.is(ANY.get(py)?) {
         return Ok(Type::Any);
     }
     for container in Container::ALL {
@@ -186,21 +145,22 @@ fn from_part(
             }
         }
     }
-    let origin = typing.get_origin.bind(py).call1((annotation,))?;
-    let args: Vec<Bound<'_, PyAny>> = typing.get_args.bind(py).call1((annotation,))?.extract()?;
-    if origin.is(&typing.union) || origin.is(&typing.union_type) {
+    let origin = GET_ORIGIN.call(py, (annotation,))?;
+    let args: Vec<Bound<'_, PyAny>> = GET_ARGS.call(py, (annotation,))?.extract()?;
+    let union = UNION.get(py)?;
+    if origin.is(union) || origin.is(UNION_TYPE.get(py)?) {
         let members = args
             .iter()
             .map(|arg| from_part(arg, objects, levels))
             .collect::<PyResult<_>>()?;
-        let spelling = if origin.is(&typing.union) {
+        let spelling = if origin.is(union) {
             UnionSpelling::Typing
         } else {
             UnionSpelling::Pipe
         };
         return Ok(Type::Union { members, spelling });
     }
-    if origin.is(&typing.literal) {
+    if origin.is(LITERAL.get(py)?) {
         let values = args
             .iter()
             .map(|arg| constant_from_python(arg, objects))
@@ -242,9 +202,7 @@ fn generic(
     levels: usize,
 ) -> PyResult<Option<Type>> {
     let py = annotation.py();
-    let builtin = annotation
-        .get_type()
-        .is(&py.import("types")?.getattr("GenericAlias")?);
+    let builtin = annotation.get_type().is(GENERIC_ALIAS.get(py)?);
     let spelling = if builtin {
         Spelling::Builtin
     } else {
@@ -297,8 +255,7 @@ fn too_deep(py: Python<'_>) -> PyErr {
 
 /// Keeps the object, so that its identity means something as long as the signature lives.
 fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<Opaque> {
-    let names = object.py().import("dspex.signature._names")?;
-    let found = names.getattr("names_of")?.call1((object,));
+    let found = NAMES_OF.call(object.py(), (object,));
     let (name, pipe_name, source): (String, Option<String>, String) = found
         .map_err(|error| {
             let py = object.py();

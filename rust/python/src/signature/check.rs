@@ -15,6 +15,7 @@ use pyo3::types::{
 
 use super::Compiled;
 use super::annotation;
+use crate::imports::TYPE_ADAPTER;
 
 /// A path into the values, and what is wrong there.
 type Problem = (String, String);
@@ -284,10 +285,8 @@ impl<'py> Checker<'_, 'py> {
     ) -> PyResult<Option<Vec<Problem>>> {
         let py = self.py;
         let adapter = self.compiled.adapter(py, object as usize, || {
-            let make = py
-                .import("dspex.signature._validation")?
-                .getattr("adapter")?;
-            make.call1((self.compiled.objects[object as usize].bind(py), py.None()))
+            let annotation = self.compiled.objects[object as usize].bind(py);
+            TYPE_ADAPTER.call(py, (annotation, py.None()))
         })?;
         adapter.call1((value,))?.extract()
     }
@@ -301,11 +300,8 @@ impl<'py> Checker<'_, 'py> {
         }
         let slot = self.compiled.objects.len() + self.index;
         let adapter = self.compiled.adapter(py, slot, || {
-            let make = py
-                .import("dspex.signature._validation")?
-                .getattr("adapter")?;
             let annotation = self.compiled.annotation(py, self.index)?;
-            make.call1((annotation, self.compiled.details(py, self.index)))
+            TYPE_ADAPTER.call(py, (annotation, self.compiled.details(py, self.index)))
         })?;
         let found: Option<Vec<Problem>> = adapter.call1((value,))?.extract()?;
         let found = found.unwrap_or_default();

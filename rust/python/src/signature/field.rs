@@ -5,6 +5,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::{Compiled, annotation, compiled};
+use crate::words::{Choice, Word};
 
 /// A field of a signature.
 #[pyclass(frozen, module = "dspex._core")]
@@ -130,32 +131,41 @@ impl Field {
     }
 }
 
+impl Choice for FieldKind {
+    const WHAT: &str = "kind of field";
+    const WORDS: &[(&str, Self)] = &[("input", Self::Input), ("output", Self::Output)];
+}
+
+impl Choice for Default {
+    const WHAT: &str = "kind of default";
+    const WORDS: &[(&str, Self)] = &[
+        ("required", Self::Required),
+        ("value", Self::Value),
+        ("factory", Self::Factory),
+    ];
+}
+
 /// A field as `dspex.signature._fields` describes it, one attribute of its `FieldSpec` each.
 #[derive(FromPyObject)]
 pub(crate) struct FieldSpec<'py> {
     name: String,
-    kind: String,
+    kind: Word<FieldKind>,
     annotation: Bound<'py, PyAny>,
     typed: bool,
     marked: bool,
     desc: Option<String>,
     prefix: Option<String>,
     constraints: Option<String>,
-    default: String,
+    default: Word<Default>,
     details: Option<Bound<'py, PyAny>>,
 }
 
 impl FieldSpec<'_> {
     /// The core's field; what Rust does not know of it joins `objects`.
     pub(super) fn lower(self, objects: &mut Vec<Py<PyAny>>) -> PyResult<core::Field> {
-        let kind = if self.kind == "input" {
-            FieldKind::Input
-        } else {
-            FieldKind::Output
-        };
         let mut field = core::Field::new(
             self.name.as_str(),
-            kind,
+            self.kind.0,
             Some(annotation::from_python(&self.annotation, objects)?),
         );
         field.typed = self.typed;
@@ -167,11 +177,7 @@ impl FieldSpec<'_> {
             field.set_prefix(prefix);
         }
         field.constraints = self.constraints.as_deref().map(Into::into);
-        field.default = match &*self.default {
-            "value" => Default::Value,
-            "factory" => Default::Factory,
-            _ => Default::Required,
-        };
+        field.default = self.default.0;
         field.host = self
             .details
             .as_ref()

@@ -25,6 +25,7 @@ pub(crate) use read::{cache_clear, cache_info, cache_release, cache_resize, limi
 
 use crate::errors;
 use crate::guard::guarded;
+use crate::imports::READ_MAPPING;
 use field::FieldSpec;
 use text::Text;
 
@@ -74,10 +75,7 @@ impl Signature {
             if let Ok(compiled) = fields.cast::<Compiled>() {
                 return Ok(Self(compiled.clone().unbind()));
             }
-            let specs = py
-                .import("dspex.signature._fields")?
-                .getattr("read_mapping")?;
-            let specs = specs.call1((fields,))?.extract()?;
+            let specs = READ_MAPPING.call(py, (fields,))?.extract()?;
             Py::new(py, build(specs, instructions, false, py)?).map(Self)
         })
     }

@@ -14,6 +14,10 @@ use pyo3::types::{PyDict, PyEllipsis, PyString, PyTuple, PyType};
 use super::annotation;
 use super::field::FieldSpec;
 use crate::errors;
+use crate::imports::{
+    FIND_NAME, OPTIONAL, PYDANTIC_FIELD, READ_ANNOTATED, SIMILAR_NAME, TYPE_PROBLEM, UNION,
+    WITHOUT_NOTES,
+};
 
 /// A name or a dotted path, and what it stood for.
 pub(super) type Binding = (Box<str>, Py<PyAny>);
@@ -142,11 +146,7 @@ impl<'py> NameResolver<'py> {
         {
             return annotation::to_python(self.py, &ty, &[]).map(Some);
         }
-        let found = self
-            .py
-            .import("dspex.signature._names")?
-            .getattr("find")?
-            .call1((name,))?;
+        let found = FIND_NAME.call(self.py, (name,))?;
         Ok((!found.is(PyEllipsis::get(self.py))).then_some(found))
     }
 
@@ -200,12 +200,9 @@ impl<'py> NameResolver<'py> {
             }
             ExprKind::Union(members) => {
                 let members = self.all(members)?;
-                let union = self
-                    .py
-                    .import("typing")
-                    .and_then(|typing| typing.getattr("Union"));
+                let union = UNION.get(self.py);
                 let union = union.map_err(|error| self.fail(expr, error))?;
-                self.subscript(expr, &union, members)
+                self.subscript(expr, union, members)
             }
             ExprKind::Constant(constant) => {
                 let value = annotation::constant_to_python(self.py, constant, &[]);
@@ -225,13 +222,10 @@ impl<'py> NameResolver<'py> {
                         .set_item(&**name, value)
                         .map_err(|error| self.fail(expr, error))?;
                 }
-                let call = || {
-                    self.py
-                        .import("pydantic")?
-                        .getattr("Field")?
-                        .call((), Some(&kwargs))
-                };
-                call().map_err(|error| self.refuse(expr, &error))
+                let field = PYDANTIC_FIELD.get(self.py);
+                field
+                    .and_then(|field| field.call((), Some(&kwargs)))
+                    .map_err(|error| self.refuse(expr, &error))
             }
         }
     }
@@ -241,14 +235,8 @@ impl<'py> NameResolver<'py> {
         if suggestion(name).is_some() {
             return Err(unknown(expr));
         }
-        let similar = || -> PyResult<Option<String>> {
-            let names = self.py.import("dspex.signature._names")?;
-            let found = names
-                .getattr("similar")?
-                .call1((name, self.types.as_ref()))?;
-            found.extract()
-        };
-        match similar() {
+        let similar = SIMILAR_NAME.call(self.py, (name, self.types.as_ref()));
+        match similar.and_then(|found| found.extract::<Option<String>>()) {
             Ok(Some(meant)) => Err(unknown(expr).suggest(&meant)),
             Ok(None) => Err(unknown(expr)),
             Err(error) => Err(self.fail(expr, error)),
@@ -275,8 +263,7 @@ impl<'py> NameResolver<'py> {
         let item = PyTuple::new(self.py, args).and_then(|args| {
             // `Optional` alone among the aliases does not take its argument in a tuple; a class may look
             // at it, as `dspy.Code["sql"]` does.
-            let bare = object.is_instance_of::<PyType>()
-                || object.is(&self.py.import("typing")?.getattr("Optional")?);
+            let bare = object.is_instance_of::<PyType>() || object.is(OPTIONAL.get(self.py)?);
             if bare && args.len() == 1 {
                 object.get_item(args.get_item(0)?)
             } else {
@@ -344,9 +331,9 @@ impl Resolver for NameResolver<'_> {
     ) -> Result<Field, SignatureError> {
         let annotation = self.evaluate(expr)?;
         let describe = || -> PyResult<FieldSpec<'_>> {
-            let fields = self.py.import("dspex.signature._fields")?;
-            let spec = fields.getattr("read_annotated")?;
-            spec.call1((name, kind.name(), annotation))?.extract()
+            READ_ANNOTATED
+                .call(self.py, (name, kind.name(), annotation))?
+                .extract()
         };
         let lowered = describe().and_then(|spec| spec.lower(&mut self.objects));
         lowered.map_err(|error| self.refuse(expr, &error))
@@ -354,14 +341,13 @@ impl Resolver for NameResolver<'_> {
 
     fn finish(&mut self, expr: &Expr<'_>, ty: Type) -> Result<Type, SignatureError> {
         let found = annotation::to_python(self.py, &ty, &self.objects).and_then(|object| {
-            let names = self.py.import("dspex.signature._names")?;
-            let stripped = names.getattr("without_notes")?.call1((&object,))?;
+            let stripped = WITHOUT_NOTES.call(self.py, (&object,))?;
             let ty = if stripped.is(&object) {
                 ty
             } else {
                 annotation::from_python(&stripped, &mut self.objects)?
             };
-            let problem = names.getattr("problem")?.call1((stripped,))?;
+            let problem = TYPE_PROBLEM.call(self.py, (stripped,))?;
             Ok((ty, problem.extract::<Option<(bool, String, String)>>()?))
         });
         match found {
