@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 
 use dspex_core::dialect::Dialect as CoreDialect;
-use dspex_core::template::data::{Error, ErrorKind, Value, ValueKind};
-use dspex_core::template::{self as core, Given, Limits, Source};
+use dspex_core::template::data::{Value, ValueKind};
+use dspex_core::template::{self as core, Container, Entry, Failure, Limits};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -16,12 +16,6 @@ use crate::imports::PLAIN;
 use crate::markers::Policy;
 use crate::value::{text_of, write_text};
 use crate::words::Word;
-
-thread_local! {
-    /// What a Python value raised while a template was at work on this thread. The engine unwinds with an
-    /// error of its own; the caller gets this one, untouched.
-    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
-}
 
 const KEYS_KEPT: usize = 64;
 
@@ -36,7 +30,7 @@ thread_local! {
 /// A compiled template; immutable.
 #[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Template {
-    compiled: core::Template,
+    compiled: core::Template<PyContainer>,
     markers: Policy,
     #[pyo3(get)]
     source: Py<PyString>,
@@ -61,7 +55,7 @@ impl Template {
             };
             let Word(markers) = markers;
             let text = text_of(source)?;
-            let compiled = core::Template::compile_for::<Mine>(text, limits, markers.markers())
+            let compiled = core::Template::compile(text, limits, markers.markers())
                 .map_err(|error| raise(source, &error))?;
             Ok(Self {
                 compiled,
@@ -80,19 +74,19 @@ impl Template {
     /// Render with the values of this dict.
     fn render(&self, values: &Bound<'_, PyDict>) -> PyResult<String> {
         guarded(values.py(), || {
-            // A value that is asked for its text may itself render a template: what was raised stays apart.
-            let around = RAISED.take();
-            let result = self.compiled.render(Given::value(Mine {
+            let py = values.py();
+            let values = PyContainer {
                 map: true,
                 object: values.clone().into_any().unbind(),
-            }));
-            if let Some(raised) = RAISED.replace(around) {
-                return Err(raised);
-            }
-            let py = values.py();
-            let rendered = result.map_err(|error| raise(self.source.bind(py), &error))?;
-            if rendered.forged > 0 {
-                self.markers.report(py, None, rendered.forged)?;
+            };
+            let rendered = self.compiled.render(Entry::Container(values));
+            let rendered = rendered.map_err(|failure| match failure {
+                Failure::Template(error) => raise(self.source.bind(py), &error),
+                // What a value of the caller's raised reaches the caller untouched.
+                Failure::Container(error) => error,
+            })?;
+            if rendered.injected > 0 {
+                self.markers.report(py, None, rendered.injected)?;
             }
             Ok(rendered.text)
         })
@@ -115,12 +109,24 @@ fn raise(source: &Bound<'_, PyString>, error: &core::TemplateError) -> PyErr {
 
 /// A Python dict, list or tuple.
 #[derive(Debug)]
-struct Mine {
+struct PyContainer {
     map: bool,
     object: Py<PyAny>,
 }
 
-impl Source for Mine {
+impl PyContainer {
+    /// The object as a dict, if it is one.
+    fn dict<'a, 'py>(&'a self, py: Python<'py>) -> Option<&'a Bound<'py, PyDict>> {
+        self.object.bind(py).cast().ok()
+    }
+}
+
+/// What a look-up found.
+type Found = PyResult<Option<Entry<PyContainer>>>;
+
+impl Container for PyContainer {
+    type Error = PyErr;
+
     fn is_map(&self) -> bool {
         self.map
     }
@@ -129,61 +135,47 @@ impl Source for Mine {
         Python::attach(|py| self.object.bind(py).len().unwrap_or(0))
     }
 
-    fn entry(&self, name: &str) -> Option<Value> {
-        Python::attach(|py| {
-            let dict = self.object.bind(py).cast::<PyDict>().ok()?;
-            found(dict.get_item(key(py, name)))
+    fn entry(&self, name: &str) -> Found {
+        Python::attach(|py| match self.dict(py) {
+            Some(dict) => found(dict.get_item(key(py, name))?),
+            None => Ok(None),
         })
     }
 
-    fn item(&self, index: usize) -> Option<Value> {
+    fn item(&self, index: usize) -> Found {
         Python::attach(|py| {
             let object = self.object.bind(py);
             found(match object.cast::<PyList>() {
-                Ok(list) => Ok(list.get_item(index).ok()),
-                Err(_) => Ok(object.get_item(index).ok()),
+                Ok(list) => list.get_item(index).ok(),
+                Err(_) => object.get_item(index).ok(),
             })
         })
     }
 
-    fn get(&self, key: &Value) -> Option<Value> {
-        Python::attach(|py| {
-            let dict = self.object.bind(py).cast::<PyDict>().ok()?;
-            found(dict.get_item(plain_key(py, key)?))
+    fn get(&self, key: &Value) -> Found {
+        Python::attach(|py| match (self.dict(py), plain_key(py, key)) {
+            (Some(dict), Some(key)) => found(dict.get_item(key)?),
+            _ => Ok(None),
         })
     }
 
-    fn keys(&self) -> Vec<Value> {
-        Python::attach(|py| {
-            let Ok(dict) = self.object.bind(py).cast::<PyDict>() else {
-                return Vec::new();
-            };
-            let keys: PyResult<Vec<Value>> = dict.keys().iter().map(|key| given(&key)).collect();
-            keys.unwrap_or_else(|error| vec![raised(error)])
+    fn keys(&self) -> PyResult<Vec<Entry<Self>>> {
+        Python::attach(|py| match self.dict(py) {
+            Some(dict) => dict.keys().iter().map(|key| to_entry(&key)).collect(),
+            None => Ok(Vec::new()),
         })
     }
 
-    fn json(&self) -> Option<String> {
+    fn json(&self) -> PyResult<String> {
         Python::attach(|py| {
             let mut out = String::new();
-            match write_text(self.object.bind(py), CoreDialect::newest(), &mut out) {
-                Ok(()) => Some(out),
-                Err(error) => {
-                    RAISED.set(Some(error));
-                    None
-                }
-            }
+            write_text(self.object.bind(py), CoreDialect::newest(), &mut out)?;
+            Ok(out)
         })
     }
 
-    fn is_equal(&self, other: &Self) -> bool {
-        Python::attach(|py| {
-            let equal = self.object.bind(py).eq(other.object.bind(py));
-            equal.unwrap_or_else(|error| {
-                RAISED.set(Some(error));
-                true
-            })
-        })
+    fn is_equal(&self, other: &Self) -> PyResult<bool> {
+        Python::attach(|py| self.object.bind(py).eq(other.object.bind(py)))
     }
 }
 
@@ -209,71 +201,60 @@ fn key<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
     })
 }
 
-/// What a look-up found as the engine's value. What it raised is set aside, and an error stands in its place, at
-/// which the engine stops: a name that was not found would be undefined, and rendering would go on.
 #[inline]
-fn found(entry: PyResult<Option<Bound<'_, PyAny>>>) -> Option<Value> {
-    entry
-        .and_then(|entry| entry.map(|entry| given(&entry)).transpose())
-        .unwrap_or_else(|error| Some(raised(error)))
-}
-
-/// What stands for a value that raised something.
-fn raised(error: PyErr) -> Value {
-    RAISED.set(Some(error));
-    Value::from(Error::from(ErrorKind::BadSerialization))
+fn found(entry: Option<Bound<'_, PyAny>>) -> Found {
+    entry.map(|entry| to_entry(&entry)).transpose()
 }
 
 /// A Python value as the engine's. Lists and dicts stay where they are; what Rust does not know is made
 /// plain as DSPy does it for a prompt, which also gives a model's fields by name.
 #[inline]
-fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+fn to_entry(value: &Bound<'_, PyAny>) -> PyResult<Entry<PyContainer>> {
     match known(value) {
-        Ok(None) => given_by_python(value),
+        Ok(None) => made_plain(value),
         Ok(Some(known)) => Ok(known),
         Err(error) => Err(error),
     }
 }
 
 #[cold]
-fn given_by_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
-    let py = value.py();
-    let simple = PLAIN.call(py, (value, Dialect(CoreDialect::newest())))?;
+fn made_plain(value: &Bound<'_, PyAny>) -> PyResult<Entry<PyContainer>> {
+    let simple = PLAIN.call(value.py(), (value, Dialect(CoreDialect::newest())))?;
     match known(&simple)? {
         Some(known) => Ok(known),
         // Asked for its text, a value may answer with a str of a class of its own, or with itself.
-        None => Ok(Value::from(text_of(&simple.str()?)?)),
+        None => Ok(Value::from(text_of(&simple.str()?)?).into()),
     }
 }
 
 /// One of Python's own values as the engine's; None for anything else.
 #[inline]
-fn known(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
-    if let Ok(text) = value.cast_exact::<PyString>() {
-        return Ok(Some(Value::from(text_of(text)?)));
-    }
-    if value.is_none() {
-        return Ok(Some(Value::from(())));
-    }
-    if let Ok(value) = value.cast_exact::<PyBool>() {
-        return Ok(Some(Value::from(value.is_true())));
-    }
-    if let Ok(value) = value.cast_exact::<PyFloat>() {
-        return Ok(Some(Value::from(value.value())));
-    }
-    if value.is_exact_instance_of::<PyInt>() {
-        return match value.extract::<i64>() {
-            Ok(number) => Ok(Some(Value::from(number))),
+fn known(value: &Bound<'_, PyAny>) -> PyResult<Option<Entry<PyContainer>>> {
+    let known = if let Ok(text) = value.cast_exact::<PyString>() {
+        Value::from(text_of(text)?)
+    } else if value.is_none() {
+        Value::from(())
+    } else if let Ok(value) = value.cast_exact::<PyBool>() {
+        Value::from(value.is_true())
+    } else if let Ok(value) = value.cast_exact::<PyFloat>() {
+        Value::from(value.value())
+    } else if value.is_exact_instance_of::<PyInt>() {
+        match value.extract::<i64>() {
+            Ok(number) => Value::from(number),
             // Beyond what the engine can count with, but still to be written.
-            Err(_) => Ok(Some(Value::from(text_of(&value.str()?)?))),
-        };
-    }
-    let map = value.is_exact_instance_of::<PyDict>();
-    if map || value.is_exact_instance_of::<PyList>() || value.is_exact_instance_of::<PyTuple>() {
+            Err(_) => Value::from(text_of(&value.str()?)?),
+        }
+    } else {
+        let map = value.is_exact_instance_of::<PyDict>();
+        let is_list =
+            value.is_exact_instance_of::<PyList>() || value.is_exact_instance_of::<PyTuple>();
+        if !map && !is_list {
+            return Ok(None);
+        }
         let object = value.clone().unbind();
-        return Ok(Some(Given::value(Mine { map, object })));
-    }
-    Ok(None)
+        return Ok(Some(Entry::Container(PyContainer { map, object })));
+    };
+    Ok(Some(known.into()))
 }
 
 /// A key that a template wrote, to look into a dict with.

@@ -298,7 +298,7 @@ pub(crate) fn write_json(value: &Bound<'_, PyAny>, json: &mut JsonWriter<'_>) ->
         let Ok(number) = value.extract::<i64>() else {
             return Ok(false);
         };
-        json.number(&number.to_string());
+        json.raw(&number.to_string());
     } else {
         return write_container(value, json);
     }

@@ -6,6 +6,7 @@
 //! is in it, and nests no deeper than [`MAX_NESTING`]. So whoever walks through a value, in the engine or out of
 //! it, comes to an end, and needs neither more memory nor more stack than there is.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use minijinja::value::{
@@ -13,8 +14,8 @@ use minijinja::value::{
 };
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 
+use super::container::{Container, External};
 use super::error::Cause;
-use super::given::{Given, Source};
 use super::value::text;
 use super::{Limits, unwritable};
 
@@ -68,10 +69,10 @@ impl Object for Made {
 }
 
 /// Add the filters to an environment.
-pub(super) fn add<S: Source>(environment: &mut Environment<'static>, limits: Limits) {
+pub(super) fn add<C: Container>(environment: &mut Environment<'static>, limits: Limits) {
     let most = limits.value();
     environment.add_filter(SETTLE, move |state: &State, value: Value| {
-        settle_whole::<S>(state, value, most)
+        settle_whole::<C>(state, value, most)
     });
     environment.add_filter(STORE, |value: Value| {
         if is_data(&value) {
@@ -81,7 +82,7 @@ pub(super) fn add<S: Source>(environment: &mut Environment<'static>, limits: Lim
         }
     });
     environment.add_filter(CHARGE, move |state: &State, value: Value| {
-        let mut settling = Settling::<S>::new(most);
+        let mut settling = Settling::<C>::new(most);
         let extent = match value.downcast_object_ref::<Made>() {
             Some(made) => made.extent,
             None => settling.part(&value, 0)?.1,
@@ -97,7 +98,7 @@ pub(super) fn add<S: Source>(environment: &mut Environment<'static>, limits: Lim
         }
     });
     environment.add_filter(CONCAT, move |left: &Value, right: &Value| {
-        let (a, b) = (text::<S>(left, most)?, text::<S>(right, most)?);
+        let (a, b) = (text::<C>(left, most)?, text::<C>(right, most)?);
         if a.len() + b.len() > most {
             return Err(too_large(most));
         }
@@ -164,14 +165,14 @@ fn pay(state: &State, entries: usize) -> Result<(), Error> {
     }
 }
 
-fn settle_whole<S: Source>(state: &State, value: Value, most: usize) -> Result<Value, Error> {
+fn settle_whole<C: Container>(state: &State, value: Value, most: usize) -> Result<Value, Error> {
     let Some(object) = value.as_object() else {
         return match value.as_str() {
             Some(text) if text.len() > most => Err(too_large(most)),
             _ => Ok(value),
         };
     };
-    if object.is::<Made>() || object.is::<Given<S>>() {
+    if object.is::<Made>() || object.is::<External<C>>() {
         return Ok(value);
     }
     if !is_data(&value) {
@@ -183,7 +184,7 @@ fn settle_whole<S: Source>(state: &State, value: Value, most: usize) -> Result<V
         }
         return Ok(value);
     }
-    let mut settling = Settling::<S>::new(most);
+    let mut settling = Settling::<C>::new(most);
     let (changed, _) = settling.part(&value, 0)?;
     pay(state, settling.seen)?;
     Ok(changed.unwrap_or(value))
@@ -199,21 +200,21 @@ fn is_data(value: &Value) -> bool {
 }
 
 /// One walk through a value.
-struct Settling<S> {
+struct Settling<C> {
     left: usize,
     most: usize,
     /// How many entries were looked at; those of a list that is settled already are not.
     seen: usize,
-    source: std::marker::PhantomData<S>,
+    container: PhantomData<C>,
 }
 
-impl<S: Source> Settling<S> {
+impl<C: Container> Settling<C> {
     fn new(most: usize) -> Self {
         Self {
             left: most,
             most,
             seen: 0,
-            source: std::marker::PhantomData,
+            container: PhantomData,
         }
     }
 
@@ -236,7 +237,7 @@ impl<S: Source> Settling<S> {
             };
             return Ok((None, extent));
         };
-        if object.is::<Given<S>>() {
+        if object.is::<External<C>>() {
             let entries = value.len().unwrap_or(0);
             let extent = Extent {
                 entries,

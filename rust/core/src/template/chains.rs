@@ -3,12 +3,12 @@
 //! The engine bounds how deep brackets and blocks nest. A chain, `----1` or `x.a.a.a` or `{% elif %}` after
 //! `{% elif %}`, it reads without a bound, and what it makes of one nests as deep as the chain is long: some
 //! 30,000 links end a process with eight mebibytes of stack, 1,000 a thread with a quarter of one. So chains are
-//! counted before the engine sees them.
+//! counted before the engine sees them. The engine has no bound of its own to set for them.
 
 use crate::signature::Span;
 
 /// How many links there may be in one tag, and how many `elif` in one source.
-pub(super) const MOST: usize = 500;
+pub(super) const MAX_OPERATORS: usize = 500;
 
 /// Where the source has a tag with too many links, if it has one.
 pub(super) fn too_long(source: &str) -> Option<Span> {
@@ -21,7 +21,7 @@ pub(super) fn too_long(source: &str) -> Option<Span> {
         }
         let tag = Tag::read(source, start);
         alternatives += usize::from(tag.word == "elif");
-        if tag.links > MOST || alternatives > MOST {
+        if tag.links > MAX_OPERATORS || alternatives > MAX_OPERATORS {
             return Some(Span {
                 start,
                 end: tag.end,
@@ -115,7 +115,7 @@ fn end_of_string(bytes: &[u8], mut at: usize, quote: u8) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST, too_long};
+    use super::{MAX_OPERATORS, too_long};
 
     #[test]
     fn a_chain_is_found_wherever_it_stands_and_whatever_it_is_made_of() {
@@ -134,7 +134,7 @@ mod tests {
             "**1",
             "%1",
         ] {
-            let chain = link.repeat(MOST + 1);
+            let chain = link.repeat(MAX_OPERATORS + 1);
             for source in [
                 format!("{{{{ {chain} }}}}"),
                 format!("é {{% set x = {chain} %}}"),
@@ -145,16 +145,16 @@ mod tests {
             ] {
                 assert!(too_long(&source).is_some(), "{}", &source[..40]);
             }
-            let few = format!("{{{{ {} }}}}", link.repeat(MOST / 2));
+            let few = format!("{{{{ {} }}}}", link.repeat(MAX_OPERATORS / 2));
             assert_eq!(too_long(&few.repeat(3)), None, "{link}");
         }
-        let alternatives = "{% elif x %}".repeat(MOST + 1);
+        let alternatives = "{% elif x %}".repeat(MAX_OPERATORS + 1);
         assert!(too_long(&format!("{{% if x %}}{alternatives}{{% endif %}}")).is_some());
     }
 
     #[test]
     fn what_is_no_expression_is_not_counted() {
-        let dots = ".-+ | not ".repeat(MOST);
+        let dots = ".-+ | not ".repeat(MAX_OPERATORS);
         for source in [
             dots.clone(),
             format!("{{# {dots} #}}"),

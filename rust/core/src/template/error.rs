@@ -76,6 +76,26 @@ impl Code {
     }
 }
 
+/// Why there is no text: of the template, or of the values.
+#[derive(Debug)]
+pub enum Failure<E> {
+    /// The template cannot be rendered with these values.
+    Template(TemplateError),
+    /// A container of the caller's has failed, with this error.
+    Container(E),
+}
+
+impl<E: fmt::Debug> fmt::Display for Failure<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Template(error) => error.fmt(f),
+            Self::Container(error) => write!(f, "a value failed: {error:?}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug> std::error::Error for Failure<E> {}
+
 /// Why we end a rendering, carried by the engine's error as its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -100,6 +120,10 @@ fn cause(error: &Error) -> Option<Cause> {
     error.source()?.downcast_ref::<Cause>().copied()
 }
 
+/// What the engine says of macros and loops that nest too deep. It has no kind of its own for that, and carries no
+/// cause; nobody else says just this, and a test renders what makes the engine say it.
+const RECURSION: &str = "recursion limit exceeded";
+
 impl TemplateError {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
@@ -122,8 +146,7 @@ impl TemplateError {
             | ErrorKind::UnknownMethod => Code::UnknownName,
             ErrorKind::OutOfFuel => Code::OutOfFuel,
             ErrorKind::WriteFailure => Code::OutputTooLong,
-            // The engine has no kind of its own for this one, and nobody else says just that.
-            ErrorKind::InvalidOperation if detail == "recursion limit exceeded" => Code::TooDeep,
+            ErrorKind::InvalidOperation if detail == RECURSION => Code::TooDeep,
             _ => match cause(inner) {
                 Some(Cause::TooDeep) => Code::TooDeep,
                 Some(Cause::TooLarge) => Code::ValueTooLarge,

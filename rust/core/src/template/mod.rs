@@ -7,28 +7,27 @@
 
 mod bounds;
 mod chains;
+mod container;
+mod environment;
 mod error;
-mod given;
 mod program;
 mod rendering;
 mod rewrite;
 mod value;
 
-use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::{Environment, Error, ErrorKind};
 
-pub use error::{Code, TemplateError};
-pub use given::{Given, NoSource, Source};
+pub use container::{Container, Entry, NoContainer};
+pub use error::{Code, Failure, TemplateError};
 /// What a template's values are made of.
 pub mod data {
     pub use minijinja::value::{Value, ValueKind};
-    pub use minijinja::{Error, ErrorKind};
 }
 
-use crate::header;
 use crate::prompt::Markers;
-use crate::prompt::markers::{self, headers_in};
 use program::Program;
 use rendering::Rendering;
 
@@ -73,42 +72,32 @@ pub const MAX_SOURCE: usize = 1 << 20;
 ///
 /// ```
 /// use dspex_core::prompt::Markers;
-/// use dspex_core::template::{Limits, Template, data::Value};
+/// use dspex_core::template::{Limits, NoContainer, Template, data::Value};
 ///
 /// let source = "Hi {{ name }}{% for x in xs %}, {{ x }}{% endfor %}!";
-/// let template = Template::compile(source, Limits::default(), Markers::AsIs)?;
+/// let template = Template::<NoContainer>::compile(source, Limits::default(), Markers::AsIs)?;
 /// assert_eq!(template.variables(), ["name", "xs"]);
 /// let values = Value::from_pairs([("name", Value::from("{{ 1 }}")), ("xs", Value::from(vec![1.0, 1e20]))]);
 /// assert_eq!(template.render(values)?.text, "Hi {{ 1 }}, 1.0, 1e+20!");
-/// # Ok::<(), dspex_core::template::TemplateError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Template {
-    environment: Environment<'static>,
+pub struct Template<C> {
+    environment: Arc<Environment<'static>>,
     program: Program,
     variables: Vec<String>,
     limits: Limits,
+    /// Where its values are.
+    container: PhantomData<fn(C)>,
 }
 
-impl Template {
+impl<C: Container> Template<C> {
     /// Compile a source; `markers` is for values that hold a field's header. What the filter `marker` makes, and
     /// what the source declares `safe`, is none of those.
     ///
     /// # Errors
     /// If it is not Jinja, or longer than [`MAX_SOURCE`].
     pub fn compile(source: &str, limits: Limits, markers: Markers) -> Result<Self, TemplateError> {
-        Self::compile_for::<NoSource>(source, limits, markers)
-    }
-
-    /// Compile a source whose values come from an `S`: see [`Given`].
-    ///
-    /// # Errors
-    /// As for [`Template::compile`].
-    pub fn compile_for<S: Source>(
-        source: &str,
-        limits: Limits,
-        markers: Markers,
-    ) -> Result<Self, TemplateError> {
         if source.len() > MAX_SOURCE {
             return Err(TemplateError::new(
                 Code::SourceTooLong,
@@ -120,11 +109,11 @@ impl Template {
                 span: Some(span),
                 ..TemplateError::new(
                     Code::Syntax,
-                    format!("more than {} operators in a row", chains::MOST),
+                    format!("more than {} operators in a row", chains::MAX_OPERATORS),
                 )
             });
         }
-        let environment = environment::<S>(limits, markers);
+        let environment = environment::environment::<C>(limits, markers);
         let (program, mut variables) =
             Program::compile(source).map_err(|error| TemplateError::from_engine(&error, source))?;
         variables.retain(|name| environment.globals().all(|(global, _)| global != name));
@@ -134,6 +123,7 @@ impl Template {
             program,
             variables,
             limits,
+            container: PhantomData,
         })
     }
 
@@ -143,34 +133,35 @@ impl Template {
         &self.variables
     }
 
-    /// Render with these values: a map, or an object that is asked for each name when it is needed.
+    /// Render with these values: a map, or a container that is asked for each name when it is needed.
     ///
     /// # Errors
-    /// If a name is missing, a filter cannot do its work, or a limit is reached.
-    pub fn render(&self, values: data::Value) -> Result<Rendered, TemplateError> {
+    /// If a name is missing, a filter cannot do its work, a limit is reached, or a container has an error of its own.
+    pub fn render(&self, values: impl Into<Entry<C>>) -> Result<Rendered, Failure<C::Error>> {
         let source = self.program.source();
         let mut text = String::with_capacity((2 * source.len()).min(self.limits.output));
         let bytes = self.limits.fuel.saturating_mul(BYTES_A_STEP);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let (result, rendering) = Rendering::run(bytes, || {
-            self.program.run(&self.environment, values, &mut text)
-        });
-        match result {
+        let rendering = Arc::new(Rendering::new(bytes));
+        let values = values.into().into_value(&rendering);
+        let result = self.program.run(&self.environment, values, &mut text);
+        if let Some(error) = rendering.take_error() {
+            return Err(Failure::Container(error));
+        }
+        let error = match result {
             // Steps bound the text while it is made, 64 bytes each.
-            Ok(()) | Err(_) if text.len() > self.limits.output => Err(TemplateError::new(
+            Ok(_) | Err(_) if text.len() > self.limits.output => TemplateError::new(
                 Code::OutputTooLong,
                 format!("the text grew beyond {} bytes", self.limits.output),
-            )),
-            Err(error) => Err(TemplateError::from_engine(&error, source)),
-            Ok(()) if rendering.spent => Err(TemplateError::new(
+            ),
+            Err(error) => TemplateError::from_engine(&error, source),
+            Ok(_) if rendering.is_spent() => TemplateError::new(
                 Code::OutOfFuel,
                 "the texts made of values are longer than `fuel` allows",
-            )),
-            Ok(()) => Ok(Rendered {
-                text,
-                forged: rendering.forged,
-            }),
-        }
+            ),
+            Ok(injected) => return Ok(Rendered { text, injected }),
+        };
+        Err(Failure::Template(error))
     }
 }
 
@@ -180,60 +171,7 @@ pub struct Rendered {
     /// The text.
     pub text: String,
     /// How many field markers the values in it held; not counted where nobody looks.
-    pub forged: usize,
-}
-
-fn environment<S: Source>(limits: Limits, policy: Markers) -> Environment<'static> {
-    let mut environment = Environment::new();
-    // The debugger would show every value, and its notes on an error would carry them into logs.
-    environment.remove_global("debug");
-    environment.remove_filter("pprint");
-    environment.set_debug(false);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(limits.fuel));
-    environment.set_recursion_limit(limits.depth);
-    environment.set_formatter(move |out, _, value| {
-        if let Some(number) = value::integer(value) {
-            return out
-                .write_str(itoa::Buffer::new().format(number))
-                .map_err(Error::from);
-        }
-        let text = value::text::<S>(value, limits.output)?;
-        if policy == Markers::AsIs || value.is_safe() {
-            return out.write_str(&text).map_err(Error::from);
-        }
-        let found = headers_in(&text);
-        if found.is_empty() {
-            return out.write_str(&text).map_err(Error::from);
-        }
-        Rendering::add_forged(found.len());
-        let mut text = text.into_owned();
-        if policy == Markers::Escape {
-            markers::escape(&mut text, 0, &found);
-        }
-        out.write_str(&text).map_err(Error::from)
-    });
-    bounds::add::<S>(&mut environment, limits);
-    let most = limits.output;
-    for name in ["json", "tojson"] {
-        environment.add_filter(name, move |value: &data::Value| {
-            value::json::<S>(value, most)
-        });
-    }
-    // The engine's own `string` would write a list to its end before anybody counts the bytes.
-    for name in ["text", "string"] {
-        environment.add_filter(name, move |value: &data::Value| {
-            value::text::<S>(value, most).map(Cow::into_owned)
-        });
-    }
-    environment.add_filter("numbered", move |value: &data::Value| {
-        value::numbered::<S>(value, most)
-    });
-    environment.add_filter("marker", |name: &str| {
-        data::Value::from_safe_string(header::marker(name))
-    });
-    environment
+    pub injected: usize,
 }
 
 /// The error of a value that cannot be written.

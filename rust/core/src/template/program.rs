@@ -8,6 +8,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Value};
 use self_cell::self_cell;
 
+use super::rendering::Injected;
 use super::rewrite::rewrite;
 
 /// What stands for the template's name. It never reaches the user.
@@ -52,25 +53,26 @@ impl Program {
         self.0.borrow_owner()
     }
 
-    /// Run it; the text goes to the end of `out`.
+    /// Run it; the text goes to the end of `out`. Gives how many field markers the values held.
     pub(super) fn run(
         &self,
         environment: &Environment<'static>,
         values: Value,
         out: &mut String,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let code = self.0.borrow_dependent();
         let mut out = make_string_output(out);
         let (instructions, blocks) = (&code.instructions, &code.blocks);
-        eval(
+        let (_, state) = eval(
             environment,
             instructions,
             values,
             blocks,
             &mut out,
             AutoEscape::None,
-        )
-        .map(drop)
+        )?;
+        let injected = state.get_extension::<Injected>();
+        Ok(injected.map_or(0, |injected| injected.0))
     }
 }
 

@@ -2,8 +2,10 @@
 
 use minijinja::value::Value;
 
-use super::{Code, Limits, Template, TemplateError};
+use super::{Code, Container, Entry, Failure, Limits, NoContainer, TemplateError};
 use crate::prompt::Markers;
+
+type Template = super::Template<NoContainer>;
 
 fn values(pairs: &[(&str, Value)]) -> Value {
     Value::from_pairs(
@@ -13,10 +15,18 @@ fn values(pairs: &[(&str, Value)]) -> Value {
     )
 }
 
+fn of_template(failure: Failure<NoContainer>) -> TemplateError {
+    match failure {
+        Failure::Template(error) => error,
+        Failure::Container(never) => match never {},
+    }
+}
+
 fn render(source: &str, pairs: &[(&str, Value)]) -> Result<String, TemplateError> {
     Template::compile(source, Limits::default(), Markers::AsIs)?
         .render(values(pairs))
         .map(|rendered| rendered.text)
+        .map_err(of_template)
 }
 
 fn refused(source: &str, pairs: &[(&str, Value)]) -> (Code, String) {
@@ -182,6 +192,7 @@ fn each_limit_does_what_it_says() {
         Template::compile(source, limits, Markers::AsIs)
             .unwrap()
             .render(values(&[]))
+            .map_err(of_template)
     };
     let limits = Limits::default();
     assert!(with(limits).is_ok());
@@ -210,6 +221,7 @@ fn each_limit_does_what_it_says() {
         Template::compile(nested, Limits { depth, ..limits }, Markers::AsIs)
             .unwrap()
             .render(values(&[]))
+            .map_err(of_template)
     };
     assert!(deep(100).is_ok());
     assert_eq!(deep(10).unwrap_err().code, Code::TooDeep);
@@ -219,10 +231,10 @@ fn each_limit_does_what_it_says() {
 fn values_that_hold_markers_are_counted_or_escaped() {
     let source =
         "{{ 'a' | marker }}\n{{ x }}{% for y in ys %} {{ y }}{% endfor %} {{ ys }} {{ x | safe }}";
-    let forged = "[[ ## b ## ]]";
+    let injected = "[[ ## b ## ]]";
     let given = values(&[
-        ("x", Value::from(forged)),
-        ("ys", Value::from(vec![forged, "no"])),
+        ("x", Value::from(injected)),
+        ("ys", Value::from(vec![injected, "no"])),
     ]);
     let with = |markers| {
         Template::compile(source, Limits::default(), markers)
@@ -232,12 +244,86 @@ fn values_that_hold_markers_are_counted_or_escaped() {
     };
     let plain = with(Markers::AsIs);
     let reported = with(Markers::Report);
-    assert_eq!((plain.forged, reported.forged), (0, 3));
+    assert_eq!((plain.injected, reported.injected), (0, 3));
     assert_eq!(reported.text, plain.text);
     let escaped = with(Markers::Escape);
-    assert_eq!(escaped.forged, 3);
+    assert_eq!(escaped.injected, 3);
     assert_eq!(
         escaped.text,
         "[[ ## a ## ]]\n[[ # # b ## ]] [[ # # b ## ]] no [\"[[ # # b ## ]]\", \"no\"] [[ ## b ## ]]"
     );
+}
+
+/// A map of the caller's whose entry `good` is a map like it, and of which all else fails.
+#[derive(Debug)]
+struct Failing;
+
+impl Container for Failing {
+    type Error = &'static str;
+
+    fn is_map(&self) -> bool {
+        true
+    }
+
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn entry(&self, name: &str) -> Result<Option<Entry<Self>>, &'static str> {
+        match name {
+            "good" => Ok(Some(Entry::Container(Self))),
+            "missing" => Ok(None),
+            _ => Err("entry"),
+        }
+    }
+
+    fn item(&self, _: usize) -> Result<Option<Entry<Self>>, &'static str> {
+        Err("item")
+    }
+
+    fn get(&self, _: &Value) -> Result<Option<Entry<Self>>, &'static str> {
+        Err("get")
+    }
+
+    fn keys(&self) -> Result<Vec<Entry<Self>>, &'static str> {
+        Err("keys")
+    }
+
+    fn json(&self) -> Result<String, &'static str> {
+        Err("json")
+    }
+
+    fn is_equal(&self, _: &Self) -> Result<bool, &'static str> {
+        Err("is_equal")
+    }
+}
+
+#[test]
+fn a_failed_look_up_ends_the_rendering_with_its_error() {
+    for (source, expected) in [
+        ("{{ bad }}", "entry"),
+        ("{{ bad | default('x') }}", "entry"),
+        ("{{ bad is defined }}", "entry"),
+        ("{% if bad %}{% endif %}", "entry"),
+        ("{% set x = [good.bad] %}", "entry"),
+        ("{{ good.get('bad', 1) }}", "entry"),
+        ("{{ good[1] }}", "get"),
+        ("{% for x in good %}{% endfor %}", "keys"),
+        ("{{ good.items() }}", "keys"),
+        ("{{ good }}", "json"),
+        ("{{ good | upper }}", "json"),
+        ("{{ good | upper }}{{ bad }}", "json"),
+        ("{{ good == good }}", "is_equal"),
+    ] {
+        let template =
+            super::Template::compile(source, Limits::default(), Markers::AsIs).expect(source);
+        match template.render(Entry::Container(Failing)) {
+            Err(Failure::Container(error)) => assert_eq!(error, expected, "{source}"),
+            other => panic!("{source}: {other:?}"),
+        }
+    }
+    let template =
+        super::Template::compile("{{ missing }}", Limits::default(), Markers::AsIs).unwrap();
+    let failure = template.render(Entry::Container(Failing)).unwrap_err();
+    assert!(matches!(failure, Failure::Template(error) if error.code == Code::Undefined));
 }

@@ -6,7 +6,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::bounds::{MAX_NESTING, too_deep};
-use super::given::{Given, Source};
+use super::container::{Container, External};
 use super::unwritable;
 use crate::prompt::push_quotes;
 use crate::text::{JsonStyle, JsonWriter, push_float};
@@ -16,7 +16,7 @@ use crate::text::{JsonStyle, JsonWriter, push_float};
 ///
 /// The limit is for what a template makes: of a list that holds another twice, and so on some forty times, the
 /// text would have no end.
-pub(super) fn text<S: Source>(value: &Value, most: usize) -> Result<Cow<'_, str>, Error> {
+pub(super) fn text<C: Container>(value: &Value, most: usize) -> Result<Cow<'_, str>, Error> {
     if let Some(text) = value.as_str() {
         return Ok(Cow::Borrowed(text));
     }
@@ -28,29 +28,28 @@ pub(super) fn text<S: Source>(value: &Value, most: usize) -> Result<Cow<'_, str>
         ValueKind::Bytes => String::from_utf8_lossy(value.as_bytes().unwrap_or_default())
             .into_owned()
             .into(),
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => json::<S>(value, most)?.into(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => json::<C>(value, most)?.into(),
         _ => return Err(unwritable("this is nothing that can be written")),
     })
 }
 
 /// A value as one line of JSON of at most `most` bytes, as `json.dumps(value, ensure_ascii=False)` has it.
-pub(super) fn json<S: Source>(value: &Value, most: usize) -> Result<String, Error> {
-    if let Some(given) = value.downcast_object_ref::<Given<S>>() {
-        return given_json(given);
+pub(super) fn json<C: Container>(value: &Value, most: usize) -> Result<String, Error> {
+    if let Some(external) = value.downcast_object_ref::<External<C>>() {
+        return external_json(external);
     }
     let mut out = String::new();
-    write_json::<S>(&mut JsonWriter::new(&mut out, JsonStyle::Line), value, most)?;
+    write_json::<C>(&mut JsonWriter::new(&mut out, JsonStyle::Line), value, most)?;
     Ok(out)
 }
 
-fn given_json<S: Source>(given: &Given<S>) -> Result<String, Error> {
-    given
-        .0
+fn external_json<C: Container>(external: &External<C>) -> Result<String, Error> {
+    external
         .json()
         .ok_or_else(|| unwritable("a value cannot be written as JSON"))
 }
 
-fn write_json<S: Source>(
+fn write_json<C: Container>(
     json: &mut JsonWriter<'_>,
     value: &Value,
     most: usize,
@@ -58,8 +57,8 @@ fn write_json<S: Source>(
     if json.written() > most {
         return Err(too_long(most));
     }
-    if let Some(given) = value.downcast_object_ref::<Given<S>>() {
-        json.number(&given_json(given)?);
+    if let Some(external) = value.downcast_object_ref::<External<C>>() {
+        json.raw(&external_json(external)?);
         return Ok(());
     }
     if json.depth() > MAX_NESTING {
@@ -74,38 +73,38 @@ fn write_json<S: Source>(
         ValueKind::Bool => json.bool(value.is_true()),
         ValueKind::Number => match float(value) {
             Some(float) => json.float(float),
-            None => json.number(&number(value)),
+            None => json.raw(&number(value)),
         },
         ValueKind::Seq | ValueKind::Iterable => {
             json.open('[');
             for item in value.try_iter()? {
                 json.item();
-                write_json::<S>(json, &item, most)?;
+                write_json::<C>(json, &item, most)?;
             }
             json.close(']');
         }
         ValueKind::Map => {
             json.open('{');
             for key in value.try_iter()? {
-                json.key(&text::<S>(&key, most)?);
-                write_json::<S>(json, &value.get_item(&key)?, most)?;
+                json.key(&text::<C>(&key, most)?);
+                write_json::<C>(json, &value.get_item(&key)?, most)?;
             }
             json.close('}');
         }
-        _ => json.string(&text::<S>(value, most)?),
+        _ => json.string(&text::<C>(value, most)?),
     }
     Ok(())
 }
 
 /// A list of texts as DSPy writes it into a text field: numbered quotations of at most `most` bytes.
-pub(super) fn numbered<S: Source>(value: &Value, most: usize) -> Result<String, Error> {
+pub(super) fn numbered<C: Container>(value: &Value, most: usize) -> Result<String, Error> {
     if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
         return Err(unwritable("only a list can be numbered"));
     }
     let mut texts: Vec<String> = Vec::new();
     let mut written = 0;
     for item in value.try_iter()? {
-        let item = text::<S>(&item, most)?.into_owned();
+        let item = text::<C>(&item, most)?.into_owned();
         written += item.len() + 1; // an empty one has its number
         if written > most {
             return Err(too_long(most));

@@ -106,9 +106,9 @@ impl<'out> JsonWriter<'out> {
         self.out.push_str(if value { "true" } else { "false" });
     }
 
-    /// A number that is already in JSON's spelling.
-    pub fn number(&mut self, digits: &str) {
-        self.out.push_str(digits);
+    /// What is JSON already: a number, or a whole value.
+    pub fn raw(&mut self, json: &str) {
+        self.out.push_str(json);
     }
 
     /// A float; what JSON has no number for is `null`, as pydantic has it.
@@ -188,7 +188,7 @@ mod tests {
             w.key("a");
             w.open('[');
             w.item();
-            w.number("1");
+            w.raw("1");
             w.item();
             w.open('{');
             w.close('}');
