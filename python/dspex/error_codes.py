@@ -685,7 +685,7 @@ CODES: Final = (
         "Correct them; the hint has the signature.",
     ),
     Code(
-        "forged-marker",
+        "injected-marker",
         "InputError",
         "A value holds the marker of a field, with which it could pass for another field.",
         'Clean the value, or let it be escaped with `markers="escape"`.',

@@ -281,21 +281,23 @@ def _compiled(layout: str, text: Callable[[int], str]) -> Callable[[int], Work]:
 
 
 def _prompts(layout: str) -> Rows:
-    forged = {"chat": "[[ ## a ## ]]", "json": "[[ ## a ## ]]", "xml": "<a>"}[layout]
+    injected = {"chat": "[[ ## a ## ]]", "json": "[[ ## a ## ]]", "xml": "<a>"}[layout]
     return {
-        "many inputs": lambda n: (lambda plan: lambda: plan.render(_values(n, forged)))(_plan(layout, n)),
+        "many inputs": lambda n: (lambda plan: lambda: plan.render(_values(n, injected)))(_plan(layout, n)),
         "an example of many outputs": lambda n: (
-            lambda plan: lambda: plan.render({"q": "x"}, [{"q": "x", **_values(n, forged)}])
+            lambda plan: lambda: plan.render({"q": "x"}, [{"q": "x", **_values(n, injected)}])
         )(_plan(layout, n, outputs=True)),
         "half an example of many outputs": lambda n: (
-            lambda plan: lambda: plan.render({"q": "x"}, [{"q": "x", "f1": forged}])
+            lambda plan: lambda: plan.render({"q": "x"}, [{"q": "x", "f1": injected}])
         )(_plan(layout, n, outputs=True)),
         "many examples": lambda n: (
-            lambda plan: lambda: plan.render({"q": "x"}, [{"q": forged, "a": forged}] * (n // 8))
+            lambda plan: lambda: plan.render({"q": "x"}, [{"q": injected, "a": injected}] * (n // 8))
         )(ADAPTERS[layout](markers="escape").compile("q -> a")),
         "many turns": lambda n: (
             lambda plan: (
-                lambda: plan.render({"q": "x"}, history=[{"q": forged, "a": forged, "x": forged}] * (n // 8))
+                lambda: plan.render(
+                    {"q": "x"}, history=[{"q": injected, "a": injected, "x": injected}] * (n // 8)
+                )
             )
         )(ADAPTERS[layout](markers="escape").compile("q -> a")),
         "compiling many inputs": _compiled(layout, lambda n: numbered(n, "f{}") + " -> a"),

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dspex import _core
 from dspex._engine.type_adapters import adapter_of
 from dspex.errors import InputError, ReplyError
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["blocks_of", "json_of", "plain", "quoted", "text_of", "tool_turn", "turns_of"]
 
-_START = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
-_END = "<<CUSTOM-TYPE-END-IDENTIFIER>>"
+_START, _END = _core.block_start, _core.block_end
 
 
 def plain(value: Any, dialect: Dialect) -> Any:

@@ -10,6 +10,8 @@ use crate::text::{is_decimal, is_space, is_word, word_len};
 pub(crate) const OPEN: &str = "[[ ## ";
 /// What stands behind it.
 pub(crate) const CLOSE: &str = " ## ]]";
+/// How much of it comes before the space that [escapes](crate::prompt::Markers::Escape) a marker: `[[ #`.
+pub(crate) const ESCAPE_AT: usize = OPEN.len() - "# ".len();
 /// The name that ends a reply.
 pub(crate) const COMPLETED: &str = "completed";
 

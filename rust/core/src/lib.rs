@@ -1,4 +1,9 @@
-//! The engine of dspex: signatures, prompts, replies and routing, without a word of Python.
+//! The engine of dspex: signatures, prompts, replies and routing, free of the interpreter.
+//!
+//! It neither links nor calls Python, so it is built, tested and fuzzed by itself. Its semantics are Python's all the
+//! same: it writes values as `str` and `json.dumps` do, and types as pydantic describes them. What only the interpreter
+//! can say or hold, such as a class of the caller's, is *external*: a number in a table that the caller keeps, and a
+//! trait that the caller implements.
 //!
 //! Data flows one way. `signature` reads text into a typed, immutable value; `prompt` compiles that
 //! value into a plan and renders messages; `response` reads the reply back into fields; `router`

@@ -56,6 +56,8 @@ mod _core {
         super::guard::install_hook();
         m.add("__version__", env!("CARGO_PKG_VERSION"))?;
         m.add("json_repair_rules", dspex_core::response::RULES)?;
+        m.add("block_start", dspex_core::prompt::BLOCK_START)?;
+        m.add("block_end", dspex_core::prompt::BLOCK_END)?;
         m.add("_debug_build", cfg!(debug_assertions))?;
         // PyO3 lists what it exports; nobody imports * from a private module, and the stub is its list.
         m.delattr("__all__")

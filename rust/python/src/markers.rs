@@ -65,7 +65,7 @@ fn rejected(py: Python<'_>, field: Option<&str>, count: usize) -> PyResult<PyErr
         py,
         "InputError",
         &format!("{whose} holds a field marker"),
-        "forged-marker",
+        "injected-marker",
         &format!("clean the value, or let the {who} do it with markers=\"escape\""),
         &details,
     ))

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dspex_core::dialect::Dialect as CoreDialect;
-use dspex_core::prompt::{self, Foreign, Layout, Record, Role, Sink, Slot, Turn, holds_block};
+use dspex_core::prompt::{
+    self, ExternalField, Layout, Record, Role, Sink, Slot, Turn, holds_block,
+};
 use dspex_core::signature::FieldKind;
 use dspex_core::text::{JsonStyle, JsonWriter};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -43,7 +45,7 @@ pub(crate) struct Plan {
     pub(crate) tolerant: bool,
     markers: Policy,
     /// How many markers values have held.
-    forged: AtomicU64,
+    injected: AtomicU64,
     system: Py<PyString>,
 }
 
@@ -51,9 +53,12 @@ pub(crate) struct Plan {
 impl Plan {
     /// Compile `signature` for the adapter of this name.
     #[new]
-    #[pyo3(signature = (
-        signature, layout, *, tolerant = false, markers = Word(Policy::Dspy), dialect = None
-    ))]
+    #[pyo3(
+        signature = (
+            signature, layout, *, tolerant = false, markers = Word(Policy::Dspy), dialect = None
+        ),
+        text_signature = "(signature, layout, *, tolerant=False, markers='dspy', dialect=None)"
+    )]
     fn new(
         py: Python<'_>,
         signature: &Bound<'_, Signature>,
@@ -68,20 +73,20 @@ impl Plan {
             let signature = signature.get().0.clone_ref(py);
             let said = signature.get();
             let fields = said.core.fields();
-            let foreign = (0..fields.len())
+            let external = (0..fields.len())
                 .map(|index| {
-                    let mut foreign = if fields[index].ty.is_native() {
-                        Foreign::default()
+                    let mut external = if fields[index].ty.is_native() {
+                        ExternalField::default()
                     } else {
                         describe(py, said, index, layout)?
                     };
                     if dialect.noted_types {
-                        foreign.types += &describe_notes(py, said, index)?;
+                        external.types += &describe_notes(py, said, index)?;
                     }
-                    Ok(foreign)
+                    Ok(external)
                 })
                 .collect::<PyResult<Vec<_>>>()?;
-            let compiled = prompt::Plan::compile(&said.core, layout, &foreign, dialect)
+            let compiled = prompt::Plan::compile(&said.core, layout, &external, dialect)
                 .with_markers(markers.markers());
             let system = PyString::new(py, compiled.system()).unbind();
             let names = fields
@@ -94,7 +99,7 @@ impl Plan {
                 names,
                 tolerant,
                 markers,
-                forged: AtomicU64::new(0),
+                injected: AtomicU64::new(0),
                 system,
             })
         })
@@ -156,8 +161,8 @@ impl Plan {
 
     /// How many field markers the values of all calls have held; not counted with the policy `dspy`.
     #[getter]
-    fn forged_markers(&self) -> u64 {
-        self.forged.load(Ordering::Relaxed)
+    fn injected_markers(&self) -> u64 {
+        self.injected.load(Ordering::Relaxed)
     }
 
     /// The output fields of a reply.
@@ -204,12 +209,12 @@ impl Plan {
 
     /// Deals with markers in the value of a field, as the policy says.
     fn report(&self, py: Python<'_>, name: &str, count: usize) -> PyResult<()> {
-        self.forged.fetch_add(count as u64, Ordering::Relaxed);
+        self.injected.fetch_add(count as u64, Ordering::Relaxed);
         self.markers.report(py, Some(name), count)
     }
 
-    fn record<'a, 'py>(&'a self, values: Bound<'py, PyAny>) -> Given<'a, 'py> {
-        Given {
+    fn record<'a, 'py>(&'a self, values: Bound<'py, PyAny>) -> PyRecord<'a, 'py> {
+        PyRecord {
             names: &self.names,
             dialect: self.compiled.dialect(),
             values,
@@ -219,9 +224,9 @@ impl Plan {
     /// The turns of the conversation: given, or in the field that the signature has for them.
     fn turns<'a, 'py>(
         &'a self,
-        inputs: &Given<'a, 'py>,
+        inputs: &PyRecord<'a, 'py>,
         history: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Vec<Turn<Given<'a, 'py>>>> {
+    ) -> PyResult<Vec<Turn<PyRecord<'a, 'py>>>> {
         let py = inputs.values.py();
         let messages = match (history, self.compiled.history()) {
             (Some(history), _) => history.clone(),
@@ -289,7 +294,7 @@ fn describe(
     signature: &Compiled,
     index: usize,
     layout: Layout,
-) -> PyResult<Foreign> {
+) -> PyResult<ExternalField> {
     let field = &signature.core.fields()[index];
     let is_output = field.kind == FieldKind::Output;
     let annotation = signature.annotation(py, index)?;
@@ -302,7 +307,7 @@ fn describe(
     } else {
         None
     };
-    Ok(Foreign {
+    Ok(ExternalField {
         note,
         types,
         history,
@@ -324,13 +329,13 @@ fn describe_notes(py: Python<'_>, signature: &Compiled, index: usize) -> PyResul
 }
 
 /// Values by name, in a dict or in anything that is like one.
-struct Given<'a, 'py> {
+struct PyRecord<'a, 'py> {
     names: &'a [Py<PyString>],
     dialect: &'static CoreDialect,
     values: Bound<'py, PyAny>,
 }
 
-impl<'py> Record for Given<'_, 'py> {
+impl<'py> Record for PyRecord<'_, 'py> {
     type Error = PyErr;
     type Value = Bound<'py, PyAny>;
 
@@ -381,7 +386,7 @@ impl<'py> Record for Given<'_, 'py> {
     }
 }
 
-impl<'py> Given<'_, 'py> {
+impl<'py> PyRecord<'_, 'py> {
     fn write_json_in_python(
         &self,
         slots: &[Slot],
@@ -422,7 +427,7 @@ impl<'py> Messages<'_, 'py> {
 impl Sink for Messages<'_, '_> {
     type Error = PyErr;
 
-    fn forged(&mut self, name: &str, count: usize) -> PyResult<()> {
+    fn injected(&mut self, name: &str, count: usize) -> PyResult<()> {
         self.plan.report(self.list.py(), name, count)
     }
 
@@ -448,7 +453,7 @@ struct Checked<'a, 'py> {
 impl Sink for Checked<'_, '_> {
     type Error = PyErr;
 
-    fn forged(&mut self, name: &str, count: usize) -> PyResult<()> {
+    fn injected(&mut self, name: &str, count: usize) -> PyResult<()> {
         self.plan.report(self.py, name, count)
     }
 

@@ -7,7 +7,7 @@ use dspex_core::response::{
     Reading, Refusal, Repaired, Strict, Value, cut, guess, read_json, read_text, read_xml, repair,
     sections, stream,
 };
-use dspex_core::signature::Default;
+use dspex_core::signature::FieldDefault;
 use dspex_core::types::Type;
 use jiter::JsonValue;
 use pyo3::exceptions::{PyException, PyRecursionError, PySyntaxError, PyTypeError, PyValueError};
@@ -134,7 +134,7 @@ impl Plan {
             Type::Str => Ok(true),
             // An optional text is as good as a text.
             Type::Union { .. } => Ok(ty.as_optional() == Some(&Type::Str)),
-            Type::Python(_) => {
+            Type::External(_) => {
                 let index = self.compiled.outputs()[place].index;
                 let annotation = self.signature.get().annotation(py, index)?;
                 py.import(intern!(py, "dspex._engine.custom_types"))?
@@ -752,7 +752,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     /// Whether an output has no value and must have one.
     fn is_missing(&self, place: usize) -> bool {
         let field = &self.plan.signature.get().core.outputs()[place];
-        let may_lack = field.default != Default::Required || field.ty.allows_none();
+        let may_lack = field.default != FieldDefault::Required || field.ty.allows_none();
         self.values[place].is_none() && !may_lack
     }
 
@@ -766,7 +766,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             let name = &self.plan.names[slot.index];
             match &self.values[place] {
                 Some(value) => outputs.set_item(name, value)?,
-                None if field.default != Default::Required => {
+                None if field.default != FieldDefault::Required => {
                     outputs.set_item(
                         name,
                         self.plan.signature.get().default_value(py, slot.index)?,

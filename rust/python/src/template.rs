@@ -39,7 +39,10 @@ pub(crate) struct Template {
 #[pymethods]
 impl Template {
     #[new]
-    #[pyo3(signature = (source, *, fuel, max_output, max_depth, markers = Word(Policy::Dspy)))]
+    #[pyo3(
+        signature = (source, *, fuel, max_output, max_depth, markers = Word(Policy::Dspy)),
+        text_signature = "(source, *, fuel, max_output, max_depth, markers='dspy')"
+    )]
     fn new(
         source: &Bound<'_, PyString>,
         fuel: u64,

@@ -22,7 +22,9 @@ pub enum Markers {
 }
 
 /// What begins a block of a custom type inside a message: what stands in it becomes an image, a file, and so on.
-pub(crate) const BLOCK: &str = "<<CUSTOM-TYPE-START-IDENTIFIER>>";
+pub const BLOCK_START: &str = "<<CUSTOM-TYPE-START-IDENTIFIER>>";
+/// What ends it.
+pub const BLOCK_END: &str = "<<CUSTOM-TYPE-END-IDENTIFIER>>";
 
 /// A marker in a value: where it stands, and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub fn holds_block(text: &str) -> bool {
 }
 
 static HEADER_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(header::OPEN));
-static BLOCK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BLOCK));
+static BLOCK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BLOCK_START));
 
 /// How many brackets that begin no marker are looked at one by one. Most values have no bracket, or the few of a list;
 /// one pass for their first character finds that out in half the time that a search for each marker takes. A page of
@@ -97,7 +99,7 @@ fn headers_and_blocks(text: &str, blocks: bool) -> Vec<Marker> {
             header::at_start(&text[at..]).map(|_| Kind::Header)
         } else {
             bytes[at..]
-                .starts_with(BLOCK.as_bytes())
+                .starts_with(BLOCK_START.as_bytes())
                 .then_some(Kind::Block)
         };
         if let Some(kind) = kind {
@@ -200,7 +202,7 @@ pub(crate) fn escape(out: &mut String, start: usize, found: &[Marker]) {
     let mut copied = 0;
     for marker in found {
         let (kept, written, skipped) = match marker.kind {
-            Kind::Header => ("[[ #".len(), " ", 0),
+            Kind::Header => (header::ESCAPE_AT, " ", 0),
             Kind::Tag => (0, "&lt;", 1),
             Kind::Block => ("<<".len(), " ", 0),
         };
@@ -236,7 +238,10 @@ mod tests {
     #[test]
     fn markers_are_found_behind_any_number_of_brackets() {
         for count in 0..3 * BRACKETS {
-            let text = format!("[[ ## a ## ]]{} {BLOCK} [[ ## b ## ]]", "[<".repeat(count));
+            let text = format!(
+                "[[ ## a ## ]]{} {BLOCK_START} [[ ## b ## ]]",
+                "[<".repeat(count)
+            );
             let kinds = |blocks| {
                 let found = find(Layout::Chat, &text, &tags(), blocks);
                 assert!(found.is_sorted_by_key(|marker| marker.at));
@@ -283,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_is_escaped_is_no_marker() {
-        let block = format!("<a>{BLOCK}[]");
+        let block = format!("<a>{BLOCK_START}[]");
         for (layout, text) in [
             (Layout::Chat, "[[ ## a ## ]]"),
             (Layout::Xml, "</a>"),

@@ -13,8 +13,8 @@ mod render;
 mod system;
 mod xml;
 
-pub use markers::{Markers, holds_block};
-pub use plan::{Foreign, Layout, Plan, Slot, Style};
+pub use markers::{BLOCK_END, BLOCK_START, Markers, holds_block};
+pub use plan::{ExternalField, Layout, Plan, Slot, Style};
 pub use quote::push_quotes;
 pub use render::{Record, Role, Sink, Turn};
 pub use xml::{Element, push_escaped};

@@ -19,9 +19,9 @@ pub enum Layout {
     Xml,
 }
 
-/// What only Python can say about a field, because its type is not Rust's. Empty for all other fields.
+/// What only the interpreter can say about a field, because its type is not Rust's. Empty for all other fields.
 #[derive(Clone, Debug, Default)]
-pub struct Foreign {
+pub struct ExternalField {
     /// The note beside an output field, from "must" on; empty for none.
     pub note: String,
     /// What follows the description: a line for each type that describes itself.
@@ -78,22 +78,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Compile `signature`; `foreign` has one entry per field, inputs first.
+    /// Compile `signature`; `external` has one entry per field, inputs first.
     #[must_use]
     pub fn compile(
         signature: &Signature,
         layout: Layout,
-        foreign: &[Foreign],
+        external: &[ExternalField],
         dialect: &'static Dialect,
     ) -> Self {
-        let (inputs, outputs) = parts(signature, foreign);
+        let (inputs, outputs) = parts(signature, external);
         let slots = |parts: &[Part<'_>]| parts.iter().map(|part| part.slot(layout)).collect();
         Self {
             layout,
             system: system::message(layout, &inputs, &outputs, signature.instructions(), dialect)
                 .into(),
             requirements: system::requirements(layout, &outputs, dialect).into(),
-            history: inputs.iter().position(|part| part.foreign.history),
+            history: inputs.iter().position(|part| part.external.history),
             inputs: slots(&inputs),
             outputs: slots(&outputs),
             markers: Markers::default(),
@@ -151,7 +151,7 @@ impl Plan {
 /// Whether only texts, numbers and constants, and lists and mappings of such, are of the type.
 fn is_plain(ty: &Type) -> bool {
     match ty {
-        Type::Any | Type::Python(_) | Type::Bare(..) => false,
+        Type::Any | Type::External(_) | Type::Bare(..) => false,
         _ => ty.parts().iter().all(is_plain),
     }
 }
@@ -159,7 +159,7 @@ fn is_plain(ty: &Type) -> bool {
 /// A field together with what Python says about it.
 pub(super) struct Part<'a> {
     pub(super) field: &'a Field,
-    pub(super) foreign: &'a Foreign,
+    pub(super) external: &'a ExternalField,
     index: usize,
 }
 
@@ -194,7 +194,7 @@ impl Part<'_> {
         if self.field.ty.is_native() {
             xml::is_nested(&self.field.ty).then(|| xml::pattern(&self.field.name, &self.field.ty))
         } else {
-            self.foreign.pattern.clone()
+            self.external.pattern.clone()
         }
     }
 
@@ -203,7 +203,7 @@ impl Part<'_> {
         match self.field.ty.note() {
             Note::Nothing => String::new(),
             Note::Text(text) => text,
-            Note::Python => self.foreign.note.clone(),
+            Note::Deferred => self.external.note.clone(),
         }
     }
 }
@@ -216,11 +216,14 @@ pub(super) fn frame(layout: Layout, name: &str) -> (String, String) {
     }
 }
 
-fn parts<'a>(signature: &'a Signature, foreign: &'a [Foreign]) -> (Vec<Part<'a>>, Vec<Part<'a>>) {
-    let mut all = signature.fields().iter().zip(foreign).enumerate();
-    let part = |(index, (field, foreign))| Part {
+fn parts<'a>(
+    signature: &'a Signature,
+    external: &'a [ExternalField],
+) -> (Vec<Part<'a>>, Vec<Part<'a>>) {
+    let mut all = signature.fields().iter().zip(external).enumerate();
+    let part = |(index, (field, external))| Part {
         field,
-        foreign,
+        external,
         index,
     };
     let inputs = all

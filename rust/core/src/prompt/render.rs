@@ -64,7 +64,7 @@ pub trait Sink {
     type Error;
 
     /// The value of the field of this name in the message that comes next holds so many markers.
-    fn forged(&mut self, name: &str, count: usize) -> Result<(), Self::Error>;
+    fn injected(&mut self, name: &str, count: usize) -> Result<(), Self::Error>;
 
     /// One message.
     fn message(&mut self, role: Role, text: &str) -> Result<(), Self::Error>;
@@ -95,14 +95,14 @@ impl Plan {
         R: Record,
         S: Sink<Error = R::Error>,
     {
-        let mut page = Page {
+        let mut builder = MessageBuilder {
             plan: self,
             out: String::with_capacity(512),
             sink,
         };
-        page.demos(demos)?;
+        builder.demos(demos)?;
         for turn in turns {
-            page.turn(turn)?;
+            builder.turn(turn)?;
         }
         let mut values = Vec::with_capacity(self.inputs.len());
         get_all(inputs, &self.inputs, &mut values)?;
@@ -111,8 +111,8 @@ impl Plan {
             inputs: &values,
             outputs: &[],
         };
-        page.user(&row, self.history, "", true)?;
-        page.send_unless_empty(Role::User)
+        builder.user(&row, self.history, "", true)?;
+        builder.send_unless_empty(Role::User)
     }
 
     /// The values of a record's inputs and outputs, at the end of `values`.
@@ -172,13 +172,13 @@ enum Rank {
 }
 
 /// One message in the making; its buffer serves them all.
-struct Page<'a, S> {
+struct MessageBuilder<'a, S> {
     plan: &'a Plan,
     out: String,
     sink: &'a mut S,
 }
 
-impl<S: Sink> Page<'_, S> {
+impl<S: Sink> MessageBuilder<'_, S> {
     /// The examples: those that lack a field before those that lack none.
     fn demos<R>(&mut self, demos: &[R]) -> Result<(), R::Error>
     where
@@ -333,7 +333,7 @@ impl<S: Sink> Page<'_, S> {
         if self.plan.markers == Markers::Escape {
             markers::escape(&mut self.out, start, &found);
         }
-        self.sink.forged(name, found.len())
+        self.sink.injected(name, found.len())
     }
 
     /// See to the markers in the outputs of a record, which are one JSON object.
@@ -357,7 +357,7 @@ impl<S: Sink> Page<'_, S> {
                 row.record.write(slot, value, &mut text)?;
                 let count = self.markers(&text, true).len();
                 if count > 0 {
-                    self.sink.forged(&slot.name, count)?;
+                    self.sink.injected(&slot.name, count)?;
                 }
             }
         }

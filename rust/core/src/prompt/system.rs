@@ -67,7 +67,7 @@ fn descriptions(parts: &[Part<'_>], dialect: &Dialect) -> String {
             out,
             "): {}{}",
             field.desc.as_deref().unwrap_or_default(),
-            part.foreign.types
+            part.external.types
         );
         if let Some(constraints) = field.constraints.as_deref().filter(|text| !text.is_empty()) {
             _ = write!(out, "\nConstraints: {constraints}");
@@ -175,7 +175,7 @@ pub(super) fn requirements(layout: Layout, outputs: &[Part<'_>], dialect: &Diale
 
 /// Of which type an output must be; text may be any.
 fn push_type(out: &mut String, part: &Part<'_>, dialect: &Dialect) {
-    if part.foreign.tool_calls {
+    if part.external.tool_calls {
         out.push_str(
             r#" (must be a JSON object like {"tool_calls": [{"name": "...", "args": {...}}]})"#,
         );

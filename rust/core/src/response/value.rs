@@ -100,7 +100,7 @@ pub fn read_text<'a>(text: &'a str, ty: &Type, dialect: &Dialect) -> Reading<'a>
             Some(_) => read_literal(text, ty),
             None => Reading::Deferred,
         },
-        Type::Python(_) => Reading::Deferred,
+        Type::External(_) => Reading::Deferred,
         _ => read_literal(text, ty),
     }
 }

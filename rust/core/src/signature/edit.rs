@@ -100,12 +100,12 @@ impl Signature {
         rebuild(self.fields.iter().map(swap).collect(), &self.instructions)
     }
 
-    /// The same signature for a host that keeps its objects in other places.
+    /// The same signature for a caller that keeps external objects in other places.
     #[must_use]
     pub fn renumber(mut self, renumber: &mut dyn FnMut(u32) -> u32) -> Self {
         for field in &mut self.fields {
             field.ty.renumber(renumber);
-            field.host = field.host.map(&mut *renumber);
+            field.external = field.external.map(&mut *renumber);
         }
         self
     }

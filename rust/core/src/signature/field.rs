@@ -25,7 +25,7 @@ impl FieldKind {
 
 /// What stands in when a value is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Default {
+pub enum FieldDefault {
     /// Nothing: the value must be there.
     #[default]
     Required,
@@ -55,9 +55,9 @@ pub struct Field {
     /// The constraints as a sentence for the prompt.
     pub constraints: Option<Box<str>>,
     /// What stands in for a missing value.
-    pub default: Default,
-    /// Where the host keeps what else it knows of the field, in the same table as opaque types.
-    pub host: Option<u32>,
+    pub default: FieldDefault,
+    /// Where the caller keeps what else there is to the field, in the table of external objects.
+    pub external: Option<u32>,
 }
 
 impl PartialEq for Field {
@@ -89,8 +89,8 @@ impl Field {
             desc: None,
             prefix: None,
             constraints: None,
-            default: Default::Required,
-            host: None,
+            default: FieldDefault::Required,
+            external: None,
         }
     }
 
@@ -106,7 +106,7 @@ impl Field {
             typed,
             texts,
             self.default,
-            self.host,
+            self.external,
         )
     }
 
@@ -156,6 +156,6 @@ impl Field {
     /// Whether a reply may leave the field out: it has a default or takes `None`.
     #[must_use]
     pub fn is_optional(&self) -> bool {
-        self.default != Default::Required || self.ty.allows_none()
+        self.default != FieldDefault::Required || self.ty.allows_none()
     }
 }

@@ -15,7 +15,7 @@ use crate::types::{
 
 type Result<T> = std::result::Result<T, SignatureError>;
 
-/// Gives meaning to what only the host language knows.
+/// Gives meaning to what is external.
 pub trait Resolver {
     /// Whether a name that Rust knows means something else here.
     fn shadows(&self, name: &str) -> bool;
@@ -26,7 +26,7 @@ pub trait Resolver {
     /// A field whose type is `Annotated` with notes that mean something, such as `Field(gt=0)`.
     fn annotated(&mut self, name: &str, kind: FieldKind, expr: &Expr<'_>) -> Result<Field>;
 
-    /// The type of a whole field that is not all Rust's, as the host would have it, or why it cannot be one.
+    /// The type of a whole field that is not all Rust's, as the caller would have it, or why it cannot be one.
     fn finish(&mut self, expr: &Expr<'_>, ty: Type) -> Result<Type>;
 }
 

@@ -22,7 +22,7 @@ mod suggest;
 pub use cache::{Cache, CacheInfo, MEANINGS};
 pub use edit::BadIndex;
 pub use error::{Code, SignatureError, Span};
-pub use field::{Default, Field, FieldKind};
+pub use field::{Field, FieldDefault, FieldKind};
 pub use limits::Limits;
 pub use lower::{NativeOnly, Resolver, is_native, lower, plain, union, unknown};
 pub use parser::{Ast, parse};

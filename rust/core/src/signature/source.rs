@@ -1,6 +1,6 @@
 //! A signature as text, and whether its text says all of it.
 
-use super::{Default, Field, Signature, default_instructions};
+use super::{Field, FieldDefault, Signature, default_instructions};
 
 impl Signature {
     /// The fields with their types, as text that reads back to the same fields, both here and in DSPy.
@@ -35,8 +35,8 @@ impl Signature {
     pub fn is_textual(&self) -> bool {
         let textual = |field: &Field| {
             let texts = [&field.desc, &field.prefix, &field.constraints];
-            field.host.is_none()
-                && field.default == Default::Required
+            field.external.is_none()
+                && field.default == FieldDefault::Required
                 && texts.iter().all(|text| text.is_none())
         };
         self.fields.iter().all(textual)

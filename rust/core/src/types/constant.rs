@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 
-use super::Opaque;
+use super::External;
 use crate::text::{JsonStyle, JsonWriter, push_float};
 
 /// One value of a `Literal`.
@@ -24,7 +24,7 @@ pub enum Constant {
     /// Bytes.
     Bytes(Box<[u8]>),
     /// Any other object, such as a member of an enum.
-    Python(Opaque),
+    External(External),
 }
 
 /// A float that compares and hashes by its bits, so that it can be part of a key.
@@ -64,7 +64,7 @@ impl Constant {
             }
             Self::Str(text) => out.push_str(text),
             Self::Bytes(bytes) => write_bytes_repr(out, bytes),
-            Self::Python(opaque) => out.push_str(&opaque.name),
+            Self::External(external) => out.push_str(&external.name),
         }
     }
 
@@ -77,7 +77,7 @@ impl Constant {
                 write_bytes_repr(&mut repr, bytes);
                 out.push_str(&repr.replace("->", "-\\x3e"));
             }
-            Self::Python(opaque) => out.push_str(&opaque.source),
+            Self::External(external) => out.push_str(&external.source),
             // There is no word for infinity, but a number too large to be another.
             Self::Float(value) if value.0.is_infinite() => out.push_str("1e999"),
             Self::Imaginary(value) if value.0.is_infinite() => out.push_str("1e999j"),
@@ -105,7 +105,7 @@ impl Constant {
                 Ok(text) => JsonWriter::new(out, JsonStyle::Line).string(text),
                 Err(_) => return false,
             },
-            Self::Python(_) => return false,
+            Self::External(_) => return false,
         }
         true
     }

@@ -1,7 +1,7 @@
 //! The types of fields: what Rust knows about them, and what a prompt says of them.
 //!
 //! A [`Type`] is the value of a Python annotation. The types of everyday signatures are spelled out;
-//! everything else (pydantic models, enums, `datetime`) is [`Type::Python`], an object that only the
+//! everything else (pydantic models, enums, `datetime`) is [`Type::External`], an object that only the
 //! bindings hold and that carries here its name alone.
 
 use std::collections::HashSet;
@@ -64,7 +64,7 @@ pub enum Type {
     /// `Literal['a', 1]`: flat, no value of the same type twice.
     Literal(Box<[Constant]>),
     /// Any other object that can stand in an annotation.
-    Python(Opaque),
+    External(External),
 }
 
 /// The containers whose arguments Rust looks into.
@@ -135,10 +135,10 @@ pub enum UnionSpelling {
     Pipe,
 }
 
-/// A type that only Python knows.
+/// A type or a constant that only the interpreter has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Opaque {
-    /// Where its object is in the table of Python objects kept beside the signature.
+pub struct External {
+    /// Where its object is in the table that the caller keeps beside the signature.
     pub index: u32,
     /// Its name as a prompt shows it.
     pub name: Box<str>,
@@ -149,26 +149,26 @@ pub struct Opaque {
 }
 
 impl Type {
-    /// Whether Rust knows all of the type: no part of it is [`Type::Python`], nor a constant only Python has.
+    /// Whether Rust knows all of the type: no part of it is external.
     #[must_use]
     pub fn is_native(&self) -> bool {
         match self {
-            Self::Python(_) => false,
+            Self::External(_) => false,
             Self::Literal(values) => !values
                 .iter()
-                .any(|value| matches!(value, Constant::Python(_))),
+                .any(|value| matches!(value, Constant::External(_))),
             _ => self.parts().iter().all(Self::is_native),
         }
     }
 
-    /// Gives every opaque part of the type, in the order of writing, a new index.
+    /// Gives every external part of the type, in the order of writing, a new index.
     pub fn renumber(&mut self, renumber: &mut dyn FnMut(u32) -> u32) {
         match self {
-            Self::Python(opaque) => opaque.index = renumber(opaque.index),
+            Self::External(external) => external.index = renumber(external.index),
             Self::Literal(values) => {
                 for value in values {
-                    if let Constant::Python(opaque) = value {
-                        opaque.index = renumber(opaque.index);
+                    if let Constant::External(external) = value {
+                        external.index = renumber(external.index);
                     }
                 }
             }

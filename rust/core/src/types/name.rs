@@ -63,9 +63,9 @@ impl Type {
                 }
                 out.push(']');
             }
-            Self::Python(opaque) => out.push_str(match &opaque.pipe_name {
+            Self::External(external) => out.push_str(match &external.pipe_name {
                 Some(name) if dialect.names_pipes => name,
-                _ => &opaque.name,
+                _ => &external.name,
             }),
         }
     }

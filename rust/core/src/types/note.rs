@@ -10,7 +10,7 @@ pub enum Note {
     /// The whole note, from "must be" on.
     Text(String),
     /// Only Python can say: the type, or a part of it, is not Rust's.
-    Python,
+    Deferred,
 }
 
 impl Type {
@@ -22,7 +22,7 @@ impl Type {
             Self::Bool => Note::Text("must be True or False".into()),
             Self::Int => Note::Text("must be a single int value".into()),
             Self::Float => Note::Text("must be a single float value".into()),
-            Self::Literal(_) if !self.is_native() => Note::Python,
+            Self::Literal(_) if !self.is_native() => Note::Deferred,
             Self::Literal(values) => {
                 let mut text = String::from("must exactly match (no extra characters) one of: ");
                 for (i, value) in values.iter().enumerate() {
@@ -33,7 +33,7 @@ impl Type {
                 }
                 Note::Text(text)
             }
-            _ => self.json_schema().map_or(Note::Python, |schema| {
+            _ => self.json_schema().map_or(Note::Deferred, |schema| {
                 Note::Text(format!("must adhere to the JSON schema: {schema}"))
             }),
         }

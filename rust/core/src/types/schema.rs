@@ -30,7 +30,7 @@ impl Type {
             Self::Dict(entry, _) => dict(entry),
             Self::Union { members, .. } => union(members),
             Self::Literal(values) => literal(values, true),
-            Self::Python(_) => None,
+            Self::External(_) => None,
         }
     }
 }
@@ -148,7 +148,7 @@ fn json_type(value: &Constant) -> Option<&'static str> {
         Constant::Int(_) => Some("integer"),
         Constant::Float(_) => Some("number"),
         Constant::Str(_) | Constant::Bytes(_) | Constant::Imaginary(_) => Some("string"),
-        Constant::Python(_) => None,
+        Constant::External(_) => None,
     }
 }
 

@@ -37,7 +37,7 @@ impl Type {
                 out.push_str("Literal");
                 write_list(out, values, Constant::write_source);
             }
-            Self::Python(opaque) => out.push_str(&opaque.source),
+            Self::External(external) => out.push_str(&external.source),
             // A bare `None` is `str` for DSPy, and `NoneType` is unknown to it next to a type of the caller's.
             Self::None => out.push_str("Optional[None]"),
             other => match other.container() {

@@ -4,10 +4,10 @@ use std::fs;
 
 use dspex_core::signature::{Code, NativeOnly, Resolver, SignatureError, unknown};
 use dspex_core::signature::{
-    Default, Field, FieldKind, Instructions, Limits, Signature, ast, infer_prefix, is_native,
+    Field, FieldDefault, FieldKind, Instructions, Limits, Signature, ast, infer_prefix, is_native,
     lower, parse, union,
 };
-use dspex_core::types::{Constant, Opaque, Type, UnionSpelling};
+use dspex_core::types::{Constant, External, Type, UnionSpelling};
 
 use super::{corpus, good, read};
 
@@ -89,7 +89,7 @@ fn defaults_are_read_and_dropped() {
         signature
             .fields()
             .iter()
-            .all(|field| field.default == Default::Required)
+            .all(|field| field.default == FieldDefault::Required)
     );
 }
 
@@ -359,7 +359,7 @@ impl Resolver for Host {
         _: &ast::Expr<'_>,
     ) -> Result<Field, SignatureError> {
         let mut field = Field::new(name, kind, Some(Type::Bool));
-        field.host = Some(3);
+        field.external = Some(3);
         Ok(field)
     }
 
@@ -369,7 +369,7 @@ impl Resolver for Host {
 }
 
 fn thing(index: u32) -> Type {
-    Type::Python(Opaque {
+    Type::External(External {
         index,
         name: "Thing".into(),
         pipe_name: None,
@@ -411,7 +411,7 @@ fn the_host_gives_meaning_to_what_rust_does_not_know() {
         0
     });
     assert_eq!(seen, [7, 7, 7, 3, 7]);
-    assert_eq!(renumbered.inputs()[3].host, Some(0));
+    assert_eq!(renumbered.inputs()[3].external, Some(0));
 }
 
 #[test]

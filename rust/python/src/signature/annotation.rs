@@ -1,6 +1,6 @@
 //! Types to annotations and back.
 
-use dspex_core::types::{Constant, Container, Opaque, Real, Spelling, Type, UnionSpelling};
+use dspex_core::types::{Constant, Container, External, Real, Spelling, Type, UnionSpelling};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -87,7 +87,7 @@ pub(super) fn to_python<'py>(
                 .collect::<PyResult<Vec<_>>>()?;
             LITERAL.get(py)?.get_item(PyTuple::new(py, values)?)?
         }
-        Type::Python(opaque) => objects[opaque.index as usize].bind(py).clone(),
+        Type::External(external) => objects[external.index as usize].bind(py).clone(),
     })
 }
 
@@ -104,7 +104,7 @@ pub(super) fn constant_to_python<'py>(
         Constant::Imaginary(value) => PyComplex::from_doubles(py, 0.0, value.0).into_any(),
         Constant::Str(text) => PyString::new(py, text).into_any(),
         Constant::Bytes(bytes) => PyBytes::new(py, bytes).into_any(),
-        Constant::Python(opaque) => objects[opaque.index as usize].bind(py).clone(),
+        Constant::External(external) => objects[external.index as usize].bind(py).clone(),
     })
 }
 
@@ -174,7 +174,7 @@ fn from_part(
             return Ok(ty);
         }
     }
-    opaque(annotation, objects).map(Type::Python)
+    external(annotation, objects).map(Type::External)
 }
 
 fn scalar(annotation: &Bound<'_, PyAny>) -> Option<Type> {
@@ -232,14 +232,14 @@ fn constant_from_python(
     } else if let Ok(text) = value.cast_exact::<PyString>() {
         match text.to_str() {
             Ok(text) => Constant::Str(text.into()),
-            Err(_) => Constant::Python(opaque(value, objects)?),
+            Err(_) => Constant::External(external(value, objects)?),
         }
     } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
         Constant::Bytes(bytes.as_bytes().into())
     } else if let Ok(value) = value.cast_exact::<PyFloat>() {
         Constant::Float(Real(value.value()))
     } else {
-        Constant::Python(opaque(value, objects)?)
+        Constant::External(external(value, objects)?)
     })
 }
 
@@ -254,7 +254,7 @@ fn too_deep(py: Python<'_>) -> PyErr {
 }
 
 /// Keeps the object, so that its identity means something as long as the signature lives.
-fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<Opaque> {
+fn external(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<External> {
     let found = NAMES_OF.call(object.py(), (object,));
     let (name, pipe_name, source): (String, Option<String>, String) = found
         .map_err(|error| {
@@ -266,7 +266,7 @@ fn opaque(object: &Bound<'_, PyAny>, objects: &mut Vec<Py<PyAny>>) -> PyResult<O
             }
         })?
         .extract()?;
-    Ok(Opaque {
+    Ok(External {
         index: intern(objects, object),
         name: name.into(),
         pipe_name: pipe_name.map(Into::into),

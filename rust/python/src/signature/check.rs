@@ -57,7 +57,7 @@ pub(super) fn check(
             compiled,
             index,
         };
-        if field.host.is_some() && constraints {
+        if field.external.is_some() && constraints {
             checker.whole_field(&value, &mut problems)?;
         } else if !checker.fits(&field.ty, &value)? {
             checker.explain(&field.ty, &value, &field.name, &mut problems)?;
@@ -140,9 +140,9 @@ impl<'py> Checker<'_, 'py> {
                 }
                 false
             }
-            Type::Python(opaque) => {
-                let object = &self.compiled.objects[opaque.index as usize];
-                value.get_type().is(object) || self.ask_pydantic(opaque.index, value)?.is_none()
+            Type::External(external) => {
+                let object = &self.compiled.objects[external.index as usize];
+                value.get_type().is(object) || self.ask_pydantic(external.index, value)?.is_none()
             }
         })
     }
@@ -235,8 +235,8 @@ impl<'py> Checker<'_, 'py> {
                 problems.push((path.into(), message));
                 return Ok(());
             }
-            Type::Python(opaque) => {
-                if let Some(found) = self.ask_pydantic(opaque.index, value)? {
+            Type::External(external) => {
+                if let Some(found) = self.ask_pydantic(external.index, value)? {
                     problems.extend(
                         found
                             .into_iter()
@@ -317,7 +317,7 @@ impl<'py> Checker<'_, 'py> {
 /// Whether a value can be checked against a type without any code of the caller's being run.
 fn runs_no_code(ty: &Type) -> bool {
     match ty {
-        Type::Python(_) => false,
+        Type::External(_) => false,
         Type::Literal(choices) => choices
             .iter()
             .all(|choice| matches!(choice, Constant::Str(_))),

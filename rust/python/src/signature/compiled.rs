@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
-use dspex_core::signature::{Default, Signature};
+use dspex_core::signature::{FieldDefault, Signature};
 use pyo3::exceptions::PyException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -18,7 +18,7 @@ use super::annotation;
 #[pyclass(frozen, module = "dspex._core")]
 pub(crate) struct Compiled {
     pub(crate) core: Signature,
-    /// What opaque types and the host's part of fields point at, by index: in the order of the fields, no
+    /// What external types and the external parts of fields point at, by index: in the order of the fields, no
     /// object twice. So equal signatures have equal tables.
     pub(crate) objects: Vec<Py<PyAny>>,
     // What follows is made when first asked for: most signatures are never asked. Cells of `std`, because the
@@ -98,7 +98,7 @@ impl Compiled {
         })
     }
 
-    /// What pydantic checks values against: the opaque type at `slot` of the objects, or behind them the
+    /// What pydantic checks values against: the external type at `slot` of the objects, or behind them the
     /// whole field. `build` makes it the first time.
     pub(crate) fn adapter<'py>(
         &self,
@@ -113,8 +113,8 @@ impl Compiled {
 
     /// What Python keeps of a field beyond the core's part.
     pub(crate) fn details<'py>(&self, py: Python<'py>, index: usize) -> Option<&Bound<'py, PyAny>> {
-        let host = self.core.fields()[index].host?;
-        Some(self.objects[host as usize].bind(py))
+        let details = self.core.fields()[index].external?;
+        Some(self.objects[details as usize].bind(py))
     }
 
     /// What stands in for a missing value: a fresh copy of the default, what the factory makes, or None.
@@ -124,7 +124,7 @@ impl Compiled {
         index: usize,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self.details(py, index) {
-            Some(details) if self.core.fields()[index].default != Default::Required => {
+            Some(details) if self.core.fields()[index].default != FieldDefault::Required => {
                 details.call_method0("get_default").map(Some)
             }
             _ => Ok(None),

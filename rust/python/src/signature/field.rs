@@ -1,6 +1,6 @@
 //! One field as Python sees it, and as Python describes it.
 
-use dspex_core::signature::{self as core, Default, FieldKind};
+use dspex_core::signature::{self as core, FieldDefault, FieldKind};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
@@ -95,7 +95,7 @@ impl Field {
     /// Whether there is a default.
     #[getter]
     fn has_default(&self) -> bool {
-        self.core().default != Default::Required
+        self.core().default != FieldDefault::Required
     }
 
     /// A fresh copy of the default, or what its factory makes; None where there is neither.
@@ -136,7 +136,7 @@ impl Choice for FieldKind {
     const WORDS: &[(&str, Self)] = &[("input", Self::Input), ("output", Self::Output)];
 }
 
-impl Choice for Default {
+impl Choice for FieldDefault {
     const WHAT: &str = "kind of default";
     const WORDS: &[(&str, Self)] = &[
         ("required", Self::Required),
@@ -156,7 +156,7 @@ pub(crate) struct FieldSpec<'py> {
     desc: Option<String>,
     prefix: Option<String>,
     constraints: Option<String>,
-    default: Word<Default>,
+    default: Word<FieldDefault>,
     details: Option<Bound<'py, PyAny>>,
 }
 
@@ -178,7 +178,7 @@ impl FieldSpec<'_> {
         }
         field.constraints = self.constraints.as_deref().map(Into::into);
         field.default = self.default.0;
-        field.host = self
+        field.external = self
             .details
             .as_ref()
             .map(|details| compiled::intern(objects, details));

@@ -74,7 +74,7 @@ fn trim<'a>(value: Value<'a>, ty: &Type, is_external: &mut bool) -> Option<Value
             *is_external |= members.iter().any(|member| !member.is_native());
             Some(value)
         }
-        (value, Type::Python(_)) => {
+        (value, Type::External(_)) => {
             *is_external = true;
             Some(value)
         }
