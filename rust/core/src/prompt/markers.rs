@@ -143,29 +143,36 @@ fn tags_in(text: &str, tags: &HashSet<Box<str>>) -> Vec<Marker> {
     let Some(last) = memchr::memrchr(b'>', text.as_bytes()) else {
         return Vec::new();
     };
-    memchr::memchr_iter(b'<', &text.as_bytes()[..last])
-        .filter(|at| {
-            let inside = &text[at + 1..];
-            let inside = inside.strip_prefix('/').unwrap_or(inside);
-            // Attributes, and the slash of an element without content, may follow the name.
-            let Some(length) = inside.find(['>', ' ', '\t', '\n', '\r', '/', '<']) else {
+    let mut found = Vec::new();
+    // From the end: whether the `<` that comes next is one of a tag matters to what it cuts off.
+    let mut next_is_tag = false;
+    for at in memchr::memrchr_iter(b'<', &text.as_bytes()[..last]) {
+        let inside = &text[at + 1..];
+        let inside = inside.strip_prefix('/').unwrap_or(inside);
+        // Attributes, and the slash of an element without content, may follow the name.
+        let end = inside.find(['>', ' ', '\t', '\n', '\r', '/', '<']);
+        next_is_tag = end.is_some_and(|end| {
+            let (name, rest) = inside.split_at(end);
+            if rest.starts_with('<') {
                 return false;
-            };
-            let (name, rest) = inside.split_at(length);
-            !rest.starts_with('<') && (tags.contains(name) || name == ENTRY && has_key(rest))
-        })
-        .map(|at| Marker {
-            at,
-            kind: Kind::Tag,
-        })
-        .collect()
+            }
+            // Escaped, the next one is no end of this one any more, and its key would be this one's.
+            tags.contains(name) || name == ENTRY && has_key(rest).unwrap_or(next_is_tag)
+        });
+        if next_is_tag {
+            let kind = Kind::Tag;
+            found.push(Marker { at, kind });
+        }
+    }
+    found.reverse();
+    found
 }
 
 /// The element that has the name of its field in an attribute, which may be written with character references.
 const ENTRY: &str = "entry";
 
-/// Whether a tag, behind its name, has the attribute `key` before it ends.
-fn has_key(rest: &str) -> bool {
+/// Whether a tag, behind its name, has the attribute `key` before it ends; None where a `<` cuts it off.
+fn has_key(rest: &str) -> Option<bool> {
     let mut bytes = rest.bytes().enumerate();
     let (mut start, mut found) = (0, false);
     while let Some((at, byte)) = bytes.next() {
@@ -177,20 +184,20 @@ fn has_key(rest: &str) -> bool {
         }
         found |= &rest[start..at] == "key";
         match byte {
-            b'>' => return found,
-            b'<' => return false,
+            b'>' => return Some(found),
+            b'<' => return None,
             quote @ (b'"' | b'\'') => {
                 // What stands in quotes is no name, and ends no tag.
-                let closing = bytes.find(|(_, byte)| matches!(*byte, b'<') || *byte == quote);
-                match closing {
-                    Some((end, byte)) if byte == quote => start = end + 1,
-                    _ => return false,
+                let (end, byte) = bytes.find(|(_, byte)| *byte == b'<' || *byte == quote)?;
+                if byte == b'<' {
+                    return None;
                 }
+                start = end + 1;
             }
             _ => start = at + 1,
         }
     }
-    false
+    Some(false)
 }
 
 /// Rewrite the text from `start` on so that none of its markers is one: `[[ # # name ## ]]`, `&lt;name>`,
@@ -277,6 +284,9 @@ mod tests {
             ("<entry key='>", 0),
             ("<entry x=\"key\" <i>", 0),
             ("<entrykey='a'>", 0),
+            ("<entry <i key='a'>", 0),
+            ("<entry <entry key='a'>", 2),
+            ("<entry x=\"<a> \" key=''>", 2),
         ] {
             assert_eq!(
                 find(Layout::Xml, text, &tags(), true).len(),
