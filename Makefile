@@ -146,7 +146,7 @@ $(TARPAULIN):
 .PHONY: fuzz
 fuzz: export FUZZ_SECONDS ?= 60
 fuzz: ## throw mutated texts at the parsers, FUZZ_SECONDS (60) each; what breaks one joins testdata/
-	cargo test --release --locked -p dspex-core --test signature --test replies no_ -- --nocapture
+	cargo test --release --locked -p dspex-core --test signature --test replies --test prompts no_ -- --nocapture
 
 .PHONY: coverage
 coverage: build $(TARPAULIN) ## line coverage of signatures, in Python and in Rust; both must be 100 %

@@ -289,4 +289,42 @@ mod tests {
         );
         assert_eq!(router.counts(router.target(0).unwrap()), Counts::default());
     }
+
+    #[test]
+    fn calls_of_many_threads_are_all_counted_and_none_twice() {
+        const THREADS: u64 = 8;
+        const CALLS: u64 = 3_000;
+        let router = both();
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let router = &router;
+                scope.spawn(move || {
+                    for call in 0..CALLS {
+                        let id = router.decide(None, (thread + call) % 2 == 0).unwrap();
+                        let outcome = match call % 3 {
+                            0 => Outcome::Served,
+                            1 => Outcome::Failed,
+                            _ => Outcome::Cancelled,
+                        };
+                        router.record(id, outcome);
+                    }
+                });
+            }
+        });
+        let counts: Vec<Counts> = router.targets().map(|id| router.counts(id)).collect();
+        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|counts| counts.in_flight), 0);
+        for of in [
+            |counts: &Counts| counts.served,
+            |counts: &Counts| counts.failed,
+            |counts: &Counts| counts.cancelled,
+        ] {
+            assert_eq!(sum(of), THREADS * CALLS / 3);
+        }
+        assert_eq!(
+            counts[0].served + counts[0].failed + counts[0].cancelled,
+            THREADS * CALLS / 2
+        );
+        assert_eq!(counts[2], Counts::default());
+    }
 }
