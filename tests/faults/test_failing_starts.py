@@ -236,7 +236,7 @@ async def test_a_pool_that_is_closed_while_it_starts_tells_who_waits_for_the_sta
 async def test_a_forkserver_that_hangs_is_replaced(
     open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = await open_pool(start="forkserver", start_timeout=4.0)
+    pool = await open_pool(start="forkserver", start_timeout=20.0)
     launcher = pool._supervisor._launcher
     assert isinstance(launcher, ForkserverLauncher)
     assert launcher.pid is not None
