@@ -91,6 +91,9 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "surrogate": lambda: Signature("a\ud800 -> b"),
     "surrogate-instructions": lambda: Signature("a -> b", "\ud800"),
     "surrogate-desc": lambda: Signature({"a": InputField(desc="\ud800")}),
+    "surrogate-extra": lambda: Signature("a -> b").with_updated_fields("a", note="\ud800"),
+    "surrogate-extra-deep": lambda: Signature("a -> b").with_updated_fields("a", note=[{"x": ("\udfff",)}]),
+    "surrogate-extra-key": lambda: Signature("a -> b").with_updated_fields("a", **{"\ud800": "x"}),
     "bad-types": lambda: Signature("a -> b", types={"\ud800": int}),
     "too-deep-type": lambda: Signature({"a": (nested(5_000), InputField())}),
     "imports": lambda: Signature("a -> b: pydantic.ImportString"),
@@ -107,6 +110,12 @@ def test_a_mistake_in_python_says_what_to_do(name):
     message = str(caught.value).replace(f"{__name__}.", "")
     assert f"{message}\n" == (CORPUS / "errors_python" / f"{name}.txt").read_text()
     assert caught.value.hint
+
+
+def test_a_key_beside_a_field_may_hold_itself():
+    note = ["fine"]
+    note.append(note)
+    assert Signature("a -> b").with_updated_fields("a", note=note).fields["a"].name == "a"
 
 
 def test_every_code_has_a_case():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import keyword
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
@@ -298,8 +298,13 @@ def update_field(field: Field, type_: Any, texts: dict[str, Any]) -> FieldSpec:
     """The field with another type and other texts.
 
     Raises:
-        SignatureError: If the type cannot be used.
+        SignatureError: If the type cannot be used, or a text or key is none that a prompt can hold.
     """
+    for key, value in texts.items():
+        if has_lone_surrogate(key):
+            raise _half("a key", field.name)
+        if any(map(has_lone_surrogate, _texts_in(value))):
+            raise _half(key, field.name)
     info = to_info(field)
     info.json_schema_extra |= texts  # type: ignore[operator]
     if field._details is not None:
@@ -388,16 +393,32 @@ def _refuse(name: str, found: Problem | None) -> None:
         )
 
 
+def _half(key: str, name: str) -> SignatureError:
+    return SignatureError(
+        f"{key} of field {name!r} holds half of a surrogate pair, which is not a character",
+        code="lone-surrogate",
+        hint='repair it, for example with `text.encode("utf-8", "replace").decode()`',
+    )
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts of a value that JSON can hold, at any depth."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, (list, tuple, dict)) and id(one) not in seen:
+            seen.add(id(one))  # it may hold itself
+            waiting += (*one, *one.values()) if isinstance(one, dict) else one
+
+
 def _text(name: str, key: str, text: Any) -> str | None:
     if text is None:
         return None
     if isinstance(text, str):
         if has_lone_surrogate(text):
-            raise SignatureError(
-                f"{key} of field {name!r} holds half of a surrogate pair, which is not a character",
-                code="lone-surrogate",
-                hint='repair it, for example with `text.encode("utf-8", "replace").decode()`',
-            )
+            raise _half(key, name)
         return text
     raise SignatureError(
         f"{key} of field {name!r} is a value of class {type(text).__name__}",
