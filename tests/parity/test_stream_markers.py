@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.parity.test_adapters import thorough
+from tests.parity.test_reply_stream import ADAPTERS
+from tests.parity.test_reply_stream import check as check_cuts
 
 import dspex
-from dspex.adapters.events import Correction, TextDelta
+from dspex.adapters.events import Correction, FieldStart, TextDelta
 from dspex.errors import ReplyError
 
 CHARACTERS = [
@@ -115,3 +117,115 @@ def test_what_is_told_is_the_beginning_of_what_is_read(
     check(adapter, source, reply, list(reply))
     cut = data.draw(st.integers(0, len(reply)))
     check(adapter, source, reply, [reply[:cut], reply[cut:]])
+
+
+fences = st.sampled_from(
+    ["", "", "```json\n", "```xml\n", "```\n", "Sure:\n", "> ", "**", "1. ", "[", "\ufeff"]
+)
+strings = st.one_of(
+    st.sampled_from(
+        [
+            "Paris",
+            "",
+            "x, ",
+            "x,\n",
+            " , ",
+            'say \\"hi\\"',
+            "half \\ud83d",
+            "{a}",
+            "[1",
+            "a: b",
+            "see <b>x</b>",
+        ]
+    ),
+    st.text("ab ,:}]\\n'*", max_size=8),
+    names.map(', "{}": "'.format),
+)
+
+
+@st.composite
+def json_replies(draw: st.DrawFn) -> str:
+    """An object as a model writes it that was told not to: decorated, quoted otherwise, not closed."""
+    entries = []
+    for _ in range(draw(st.integers(1, 4))):
+        around = draw(st.sampled_from(["", "", "", "**", "`", " "]))
+        before = draw(st.sampled_from(["", "", "", "- ", "// note\n", "/* n */"]))
+        opened, closed = draw(st.sampled_from(['""', '""', '""', "''", "\u201c\u201d", "``", '" ', "  "]))
+        key = f"{before}{around}{opened}{draw(names)}{closed}{around}"
+        string = st.builds('"{}{}'.format, strings, st.sampled_from(['"', '"', '"', "", '",', '" x', "'"]))
+        plain = st.sampled_from(["3", "null", "true", "Paris", "[1, 2]", '{"b": "x"}', "**bold**", "'x'"])
+        colon = draw(st.sampled_from([": ", ": ", ":", " : ", " = ", ":**", ""]))
+        entries.append(f"{key}{colon}{draw(st.one_of(string, plain))}")
+    body = draw(st.sampled_from([", ", ", ", ",\n", ",,", " ", "\n", ";"])).join(entries)
+    end = draw(st.sampled_from(["}", "}", "", ",}", "}}", "}\n```", "}**", "} so {}"]))
+    return f"{draw(fences)}{{{body}{end}"
+
+
+tags = ["<{}>", "<{} >", "< {}>", '<{} x="1">', "<{}\n>", "&lt;{}&gt;", "<{}/>"]
+closed_tags = ["</{}>", "</{} >", "</ {}>", "<//{}>", "", "<{}>", "</x>"]
+contents = st.one_of(
+    strings,
+    st.sampled_from(["1 &lt; 2", "<![CDATA[<b>]]>", "<!-- <a> -->", "<item>1</item>", "<b", "</", "<"]),
+    names.map("see <{0}> there".format),
+    names.map("<{0}>x</{0}>".format),
+    names.map("</{0}>".format),
+)
+
+
+@st.composite
+def xml_replies(draw: st.DrawFn) -> str:
+    """Tags as a model writes them that was told not to: decorated, with attributes, in code, not closed."""
+    plain = draw(st.booleans())  # most of what is decorated all over cannot be read
+    before = st.sampled_from([""] if plain else ["", "<root>", "<?xml version='1.0'?>\n", "a & b\n"])
+    parts = [draw(fences), draw(before)]
+    for name in draw(st.one_of(st.just(["a", "b"]), st.lists(names, min_size=1, max_size=4))):
+        mark = draw(st.one_of(st.just(""), decorations))
+        opened = draw(st.sampled_from(tags[:1] if plain else tags)).format(name)
+        closed = draw(st.sampled_from(closed_tags[:1] if plain else closed_tags)).format(name)
+        pad = draw(st.sampled_from(["\n", "", "\r\n", " "]))
+        parts.append(f"{mark}{opened}{pad}{draw(contents)}{pad}{closed}{mark[::-1]}\n")
+    parts.append(draw(st.sampled_from(["", "", "</root>", "\n```", "<completed/>", "Done."])))
+    return "".join(parts)
+
+
+@pytest.mark.parametrize("source", ["q -> a, b", "q -> a: str, b: Optional[str]", "q -> a, b: list[str]"])
+@pytest.mark.parametrize("parsing", ["dspy", "tolerant"])
+@pytest.mark.parametrize(("layout", "decorated"), [("json", json_replies()), ("xml", xml_replies())])
+@thorough
+@given(data=st.data())
+def test_a_decorated_reply_is_the_same_however_it_is_cut(
+    layout: str, decorated: st.SearchStrategy[str], parsing: Any, source: str, data: st.DataObject
+) -> None:
+    reply = data.draw(decorated).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(reply)), max_size=12)))
+    pieces = [reply[a:b] for a, b in zip([0, *cuts], [*cuts, len(reply)], strict=True)]
+    told = check_cuts(ADAPTERS[layout](parsing=parsing), source, reply, pieces)
+    check_cuts(ADAPTERS[layout](parsing=parsing), source, reply, [bytes([byte]) for byte in reply])
+    begun = [event.field for event in told if isinstance(event, FieldStart)]
+    assert len(begun) == len(set(begun)), "a field begins once"
+
+
+@pytest.mark.parametrize("parsing", ["dspy", "tolerant"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"a": "Paris, "b": "x"}',
+        '{"a": "Paris,\n "b": "x"}',
+        '{"a": "Paris , "b": 3, "c": "d"}',
+        '{"a": ", "b": "x"}',
+        '{"a": "Paris, ", "b": "x"}',
+        '{"a": "Paris, ","b": "x, "}',
+        '{"a": "Paris,\t" , "b": ","}',
+        '{"a": "Paris, " "b": "x"}',
+        '{"a": "x ", "b": "cut, ',
+    ],
+)
+def test_a_text_of_json_whose_quote_is_missing_is_told_without_the_comma_behind_it(
+    parsing: Any, reply: str
+) -> None:
+    stream = dspex.JSONAdapter(parsing=parsing).stream("q -> a, b")
+    texts, corrections = told_of(stream, list(reply))
+    fields, _ = stream.read()
+    assert texts["a"] == fields["a"]
+    assert texts | corrections == fields
+    check_cuts(dspex.JSONAdapter(parsing=parsing), "q -> a, b", reply.encode(), list(reply))

@@ -1,6 +1,7 @@
 //! The entries of the first JSON object in a reply, character by character.
 
 use super::Fields;
+use crate::text::is_space;
 
 /// Follows one object; what is not JSON ends the following, and the reply as a whole decides.
 #[derive(Debug, Default)]
@@ -9,6 +10,9 @@ pub(super) struct Scanner {
     /// The key that is being read.
     key: String,
     escape: Escape,
+    /// Commas and white space that came last in a text. Where its closing quote was left out, `"Paris, "b": 1`, the
+    /// quote of the next key closes it, and they are not the text's.
+    held: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,8 @@ enum State {
     Value,
     /// In a string that is the text of a field.
     Text,
+    /// Behind a text that ended in a comma: what comes says whether its own quote closed it.
+    Closed,
     /// In any other value: how many brackets are open, and whether it is in a string, and there escaped.
     Raw {
         depth: u32,
@@ -54,7 +60,7 @@ impl Scanner {
         self.state = match self.state {
             State::Before if c == '{' => State::Entry,
             State::Before => State::Before,
-            State::Entry | State::Colon | State::Value | State::After
+            State::Entry | State::Colon | State::Value | State::Closed | State::After
                 if c.is_ascii_whitespace() =>
             {
                 self.state
@@ -75,15 +81,30 @@ impl Scanner {
             State::Value => self.begin(c, fields),
             State::Text => match self.unescape(c) {
                 Some(Piece::Char(c)) => {
-                    fields.exactly(c);
+                    if c == ',' || is_space(c) {
+                        self.held.push(c);
+                    } else {
+                        self.release(fields);
+                        fields.exactly(c);
+                    }
                     State::Text
                 }
+                Some(Piece::End) if self.held.contains(',') => State::Closed,
                 Some(Piece::End) => {
+                    self.release(fields);
                     fields.end(true);
                     State::After
                 }
                 None => State::Text,
             },
+            State::Closed => {
+                if matches!(c, ',' | '}' | ']' | '"') {
+                    self.release(fields);
+                }
+                self.held.clear();
+                fields.end(true);
+                if c == ',' { State::Entry } else { State::Over }
+            }
             State::Raw {
                 depth,
                 string,
@@ -92,6 +113,19 @@ impl Scanner {
             State::After if c == ',' => State::Entry,
             _ => State::Over,
         };
+    }
+
+    /// The reply is over.
+    pub(super) fn finish(&mut self, fields: &mut Fields) {
+        if self.state == State::Closed {
+            self.release(fields);
+            fields.end(true);
+        }
+        self.state = State::Over;
+    }
+
+    fn release(&mut self, fields: &mut Fields) {
+        self.held.drain(..).for_each(|c| fields.exactly(c));
     }
 
     fn begin(&mut self, c: char, fields: &mut Fields) -> State {

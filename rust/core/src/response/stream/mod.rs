@@ -129,7 +129,7 @@ impl ReplyStream {
         match &mut self.scanner {
             Scanner::Chat(scanner) => scanner.finish(&mut self.fields),
             Scanner::Xml(scanner) => scanner.give_up(&mut self.fields),
-            Scanner::Json(_) => {}
+            Scanner::Json(scanner) => scanner.finish(&mut self.fields),
         }
         self.fields.end(false);
         self.fields.flush()
@@ -572,6 +572,25 @@ mod tests {
                         "{layout:?} in pieces of {size}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_comma_in_json_is_the_texts_if_the_quote_behind_it_closes_the_text() {
+        let one = |text, complete| vec![start(0), text_of(0, text, true), end(0, complete)];
+        let cases = [
+            (r#"{"a": "Pa, ris, ", "n": 3}"#, both("Pa, ris, ", "3")),
+            (r#"{"a": "Paris, "}"#, one("Paris, ", true)),
+            (r#"{"a": "Paris, " "#, one("Paris, ", true)),
+            (r#"{"a": "Paris, "n": 3}"#, one("Paris", true)),
+            (r#"{"a": "Paris , n": 3}"#, one("Paris , n", true)),
+            (r#"{"a": "Paris, "#, one("Paris", false)),
+        ];
+        for (reply, expected) in cases {
+            for size in 1..=reply.len() {
+                let emitted = emitted(Layout::Json, reply, size, false);
+                assert_eq!(emitted, expected, "{reply} in pieces of {size}");
             }
         }
     }
