@@ -13,7 +13,7 @@ ROOT = Path(dspex.__file__).parent
 LEAVES = {"_core", "errors", "error_codes", "prediction", "dialects", "markers", "metrics", "telemetry"}
 # A root module with an underscore is a leaf too. `protocol` and `worker` are inner packages, as `_engine` is.
 MAY_IMPORT = {
-    **dict.fromkeys(LEAVES - {"_core"}, ""),
+    **dict.fromkeys(sorted(LEAVES - {"_core"}), ""),
     **dict.fromkeys(("protocol", "signature"), ""),
     "template": "signature",
     "lm": "protocol",
