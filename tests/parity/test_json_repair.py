@@ -17,8 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dspex import JSONAdapter
-from dspex._core import guess_json, json_repair_rules, repair_json
-from dspex._engine.replies import in_braces
+from dspex._core import braced, guess_json, json_repair_rules, repair_json
 
 CORPUS = json.loads((Path(__file__).parents[2] / "testdata/replies/broken_json.json").read_text())
 
@@ -399,4 +398,4 @@ def test_common_breaks_of_a_reply_take_no_guess(monkeypatch: Any) -> None:
 @given(st.lists(st.sampled_from(["{", "}", "a", "{}", '"', "\n", "[", "é"]), max_size=14).map("".join))
 def test_what_is_in_braces_is_what_dspys_pattern_finds(text: str) -> None:
     found = DSPYS_PATTERN.search(text)
-    assert in_braces(text) == (found[0] if found else None)
+    assert braced(text) == (found[0] if found else None)

@@ -108,14 +108,17 @@ def of_rust() -> Iterator[tuple[str, str | None, str]]:
     template = (ROOT / "rust/core/src/template/error.rs").read_text()
     for code in re.findall(r'"(template-[a-z-]+)"', template):
         yield code, "TemplateError", "template/error.rs"
+    reply = (ROOT / "rust/core/src/response/read/error.rs").read_text()
+    for code in re.findall(r'"(reply-[a-z-]+)"', reply):
+        yield code, "ReplyError", "response/read/error.rs"
     for file in sorted((ROOT / "rust/python/src").rglob("*.rs")):
         for code in re.findall(r'"([a-z]+(?:-[a-z0-9]+)+)"', file.read_text()):
             if code not in NOT_CODES:
                 yield code, None, str(file.relative_to(ROOT))
 
 
-NOT_CODES = {"utf-16-le", "utf-32-le", "cut-off"}
-"""Texts of the bindings that look like codes: encodings, and a repair."""
+NOT_CODES = {"utf-16-le", "utf-32-le"}
+"""Texts of the bindings that look like codes: encodings."""
 
 RAISED = [*of_python(), *of_rust(), *((cls.code, name, "errors.py") for name, cls in CLASSES.items())]
 RAISED.append(("reply-empty", "ReplyError", "errors.py"))

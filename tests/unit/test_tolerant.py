@@ -6,6 +6,7 @@ import enum
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from dspex import ChatAdapter, JSONAdapter, Signature, XMLAdapter
 from dspex.adapters.events import Correction, TextDelta
@@ -252,3 +253,31 @@ def test_a_field_inside_one_that_is_not_closed_is_not_told_as_its_text() -> None
     told = stream.feed("<b>x <a>y</a>") + stream.finish()
     assert "".join(event.text for event in told if isinstance(event, TextDelta)) == "x"
     assert stream.read()[0] == {"b": None, "a": "y"}
+
+
+def test_a_repair_shows_the_text_that_it_was_done_to() -> None:
+    """Not the value that was made of it."""
+    _, repairs = XMLAdapter().read("q -> l: list[int]", "<answer><l>[1, 2</l>")
+    assert [(repair.code, repair.found) for repair in repairs] == [("xml", "[1, 2"), ("cut-off", "[1, 2")]
+
+
+class Picky(BaseModel):
+    size: int
+
+    @field_validator("size")
+    @classmethod
+    def look_up(cls, size: int) -> int:
+        return {1: 1}[size]
+
+
+@pytest.mark.parametrize("parsing", ["dspy", "tolerant"])
+def test_what_a_validator_raises_refuses_a_reply_where_dspy_says_so_with_tolerance_too(parsing: Any) -> None:
+    """DSPy 3.3 takes any error for a refusal, 3.4 a ValueError only."""
+    signature = Signature("q -> a: Picky", types={"Picky": Picky})
+    reply = '[[ ## a ## ]]\n{"size": 2}'
+    with pytest.raises(ReplyError) as refused:
+        ChatAdapter(parsing=parsing, dialect="3.3").parse(signature, reply)
+    assert refused.value.code == "reply-field-value"
+    assert isinstance(refused.value.__cause__, KeyError)
+    with pytest.raises(KeyError):
+        ChatAdapter(parsing=parsing, dialect="3.4").parse(signature, reply)

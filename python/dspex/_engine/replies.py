@@ -1,4 +1,4 @@
-"""Values of replies that Rust does not read itself: coercions, constants, classes of the user's.
+"""Values of replies that the core does not read itself: coercions, constants, classes of the user's.
 
 Each function here gives what DSPy gives, and takes time in proportion to the text: what would take more is a
 `ReplyError`. The core calls them; importing this module imports pydantic.
@@ -24,12 +24,10 @@ from dspex.errors import ReplyError
 if TYPE_CHECKING:
     from dspex._core import Dialect
 
-__all__ = ["DSPY_STEPS", "in_braces", "json_object", "loads", "read_value"]
+__all__ = ["DSPY_STEPS", "loads", "read_value"]
 
 DSPY_STEPS = 300_000
 """Steps that a text may take where DSPy's own code makes it whole, in Python: about 30 ms."""
-
-_BRACE = re.compile(r"[{}]")
 
 _CONSTANT = re.compile(
     r"""(?:
@@ -44,39 +42,6 @@ _CONSTANT = re.compile(
 )
 """What `ast.literal_eval` may make a value of. Of anything else it makes an error, with a warning for each
 place where a word touches a number."""
-
-
-def json_object(reply: str) -> tuple[Any, str | None]:
-    """The JSON object in a reply, and what was done to find it.
-
-    Anything else than a dict if there is none, or one that nests too deep.
-    """
-    try:
-        found, done = loads(reply)
-        if not isinstance(found, dict) and (braced := in_braces(reply)):
-            found, done = loads(braced)[0], "json"
-    except (RecursionError, ValueError):
-        return None, None
-    return found, done
-
-
-def in_braces(text: str) -> str | None:
-    """From the first brace that is closed again to where it is closed.
-
-    DSPy looks for it with a recursive pattern, whose time grows with the square of the braces left open.
-    """
-    opened: list[int] = []
-    first: tuple[int, int] | None = None
-    for brace in _BRACE.finditer(text):
-        if brace[0] == "{":
-            opened.append(brace.start())
-        elif opened:
-            start = opened.pop()
-            if first is None or start < first[0]:
-                first = start, brace.end()
-            if not opened:
-                break
-    return text[first[0] : first[1]] if first else None
 
 
 def loads(text: str) -> tuple[Any, str | None]:

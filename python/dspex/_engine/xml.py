@@ -78,11 +78,6 @@ class XmlReply:
         self._root = ET.fromstring(f"<dspy_root>{reply}</dspy_root>")  # noqa: S314
         self._fields = _children(self._root)
 
-    @property
-    def names(self) -> Collection[str]:
-        """The names of the elements that are in no other."""
-        return self._fields.keys()
-
     def nested(self, name: str, but: Collection[str]) -> XmlReply:
         """The same with the elements of that name at the top that are in none of the names `but`."""
         nested = XmlReply("")
@@ -91,28 +86,28 @@ class XmlReply:
                 nested._fields.setdefault(name, []).extend(elements)
         return nested
 
-    def count(self, name: str) -> int:
-        """How many elements a field has."""
-        return len(self._fields[name])
+    def element(self, name: str) -> tuple[int, str, bool] | None:
+        """The elements of a field: how many, the text of the first, and whether it has elements inside.
 
-    def has_children(self, name: str) -> bool:
-        """Whether a field's first element has elements inside."""
-        return len(self._fields[name][0]) > 0
-
-    def text(self, name: str) -> str:
-        """The text of a field's first element, with the tags inside; nothing if they are too deep."""
+        The text has the tags inside it; it is empty if they are too deep. None if there is no element.
+        """
+        elements = self._fields.get(name)
+        if elements is None:
+            return None
         try:
-            return _inner(self._fields[name][0]).strip()
+            text = _inner(elements[0]).strip()
         except RecursionError:
-            return ""
+            text = ""
+        return len(elements), text, len(elements[0]) > 0
 
     def tree(self, name: str, annotation: Any) -> Any:
-        """What a field's elements say before they are converted; None if they cannot be of the type."""
+        """What a field's elements say before they are converted; None if no list and no mapping."""
         schema = element_schema_of(annotation)
         try:
-            return value_of(self._fields[name], schema, schema.get("$defs", {}))
+            value = value_of(self._fields[name], schema, schema.get("$defs", {}))
         except (ValueError, RecursionError):
             return None
+        return value if isinstance(value, list | dict) else None
 
     def read(self, name: str, annotation: Any, dialect: Dialect) -> list[tuple[Any, str | None]]:
         """The value of a field, with the code of what was done, in a list; an empty list if there is none.

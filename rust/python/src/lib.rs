@@ -3,6 +3,7 @@
 mod dialect;
 mod errors;
 mod guard;
+mod host;
 mod identity;
 mod imports;
 mod markers;
@@ -36,9 +37,7 @@ mod _core {
     #[pymodule_export]
     use super::prompt::Plan;
     #[pymodule_export]
-    use super::response::{guess_json, guess_steps, repair_json};
-    #[pymodule_export]
-    use super::response::{xml_elements, xml_text};
+    use super::response::{bare_texts, braced, guess_json, guess_steps, near_text, repair_json};
     #[pymodule_export]
     use super::router::Router;
     #[pymodule_export]

@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyString};
 
 use crate::errors;
 use crate::guard::guarded;
+use crate::host::PyHost;
 use crate::prompt::Plan;
 use crate::response;
 use crate::value::{to_python, units_of};
@@ -47,9 +48,10 @@ impl ReplyStream {
     pub(crate) fn new(plan: &Bound<'_, Plan>) -> PyResult<Self> {
         let py = plan.py();
         let this = plan.get();
-        let fields = this.signature.get().core.outputs().iter().enumerate();
+        let (reading, mut host) = (this.reading(), PyHost::new(this, py));
+        let fields = reading.outputs.iter().enumerate();
         let names = fields
-            .map(|(place, field)| Ok((&*field.name, this.is_text(py, place)?)))
+            .map(|(output, field)| Ok((&*field.name, reading.is_text(output, &mut host)?)))
             .collect::<PyResult<Vec<(&str, bool)>>>()?;
         let stream = stream::ReplyStream::new(this.compiled.layout(), &names, this.tolerant);
         Ok(Self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use jiter::JsonValue;
 
+use super::read::RepairCode;
 use super::repair::repair;
 use crate::dialect::Dialect;
 use crate::text::strip;
@@ -61,14 +62,14 @@ impl Value<'_> {
 pub enum Reading<'a> {
     /// The value that DSPy gives.
     Value(Value<'a>),
-    /// The same, of JSON that was broken; and whether it was cut off.
-    Repaired(Value<'a>, bool),
-    /// Only Python can say what the value is, or that there is none.
+    /// The same, of JSON that was broken, with what was done to it.
+    Repaired(Value<'a>, RepairCode),
+    /// Only the host can say what the value is, or that there is none.
     Deferred,
 }
 
 impl<'a> Reading<'a> {
-    /// The value, if Python is not needed for it.
+    /// The value, if the host is not needed for it.
     #[must_use]
     pub fn value(self) -> Option<Value<'a>> {
         match self {
@@ -82,7 +83,7 @@ impl<'a> Reading<'a> {
     pub fn into_owned(self) -> Reading<'static> {
         match self {
             Self::Value(value) => Reading::Value(value.into_owned()),
-            Self::Repaired(value, cut_off) => Reading::Repaired(value.into_owned(), cut_off),
+            Self::Repaired(value, code) => Reading::Repaired(value.into_owned(), code),
             Self::Deferred => Reading::Deferred,
         }
     }
@@ -105,8 +106,8 @@ pub fn read_text<'a>(text: &'a str, ty: &Type, dialect: &Dialect) -> Reading<'a>
     }
 }
 
-/// Read a value that is JSON already, as in the JSON layout, as its type. It is taken unless only Python can say
-/// what it is; whole numbers may be floats by then, where nothing but a float fits.
+/// Read a value that is JSON already, as in the JSON layout, as its type. It is taken unless only the host can
+/// say what it is; whole numbers may be floats by then, where nothing but a float fits.
 #[must_use]
 pub fn read_json<'a>(json: &mut Value<'a>, ty: &Type, dialect: &Dialect) -> Reading<'a> {
     match (&mut *json, ty) {
@@ -175,7 +176,10 @@ fn read_literal<'a>(text: &'a str, ty: &Type) -> Reading<'a> {
                     return Reading::Deferred;
                 };
                 return if conform(&mut found.value, ty) {
-                    Reading::Repaired(found.value, found.cut_off)
+                    {
+                        let code = found.code();
+                        Reading::Repaired(found.value, code)
+                    }
                 } else {
                     Reading::Deferred
                 };
@@ -345,8 +349,8 @@ mod tests {
         let read = |text| read_text(text, &list(Type::Int), Dialect::newest());
         let whole = || Value::List(vec![Value::Int(1)]);
         assert_eq!(read("[1]"), Reading::Value(whole()));
-        assert_eq!(read("[1,]"), Reading::Repaired(whole(), false));
-        assert_eq!(read("[1"), Reading::Repaired(whole(), true));
+        assert_eq!(read("[1,]"), Reading::Repaired(whole(), RepairCode::Json));
+        assert_eq!(read("[1"), Reading::Repaired(whole(), RepairCode::CutOff));
         assert_eq!(read("['1']"), Reading::Deferred);
         assert_eq!(read("[1] or [2]"), Reading::Deferred);
     }

@@ -3,14 +3,16 @@
 //! DSPy builds its prompts with `str.strip`, `str.splitlines`, `repr` and `json.dumps`. Rust's namesakes
 //! differ from them in corners that show in a prompt's bytes, so this module has Python's.
 
+mod casefold;
 mod docstring;
 mod float;
 mod json;
 mod lines;
 mod word;
 
+pub use casefold::casefold;
 pub use docstring::{cleandoc, dedent};
 pub use float::push_float;
 pub use json::{JsonStyle, JsonWriter};
 pub use lines::{has_exotic_breaks, is_break, is_space, splitlines, strip, strip_start};
-pub use word::{is_decimal, is_identifier, is_word, word_len};
+pub use word::{decimal_value, is_decimal, is_identifier, is_word, word_len};

@@ -20,6 +20,20 @@ pub fn is_decimal(c: char) -> bool {
     c.is_ascii_digit() || !c.is_ascii() && c.general_category() == GeneralCategory::DecimalNumber
 }
 
+/// The value of a digit that numbers are written with, in any script.
+///
+/// Unicode has the ten digits of a script one behind the other, and only other tens beside them.
+#[must_use]
+pub fn decimal_value(c: char) -> Option<u8> {
+    if !is_decimal(c) {
+        return None;
+    }
+    let before = (1..u32::from(c))
+        .map_while(|distance| char::from_u32(u32::from(c) - distance))
+        .take_while(|before| is_decimal(*before));
+    u8::try_from(before.count() % 10).ok()
+}
+
 /// The length in bytes of the longest match of `\w*` at the start of `text`.
 #[must_use]
 pub fn word_len(text: &str) -> usize {
@@ -48,6 +62,10 @@ mod tests {
         for c in [' ', '-', '.', '\u{301}', '\u{93e}', 'Ⓐ', '“', '‿', '😀'] {
             assert!(!is_word(c), "{c}");
         }
+        assert_eq!(decimal_value('7'), Some(7));
+        assert_eq!(decimal_value('٣'), Some(3));
+        assert_eq!(decimal_value('\u{1d7ff}'), Some(9));
+        assert_eq!(decimal_value('²'), None);
         assert_eq!(word_len("naïve_1 x"), "naïve_1".len());
         assert_eq!(word_len(""), 0);
     }

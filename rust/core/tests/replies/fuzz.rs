@@ -5,107 +5,98 @@ use std::fs;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use dspex_core::dialect::Dialect;
 use dspex_core::prompt::Layout;
 use dspex_core::response::stream::{Event, ReplyStream, xml_elements, xml_text};
-use dspex_core::response::{
-    Cut, Reading, Strict, Value, budget, cut, guess, read_json, read_text, read_xml, repair,
-    sections,
-};
-use dspex_core::signature::Field;
+use dspex_core::response::{Parsing, Source, Value, budget, guess, read};
+use dspex_core::signature::{Field, FieldDefault};
 use jiter::JsonValue;
 
 use super::fuzzing::{Random, run};
+use super::host::{Answer, Double, Judgement, plan};
 use super::{corpus, outputs, texts};
 
+/// Outputs of which the first must be there.
 static OUTPUTS: LazyLock<Vec<Field>> = LazyLock::new(|| {
-    outputs(
+    let mut fields = outputs(
         "q -> a, b: Optional[str], n: int, f: float, t: bool, c: Literal['yes', 'no'], l: list[str], \
          d: dict[str, list[int]], o: Optional[list[float]], x: Any",
-    )
+    );
+    for field in &mut fields[1..] {
+        field.default = FieldDefault::Value;
+    }
+    fields
+});
+/// The same, of which none must be there.
+static OPTIONAL: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    let mut fields = OUTPUTS.clone();
+    fields[0].default = FieldDefault::Value;
+    fields
 });
 const TEXTS: [&str; 2] = ["a", "b"];
 const LAYOUTS: [Layout; 3] = [Layout::Chat, Layout::Json, Layout::Xml];
 
-fn place(name: &str) -> Option<usize> {
-    OUTPUTS.iter().position(|field| *field.name == *name)
+/// Whether a reply is one JSON object that has no field twice: of others the stream knows less than the whole.
+fn is_plain_json(reply: &str) -> bool {
+    let Ok(JsonValue::Object(entries)) = JsonValue::parse(reply.as_bytes(), true) else {
+        return false;
+    };
+    let count = |field: &Field| {
+        entries
+            .iter()
+            .filter(|(name, _)| *name == *field.name)
+            .count()
+    };
+    OUTPUTS.iter().all(|field| count(field) < 2)
 }
 
 /// The texts of the text fields, as a reply that is whole has them; None where only Python can read it.
-fn whole(layout: Layout, reply: &str) -> Option<Vec<(usize, String)>> {
-    let is_text = |at: usize| TEXTS.contains(&&*OUTPUTS[at].name);
-    match layout {
-        Layout::Chat => {
-            let found = sections(reply, place);
-            for section in &found {
-                let _ = read_text(&section.text, &OUTPUTS[section.field].ty, Dialect::newest());
-            }
-            let texts = found.into_iter().filter(|section| is_text(section.field));
-            Some(texts.map(|s| (s.field, s.text.into_owned())).collect())
-        }
-        Layout::Json => {
-            let _ = repair(reply);
-            let chars: Vec<u32> = reply.chars().map(u32::from).collect();
-            let most = budget(chars.len());
-            assert!(guess(chars).1 <= most);
-            let json = JsonValue::parse(reply.as_bytes(), true).ok()?;
-            let JsonValue::Object(entries) = json else {
-                return None;
-            };
-            let mut found = Vec::new();
-            for (name, value) in entries.iter() {
-                let Some(at) = place(name) else { continue };
-                if entries.iter().filter(|(other, _)| other == name).count() > 1 {
-                    return None;
-                }
-                let read = read_json(
-                    &mut value.clone().into(),
-                    &OUTPUTS[at].ty,
-                    Dialect::newest(),
-                );
-                match (read, value) {
-                    (Reading::Value(Value::Str(text)), JsonValue::Str(_)) if is_text(at) => {
-                        found.push((at, text.into_owned()));
-                    }
-                    // A value that is no text in a field of text is what Python's `str` makes of it.
-                    _ if is_text(at) => return None,
-                    _ => {}
-                }
-            }
-            Some(found)
-        }
-        Layout::Xml => {
-            let values = read_xml(reply, &OUTPUTS, Dialect::newest())?;
-            let texts = values
-                .into_iter()
-                .enumerate()
-                .filter(|(at, _)| is_text(*at));
-            let texts = texts.filter_map(|(at, read)| match read?.value()? {
-                Value::Str(text) => Some((at, text.into_owned())),
-                _ => Some((at, String::new())),
-            });
-            Some(texts.collect())
+fn whole(
+    layout: Layout,
+    outputs: &[Field],
+    parsing: Parsing,
+    reply: &str,
+) -> Option<Vec<(usize, String)>> {
+    if layout == Layout::Json && !is_plain_json(reply) {
+        return None;
+    }
+    let mut host = Double::new(outputs, Judgement::Defer);
+    let found = read(
+        plan(layout, outputs, parsing),
+        Source::Text(reply),
+        &mut host,
+    )
+    .ok()?;
+    let mut texts = Vec::new();
+    for (at, value) in found.values.into_iter().enumerate() {
+        match value {
+            _ if !TEXTS.contains(&&*OUTPUTS[at].name) => {}
+            Some(Answer::Known(Value::Str(text))) => texts.push((at, text.into_owned())),
+            // An element without a text.
+            Some(Answer::Known(Value::None)) => texts.push((at, String::new())),
+            Some(_) => return None,
+            None => {}
         }
     }
+    Some(texts)
 }
 
-/// What tolerance finds in a reply that is whole, of the fields that strict reading does not find.
-fn found(reply: &str) -> Vec<Cut> {
-    let mut fields: Vec<(Strict, bool)> = OUTPUTS
-        .iter()
-        .map(|field| (Strict::Missing, TEXTS.contains(&&*field.name)))
-        .collect();
-    for section in sections(reply, place) {
-        fields[section.field].0 = if section.indented {
-            Strict::Refused
-        } else {
-            Strict::Read
-        };
+/// What reading a reply must not break: any parsing, and a host that refuses all it is asked for.
+fn survive(layout: Layout, reply: &str) {
+    for parsing in [Parsing::Strict, Parsing::Tolerant] {
+        for judgement in [Judgement::Defer, Judgement::Refuse] {
+            let mut host = Double::new(&OUTPUTS, judgement);
+            let _ = read(
+                plan(layout, &OUTPUTS, parsing),
+                Source::Text(reply),
+                &mut host,
+            );
+        }
     }
-    let cuts = cut(reply, &fields, place);
-    cuts.into_iter()
-        .filter(|cut| fields[cut.field].0 == Strict::Missing)
-        .collect()
+    if layout == Layout::Json {
+        let chars: Vec<u32> = reply.chars().map(u32::from).collect();
+        let most = budget(chars.len());
+        assert!(guess(chars).1 <= most);
+    }
 }
 
 /// All events of a reply in pieces, the texts of a field put together, and of its values the last.
@@ -180,11 +171,33 @@ fn emitted<'a>(
     Ok(all)
 }
 
+/// What is emitted of a text must be the beginning of what tolerance reads in the end.
+fn begins(events: &[Event], reply: &str) -> Result<(), String> {
+    for outputs in [&*OUTPUTS, &*OPTIONAL] {
+        let texts = whole(Layout::Chat, outputs, Parsing::Tolerant, reply);
+        for (at, text) in texts.into_iter().flatten() {
+            let emitted = events.iter().find_map(|event| match event {
+                Event::Text {
+                    field,
+                    text,
+                    is_last: true,
+                } if *field == at => Some(&**text),
+                _ => None,
+            });
+            if !text.starts_with(emitted.unwrap_or_default()) {
+                return Err(format!("emits {emitted:?} of what is {text:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check(reply: &str) -> Result<(), String> {
     let bytes = reply.as_bytes();
     let mut random = Random::new(bytes.len() as u64);
     for layout in LAYOUTS {
-        let expected = whole(layout, reply);
+        survive(layout, reply);
+        let expected = whole(layout, &OPTIONAL, Parsing::Strict, reply);
         for tolerant in [false, true] {
             let at_once = emitted(layout, tolerant, std::iter::once(bytes))?;
             let mut rest = bytes;
@@ -200,20 +213,7 @@ fn check(reply: &str) -> Result<(), String> {
                 ));
             }
             if tolerant && layout == Layout::Chat {
-                for cut in found(reply) {
-                    let whole = cut.text.unwrap_or_default();
-                    let emitted = at_once.iter().find_map(|event| match event {
-                        Event::Text {
-                            field,
-                            text,
-                            is_last: true,
-                        } if *field == cut.field => Some(&**text),
-                        _ => None,
-                    });
-                    if !whole.starts_with(emitted.unwrap_or_default()) {
-                        return Err(format!("emits {emitted:?} of what is {whole:?}"));
-                    }
-                }
+                begins(&at_once, reply)?;
                 continue;
             }
             for (at, text) in expected.iter().flatten() {
@@ -445,12 +445,12 @@ fn cost(reply: &str) -> Duration {
     let once = || {
         let before = spent(start);
         for layout in LAYOUTS {
-            let _ = whole(layout, reply);
+            survive(layout, reply);
             for tolerant in [false, true] {
                 emitted(layout, tolerant, reply.as_bytes().chunks(40)).unwrap();
             }
         }
-        let _ = (found(reply), xml_elements(reply), xml_text(reply));
+        let _ = (xml_elements(reply), xml_text(reply));
         spent(start).saturating_sub(before)
     };
     (0..3).map(|_| once()).min().unwrap_or_default()

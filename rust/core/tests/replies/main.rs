@@ -4,6 +4,7 @@ mod corpus;
 mod fuzz;
 #[path = "../fuzzing/mod.rs"]
 mod fuzzing;
+mod host;
 mod repair;
 
 use std::fs;

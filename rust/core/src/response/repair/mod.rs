@@ -24,6 +24,7 @@ use jiter::Jiter;
 
 use self::around::{Found, skip_blank, skip_prose};
 use self::string::Context;
+use super::read::RepairCode;
 use super::value::Value;
 use crate::text::is_space;
 
@@ -40,6 +41,18 @@ pub struct Repaired<'a> {
     pub value: Value<'a>,
     /// Whether the text ended before the value did.
     pub cut_off: bool,
+}
+
+impl Repaired<'_> {
+    /// What was done to the text.
+    #[must_use]
+    pub fn code(&self) -> RepairCode {
+        if self.cut_off {
+            RepairCode::CutOff
+        } else {
+            RepairCode::Json
+        }
+    }
 }
 
 /// The value that `json_repair` makes of `text`, if it is a list or an object broken in one of the ways above.

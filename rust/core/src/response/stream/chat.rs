@@ -2,7 +2,7 @@
 
 use super::Fields;
 use crate::header::{COMPLETED, Decoration, OPEN, Progress, behind};
-use crate::response::tolerant::may_end_line;
+use crate::response::tolerant::chat::may_end_line;
 use crate::text::{is_break, is_space};
 
 /// Finds markers, and gives all other text to the field that is open.

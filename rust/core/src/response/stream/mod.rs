@@ -18,7 +18,7 @@ pub use xml::{xml_elements, xml_text};
 
 use crate::header::{COMPLETED, closed, is_emphasis};
 use crate::prompt::Layout;
-use crate::response::tolerant::Brackets;
+use crate::response::tolerant::chat::Brackets;
 use crate::text::{is_space, splitlines};
 
 /// Something that a reply says, as soon as it is sure.

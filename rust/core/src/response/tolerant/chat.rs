@@ -7,21 +7,10 @@
 
 use std::borrow::Cow;
 
+use super::Strict;
 use crate::header::{self, COMPLETED, Decoration, behind, closed, is_emphasis};
+use crate::response::read::RepairCode;
 use crate::text::{has_exotic_breaks, is_space, splitlines, strip, strip_start};
-
-/// What strict reading made of an output field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strict {
-    /// It has its value.
-    Read,
-    /// It has its text, and the text is no value, or begins with a part of its marker.
-    Refused,
-    /// It has nothing, and need not.
-    Absent,
-    /// It has nothing, and must.
-    Missing,
-}
 
 /// How the marker of a field stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +24,13 @@ pub enum Place {
 }
 
 impl Place {
-    /// The code of the repair that it takes to find the field; None where it takes none.
+    /// The repair that it takes to find the field; None where it takes none.
     #[must_use]
-    pub fn repair(self) -> Option<&'static str> {
+    pub fn repair(self) -> Option<RepairCode> {
         match self {
             Self::Plain => None,
-            Self::Decorated => Some("marker-decorated"),
-            Self::InLine => Some("marker-in-line"),
+            Self::Decorated => Some(RepairCode::MarkerDecorated),
+            Self::InLine => Some(RepairCode::MarkerInLine),
         }
     }
 }
@@ -335,18 +324,18 @@ impl Open {
 }
 
 /// Whether nothing but decoration stands in the rest of a line.
-pub(super) fn ends_line(rest: &str) -> bool {
+fn ends_line(rest: &str) -> bool {
     rest.chars().all(may_end_line)
 }
 
-pub(super) fn may_end_line(c: char) -> bool {
+pub(in crate::response) fn may_end_line(c: char) -> bool {
     is_space(c) || is_emphasis(c) || c == '#'
 }
 
 /// Whether a value that is no text is closed, as far as it has come: a marker inside a list, a mapping or a
 /// quotation is a part of the value.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Brackets {
+pub(in crate::response) struct Brackets {
     depth: u32,
     /// Whether it begins like JSON, once it has begun.
     is_json: Option<bool>,
@@ -355,7 +344,7 @@ pub(super) struct Brackets {
 }
 
 impl Brackets {
-    pub(super) fn push(&mut self, c: char) {
+    pub(in crate::response) fn push(&mut self, c: char) {
         if self.is_json.is_none() && is_space(c) {
             return;
         }
@@ -375,7 +364,7 @@ impl Brackets {
     }
 
     /// Whether nothing is open.
-    pub(super) fn are_closed(self) -> bool {
+    pub(in crate::response) fn are_closed(self) -> bool {
         self.depth == 0 && !self.in_string
     }
 }
