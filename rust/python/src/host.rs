@@ -4,6 +4,7 @@ use dspex_core::response::{
     self as core, Choices, Coerced, Element, Entries, Guess, Host, HostError, HostJson, Kind,
     Mended, RepairCode, TOO_COSTLY, Target, Values,
 };
+use pyo3::call::PyCallArgs;
 use pyo3::exceptions::{PyException, PyRecursionError, PySyntaxError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -75,6 +76,17 @@ impl<'py> PyHost<'_, 'py> {
     fn near_misses(&self) -> PyResult<Bound<'py, PyModule>> {
         self.py
             .import(intern!(self.py, "dspex._engine.near_misses"))
+    }
+
+    fn partial(
+        &self,
+        function: &Bound<'py, PyString>,
+        arguments: impl PyCallArgs<'py>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let partial = self.py.import(intern!(self.py, "dspex._engine.partial"))?;
+        // The values, none or one.
+        let found: Vec<Bound<'py, PyAny>> = partial.call_method1(function, arguments)?.extract()?;
+        Ok(found.into_iter().next())
     }
 
     fn dialect(&self) -> Dialect {
@@ -199,6 +211,24 @@ impl<'py> Host for PyHost<'_, 'py> {
         foreign
             .call_method1(intern!(self.py, "is_text"), (annotation,))?
             .extract()
+    }
+
+    fn partial_json(
+        &mut self,
+        output: usize,
+        value: Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.partial(
+            intern!(self.py, "of_json"),
+            (value, self.annotation(output)?),
+        )
+    }
+
+    fn partial_xml(&mut self, output: usize, inside: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.partial(
+            intern!(self.py, "of_xml"),
+            (inside, self.annotation(output)?),
+        )
     }
 
     fn parse_json(&mut self, text: &str) -> PyResult<HostJson<Bound<'py, PyAny>>> {

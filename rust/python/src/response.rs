@@ -60,16 +60,6 @@ fn read_source<'py>(
     Ok((outputs, repairs))
 }
 
-/// The value of one output, of which `raw` is all the text that a reply has; None if it is none of its type.
-pub(crate) fn read_one<'py>(
-    py: Python<'py>,
-    plan: &Plan,
-    output: usize,
-    raw: &str,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    core::read_output(plan.reading(), output, raw, &mut PyHost::new(plan, py))
-}
-
 /// What is wrong with a reply, as an exception.
 fn raised(plan: &Plan, reply: &Bound<'_, PyString>, error: ReadError<PyErr>) -> PyErr {
     let ReadError { kind, read } = error;

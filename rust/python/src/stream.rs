@@ -1,8 +1,7 @@
 //! `_core.ReplyStream`: a reply that is read as it comes in.
 
-use dspex_core::prompt::Layout;
-use dspex_core::response::stream::{self, Event, partial};
-use dspex_core::types::Type;
+use dspex_core::response::stream::{self, Event};
+use dspex_core::response::{read_output, read_partial};
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -14,7 +13,7 @@ use crate::guard::guarded;
 use crate::host::PyHost;
 use crate::prompt::Plan;
 use crate::response;
-use crate::value::{to_python, units_of};
+use crate::value::units_of;
 
 /// What has been emitted of a field.
 enum Emitted {
@@ -92,10 +91,11 @@ impl ReplyStream {
                     text,
                     is_last,
                 } => {
+                    let (reading, mut host) = (plan.reading(), PyHost::new(plan, py));
                     let value = if is_last {
-                        response::read_one(py, plan, at, &text)?
+                        read_output(reading, at, &text, &mut host)?
                     } else {
-                        so_far(py, plan, at, &text)?
+                        read_partial(reading, at, &text, &mut host)?
                     };
                     let Some(value) = value else { continue };
                     if let Emitted::Value(emitted, false) = &self.emitted[at]
@@ -163,47 +163,6 @@ impl ReplyStream {
 
 fn events_module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     py.import(intern!(py, "dspex.adapters.events"))
-}
-
-/// What is sure of a value that still grows; None if there is nothing to emit yet.
-fn so_far<'py>(
-    py: Python<'py>,
-    plan: &Plan,
-    at: usize,
-    text: &str,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let slot = &plan.compiled.outputs()[at];
-    let ty = &plan.signature.get().core.outputs()[at].ty;
-    if matches!(
-        ty,
-        Type::Int | Type::Float | Type::Bool | Type::None | Type::Literal(_)
-    ) {
-        return Ok(None);
-    }
-    let module = || py.import(intern!(py, "dspex._engine.partial"));
-    // The values, none or one.
-    let found: Vec<Bound<'py, PyAny>> = if plan.compiled.layout() == Layout::Xml {
-        if !text.starts_with('<') {
-            return Ok(None);
-        }
-        let annotation = plan.signature.get().annotation(py, slot.index)?;
-        module()?
-            .call_method1(intern!(py, "of_xml"), (text, annotation))?
-            .extract()?
-    } else {
-        let Some(part) = partial(text, ty) else {
-            return Ok(None);
-        };
-        let value = to_python(py, &part.value)?;
-        if !part.is_external {
-            return Ok(Some(value));
-        }
-        let annotation = plan.signature.get().annotation(py, slot.index)?;
-        module()?
-            .call_method1(intern!(py, "of_json"), (value, annotation))?
-            .extract()?
-    };
-    Ok(found.into_iter().next())
 }
 
 /// What has come.

@@ -32,7 +32,7 @@ pub use near::{Miss, Wanted, bare, convert};
 pub use read::{
     Cause, Choices, Coerced, Element, Entries, Host, HostError, HostJson, Kind, Mended, Outputs,
     Parsing, ReadError, ReadErrorKind, ReadPlan, Repair, RepairCode, Source, TOO_COSTLY, Target,
-    Values, braced, read, read_output,
+    Values, braced, read, read_output, read_partial,
 };
 pub use repair::{Repaired, repair};
 pub use tolerant::Strict;

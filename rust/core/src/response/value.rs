@@ -2,7 +2,7 @@
 //!
 //! DSPy asks `json_repair`, then `ast.literal_eval`, then pydantic in its lax mode. Where the text is strict
 //! JSON of just the field's type all three come to the same, and that is what is read here. Nothing is
-//! guessed: whatever is not plainly so is left to Python.
+//! guessed: whatever is not plainly so is left to the host.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub enum Value<'a> {
     None,
     /// `True` or `False`
     Bool(bool),
-    /// An integer of 64 bits; larger ones are left to Python.
+    /// An integer of 64 bits; larger ones are left to the host.
     Int(i64),
     /// A float.
     Float(f64),

@@ -1,7 +1,7 @@
 //! A reply in the layout of XML: each value between tags of its field's name.
 //!
 //! DSPy parses with expat and lets pydantic convert what stands between the tags. Here a reply is read that is
-//! XML of the plain kind, with values that need no judgement; of anything else Python is the judge.
+//! XML of the plain kind, with values that need no judgement; of anything else the host is the judge.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,10 +16,10 @@ use crate::types::{Constant, Container, Type};
 
 const ROOT: &str = "dspy_root";
 
-/// Deeper elements than this are left to Python, which has a limit of its own: values are read by recursion.
+/// Deeper elements than this are left to the host, which has a limit of its own: values are read by recursion.
 const MAX_DEPTH: usize = 64;
 
-/// The values of `outputs`, None for those that the reply lacks; None for a reply that only Python can read.
+/// The values of `outputs`, None for those that the reply lacks; None for a reply that only the host can read.
 #[must_use]
 pub fn read_xml(
     reply: &str,
@@ -52,7 +52,7 @@ pub fn read_xml(
         }
     }
     // Every element counts, also those inside a field that is passed over: a prefix or an attribute anywhere
-    // is Python's to judge.
+    // is the host's to judge.
     let is_odd =
         |node: Node<'_, '_>| name_of(node).is_none() || node.ancestors().nth(MAX_DEPTH).is_some();
     if root
@@ -290,7 +290,7 @@ mod tests {
         signature.outputs().to_vec()
     }
 
-    /// The values of a reply, if Python is not needed for them.
+    /// The values of a reply, if the host is not needed for them.
     fn values(reply: &str, outputs: &[Field]) -> Option<Vec<Option<Value<'static>>>> {
         let read = read_xml(reply, outputs, Dialect::newest())?;
         Some(read.into_iter().map(|one| one?.value()).collect())

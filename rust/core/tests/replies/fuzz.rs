@@ -171,11 +171,17 @@ fn emitted<'a>(
     Ok(all)
 }
 
-/// What is emitted of a text must be the beginning of what tolerance reads in the end.
-fn begins(events: &[Event], reply: &str) -> Result<(), String> {
+/// What is emitted of a text must be the beginning of what tolerance reads in the end, where DSPy finds none: another
+/// marker that DSPy finds counts, wherever it stands.
+fn begins(events: &[Event], reply: &str, strict: Option<&[(usize, String)]>) -> Result<(), String> {
+    let is_strict = |at: usize| strict.is_none_or(|found| found.iter().any(|(of, _)| *of == at));
     for outputs in [&*OUTPUTS, &*OPTIONAL] {
         let texts = whole(Layout::Chat, outputs, Parsing::Tolerant, reply);
-        for (at, text) in texts.into_iter().flatten() {
+        for (at, text) in texts
+            .into_iter()
+            .flatten()
+            .filter(|(at, _)| !is_strict(*at))
+        {
             let emitted = events.iter().find_map(|event| match event {
                 Event::Text {
                     field,
@@ -213,7 +219,7 @@ fn check(reply: &str) -> Result<(), String> {
                 ));
             }
             if tolerant && layout == Layout::Chat {
-                begins(&at_once, reply)?;
+                begins(&at_once, reply, expected.as_deref())?;
                 continue;
             }
             for (at, text) in expected.iter().flatten() {

@@ -6,7 +6,7 @@ use dspex_core::dialect::Dialect;
 use dspex_core::prompt::Layout;
 use dspex_core::response::{
     Choices, Coerced, Element, Entries, Guess, Host, HostError, HostJson, Kind, Mended, Parsing,
-    ReadPlan, Target, Value, Values, read_text,
+    ReadPlan, Reading, Target, Value, Values, read_text,
 };
 use dspex_core::signature::Field;
 use dspex_core::types::{Constant, Type};
@@ -107,7 +107,8 @@ impl fmt::Display for Shown<'_> {
             Answer::Known(Value::Int(value)) => write!(f, "{value}"),
             Answer::Known(Value::Bool(true)) => f.write_str("True"),
             Answer::Known(Value::Bool(false)) => f.write_str("False"),
-            other => write!(f, "{other:?}"),
+            Answer::Known(value) => write!(f, "{value:?}"),
+            Answer::Deferred => f.write_str("?"),
         }
     }
 }
@@ -170,10 +171,12 @@ impl Host for Double<'_> {
         target: Target,
         raw: &Answer,
     ) -> Result<Coerced<Answer>, HostError<Refusal>> {
-        if let Answer::Known(Value::Str(text)) = raw
-            && let Some(value) = read_text(text, self.type_of(target), Dialect::newest()).value()
-        {
-            return Ok((Answer::Known(value.into_owned()), None));
+        if let Answer::Known(Value::Str(text)) = raw {
+            match read_text(text, self.type_of(target), Dialect::newest()).into_owned() {
+                Reading::Value(value) => return Ok((Answer::Known(value), None)),
+                Reading::Repaired(value, code) => return Ok((Answer::Known(value), Some(code))),
+                Reading::Deferred => {}
+            }
         }
         self.judge((Answer::Deferred, None))
     }
@@ -207,6 +210,14 @@ impl Host for Double<'_> {
 
     fn is_text(&mut self, _: usize) -> Result<bool, Refusal> {
         Ok(false)
+    }
+
+    fn partial_json(&mut self, _: usize, _: Answer) -> Result<Option<Answer>, Refusal> {
+        Ok(None)
+    }
+
+    fn partial_xml(&mut self, _: usize, _: &str) -> Result<Option<Answer>, Refusal> {
+        Ok(None)
     }
 
     fn parse_json(&mut self, _: &str) -> Result<HostJson<Answer>, Refusal> {

@@ -5,6 +5,7 @@ mod fuzz;
 #[path = "../fuzzing/mod.rs"]
 mod fuzzing;
 mod host;
+mod read;
 mod repair;
 
 use std::fs;

@@ -79,6 +79,21 @@ pub trait Host {
     /// Whether what a model writes for an output of the caller's own type is its text, as it stands.
     fn is_text(&mut self, output: usize) -> Result<bool, Self::Error>;
 
+    /// What may be shown of a value that ends in a text which is still growing, in a place whose type only the host
+    /// knows; None if nothing may.
+    fn partial_json(
+        &mut self,
+        output: usize,
+        value: Self::Value,
+    ) -> Result<Option<Self::Value>, Self::Error>;
+
+    /// What may be shown of a value of which `inside` is the beginning of its element's inside; None if nothing may.
+    fn partial_xml(
+        &mut self,
+        output: usize,
+        inside: &str,
+    ) -> Result<Option<Self::Value>, Self::Error>;
+
     /// What a text is that the core's parser does not take for JSON.
     fn parse_json(&mut self, text: &str) -> Result<HostJson<Self::Value>, Self::Error>;
 

@@ -30,6 +30,7 @@ pub(crate) use self::repairs::SHOWN;
 pub use self::repairs::{Repair, RepairCode};
 
 use super::chat::sections;
+use super::stream::partial;
 use super::value::{Reading, Value, read_json, read_text};
 use super::xml::read_xml;
 use crate::dialect::Dialect;
@@ -149,6 +150,33 @@ pub fn read_output<H: Host>(
             ..
         }) => Err(error),
         Err(_) => Ok(None),
+    }
+}
+
+/// What may be shown of an output of which `raw` has come so far; None as long as nothing is sure. Of two values shown
+/// one after the other the first is a beginning of the second.
+pub fn read_partial<H: Host>(
+    plan: ReadPlan<'_>,
+    output: usize,
+    raw: &str,
+    host: &mut H,
+) -> Result<Option<H::Value>, H::Error> {
+    let ty = &plan.outputs[output].ty;
+    match (ty, plan.layout) {
+        (Type::Int | Type::Float | Type::Bool | Type::None | Type::Literal(_), _) => Ok(None),
+        (_, Layout::Xml) if raw.starts_with('<') => host.partial_xml(output, raw),
+        (_, Layout::Xml) => Ok(None),
+        (_, Layout::Chat | Layout::Json) => {
+            let Some(part) = partial(raw, ty) else {
+                return Ok(None);
+            };
+            let value = host.values().make(&part.value)?;
+            if part.is_external {
+                host.partial_json(output, value)
+            } else {
+                Ok(Some(value))
+            }
+        }
     }
 }
 

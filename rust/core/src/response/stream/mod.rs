@@ -13,7 +13,7 @@ mod json;
 mod partial;
 mod xml;
 
-pub use partial::{Partial, partial};
+pub(crate) use partial::partial;
 pub use xml::{xml_elements, xml_text};
 
 use crate::header::{COMPLETED, closed, is_emphasis};

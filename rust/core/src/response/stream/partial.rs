@@ -10,16 +10,15 @@ use crate::types::Type;
 
 /// How far a value has come.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Partial {
+pub(crate) struct Partial {
     /// The value so far.
-    pub value: Value<'static>,
-    /// Whether a text at its end is still growing, in a place whose type only Python knows.
-    pub is_external: bool,
+    pub(crate) value: Value<'static>,
+    /// Whether a text at its end is still growing, in a place whose type is external.
+    pub(crate) is_external: bool,
 }
 
 /// The value of type `ty` of which `text` is the beginning, in JSON; None as long as it is no list and no mapping.
-#[must_use]
-pub fn partial(text: &str, ty: &Type) -> Option<Partial> {
+pub(crate) fn partial(text: &str, ty: &Type) -> Option<Partial> {
     if !text.starts_with(['[', '{']) {
         return None;
     }
