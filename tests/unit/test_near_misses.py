@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dspex import ChatAdapter, InputField, JSONAdapter, OutputField, Signature, XMLAdapter
+from dspex._core import near_text
 from dspex.errors import ReplyError
 
 ADAPTERS = {"chat": ChatAdapter(), "json": JSONAdapter(), "xml": XMLAdapter()}
@@ -274,3 +275,11 @@ def test_near_misses_inside_a_value_of_any_shape_are_read(
     signature = Signature({"q": (str, InputField()), "a": (annotation, OutputField())})
     reply = {"chat": chat, "json": as_json, "xml": xml}[layout](json.dumps(written(value, how)))
     assert repr(ADAPTERS[layout].parse(signature, reply)["a"]) == repr(value)
+
+
+def test_letters_fold_and_digits_count_as_pythons_do() -> None:
+    for char in map(chr, [*range(0x80, 0xD800), *range(0xE000, 0x20000)]):
+        if (folded := char.casefold()) != char:
+            assert near_text(f"a{char}", ([None], [(f"a{folded}", 0)])) == ("case", None), char
+        if char.isdecimal():
+            assert near_text(char, int) == ("number", int(char)), char

@@ -64,6 +64,10 @@ fn read_source<'py>(
 fn raised(plan: &Plan, reply: &Bound<'_, PyString>, error: ReadError<PyErr>) -> PyErr {
     let ReadError { kind, read } = error;
     let py = reply.py();
+    let kind = match kind {
+        ReadErrorKind::Host(error) => return error,
+        kind => kind,
+    };
     let outputs = plan.signature.get().core.outputs();
     let details = PyDict::new(py);
     let filled = (|| {
@@ -84,16 +88,12 @@ fn raised(plan: &Plan, reply: &Bound<'_, PyString>, error: ReadError<PyErr>) -> 
         kind.hint(),
         &details,
     );
-    match kind {
-        ReadErrorKind::Host(error) => return error,
-        ReadErrorKind::NoValue { cause, .. } => {
-            let cause = cause.map(|cause| match cause {
-                Cause::Host(error) => error,
-                Cause::Read(error) => raised(plan, reply, *error),
-            });
-            error.set_cause(py, cause);
-        }
-        _ => {}
+    if let ReadErrorKind::NoValue { cause, .. } = kind {
+        let cause = cause.map(|cause| match cause {
+            Cause::Host(error) => error,
+            Cause::Read(error) => raised(plan, reply, *error),
+        });
+        error.set_cause(py, cause);
     }
     error
 }
@@ -117,8 +117,10 @@ impl Plan {
 /// A text without its fence and decoration, in the order in which they are taken off.
 #[pyfunction]
 pub(crate) fn bare_texts(text: &Bound<'_, PyString>) -> PyResult<Vec<String>> {
-    let text = mended(text)?;
-    Ok(core::bare(&text).map(|(_, text)| text.to_owned()).collect())
+    guarded(text.py(), || {
+        let text = mended(text)?;
+        Ok(core::bare(&text).map(|(_, text)| text.to_owned()).collect())
+    })
 }
 
 /// What a text is in other words: as `bool`, `int` or `float`, or as one of the values that have these names.
@@ -127,27 +129,32 @@ pub(crate) fn near_text<'py>(
     text: &Bound<'py, PyString>,
     wanted: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(&'static str, Bound<'py, PyAny>)>> {
-    let py = text.py();
-    let wanted = if wanted.is(py.get_type::<PyBool>()) {
-        Wanted::Bool
-    } else if wanted.is(py.get_type::<PyInt>()) {
-        Wanted::Int
-    } else if wanted.is(py.get_type::<PyFloat>()) {
-        Wanted::Float
-    } else if let Some(choices) = choices_of(wanted)? {
-        Wanted::Choice(choices)
-    } else {
-        return Ok(None);
-    };
-    match core::convert(&mut PyValues(py), &mended(text)?, &wanted) {
-        Ok(found) => Ok(found.map(|(code, value)| (code.name(), value))),
-        Err(Miss::Ambiguous(reason)) => Err(PyErr::from_value(ambiguous(py)?.call1((reason,))?)),
-        Err(Miss::Refused(error)) => error.map_or(Ok(None), Err),
-        Err(Miss::Error(error)) => match error.kind {
-            ReadErrorKind::Host(error) => Err(error),
-            kind => Err(PyValueError::new_err(kind.code())),
-        },
-    }
+    guarded(text.py(), || {
+        let py = text.py();
+        let wanted = if wanted.is(py.get_type::<PyBool>()) {
+            Wanted::Bool
+        } else if wanted.is(py.get_type::<PyInt>()) {
+            Wanted::Int
+        } else if wanted.is(py.get_type::<PyFloat>()) {
+            Wanted::Float
+        } else if let Some(choices) = choices_of(wanted)? {
+            Wanted::Choice(choices)
+        } else {
+            return Ok(None);
+        };
+        let found = core::convert(&mut PyValues(py), &mended(text)?, &wanted);
+        match found {
+            Ok(found) => Ok(found.map(|(code, value)| (code.name(), value))),
+            Err(Miss::Ambiguous(reason)) => {
+                Err(PyErr::from_value(ambiguous(py)?.call1((reason,))?))
+            }
+            Err(Miss::Refused(error)) => error.map_or(Ok(None), Err),
+            Err(Miss::Error(error)) => match error.kind {
+                ReadErrorKind::Host(error) => Err(error),
+                kind => Err(PyValueError::new_err(kind.code())),
+            },
+        }
+    })
 }
 
 /// The steps that `json_repair` takes for a text, up to the bound of the core.
