@@ -22,9 +22,9 @@ MOST = 8
 PACKAGES = {
     "dspex": "what programs are made of",
     "dspex.adapters": "prompts and replies",
-    "dspex.adapters.events": "what a reply says while it comes in",
     "dspex.dspy": "DSPy's adapters with the Rust core inside",
     "dspex.errors": "every error",
+    "dspex.events": "what a call tells while it runs",
     "dspex.lm": "the LM client",
     "dspex.metrics": "scores",
     "dspex.pool": "worker processes",

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import dspex
-from dspex.adapters.events import TextDelta
 from dspex.errors import ConfigError, DspexError, ReplyError, WorkerDiedError
+from dspex.events import TextDelta
 from dspex.lm import LMRequest
 
 HERE = Path(__file__).parent

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Final, Literal, Self, final
 
 from typing_extensions import disjoint_base
 
-from dspex.adapters.events import Event
+from dspex.events import ReplyEvent
 from dspex.prediction import Repair
 
 __version__: str
@@ -139,8 +139,8 @@ class Plan:
 
 @final
 class ReplyStream:
-    def feed(self, piece: bytes | str) -> list[Event]: ...
-    def finish(self) -> list[Event]: ...
+    def feed(self, piece: bytes | str) -> list[ReplyEvent]: ...
+    def finish(self) -> list[ReplyEvent]: ...
     def read(self) -> tuple[dict[str, Any], list[Repair]]: ...
 
 def build(fields: Sequence[Any], instructions: str | None = None, exact: bool = False) -> Compiled: ...

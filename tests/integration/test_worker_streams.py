@@ -12,7 +12,8 @@ from tests.support import programs
 from tests.support.pools import Chat, OpenPool
 from tests.support.processes import until
 
-from dspex import errors
+from dspex import Prediction, errors
+from dspex.events import Event, FieldEnd, FieldStart, Status, TextDelta
 from dspex.pool import Pool
 from dspex.testing import ChatRequest, Cut, Stall
 
@@ -20,12 +21,23 @@ PROGRAMS = "tests.support.programs:"
 TEXT = "Rayleigh scattering makes short waves turn aside, so that the sky is blue [mostly] by day."
 
 
-async def collect(pool: Pool, payload: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
-    return [part async for part in pool.stream("module", payload, **settings)]
+async def collect(pool: Pool, payload: dict[str, Any], **settings: Any) -> list[Event]:
+    return [event async for event in pool.stream("module", payload, **settings)]
 
 
-def chunks(parts: list[dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
-    return [(p["predictor"], p["field"], p["text"], p["last"]) for p in parts if p["type"] == "chunk"]
+def chunks(events: list[Event]) -> list[tuple[str, str, str, bool]]:
+    deltas = [event for event in events if isinstance(event, TextDelta)]
+    return [(delta.predictor, delta.field, delta.text, delta.is_last_chunk) for delta in deltas]
+
+
+def prediction(events: list[Event]) -> Prediction:
+    assert isinstance(events[-1], Prediction)
+    assert not any(isinstance(event, Prediction) for event in events[:-1])
+    return events[-1]
+
+
+def rows(events: list[Event]) -> list[dict[str, Any]]:
+    return [dict(row) for row in prediction(events).completions]
 
 
 def fields(layout: str, **values: str) -> str:
@@ -83,10 +95,23 @@ async def test_the_chunks_are_those_of_streamify(
         (p.predict_name, p.signature_field_name, p.chunk, p.is_last_chunk) for p in expected[:-1]
     ]
     assert len(chunks(parts)) > 3
-    assert parts[-1]["type"] == "prediction"
-    assert parts[-1]["completions"] == [dict(expected[-1])]
-    assert parts[-1]["usage"]["total_tokens"] > 0
-    assert parts[-1]["timings"]["lm"] > 0
+    assert rows(parts) == [dict(expected[-1])]
+    assert prediction(parts).usage["total_tokens"] > 0
+    assert prediction(parts).timings["lm"] > 0
+
+
+async def test_each_field_of_each_reply_begins_and_ends(open_pool: OpenPool, chat: Chat) -> None:
+    chat.reply = lambda request: fields(
+        "chat", **{"answer" if "[[ ## tone ## ]]" in request.prompt else "draft": TEXT}
+    )
+    pool = await open_pool(lm=chat.lm())
+    events = await collect(pool, {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}})
+
+    for predictor, field in (("draft", "draft"), ("polish", "answer")):
+        its = [event for event in events if getattr(event, "predictor", None) == predictor]
+        assert its[0] == FieldStart(field, predictor)
+        assert its[-1] == FieldEnd(field, predictor=predictor)
+        assert [event.is_last_chunk for event in its[1:-1]] == [False] * (len(its) - 3) + [True]
 
 
 async def test_a_chunk_is_here_before_the_lm_has_finished_and_leaving_ends_the_request(
@@ -97,9 +122,11 @@ async def test_a_chunk_is_here_before_the_lm_has_finished_and_leaving_ends_the_r
     pool = await open_pool(lm=chat.lm())
     payload = {"signature": "question -> answer", "inputs": {"question": "why?"}}
     async with aclosing(pool.stream("predict", payload)) as parts:
-        part = await anext(parts)
-        assert (part["type"], part["field"], part["last"]) == ("chunk", "answer", False)
-        assert TEXT.startswith(part["text"])
+        assert await anext(parts) == FieldStart("answer")
+        delta = await anext(parts)
+        assert isinstance(delta, TextDelta)
+        assert (delta.field, delta.is_last_chunk) == ("answer", False)
+        assert TEXT.startswith(delta.text)
         assert chat.server.requests[0].seconds is None
 
     await until(lambda: pool.status().workers[0].inflight == 0)
@@ -119,12 +146,13 @@ async def test_a_caller_who_does_not_take_the_parts_stops_the_reading_of_the_rep
 
     payload = {"class": PROGRAMS + "Telling", "inputs": {"question": "why?"}}
     async with aclosing(pool.stream("module", payload, host_functions={"lm_is_done": lm_is_done})) as parts:
-        text = (await anext(parts))["text"]
+        assert isinstance(await anext(parts), FieldStart)
+        text = ""
         for _ in range(300):  # turns enough for the worker to read it all, if it did
             await pool.call("echo", None)
         assert not done.is_set()
         async for part in parts:
-            text += part.get("text", "")
+            text += part.text if isinstance(part, TextDelta) else ""
     assert done.is_set()
     assert text == "word " * 4_000 + "end"
 
@@ -148,7 +176,7 @@ async def test_the_fields_that_stream_are_chosen(
     payload = {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}}
     parts = await collect(pool, payload if wanted is None else {**payload, "stream": {"fields": wanted}})
     assert {(predictor, field) for predictor, field, _, _ in chunks(parts)} == fields_seen
-    assert parts[-1]["completions"] == [{"answer": TEXT, "draft": TEXT}]
+    assert rows(parts) == [{"answer": TEXT, "draft": TEXT}]
 
 
 @pytest.mark.parametrize(
@@ -179,13 +207,13 @@ async def test_messages_tell_of_progress_and_can_never_block_the_worker(
     async with aclosing(pool.stream("module", payload)) as parts:
         first = await anext(parts)
         assert await pool.call("echo", 1) == 1
-        texts = [first["text"]] + [part["text"] async for part in parts if part["type"] == "status"]
+        texts = [first.text] + [event.text async for event in parts if isinstance(event, Status)]
     assert texts[0] == "Calling tool look_up..."
     assert texts[1].startswith("Tool calling finished!")
     assert len(texts) == 200
 
     own = await collect(pool, {**payload, "stream": {"status": PROGRAMS + "Messages", "fields": []}})
-    said = [part["text"] for part in own if part["type"] == "status" and "tool" not in part["text"].lower()]
+    said = [e.text for e in own if isinstance(e, Status) and "tool" not in e.text.lower()]
     assert said == ["running Predict", "asking", "answered"]
 
 
@@ -207,7 +235,7 @@ async def test_a_reply_that_breaks_off_is_an_error_after_its_chunks(open_pool: O
     chat.server.faults.push(Cut(at="middle"))
     pool = await open_pool(lm=chat.lm())
     payload = {"signature": "question -> answer", "inputs": {"question": "why?"}}
-    seen: list[dict[str, Any]] = []
+    seen: list[Event] = []
 
     async def take() -> None:
         async for part in pool.stream("predict", payload):
@@ -215,9 +243,10 @@ async def test_a_reply_that_breaks_off_is_an_error_after_its_chunks(open_pool: O
 
     with pytest.raises(errors.LMError):
         await take()
-    assert seen
-    assert TEXT.startswith("".join(part["text"] for part in seen))
-    assert (await collect(pool, payload))[-1]["completions"] == [{"answer": TEXT}]
+    assert seen[0] == FieldStart("answer")
+    assert TEXT.startswith("".join(text for _, _, text, _ in chunks(seen)))
+    assert not any(isinstance(event, FieldEnd | Prediction) for event in seen)
+    assert rows(await collect(pool, payload)) == [{"answer": TEXT}]
 
 
 async def test_a_stream_of_a_program_without_an_async_form_is_waited_for(

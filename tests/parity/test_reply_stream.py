@@ -18,8 +18,8 @@ from tests.parity.test_adapters import thorough
 from tests.parity.versions import NEWER_THAN_33
 
 import dspex
-from dspex.adapters.events import Correction, FieldEnd, FieldStart, PartialValue, TextDelta
 from dspex.errors import ReplyError
+from dspex.events import Correction, FieldEnd, FieldStart, PartialValue, TextDelta
 
 ADAPTERS = {"chat": dspex.ChatAdapter, "json": dspex.JSONAdapter, "xml": dspex.XMLAdapter}
 REPLIES = {"chat": cases.chat_replies, "json": cases.json_replies, "xml": cases.xml_replies}

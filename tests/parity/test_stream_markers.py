@@ -16,8 +16,8 @@ from tests.parity.test_reply_stream import ADAPTERS
 from tests.parity.test_reply_stream import check as check_cuts
 
 import dspex
-from dspex.adapters.events import Correction, FieldStart, TextDelta
 from dspex.errors import ReplyError
+from dspex.events import Correction, FieldStart, TextDelta
 
 CHARACTERS = [
     *"*_`#>-\"'.):0123",

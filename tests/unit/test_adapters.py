@@ -14,8 +14,8 @@ import pydantic
 import pytest
 
 from dspex import ChatAdapter, JSONAdapter, Signature, XMLAdapter
-from dspex.adapters.events import TextDelta
 from dspex.errors import ConfigError, InputError, ReplyError
+from dspex.events import TextDelta
 
 QA = "question, context: list[str] -> answer: str, confidence: float"
 

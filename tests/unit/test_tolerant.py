@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from dspex import ChatAdapter, JSONAdapter, Signature, XMLAdapter
-from dspex.adapters.events import Correction, TextDelta
 from dspex.errors import ReplyError
+from dspex.events import Correction, TextDelta
 
 
 class Colour(enum.Enum):

@@ -237,7 +237,7 @@ class Adapter:
         """A reader for one reply that comes in piece by piece.
 
         Its `feed(piece)` takes bytes, cut anywhere, or text, and gives the events that are sure by now:
-        `FieldStart`, `TextDelta`, `PartialValue`, `FieldEnd`, all in `dspex.adapters.events`. `finish()`
+        `FieldStart`, `TextDelta`, `PartialValue`, `FieldEnd`, all in `dspex.events`. `finish()`
         gives what was still held back, and `read()` then what `read` gives for the whole reply.
 
         Args:

@@ -5,6 +5,6 @@
 """
 
 from dspex.lm._client import LM
-from dspex.lm._protocol import LanguageModel, LMChoice, LMDelta, LMRequest, LMResponse
+from dspex.lm._protocol import LanguageModel, LMChoice, LMRequest, LMResponse
 
-__all__ = ["LM", "LMChoice", "LMDelta", "LMRequest", "LMResponse", "LanguageModel"]
+__all__ = ["LM", "LMChoice", "LMRequest", "LMResponse", "LanguageModel"]

@@ -8,7 +8,8 @@ from typing import Any, NoReturn, Protocol
 
 from dspex._settings import MAX_GENERATIONS
 from dspex.errors import ConfigError
-from dspex.lm._protocol import LMChoice, LMDelta
+from dspex.events import LMDelta
+from dspex.lm._protocol import LMChoice
 
 __all__ = ["EventReader", "Reject", "decode", "decode_chunk", "encode"]
 

@@ -15,9 +15,10 @@ from dspex import _lm_failures as failures
 from dspex._settings import check_names, check_spelling
 from dspex._timeouts import check_seconds, without_frames
 from dspex.errors import ConfigError, DeadlineExceeded, RouteError
+from dspex.events import LMDelta
 from dspex.lm import _body as wire
 from dspex.lm._address import COMPATIBLE_PREFIXES, Address
-from dspex.lm._protocol import LMDelta, LMRequest, LMResponse
+from dspex.lm._protocol import LMRequest, LMResponse
 from dspex.lm._sessions import Sessions
 
 __all__ = ["LM"]

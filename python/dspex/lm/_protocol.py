@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["LMChoice", "LMDelta", "LMRequest", "LMResponse", "LanguageModel"]
+from dspex.events import LMDelta
+
+__all__ = ["LMChoice", "LMRequest", "LMResponse", "LanguageModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +60,6 @@ class LMResponse:
     def finish_reasons(self) -> tuple[str | None, ...]:
         """Why each generation ended."""
         return tuple(choice.finish_reason for choice in self.choices)
-
-
-@dataclass(frozen=True, slots=True)
-class LMDelta:
-    """A piece of a streamed answer.
-
-    Attributes:
-        text: What was added, maybe nothing.
-        index: Which generation it belongs to.
-        finish_reason: Set on a generation's last piece.
-        usage: The server's token counts, on the one piece that carries them.
-    """
-
-    text: str
-    index: int = 0
-    finish_reason: str | None = None
-    usage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -47,6 +47,7 @@ from dspex.pool._spec import PoolSpec
 from dspex.pool._supervisor import Owner, Supervisor
 from dspex.pool._worker import WINDOW, Worker
 from dspex.protocol.deadlines import Deadlines
+from dspex.protocol.events import event_of
 from dspex.telemetry._trace import Trace, current_trace, read_trace
 
 __all__ = ["DEADLINES", "Pool", "PoolStatus", "WorkerStatus"]
@@ -387,6 +388,10 @@ class Pool:
     ) -> AsyncGenerator[Any, None]:
         """Run an operation whose answer comes in parts, and yield them as they come.
 
+        Those of `predict` and `module` are `dspex.events`: fields as they are written, messages of progress,
+        and at last a `dspex.Prediction`. Those of `function` are what an async generator, or a generator in a
+        thread, yields.
+
         The worker is never more than a few dozen parts ahead of whoever takes them. Close the generator
         (`contextlib.aclosing`) to stop the work early. It is never run twice.
 
@@ -419,7 +424,7 @@ class Pool:
         taken = 0
         try:
             while (item := await items.get()) is not end:
-                yield item
+                yield event_of(item) if op in _PREDICTIONS else item
                 taken += 1
                 if taken % (WINDOW // 2) == 0 and call.worker is not None:
                     call.worker.grant(call, WINDOW // 2)

@@ -21,6 +21,7 @@ from dspex.errors import DeadlineExceeded, DspexError, LMResponseError, ReplyErr
 from dspex.lm import LMRequest
 from dspex.pool import Pool
 from dspex.prediction import Prediction, Repair
+from dspex.protocol.events import prediction_of
 
 if TYPE_CHECKING:
     from dspex._core import Plan
@@ -157,15 +158,7 @@ class PoolTarget:
         left = timeout - (time.perf_counter() - begun)
         left = max(left, SHORTEST_SECONDS)
         answer = await pool.call("predict", payload, timeout=left, idempotent=operation.idempotent)
-        timings = {**answer["timings"], "total": time.perf_counter() - begun}
-        repairs = [Repair(*repair) for repair in answer.get("repairs", ())]
-        return Prediction(
-            request.rows(answer),
-            usage=answer["usage"],
-            timings=timings,
-            repairs=repairs,
-            attempts=answer.get("attempts", 1),
-        )
+        return prediction_of(answer, request.rows(answer), total=time.perf_counter() - begun)
 
     @property
     def pool(self) -> Pool | None:

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from dspex.errors import DeadlineExceeded
-from dspex.lm._protocol import LMChoice, LMDelta, LMRequest, LMResponse
+from dspex.events import LMDelta
+from dspex.lm._protocol import LMChoice, LMRequest, LMResponse
 from dspex.testing._answers import Answer, Answerer, ChatRequest
 
 __all__ = ["ScriptedLM", "pieces"]

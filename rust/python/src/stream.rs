@@ -162,7 +162,7 @@ impl ReplyStream {
 }
 
 fn events_module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "dspex.adapters.events"))
+    py.import(intern!(py, "dspex.events"))
 }
 
 /// What has come.

@@ -10,14 +10,11 @@ The payload is that of `modules` and, as wanted::
     "stream": {"fields": ["answer", "draft.answer"],     # or by predictor; left out: every output field
                "status": "my_app.texts:Messages"}        # a StatusMessageProvider; left out: DSPy's own
 
-and the parts are::
+and the parts are events, as `dspex.protocol.events` writes them: `FieldStart`, `TextDelta` and `FieldEnd`
+for each field of each reply, `Status` for the messages, and at last the prediction.
 
-    {"type": "chunk", "predictor": "self", "field": "answer", "text": "bl", "last": False}
-    {"type": "status", "text": "Calling tool search..."}
-    {"type": "prediction", "completions": [...], "usage": {...}, "timings": {...}}      # the last part
-
-It is DSPy's streaming, its rules included: a reply that comes in one piece has no chunks, and the text of a
-chunk is the reply's, not yet read as the field's type. A caller who does not take the parts stops
+It is DSPy's streaming, its rules included: a reply that comes in one piece has no events of fields, and the
+text of a field is the reply's, not yet read as the field's type. A caller who does not take the parts stops
 the reading of the LM's answer.
 """
 
@@ -26,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import anyio
@@ -35,13 +32,16 @@ import dspy
 from dspy.streaming import StatusMessageProvider, StreamListener, StreamResponse, streamify
 from dspy.streaming.messages import StatusStreamingCallback
 
+from dspex._engine.plain import to_plain
 from dspex._threads import settled
 from dspex.errors import ConfigError
+from dspex.events import FieldEnd, FieldStart, PartialValue, ReplyEvent, Status, TextDelta
+from dspex.protocol.events import last_part, part_of
 from dspex.worker.operations.functions import find
 from dspex.worker.operations.modules import Modules
 from dspex.worker.operations.payloads import MODULE, check
 
-__all__ = ["parts_of"]
+__all__ = ["Told", "parts_of"]
 
 _AHEAD: Final = 16
 """Chunks read from the LM that nobody has taken, as in DSPy's own stream."""
@@ -49,7 +49,7 @@ _AHEAD: Final = 16
 _END: Final = object()
 
 
-async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerator[list[Any], None]:
     """Serve one `module` call in parts; see the module's docstring for what goes in and out.
 
     Raises:
@@ -66,19 +66,43 @@ async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerat
         listeners = _listeners(run.module, wish.get("fields"))
         with dspy.context(**settings):
             source = streamify(program, stream_listeners=listeners, is_async_program=True)
+            told = Told()
             async for part in _merged(source(**run.inputs), parts):
                 if isinstance(part, StreamResponse):
-                    yield {
-                        "type": "chunk",
-                        "predictor": part.predict_name,
-                        "field": part.signature_field_name,
-                        "text": part.chunk,
-                        "last": part.is_last_chunk,
-                    }
+                    for event in told.events(part):
+                        yield part_of(event)
                 elif isinstance(part, str):
-                    yield {"type": "status", "text": part}
+                    yield part_of(Status(part))
                 elif isinstance(part, dspy.Prediction):
-                    yield {"type": "prediction", **run.answer(part, usage)}
+                    for event in told.left_open():
+                        yield part_of(event)
+                    yield last_part(run.answer(part, usage))
+
+
+class Told:
+    """Makes events of DSPy's chunks, which do not say where a field begins or ends."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], None] = {}
+
+    def events(self, chunk: StreamResponse) -> Iterator[ReplyEvent]:
+        """What a chunk says."""
+        field, predictor, is_last = chunk.signature_field_name, chunk.predict_name, chunk.is_last_chunk
+        if (predictor, field) not in self._open:
+            self._open[predictor, field] = None
+            yield FieldStart(field, predictor)
+        if isinstance(chunk.chunk, str):
+            yield TextDelta(field, chunk.chunk, is_last, predictor)
+        else:  # types of DSPy's that stream have values in their chunks
+            yield PartialValue(field, to_plain(chunk.chunk), is_last, predictor)
+        if is_last:
+            del self._open[predictor, field]
+            yield FieldEnd(field, predictor=predictor)
+
+    def left_open(self) -> Iterator[FieldEnd]:
+        """The ends of fields of which DSPy gave no last chunk."""
+        for predictor, field in self._open:
+            yield FieldEnd(field, complete=False, predictor=predictor)
 
 
 async def _merged(source: AsyncGenerator[Any, None], parts: asyncio.Queue[Any]) -> AsyncIterator[Any]:

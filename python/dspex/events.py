@@ -1,0 +1,160 @@
+"""What a call tells while it runs: one vocabulary for replies, language models, modules and workers.
+
+- `adapter.stream`, fed a reply: `FieldStart`, `TextDelta`, `PartialValue`, `FieldEnd`, `Correction`.
+- `LM.stream`, and that of any `LanguageModel`: `LMDelta`.
+- `Pool.stream` with `"predict"` or `"module"`: the events of fields, `Status`, at last a `dspex.Prediction`.
+
+For each field comes `FieldStart`; then its text in `TextDelta`s, or a value that is no text in
+`PartialValue`s, each of which contains the one before; then `FieldEnd`. The last delta or value of a field
+has `is_last_chunk`. A predictor that is called again, in a loop, starts its fields again. When a reply is
+over, `Correction` names every field whose value is not what was told.
+
+Events are values: frozen, compared by their class and contents, and safe to pickle. They are made with names
+or in the order given here; what is added to one comes last and has a default.
+
+>>> from dspex.events import TextDelta
+>>> match TextDelta("answer", "blue"):
+...     case TextDelta(field="answer", text=text):
+...         print(text)
+blue
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as _with
+from typing import Any
+
+from dspex.prediction import Prediction
+
+__all__ = [
+    "Correction",
+    "Event",
+    "FieldEnd",
+    "FieldStart",
+    "LMDelta",
+    "PartialValue",
+    "ReplyEvent",
+    "Status",
+    "TextDelta",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldStart:
+    """An output field begins.
+
+    Attributes:
+        field: The field.
+        predictor: The predictor whose reply it is, by its path in the module as DSPy's `named_predictors`
+            has it; `"self"` where the module is a predictor itself.
+    """
+
+    field: str
+    predictor: str = "self"
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The text of a field goes on. All deltas of a field together are its value.
+
+    From a worker they are what DSPy streams: the text as the reply has it, also of a field of another type.
+
+    Attributes:
+        field: The field.
+        text: What has come, maybe nothing.
+        is_last_chunk: Whether the text ends with it, as in DSPy's `StreamResponse`.
+        predictor: As in `FieldStart`.
+    """
+
+    field: str
+    text: str
+    is_last_chunk: bool = False
+    predictor: str = "self"
+
+
+@dataclass(frozen=True, slots=True)
+class PartialValue:
+    """All that is sure by now of a value that is no text.
+
+    Attributes:
+        field: The field.
+        value: While it grows a list or a mapping of plain values, a model as a dict: numbers, constants and
+            choices when they are whole, texts as far as they have come. At last the value, of its type.
+        is_last_chunk: Whether it is the value itself.
+        predictor: As in `FieldStart`.
+    """
+
+    field: str
+    value: Any
+    is_last_chunk: bool = False
+    predictor: str = "self"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldEnd:
+    """A field has ended: what came before it was its last.
+
+    Attributes:
+        field: The field.
+        complete: Whether the reply said that it ended there; False where the reply broke off.
+        predictor: As in `FieldStart`.
+    """
+
+    field: str
+    complete: bool = True
+    predictor: str = "self"
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """The reply is over, and a field's value is not what was told of it, or nothing was.
+
+    So it is where only the whole reply shows how it is to be read: broken JSON that was repaired, a marker
+    that did not look like one, a field that was left out.
+
+    Attributes:
+        field: The field.
+        value: Its value, of its type.
+        predictor: As in `FieldStart`.
+    """
+
+    field: str
+    value: Any
+    predictor: str = "self"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A message of progress: a tool is called, a model was asked.
+
+    Attributes:
+        text: The message, as DSPy's `StatusMessageProvider` or the program's own words it.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LMDelta:
+    """A piece of what a language model answers, before anybody has looked for fields in it.
+
+    Attributes:
+        text: What was added, maybe nothing.
+        index: Which generation it belongs to, from 0.
+        finish_reason: Why the generation ended (`"stop"`, `"length"`, ...), on its last piece.
+        usage: The server's token counts, on the one piece that carries them.
+    """
+
+    text: str
+    index: int = 0
+    finish_reason: str | None = None
+    usage: Mapping[str, Any] = _with(default_factory=dict)
+
+
+ReplyEvent = FieldStart | TextDelta | PartialValue | FieldEnd | Correction
+"""What the stream of a reply says of its fields."""
+
+Event = ReplyEvent | Status | LMDelta | Prediction
+"""All that a stream may give; where there is a prediction, it is the last."""

@@ -1,0 +1,87 @@
+"""The parts of a streamed answer on their way from a worker: `dspex.events`, both ends of their wire form.
+
+A part is a list of the event's kind and its attributes in their order: `["text", "answer", "blu", False,
+"self"]`. The last part of a module's stream is `["prediction", answer]`, with the answer that a call of the
+same module would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dspex.errors import WireError
+from dspex.events import (
+    Correction,
+    Event,
+    FieldEnd,
+    FieldStart,
+    LMDelta,
+    PartialValue,
+    ReplyEvent,
+    Status,
+    TextDelta,
+)
+from dspex.prediction import Prediction, Repair
+
+__all__ = ["event_of", "last_part", "part_of", "prediction_of"]
+
+_CLASSES: Final[Mapping[str, type[Any]]] = {
+    "start": FieldStart,
+    "text": TextDelta,
+    "value": PartialValue,
+    "end": FieldEnd,
+    "correction": Correction,
+    "status": Status,
+    "lm": LMDelta,
+}
+_KINDS: Final = {cls: kind for kind, cls in _CLASSES.items()}
+_PREDICTION: Final = "prediction"
+
+
+def part_of(event: ReplyEvent | Status | LMDelta) -> list[Any]:
+    """What crosses for an event. Its values have to be plain."""
+    return [_KINDS[type(event)], *(getattr(event, name) for name in event.__match_args__)]
+
+
+def last_part(answer: Mapping[str, Any]) -> list[Any]:
+    """What crosses for the prediction that ends a stream: the answer of a call of the module."""
+    return [_PREDICTION, answer]
+
+
+def event_of(part: Any) -> Event:
+    """The event that came as this part.
+
+    Raises:
+        WireError: If it is none (`bad-body`).
+    """
+    try:
+        kind, *values = part
+        if kind == _PREDICTION:
+            (answer,) = values
+            return prediction_of(answer)
+        event: Event = _CLASSES[kind](*values)
+    except (LookupError, TypeError, ValueError) as error:
+        raise WireError("a part of a streamed answer is no event", code="bad-body") from error
+    return event
+
+
+def prediction_of(
+    answer: Mapping[str, Any], rows: list[dict[str, Any]] | None = None, *, total: float | None = None
+) -> Prediction:
+    """The prediction that an answer of `predict` or `module` stands for.
+
+    Args:
+        answer: The answer.
+        rows: The fields of each completion, where they are not the answer's own.
+        total: Seconds that the call took, if that is to be among its timings.
+    """
+    timings = answer["timings"] if total is None else {**answer["timings"], "total": total}
+    return Prediction(
+        # A module may answer with no completion; a prediction of no fields is what DSPy makes of that.
+        (answer["completions"] if rows is None else rows) or [{}],
+        usage=answer["usage"],
+        timings=timings,
+        repairs=[Repair(*repair) for repair in answer.get("repairs", ())],
+        attempts=answer.get("attempts", 1),
+    )

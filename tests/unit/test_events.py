@@ -1,0 +1,125 @@
+"""Stream events: values of their own class, and the same ones after a worker has sent them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError
+from typing import Any, get_args
+
+import pytest
+from dspy.adapters.types.citation import Citations
+from dspy.streaming import StreamResponse
+
+from dspex import Prediction, errors
+from dspex.events import (
+    Correction,
+    Event,
+    FieldEnd,
+    FieldStart,
+    LMDelta,
+    PartialValue,
+    Status,
+    TextDelta,
+)
+from dspex.protocol.codec import MessagePack
+from dspex.protocol.events import event_of, last_part, part_of
+from dspex.worker.operations.streams import Told
+
+EVENTS = [
+    FieldStart("answer"),
+    FieldStart("answer", "draft.inner"),
+    TextDelta("answer", "blu"),
+    TextDelta("answer", "e", is_last_chunk=True, predictor="draft"),
+    PartialValue("places", [{"name": "Oslo", "size": 0.5}, {"name": "Be"}]),
+    PartialValue("place", ("x", 1), is_last_chunk=True),
+    FieldEnd("answer"),
+    FieldEnd("answer", complete=False, predictor="draft"),
+    Correction("answer", "green"),
+    Status("Calling tool search..."),
+    LMDelta("blu", 2),
+    LMDelta("", finish_reason="stop"),
+    LMDelta("", usage={"total_tokens": 3}),
+]
+
+
+def test_every_class_of_the_vocabulary_is_here() -> None:
+    assert {type(event) for event in EVENTS} | {Prediction} == set(get_args(Event))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=repr)
+def test_an_event_crosses_as_it_is(event: Any) -> None:
+    codec = MessagePack()
+    arrived = event_of(codec.decode(codec.encode(part_of(event))))
+    assert arrived == event
+    assert type(arrived) is type(event)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=repr)
+def test_an_event_is_a_frozen_value(event: Any) -> None:
+    assert pickle.loads(pickle.dumps(event)) == copy.deepcopy(event) == event
+    assert repr(event).startswith(f"{type(event).__name__}(")
+    with pytest.raises(FrozenInstanceError):
+        setattr(event, event.__match_args__[0], "other")
+
+
+def test_events_of_two_classes_are_never_equal() -> None:
+    text, value = TextDelta("field", "x"), PartialValue("field", "x")
+    assert text != value
+    assert FieldStart("x") != Status("x") != ("x",)
+
+
+def test_the_last_part_is_the_prediction_of_a_call() -> None:
+    codec = MessagePack()
+    answer = {
+        "completions": [{"answer": "blue"}, {"answer": "grey"}],
+        "usage": {"total_tokens": 7},
+        "timings": {"lm": 0.5, "worker": 0.75},
+        "repairs": [("answer", "case", "BLUE")],
+    }
+    prediction = event_of(codec.decode(codec.encode(last_part(answer))))
+    assert isinstance(prediction, Prediction)
+    assert prediction.answer == "blue"
+    assert prediction.completions.answer == ["blue", "grey"]
+    assert prediction.usage == {"total_tokens": 7}
+    assert prediction.timings == {"lm": 0.5, "worker": 0.75}
+    assert [repair.code for repair in prediction.repairs] == ["case"]
+
+
+PARTS_THAT_ARE_NONE = [
+    None, 1, [], {}, ["answer"], ["text"], ["text", "a", "b", True, "self", 1], [["text"], "a", "b"],
+    ["prediction"], ["prediction", None], ["prediction", {"completions": []}], ["prediction", {}, {}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS_THAT_ARE_NONE, ids=repr)
+def test_a_part_that_is_no_event_is_refused(part: Any) -> None:
+    with pytest.raises(errors.WireError) as refused:
+        event_of(part)
+    assert refused.value.code == "bad-body"
+
+
+def test_a_chunk_of_dspy_s_that_is_no_text_is_a_value() -> None:
+    citations = Citations.from_dict_list(
+        [{"cited_text": "Water boils.", "document_index": 0, "start_char_index": 0, "end_char_index": 12}]
+    )
+    told = Told()
+    (start, value) = told.events(StreamResponse("self", "citations", citations, False))
+    assert start == FieldStart("citations")
+    assert isinstance(value, PartialValue)
+    assert value.value["citations"][0]["cited_text"] == "Water boils."
+    assert MessagePack().encode(part_of(value))
+    assert list(told.left_open()) == [FieldEnd("citations", complete=False)]
+
+
+def test_a_field_begins_again_in_a_loop() -> None:
+    told = Told()
+    events = [
+        event
+        for text, is_last in (("a", True), ("b", False), ("c", True))
+        for event in told.events(StreamResponse("react", "next", text, is_last))
+    ]
+    begun = FieldStart("next", "react")
+    ended = FieldEnd("next", predictor="react")
+    assert [event for event in events if not isinstance(event, TextDelta)] == [begun, ended, begun, ended]
+    assert list(told.left_open()) == []
