@@ -14,6 +14,7 @@ from tests.parity.test_adapter_types import TYPES
 from tests.parity.test_dropins import NAMES, Scripted, outcome
 
 import dspex.dspy as dropins
+from dspex.dspy import _adapters
 from dspex.testing import ModelServer
 
 # The old interface for models of one's own is the one that both DSPy 3.3 and 3.4 have.
@@ -190,8 +191,8 @@ def test_a_proxy_that_equals_the_hook_it_replaces_is_obeyed(name: str) -> None:
 def test_the_hooks_that_are_compared_are_all_that_there_are() -> None:
     """What DSPy adds shows here: is it a part of `format` or `parse`? Then the drop-ins must look at it."""
     known = {
-        *dropins.adapters._FORMAT,
-        *dropins.adapters._PARSE,
+        *_adapters._FORMAT,
+        *_adapters._PARSE,
         "format",
         "parse",
         "_make_json_adapter_fallback",

@@ -21,6 +21,7 @@ from typing import Any, Literal, Optional
 
 import dspy
 import pytest
+from dspy.utils.callback import BaseCallback
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.models import Said
@@ -348,6 +349,34 @@ def test_the_first_generation_that_is_wrong_is_the_error(said: Said) -> None:
     with pytest.raises(ReplyError) as caught:
         adapter._call_postprocess(signature, signature, ["[[ ## a ## ]]\nmany", ""], None, {})
     assert caught.value.code == "reply-field-value"
+
+
+class Heard(BaseCallback):
+    """What a program's callbacks hear of an adapter."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.events.append("format")
+
+    def on_adapter_parse_end(self, call_id: str, outputs: Any, exception: Exception | None = None) -> None:
+        self.events.append("parsed")
+
+
+@pytest.mark.parametrize("parsing", ["tolerant", "dspy"])
+@pytest.mark.parametrize("name", ["chat", "json", "xml", "baml"])
+def test_callbacks_hear_of_a_workers_adapter_as_often_as_of_dspys(name: str, parsing: str) -> None:
+    signature = dspy.Signature("q -> a")
+    reply = {"chat": "[[ ## a ## ]]\nyes", "xml": "<a>\nyes\n</a>"}.get(name, '{"a": "yes"}')
+    runs = []
+    for payload in ({"adapter": name}, {"adapter": name, "parsing": parsing}):
+        adapter, heard = make(payload, lambda: None), Heard()
+        with dspy.context(callbacks=[heard]):
+            messages = adapter.format(signature, [], {"q": "?"})
+            runs.append((messages, adapter.parse(signature, reply), heard.events))
+    assert runs[0] == runs[1]
+    assert "format" in runs[0][2]
 
 
 async def test_values_that_cross_are_laid_out_by_dspy_and_the_others_here() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -13,7 +14,7 @@ from dspex._engine.described import Described
 from dspex.errors import SignatureError
 from dspex.signature import Signature
 
-__all__ = ["Plans"]
+__all__ = ["Plans", "plans_of"]
 
 
 class Plans:
@@ -62,6 +63,12 @@ class Plans:
             )
         except SignatureError:
             return None
+
+
+@cache
+def plans_of(layout: str, tolerant: bool, dialect: str | None = None) -> Plans:
+    """The plans that all adapters with these settings share."""
+    return Plans(layout, tolerant=tolerant, dialect=dialect)
 
 
 class _Known(NamedTuple):

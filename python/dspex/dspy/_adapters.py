@@ -4,8 +4,6 @@ Each is DSPy's own class with two methods replaced, `format` and `parse`. What t
 refuses, goes to the method it replaces: so an error is DSPy's, with all its attributes, and so is any
 behaviour that somebody has changed. Whether somebody has is looked up at each call, where Python would look:
 a method may come from a subclass, a class beside ours or the instance, or be replaced in DSPy's own class.
-
-They keep DSPy's class names because its streaming looks adapters up by name.
 """
 
 from __future__ import annotations
@@ -13,17 +11,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 import dspy
-from dspy.utils.callback import with_callbacks
 from dspy.utils.exceptions import AdapterParseError
 
 from dspex import dialects
-from dspex._core import Plan, are_same, guess_steps
-from dspex._engine.plans import Plans
+from dspex._core import are_same, guess_steps
+from dspex._engine.dspy_adapters import CoreAdapter, function_of, without_callbacks
 from dspex._engine.replies import DSPY_STEPS
 from dspex.errors import ConfigError, InputError, ReplyError
 from dspex.prediction import Repair
@@ -43,7 +39,7 @@ class _Hooks:
         own = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
         self._names = frozenset(own)
         # What was replaced before this module was imported is nobody's default.
-        known = {name: _function(method) if _is_dspys(method) else None for name, method in own.items()}
+        known = {name: function_of(method) if _is_dspys(method) else None for name, method in own.items()}
         # A class method is another object each time it is looked up; all others are read in one go.
         self._bound = [(name, known.pop(name)) for name in [*own] if hasattr(own[name], "__func__")]
         if len(known) == 1:
@@ -56,28 +52,13 @@ class _Hooks:
         cls = type(adapter)
         return (
             are_same(self._find(cls), self._own)
-            and (not self._bound or all(_function(getattr(cls, name)) is own for name, own in self._bound))
+            and (not self._bound or all(function_of(getattr(cls, name)) is own for name, own in self._bound))
             and self._names.isdisjoint(adapter.__dict__)
         )
 
 
 def _is_dspys(function: Any) -> bool:
     return function is object.__getattribute__ or str(getattr(function, "__module__", "")).startswith("dspy.")
-
-
-def _function(method: Any) -> Any:
-    """What is behind a method: the same object each time."""
-    return getattr(method, "__func__", method)
-
-
-def _without_callbacks(method: Any) -> Any:
-    """A method of DSPy's without the callbacks around it: ours has reported the call already."""
-    function = getattr(method, "__func__", None)
-    if function is None:
-        return method
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function.__get__(method.__self__)
 
 
 _FORMAT = (
@@ -102,12 +83,7 @@ def _log_repairs(repairs: Sequence[Repair]) -> None:
     logging.getLogger("dspex.adapters").info("a reply was read with tolerance (%s)", said)
 
 
-@cache
-def _plans(layout: str, tolerant: bool, dialect: str | None) -> Plans:
-    return Plans(layout, tolerant=tolerant, dialect=dialect)
-
-
-class _Native:
+class _DropIn(CoreAdapter):
     """What the three drop-ins share.
 
     Args:
@@ -122,7 +98,6 @@ class _Native:
         ConfigError: If there is no such way of reading, or no such dialect.
     """
 
-    _layout: ClassVar[str]
     _hooks: ClassVar[tuple[_Hooks, _Hooks]]
     _replaced: ClassVar[tuple[Any, ...]]
 
@@ -148,18 +123,13 @@ class _Native:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_layout" in cls.__dict__:
-            theirs = cls.__mro__[2]
+            theirs = cls.theirs()
             cls._hooks = _Hooks(theirs, _FORMAT), _Hooks(theirs, _PARSE)
-            found = theirs.format, theirs.parse  # type: ignore[attr-defined]
+            found = theirs.format, theirs.parse
             cls._replaced = tuple(function if _is_dspys(function) else None for function in found)
 
-    def _plan(self, signature: type[dspy.Signature]) -> Plan | None:
-        """The plan for a signature; None where the core cannot serve it."""
-        # Found anew each time: an adapter may be copied and pickled, plans may not.
-        return _plans(self._layout, self.parsing == "tolerant", self.dialect).get(signature)
-
-    def _messages(self, theirs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
-        if _function(theirs) is self._replaced[0] and self._hooks[0].are_dspys(self):
+    def _messages_of(self, theirs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+        if function_of(theirs) is self._replaced[0] and self._hooks[0].are_dspys(self):
             plan = self._plan(signature)
             native_calls = self.use_native_function_calling  # type: ignore[attr-defined]
             # `demos=None` is an error of DSPy's, and no demos to the core.
@@ -168,11 +138,11 @@ class _Native:
                     return plan.render(inputs if type(inputs) is dict else dict(inputs), demos)
                 except InputError:
                     pass
-        return _without_callbacks(theirs)(signature, demos, inputs)
+        return without_callbacks(theirs)(signature, demos, inputs)
 
-    def _fields(self, theirs: Any, signature: Any, completion: Any) -> Any:
-        if _function(theirs) is not self._replaced[1] or not self._hooks[1].are_dspys(self):
-            return _without_callbacks(theirs)(signature, completion)
+    def _fields_of(self, theirs: Any, signature: Any, completion: Any) -> Any:
+        if function_of(theirs) is not self._replaced[1] or not self._hooks[1].are_dspys(self):
+            return without_callbacks(theirs)(signature, completion)
         plan = self._plan(signature)
         if plan is not None and type(completion) is str:
             try:
@@ -190,7 +160,7 @@ class _Native:
         if type(completion) is str and _is_costly(self._layout, completion):
             raise self._refusal(signature, completion, "it would take too long to say what is wrong with it")
         try:
-            return _without_callbacks(theirs)(signature, completion)
+            return without_callbacks(theirs)(signature, completion)
         except (MemoryError, RecursionError) as error:
             raise self._refusal(signature, completion, "it is nested too deep") from error
 
@@ -237,46 +207,19 @@ def _is_costly(layout: str, completion: str) -> bool:
 _BRACES_BY_LENGTH = 1_000_000
 
 
-class ChatAdapter(_Native, dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type hints
+class ChatAdapter(_DropIn, dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type hints
     """`dspy.ChatAdapter`, rendered and read by the core."""
 
     _layout = "chat"
 
-    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
-        """As `dspy.ChatAdapter.format`."""
-        return self._messages(super().format, signature, demos, inputs)
 
-    def parse(self, signature: Any, completion: Any) -> Any:
-        """As `dspy.ChatAdapter.parse`."""
-        return self._fields(super().parse, signature, completion)
-
-
-class JSONAdapter(_Native, dspy.JSONAdapter):  # type: ignore[misc]
+class JSONAdapter(_DropIn, dspy.JSONAdapter):  # type: ignore[misc]
     """`dspy.JSONAdapter`, rendered and read by the core."""
 
     _layout = "json"
 
-    # DSPy's class inherits this method with its callbacks and gets others around it: two events a call.
-    @with_callbacks  # type: ignore[untyped-decorator]
-    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
-        """As `dspy.JSONAdapter.format`."""
-        return self._messages(super().format, signature, demos, inputs)
 
-    def parse(self, signature: Any, completion: Any) -> Any:
-        """As `dspy.JSONAdapter.parse`."""
-        return self._fields(super().parse, signature, completion)
-
-
-class XMLAdapter(_Native, dspy.XMLAdapter):  # type: ignore[misc]
+class XMLAdapter(_DropIn, dspy.XMLAdapter):  # type: ignore[misc]
     """`dspy.XMLAdapter`, rendered and read by the core."""
 
     _layout = "xml"
-
-    @with_callbacks  # type: ignore[untyped-decorator]
-    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
-        """As `dspy.XMLAdapter.format`."""
-        return self._messages(super().format, signature, demos, inputs)
-
-    def parse(self, signature: Any, completion: Any) -> Any:
-        """As `dspy.XMLAdapter.parse`."""
-        return self._fields(super().parse, signature, completion)

@@ -22,62 +22,57 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import dspy
-from dspy.adapters.baml_adapter import BAMLAdapter
+from dspy.adapters import baml_adapter
 
 from dspex._core import Plan
-from dspex._engine.plans import Plans
+from dspex._engine.dspy_adapters import CoreAdapter, without_callbacks
 from dspex.errors import DspexError, ReplyError
 from dspex.prediction import Repair
 
-__all__ = ["ADAPTERS", "Reading", "make"]
+__all__ = ["ADAPTERS", "CallAdapter", "make"]
 
 ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
     # dspex never makes a second LM call that nobody asked for, so no fallback from one format to another.
     "chat": lambda: dspy.ChatAdapter(use_json_adapter_fallback=False),
     "json": dspy.JSONAdapter,
     "xml": lambda: dspy.XMLAdapter(use_json_adapter_fallback=False),
-    "baml": BAMLAdapter,
+    "baml": baml_adapter.BAMLAdapter,
 }
 """The adapters a payload may name, and `two_step`, which takes a model."""
 
 TWO_STEP: Final = "two_step"
 
 
-class Reading:
+class CallAdapter(CoreAdapter):
     """What the runtime's adapters have beside DSPy's; `for_call` gives one its own list of repairs."""
 
-    layout: str
-
-    def __init__(self, *args: Any, parsing: str = "dspy", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, parsing: Literal["dspy", "tolerant"], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parsing = parsing
         # Types that DSPy takes from another part of an answer than its text, where a model can do that.
         self.native_response_types: list[Any] = []
         self.repairs: list[Repair] = []
         self.replies: list[str] = []
-        self._messages: Any = None
-        self._tolerant = parsing == "tolerant"
-        self._plans = _plans(self.layout, self._tolerant)
+        self._given: Any = None
 
     def for_call(self, messages: Any) -> Self:
         """A twin that nobody else writes repairs into, with the call's messages if it brings them."""
         twin = copy.copy(self)
-        twin.repairs, twin.replies, twin._messages = [], [], messages
+        twin.repairs, twin.replies, twin._given = [], [], messages
         return twin
 
-    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
+    def _messages_of(self, theirs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
         """The call's messages, or DSPy's."""
-        if self._messages is not None:
-            return self._messages
-        return super().format(signature, demos, inputs)  # type: ignore[misc]  # a mixin
+        return without_callbacks(theirs)(signature, demos, inputs) if self._given is None else self._given
 
-    def parse(self, signature: Any, completion: str) -> Any:
+    def _fields_of(self, theirs: Any, signature: Any, completion: str) -> Any:
         """The fields of a reply, read as the call wants it."""
         self.replies.append(completion)
-        plan = self._plans.get(signature)
-        if plan is not None and self._tolerant:
+        plan = self._plan(signature)
+        if plan is not None and self.parsing == "tolerant":
             try:
                 fields, repairs = plan.read(completion)
             except DspexError:
@@ -87,7 +82,7 @@ class Reading:
             self.repairs += repairs
             return fields
         try:
-            return super().parse(signature, completion)  # type: ignore[misc]
+            return without_callbacks(theirs)(signature, completion)
         except Exception as error:  # a validator of the user's may raise anything
             raise _explained(plan, completion, error) from error
 
@@ -115,34 +110,40 @@ def _explained(plan: Plan | None, reply: str, error: Exception) -> Exception:
     return error
 
 
-class _Chat(Reading, dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type hints
-    layout = "chat"
+class ChatAdapter(CallAdapter, dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type hints
+    """`dspy.ChatAdapter` for a call."""
+
+    _layout = "chat"
 
 
-class _JSON(Reading, dspy.JSONAdapter):  # type: ignore[misc]
-    layout = "json"
+class JSONAdapter(CallAdapter, dspy.JSONAdapter):  # type: ignore[misc]
+    """`dspy.JSONAdapter` for a call."""
+
+    _layout = "json"
 
     # What JSONAdapter adds to these is the choice of a `response_format`.
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As `dspy.ChatAdapter`."""
         return dspy.ChatAdapter.__call__(self, *args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """As `dspy.ChatAdapter`."""
         return await dspy.ChatAdapter.acall(self, *args, **kwargs)
 
 
-class _BAML(Reading, BAMLAdapter):  # type: ignore[misc]
-    layout = "json"  # of replies
+class BAMLAdapter(CallAdapter, baml_adapter.BAMLAdapter):  # type: ignore[misc]
+    """DSPy's BAML adapter for a call."""
 
-    __call__ = _JSON.__call__
-    acall = _JSON.acall
+    _layout = "json"
 
-
-class _XML(Reading, dspy.XMLAdapter):  # type: ignore[misc]
-    layout = "xml"
+    __call__ = JSONAdapter.__call__
+    acall = JSONAdapter.acall
 
 
-# DSPy's streaming knows adapters by the names of their classes.
-_Chat.__name__, _JSON.__name__, _XML.__name__ = "ChatAdapter", "JSONAdapter", "XMLAdapter"
+class XMLAdapter(CallAdapter, dspy.XMLAdapter):  # type: ignore[misc]
+    """`dspy.XMLAdapter` for a call."""
+
+    _layout = "xml"
 
 
 def make(payload: Mapping[str, Any], extraction: Callable[[], dspy.LM]) -> dspy.Adapter:
@@ -156,20 +157,15 @@ def make(payload: Mapping[str, Any], extraction: Callable[[], dspy.LM]) -> dspy.
     if name == TWO_STEP:
         return dspy.TwoStepAdapter(extraction())
     made = _made(name, payload.get("parsing"))
-    return made.for_call(payload.get("messages")) if isinstance(made, Reading) else made
+    return made.for_call(payload.get("messages")) if isinstance(made, CallAdapter) else made
 
 
 @cache
-def _made(name: str, parsing: str | None) -> dspy.Adapter:
+def _made(name: str, parsing: Literal["dspy", "tolerant"] | None) -> dspy.Adapter:
     if parsing is None:
         return ADAPTERS[name]()
     if name in ("json", "baml"):
-        cls = _JSON if name == "json" else _BAML
+        cls = JSONAdapter if name == "json" else BAMLAdapter
         return cls(use_native_function_calling=False, parsing=parsing)
-    other = {"chat": _Chat, "xml": _XML}[name]
+    other = {"chat": ChatAdapter, "xml": XMLAdapter}[name]
     return other(use_json_adapter_fallback=False, parsing=parsing)
-
-
-@cache
-def _plans(layout: str, tolerant: bool) -> Plans:
-    return Plans(layout, tolerant=tolerant)

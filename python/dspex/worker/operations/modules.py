@@ -98,14 +98,14 @@ class Run(NamedTuple):
     def answer(self, result: Any, usage: Any) -> dict[str, Any]:
         """What is sent back for what the module gave, and for what DSPy's tracker counted."""
         adapter = self.settings["adapter"]
-        replies = adapter.replies if isinstance(adapter, adapters.Reading) else []
+        replies = adapter.replies if isinstance(adapter, adapters.CallAdapter) else []
         rows = _rows(result, len(replies) or 1)
         for row in rows:
             row |= {name: to_plain(row[name]) for name in self.typed_outputs if name in row}
             for name in self.read_outputs:
                 row.pop(name, None)
         answer = {"completions": rows, "usage": _sum(usage.get_total_tokens())}
-        if isinstance(adapter, adapters.Reading) and adapter.repairs:
+        if isinstance(adapter, adapters.CallAdapter) and adapter.repairs:
             answer["repairs"] = [tuple(repair) for repair in adapter.repairs]
         if self.read_outputs:
             answer["replies"] = replies
