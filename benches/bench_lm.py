@@ -137,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "answers.json"
         table.write_text(json.dumps({"": ANSWER}))
-        command = [sys.executable, "-m", "dspex.testing.__main__", "--answers", str(table)]
+        command = [sys.executable, "-m", "dspex.testing", "--answers", str(table)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None

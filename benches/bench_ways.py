@@ -172,7 +172,7 @@ def server(delay: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "answers.json"
         table.write_text(json.dumps(REPLIES))
-        command = [sys.executable, "-m", "dspex.testing.__main__", "--answers", str(table)]
+        command = [sys.executable, "-m", "dspex.testing", "--answers", str(table)]
         command += ["--delay", str(delay)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:

@@ -16,9 +16,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from reader import find
+
 import dspex
 from dspex.lm import LMRequest
-from dspex.testing import ChatRequest, ModelServer
+from dspex.testing import ChatRequest, ModelServer, read_prompt_and_answer
 
 SECONDS = 0.1
 """What an answer of the stand-in takes: a quick model."""
@@ -43,11 +45,16 @@ class Forward:
         return response.texts[0]
 
 
+def read(request: ChatRequest) -> str:
+    """The stand-in's reply: what the prompt itself says."""
+    return read_prompt_and_answer(request.messages, find)
+
+
 @asynccontextmanager
 async def serving(lm: str | None, api_base: str | None) -> AsyncIterator[ModelServer]:
     """The server, with a stand-in or the named model behind it."""
     if lm is None:
-        async with ModelServer(delay=SECONDS) as server:
+        async with ModelServer(read, delay=SECONDS) as server:
             yield server
         return
     async with dspex.LM(lm, api_base=api_base) as upstream, ModelServer(Forward(upstream)) as server:

@@ -219,7 +219,7 @@ async def test_a_scripted_model_remembers_and_streams() -> None:
 async def test_the_command_serves_until_it_is_stopped(number: int, tmp_path: Path) -> None:
     table = tmp_path / "answers.json"
     table.write_text('{"2 + 2": "four"}')
-    command = [sys.executable, "-m", "dspex.testing.__main__", "--answers", str(table), "--faults", "500,ok"]
+    command = [sys.executable, "-m", "dspex.testing", "--answers", str(table), "--faults", "500,ok"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -246,7 +246,7 @@ async def test_the_command_serves_until_it_is_stopped(number: int, tmp_path: Pat
 )
 def test_the_command_says_what_is_wrong(arguments: list[str], status: int, mentions: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "dspex.testing.__main__", *arguments],
+        [sys.executable, "-W", "error", "-m", "dspex.testing", *arguments],
         capture_output=True,
         text=True,
         timeout=30,

@@ -1,9 +1,11 @@
-"""The extractive reader: it reads DSPy's prompts, answers out of them, and mostly rightly."""
+"""The extractive reader: it reads DSPy's prompts and answers out of them; the demo's, mostly rightly."""
 
 from __future__ import annotations
 
 import enum
 import json
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspex.testing import read_prompt_and_answer
+from dspex.testing import Finding, read_prompt_and_answer
 from dspex.testing._prompts import read_prompt
+from dspex.testing._reader import find_in_passages
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = [json.loads(line) for line in (ROOT / "testdata/demo/questions.jsonl").read_text().splitlines()]
+FINDERS = [find_in_passages, runpy.run_path(str(ROOT / "docs/examples/reader.py"))["find"]]
 PASSAGE = "Ada Lovelace was born in London in 1815. She wrote 3 notes. Charles Babbage designed the engine."
 
 
@@ -42,9 +46,20 @@ def adapter(request: pytest.FixtureRequest) -> Any:
     return adapters()[request.param]
 
 
-def answered(adapter: Any, signature: Any, inputs: dict[str, Any], demos: list[Any] | None = None) -> Any:
+@pytest.fixture(params=FINDERS, ids=["by words", "of the demo"])
+def find(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def answered(
+    adapter: Any,
+    signature: Any,
+    inputs: dict[str, Any],
+    demos: list[Any] | None = None,
+    find: Callable[..., Finding] = find_in_passages,
+) -> Any:
     messages = adapter.format(signature, demos or [], inputs)
-    return adapter.parse(signature, read_prompt_and_answer(messages))
+    return adapter.parse(signature, read_prompt_and_answer(messages, find))
 
 
 def demo_signature() -> Any:
@@ -65,24 +80,24 @@ def test_most_of_the_demo_is_answered_rightly(adapter: Any) -> None:
     right = 0
     for row in QUESTIONS:
         given = {"question": row["question"], "context": row["context"]}
-        answer = answered(adapter, demo_signature(), given)
+        answer = answered(adapter, demo_signature(), given, find=FINDERS[1])
         right += answer["answer"].lower() == row["answer"].lower()
-    assert right / len(QUESTIONS) > 0.6
+    assert right / len(QUESTIONS) > 0.9
 
 
-def test_answers_come_out_of_the_prompt(adapter: Any) -> None:
+def test_answers_come_out_of_the_prompt(adapter: Any, find: Any) -> None:
     for row in QUESTIONS:
         given = {"question": row["question"], "context": row["context"]}
-        answer = answered(adapter, demo_signature(), given)
+        answer = answered(adapter, demo_signature(), given, find=find)
         assert answer["answer"] in " ".join(row["context"])
         assert 0 < answer["confidence"] < 1
 
 
-def test_another_context_gets_another_answer(adapter: Any) -> None:
+def test_another_context_gets_another_answer(adapter: Any, find: Any) -> None:
     question = "Who designed the engine?"
     for name in ("Charles Babbage", "Grace Hopper", "Konrad Zuse"):
         given = {"question": question, "context": [f"{name} designed the engine.", "The sky is blue."]}
-        assert answered(adapter, demo_signature(), given)["answer"] == name
+        assert answered(adapter, demo_signature(), given, find=find)["answer"] == name
 
 
 def test_the_same_prompt_gets_the_same_reply(adapter: Any) -> None:

@@ -1,7 +1,7 @@
 """Test doubles for programs that call a language model.
 
 `ScriptedLM` answers inside the process. `ModelServer` is a local OpenAI-compatible server, with faults on
-demand, for whatever speaks HTTP; ``python -m dspex.testing.__main__`` runs one by itself. Both answer by a
+demand, for whatever speaks HTTP; ``python -m dspex.testing`` runs one by itself. Both answer by a
 function, a table, a list or, when given nothing, by reading the prompt: `read_prompt_and_answer`.
 """
 
@@ -20,7 +20,7 @@ from dspex.testing._faults import (
     WrongContentType,
 )
 from dspex.testing._model_server import ModelServer, ReceivedRequest
-from dspex.testing._reader import read_prompt_and_answer
+from dspex.testing._reader import Finding, read_prompt_and_answer
 from dspex.testing._scripted import ScriptedLM
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "EmptyChoices",
     "Fault",
     "FaultSchedule",
+    "Finding",
     "HttpError",
     "MalformedJSON",
     "ModelServer",

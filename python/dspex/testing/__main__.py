@@ -1,4 +1,4 @@
-"""``python -m dspex.testing.__main__``: run a `ModelServer` until it is interrupted.
+"""``python -m dspex.testing``: run a `ModelServer` until it is interrupted.
 
 Prints the address to use as `api_base` on its first line of output.
 """
@@ -91,7 +91,7 @@ def _table(path: Path) -> Answer:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dspex.testing.__main__",
+        prog="python -m dspex.testing",
         description="A local OpenAI-compatible server. It answers out of the prompt it is sent.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
