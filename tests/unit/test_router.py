@@ -23,9 +23,10 @@ class Echo:
         self.go = asyncio.Event()
         self.go.set()
         self.error: Exception | None = None
+        self.refusal: DspexError | None = None
 
     def unable(self, operation: Operation) -> DspexError | None:
-        return None
+        return self.refusal
 
     async def run(self, operation: Operation, timeout: float) -> Prediction:
         await self.go.wait()
@@ -47,7 +48,6 @@ def operation(**options) -> Operation:
     ("options", "answered"),
     [
         ({}, "native"),
-        ({"native_able": False}, "pool:general"),
         ({"route": "python"}, "pool:general"),
         ({"route": "pool:optimizer"}, "pool:optimizer"),
         ({"route": "native"}, "native"),
@@ -59,18 +59,27 @@ async def test_a_call_goes_where_it_was_sent_and_says_so(targets, options, answe
     assert prediction.answer == prediction.route == answered
 
 
+async def test_a_call_that_the_native_side_cannot_run_goes_to_a_pool(targets) -> None:
+    targets[0].refusal = RouteError("only a worker has it", code="adapter-needs-dspy")
+    prediction = await Router(targets).dispatch(operation(), 1.0)
+
+    assert prediction.route == "pool:general"
+    assert prediction.route_reason == "only a worker has it"
+
+
 @pytest.mark.parametrize(
-    ("options", "code", "mentions"),
+    ("route", "code", "mentions"),
     [
-        ({"route": "rust"}, "unknown-route", 'there is no route "rust"'),
-        ({"route": "native", "native_able": False}, "native-unable", "native side cannot run"),
+        ("rust", "unknown-route", 'there is no route "rust"'),
+        ("native", "adapter-needs-dspy", "only a worker has it"),
     ],
 )
-async def test_a_route_that_cannot_be_taken_is_refused(targets, options, code, mentions) -> None:
+async def test_a_route_that_cannot_be_taken_is_refused(targets, route, code, mentions) -> None:
+    targets[0].refusal = RouteError("only a worker has it", code="adapter-needs-dspy")
     router = Router(targets)
 
     with pytest.raises(RouteError, match=mentions) as caught:
-        await router.dispatch(operation(**options), 1.0)
+        await router.dispatch(operation(route=route), 1.0)
 
     assert caught.value.code == code
     assert all(sum(row[1:]) == 0 for row in router.counts()), "a refused call counts nowhere"

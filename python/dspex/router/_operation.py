@@ -28,7 +28,6 @@ class Operation:
         route: The caller's override, or None for the router's choice.
         timeout: Seconds for the whole call, or None for the runtime's default.
         idempotent: Whether a worker may run it again when the first is ended for another call's fault.
-        native_able: Whether the native side can run this operation.
         adapter: A `dspex.adapters.Adapter` for this call, or None for the runtime's.
         parsing: How the call's replies are read, or None for the adapter's own way.
     """
@@ -40,6 +39,5 @@ class Operation:
     route: RouteName | None = None
     timeout: float | None = None
     idempotent: bool = False
-    native_able: bool = True
     adapter: Adapter | None = None
     parsing: Parsing | None = None

@@ -53,7 +53,7 @@ class Router:
         """
         unable = None if self._native is None else self._native.unable(operation)
         try:
-            index = self._core.decide(operation.route, operation.native_able and unable is None)
+            index = self._core.decide(operation.route, unable is None)
         except RouteError as error:
             # "It cannot" is not as good as why it cannot.
             if unable is None or error.code == "unknown-route":
