@@ -90,8 +90,8 @@ def _noted(module: ModuleType, name: str) -> str:
 
 
 def _homes(module: ModuleType, name: str) -> list[ModuleType]:
-    prefix = f"{module.__name__}."
-    below = [each for key, each in sorted(sys.modules.items()) if key.startswith(prefix) and each is not None]
+    prefixes = (f"{module.__name__}.", "dspex._engine.")
+    below = [each for key, each in sorted(sys.modules.items()) if key.startswith(prefixes) and each]
     return [module, *(each for each in below if hasattr(each, name))]
 
 

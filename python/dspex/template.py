@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from dspex import _core
+from dspex._engine.markers import Markers, check
 from dspex.errors import ConfigError, TemplateError
-from dspex.markers import Markers, check
 from dspex.signature import Signature
 
 __all__ = ["Template"]

@@ -72,7 +72,7 @@ def test_what_is_asked_for_by_tools_and_submodules_is_as_ever() -> None:
     code = (
         "import dspex\n"
         "assert dspex.dspy.ChatAdapter and dspex.errors.LMError and dspex.testing.ScriptedLM\n"
-        "from dspex import prediction, markers, runtime\n"
+        "from dspex import prediction, template, runtime\n"
         "assert runtime.Runtime is dspex.Runtime"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], timeout=30, check=True)

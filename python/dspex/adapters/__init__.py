@@ -9,7 +9,17 @@ signature.
 ['system', 'user']
 """
 
-from dspex.adapters._adapter import Adapter, AdapterLike, ChatAdapter, JSONAdapter, Parsing, XMLAdapter
+from dspex.adapters._adapter import (
+    Adapter,
+    AdapterLike,
+    ChatAdapter,
+    JSONAdapter,
+    Layout,
+    Markers,
+    Parsing,
+    Reply,
+    XMLAdapter,
+)
 from dspex.adapters._remote import BAMLAdapter, TwoStepAdapter
 
 __all__ = [
@@ -18,7 +28,10 @@ __all__ = [
     "BAMLAdapter",
     "ChatAdapter",
     "JSONAdapter",
+    "Layout",
+    "Markers",
     "Parsing",
+    "Reply",
     "TwoStepAdapter",
     "XMLAdapter",
 ]

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, ge
 from dspex import dialects
 from dspex._core import Plan, ReplyStream
 from dspex._engine.described import Described
+from dspex._engine.markers import Markers, check
 from dspex._release import released
 from dspex.errors import ConfigError, InputError, RouteError
-from dspex.markers import Markers, check
 from dspex.prediction import Repair
 from dspex.signature import Signature
 

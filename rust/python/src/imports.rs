@@ -85,5 +85,5 @@ imports! {
     BLOCKS_OF = "dspex._engine.values" "blocks_of";
     TURNS_OF = "dspex._engine.values" "turns_of";
     TOOL_TURN = "dspex._engine.values" "tool_turn";
-    REPORT_MARKERS = "dspex.markers" "report";
+    REPORT_MARKERS = "dspex._engine.markers" "report";
 }

@@ -8,7 +8,7 @@ use crate::errors;
 use crate::imports::REPORT_MARKERS;
 use crate::words::Choice;
 
-/// The policies of `dspex.markers`.
+/// The policies of `dspex._engine.markers`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     /// Nobody looks for markers, as in DSPy.
