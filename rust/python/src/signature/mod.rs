@@ -66,10 +66,19 @@ impl Signature {
         instructions: Option<Text>,
         types: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        guarded(fields.py(), || {
-            let py = fields.py();
-            if let Ok(text) = fields.cast::<PyString>() {
-                let text = text.to_str().map_err(|_| text::lone_surrogate(py))?;
+        let py = fields.py();
+        let text = match fields.cast::<PyString>() {
+            Ok(text) => Some(text.to_str().map_err(|_| text::lone_surrogate(py))?),
+            Err(_) => None,
+        };
+        // Most signatures are there already, and they are asked for the most.
+        if let (Some(text), None, None) = (text, &instructions, types)
+            && let Some(compiled) = read::known(py, text, text.len())
+        {
+            return Ok(Self(compiled));
+        }
+        guarded(py, || {
+            if let Some(text) = text {
                 return read::read(py, text, instructions.as_deref(), types).map(Self);
             }
             if let Ok(compiled) = fields.cast::<Compiled>() {

@@ -42,6 +42,16 @@ fn cache() -> MutexGuard<'static, Cache<Arc<Entry>>> {
     CACHE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The signature under a key that begins with a text of this length, if it means the same wherever it stands. Nobody
+/// else's code is run for it.
+#[inline]
+pub(super) fn known(py: Python<'_>, key: &str, text_len: usize) -> Option<Py<Compiled>> {
+    cache().get(key, |entry| {
+        let is_same = entry.text_len == text_len && entry.is_plain();
+        is_same.then(|| entry.compiled.clone_ref(py))
+    })
+}
+
 /// Reads a signature, or finds it where it was read before.
 pub(super) fn read(
     py: Python<'_>,
@@ -55,14 +65,12 @@ pub(super) fn read(
         None => Cow::Borrowed(source),
         Some(instructions) => [source, "\0", instructions].concat().into(),
     };
-    if types.is_none() {
-        let plain = |entry: &Arc<Entry>| {
-            let is_same = entry.text_len == source.len() && entry.is_plain();
-            is_same.then(|| entry.compiled.clone_ref(py))
-        };
-        if let Some(compiled) = cache().get(&key, plain) {
-            return Ok(compiled);
-        }
+    // A text alone was looked for already.
+    if types.is_none()
+        && instructions.is_some()
+        && let Some(compiled) = known(py, &key, source.len())
+    {
+        return Ok(compiled);
     }
     let mut resolver = NameResolver::new(py, types)?;
     let candidates: Vec<Arc<Entry>> = cache().peek(&key).to_vec();
