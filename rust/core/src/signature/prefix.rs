@@ -108,17 +108,36 @@ fn is_titlecase(c: char) -> bool {
     c.general_category() == GeneralCategory::TitlecaseLetter
 }
 
+/// Appends a character as `str.title` has it. That is its uppercase, of which only the first character stays large
+/// where there are several; what follows no rule is listed, and all of Unicode is compared with Python in
+/// `tests/parity/test_prefixes.py`.
 fn write_titlecase(out: &mut String, c: char) {
-    if c.is_ascii() {
-        out.push(c.to_ascii_uppercase());
-        return;
-    }
-    let mapped = unicode_case_mapping::to_titlecase(c)
-        .into_iter()
-        .filter(|&code| code != 0);
-    let start = out.len();
-    out.extend(mapped.filter_map(char::from_u32));
-    if out.len() == start {
-        out.push(c);
-    }
+    let single = match c {
+        // Letters with a form of their own for the head of a word.
+        'Ǆ'..='ǆ' => 'ǅ',
+        'Ǉ'..='ǉ' => 'ǈ',
+        'Ǌ'..='ǌ' => 'ǋ',
+        'Ǳ'..='ǳ' => 'ǲ',
+        '\u{1f80}'..='\u{1faf}' => char::from_u32(u32::from(c) | 8).unwrap_or(c),
+        '\u{1fb3}' => '\u{1fbc}',
+        '\u{1fc3}' => '\u{1fcc}',
+        '\u{1ff3}' => '\u{1ffc}',
+        // These are large already; and Georgian words have no large head.
+        '\u{1fbc}' | '\u{1fcc}' | '\u{1ffc}' | 'ა'..='ჺ' | 'ჽ'..='ჿ' => c,
+        _ => {
+            let mut upper = c.to_uppercase();
+            out.extend(upper.next());
+            for rest in upper {
+                match rest {
+                    // The iota beneath a letter stays there.
+                    'Ι' => out.push('\u{345}'),
+                    // Its head is an apostrophe, which is never large.
+                    'N' if c == 'ŉ' => out.push(rest),
+                    _ => out.extend(rest.to_lowercase()),
+                }
+            }
+            return;
+        }
+    };
+    out.push(single);
 }
