@@ -12,13 +12,14 @@ import json
 import re
 import types
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from dspex._core import guess_json, guess_steps, repair_json
 from dspex._engine.custom_types import is_dspy_type
-from dspex._engine.type_adapters import adapter_of
+from dspex._engine.type_adapters import Memo, validator_of
+from dspex._release import released
 from dspex.errors import ReplyError
 
 if TYPE_CHECKING:
@@ -78,13 +79,47 @@ def read_value(value: Any, annotation: Any, dialect: Dialect) -> tuple[Any, str 
         raise ValueError(f"TypeError: {error}") from error
 
 
+class _Kind(NamedTuple):
+    """What is asked of a type for every value.
+
+    Attributes:
+        is_enum: Whether it is an enum.
+        choices: The choices of a `Literal`.
+        is_optional_text: Whether it is a union with both text and None in it, of which any text is one.
+        is_dspy: Whether it is a type of DSPy's.
+        holds_dspy: Whether it or one of its arguments is.
+    """
+
+    is_enum: bool
+    choices: tuple[Any, ...] | None
+    is_optional_text: bool
+    is_dspy: bool
+    holds_dspy: bool
+
+    @classmethod
+    def of(cls, annotation: Any) -> _Kind:
+        origin, args = get_origin(annotation), get_args(annotation)
+        is_dspy = is_dspy_type(annotation)
+        return cls(
+            is_enum=isinstance(annotation, type) and issubclass(annotation, enum.Enum),
+            choices=args if origin is Literal else None,
+            is_optional_text=origin in (Union, types.UnionType) and type(None) in args and str in args,
+            is_dspy=is_dspy,
+            holds_dspy=is_dspy or any(map(is_dspy_type, args)),
+        )
+
+
+_kind_of: Memo[_Kind] = released(Memo(_Kind.of))
+
+
 def _parse_value(value: Any, annotation: Any, dialect: Dialect, done: list[str]) -> Any:
     if annotation is str:
         return str(value)
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+    kind = _kind_of(annotation)
+    if kind.is_enum:
         return _member(annotation, value)
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
+    if kind.choices is not None:
+        args = kind.choices
         if value in args:
             return value
         if isinstance(value, str):
@@ -93,31 +128,29 @@ def _parse_value(value: Any, annotation: Any, dialect: Dialect, done: list[str])
                 return value
         if not dialect.converts_choices:
             raise ValueError(f"{value!r} is not one of {args!r}")
-    if not isinstance(value, str):
-        return _validated(value, annotation)
-    if origin in (Union, types.UnionType) and type(None) in args and str in args:
-        return _validated(value, annotation)
+    if not isinstance(value, str) or kind.is_optional_text:
+        return _validated(value, annotation, kind)
     candidate, code = loads(value)
     if candidate == "" and value != "":
         candidate = _constant(value)
     elif code is not None:
         done.append(code)
     try:
-        return _validated(candidate, annotation)
+        return _validated(candidate, annotation, kind)
     except ValidationError:
-        if not is_dspy_type(annotation):
+        if not kind.is_dspy:
             raise
         try:
             done.clear()
-            return _validated(value, annotation)
+            return _validated(value, annotation, kind)
         except Exception as error:
             if not (dialect.any_error_refuses or isinstance(error, ValidationError)):
                 raise
         raise
 
 
-def _validated(value: Any, annotation: Any) -> Any:
-    if is_dspy_type(annotation) or any(map(is_dspy_type, get_args(annotation))):
+def _validated(value: Any, annotation: Any, kind: _Kind) -> Any:
+    if kind.holds_dspy:
         steps = sum(map(guess_steps, _arguments(value)))
         if steps > DSPY_STEPS:
             raise ReplyError(
@@ -125,7 +158,7 @@ def _validated(value: Any, annotation: Any) -> Any:
                 code="reply-too-costly",
                 hint="look at the reply, and ask again: no ordinary reply comes near the bound",
             )
-    return adapter_of(annotation).validate_python(value)
+    return validator_of(annotation)(value)
 
 
 def _arguments(value: Any) -> Iterator[str]:

@@ -9,12 +9,12 @@ from pydantic import TypeAdapter
 
 from dspex._release import released
 
-__all__ = ["adapter_of", "element_schema_of"]
+__all__ = ["Memo", "adapter_of", "element_schema_of", "validator_of"]
 
 T = TypeVar("T")
 
 
-class _Memo(Generic[T]):
+class Memo(Generic[T]):
     """Remembers what `make` gives for an annotation.
 
     By identity: `Union[int, str]` equals `Union[str, int]`, and pydantic reads a text differently by each. An
@@ -39,10 +39,11 @@ class _Memo(Generic[T]):
         self._known.clear()
 
 
-adapter_of: _Memo[TypeAdapter[Any]] = released(_Memo(TypeAdapter))
+adapter_of: Memo[TypeAdapter[Any]] = released(Memo(TypeAdapter))
 """The adapter of an annotation."""
 
-element_schema_of: _Memo[dict[str, Any]] = released(
-    _Memo(lambda a: adapter_of(a).json_schema(by_alias=False))
-)
+validator_of: Memo[Callable[[Any], Any]] = released(Memo(lambda a: adapter_of(a).validator.validate_python))
+"""What validates a value against an annotation, with none of the options that `TypeAdapter` looks at."""
+
+element_schema_of: Memo[dict[str, Any]] = released(Memo(lambda a: adapter_of(a).json_schema(by_alias=False)))
 """The JSON schema of an annotation by the names of its fields, which are the tags in XML."""
