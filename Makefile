@@ -184,6 +184,10 @@ parity-33: build $(VENV33)/.deps ## the differential and worker tests with DSPy 
 	PYTHONPATH=python HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-brief} \
 		$(BIN33)/python -m pytest -q -n 2 --timeout 7200 $(or $(ARGS),$(TESTS33))
 
+.PHONY: bench-rust
+bench-rust: ## time the core alone, without the boundary to Python
+	cargo bench -p dspex-core --locked
+
 .PHONY: bench
 bench: build ## time dspex beside its peers, and print the ratios (ARGS="benches/bench_template.py")
 	@for file in $(or $(ARGS),$(filter-out benches/bench_pool.py,$(wildcard benches/bench_*.py))); do \
