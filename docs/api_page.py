@@ -17,7 +17,7 @@ from types import ModuleType
 
 PAGE = Path(__file__).parent / "api.md"
 MOST = 8
-"""Arguments that are shown of one name; a pool has two dozen settings."""
+"""Arguments that are shown of one name; a pool has over a dozen settings."""
 
 PACKAGES = {
     "dspex": "what programs are made of",

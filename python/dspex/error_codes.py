@@ -1034,12 +1034,12 @@ CODES: Final = (
         "bad-limit",
         "WorkerStartError",
         "The system refuses the limits that the pool sets for its workers.",
-        "Correct `memory`, `cpus` or `nice`.",
+        "Correct `memory`, `limits.cpus` or `limits.nice`.",
     ),
     Code(
         "restart-budget",
         "WorkerStartError",
-        "Workers died more often than `max_restarts` allows, and none is left.",
+        "Workers died more often than `restart.max` allows, and none is left.",
         "Cure the first cause, which the message names; the pool tries again when the window has passed.",
     ),
     Code(
@@ -1057,7 +1057,7 @@ CODES: Final = (
     Code(
         "start-timeout",
         "WorkerStartError",
-        "A worker was not ready within `start_timeout`.",
+        "A worker was not ready within `timeouts.start`.",
         "Raise it if imports take that long, and run `dspex doctor`.",
     ),
     Code(

@@ -17,7 +17,7 @@ from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, State
+from dspex.pool import Pool, Restart, State
 from dspex.pool._backends.connect_back import Listener
 from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.pool._backends.process import ChildPipes
@@ -83,7 +83,7 @@ async def test_a_switchboard_without_descriptors_takes_calls_when_there_are_some
 async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
     open_pool: OpenPool, start: str
 ) -> None:
-    pool = await open_pool(workers=1, start=start.partition(",")[0], max_restarts=1_000_000)
+    pool = await open_pool(workers=1, start=start.partition(",")[0], restart=Restart(max=1_000_000))
     launcher = pool._supervisor._launcher
     assert await pool.call("echo", 1, timeout=20) == 1
     before = psutil.Process().num_fds()

@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.support.pools import OpenPool
+from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children, running, until
 
 from dspex import errors
-from dspex.pool import Pool, PoolSpec, State
+from dspex.pool import Limits, Pool, PoolSpec, Restart, State, Timeouts
 from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.protocol.frames import MAX_FRAME
 
@@ -83,7 +83,7 @@ async def test_a_disaster_fails_only_its_own_call_and_the_pool_carries_on(
 
 async def test_a_disaster_on_a_spawned_worker_fails_only_its_own_call_too(open_pool: OpenPool) -> None:
     """The whole table on one pool, since each of its deaths costs the start of an interpreter."""
-    pool = await open_pool(workers=3, start="spawn", max_inflight=1, max_restarts=100)
+    pool = await open_pool(workers=3, start="spawn", max_inflight=1, restart=Restart(max=100))
     witness = asyncio.ensure_future(run(pool, "wait_for_ever"))
     await until(lambda: sum(worker.inflight for worker in pool.status().workers) == 1)
 
@@ -108,7 +108,7 @@ _HARMLESS = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGSTOP", "SIGTSTP", "
 
 
 async def test_each_signal_that_can_end_a_worker_ends_its_calls_and_nothing_else(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=2, max_restarts=1000)
+    pool = await open_pool(workers=2, restart=Restart(max=1000))
     deadly = [number for number in signal.valid_signals() if getattr(number, "name", "") not in _HARMLESS]
     ignored = {signal.SIGPIPE, signal.SIGXFSZ}  # by the interpreter
     assert len(deadly) > 50
@@ -129,7 +129,7 @@ async def test_each_signal_that_can_end_a_worker_ends_its_calls_and_nothing_else
 async def test_memory_there_is_not_is_an_error_of_the_work_and_the_worker_lives(
     open_pool: OpenPool, start: str
 ) -> None:
-    pool = await open_pool(start=start, memory_limit=512 * 2**20)
+    pool = await open_pool(start=start, limits=Limits(memory=512 * 2**20))
     before = await run(pool, "pid")
     for _ in range(3):
         with pytest.raises(errors.RemoteError, match="MemoryError"):
@@ -151,7 +151,7 @@ HANGS = [
 async def test_what_hangs_is_ended_at_the_deadline_and_its_place_is_free_again(
     open_pool: OpenPool, work: str, stops: bool
 ) -> None:
-    pool = await open_pool(workers=1, max_inflight=1, cancel_grace=0.2)
+    pool = await open_pool(workers=1, max_inflight=1, timeouts=QUICK.replace(cancel=0.2))
     before = await run(pool, "pid")
 
     with pytest.raises(errors.DeadlineExceeded):
@@ -165,7 +165,7 @@ async def test_what_hangs_is_ended_at_the_deadline_and_its_place_is_free_again(
 async def test_a_cancelled_call_frees_its_place(
     open_pool: OpenPool, tmp_path: Path, work: str, stops: bool
 ) -> None:
-    pool = await open_pool(workers=1, max_inflight=1, cancel_grace=0.2)
+    pool = await open_pool(workers=1, max_inflight=1, timeouts=QUICK.replace(cancel=0.2))
     before = await run(pool, "pid")
     begun = tmp_path / "begun"
     call = asyncio.ensure_future(run(pool, work, str(begun)))
@@ -181,7 +181,9 @@ async def test_a_cancelled_call_frees_its_place(
 
 async def test_what_hangs_on_a_spawned_worker_is_ended_at_the_deadline_too(open_pool: OpenPool) -> None:
     """The whole table on one pool, each hang on a worker of its own, at the same time."""
-    pool = await open_pool(workers=len(HANGS), start="spawn", max_inflight=1, cancel_grace=0.2)
+    pool = await open_pool(
+        workers=len(HANGS), start="spawn", max_inflight=1, timeouts=QUICK.replace(cancel=0.2)
+    )
     await until(lambda: [w.state for w in pool.status().workers] == [State.READY] * len(HANGS), seconds=30)
     before = {worker.pid for worker in pool.status().workers}
     kept = sum(stops for _, _, stops in HANGS)
@@ -250,7 +252,7 @@ async def retried(pool: Pool) -> int:
 async def test_the_innocent_on_a_worker_ended_for_anothers_fault_are_run_again(
     open_pool: OpenPool, start: str
 ) -> None:
-    pool = await open_pool(start=start, workers=1, max_inflight=8, cancel_grace=0.2)
+    pool = await open_pool(start=start, workers=1, max_inflight=8, timeouts=QUICK.replace(cancel=0.2))
     guilty = asyncio.ensure_future(run(pool, "block", timeout=0.3))
     innocent = asyncio.ensure_future(run(pool, "survivor_of", await run(pool, "pid"), idempotent=True))
     touchy = asyncio.ensure_future(run(pool, "wait_for_ever", idempotent=False))
@@ -292,7 +294,13 @@ async def test_what_the_work_prints_does_not_touch_the_wire(open_pool: OpenPool)
 
 # name, the module preloaded, more settings, the code of the error, what it says
 STARTS: list[tuple[str, str, dict[str, Any], str, str]] = [
-    ("hangs", "tests.support.slow_start", {"start_timeout": 1.0}, "start-timeout", "READY within 1 s"),
+    (
+        "hangs",
+        "tests.support.slow_start",
+        {"timeouts": QUICK.replace(start=1.0)},
+        "start-timeout",
+        "READY within 1 s",
+    ),
     ("fails", "tests.support.broken_start", {}, "worker-start", "the model file is missing"),
     ("dies", "tests.support.dying_start", {}, "forkserver-died", "SIGSEGV"),
     ("preloads what is not there", "no_such_module_here", {}, "worker-start", "no_such_module_here"),
@@ -307,7 +315,7 @@ STARTS: list[tuple[str, str, dict[str, Any], str, str]] = [
     (
         "hangs, spawned",
         "tests.support.slow_start",
-        {"start_timeout": 1.0, "start": "spawn"},
+        {"timeouts": QUICK.replace(start=1.0), "start": "spawn"},
         "start-timeout",
         "READY within 1 s",
     ),
@@ -339,7 +347,7 @@ async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_ca
 ) -> None:
     broken = tmp_path / "broken"
     settings = {"env": {"DSPEX_TEST_BROKEN": str(broken)}, "preload": ["tests.support.fragile_start"]}
-    pool = await open_pool(start=start, max_restarts=2, **settings)
+    pool = await open_pool(start=start, restart=Restart(max=2), **settings)
     broken.touch()
     launcher = pool._supervisor._launcher
     if isinstance(launcher, ForkserverLauncher):  # it has imported the module, and would not again
@@ -352,7 +360,7 @@ async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_ca
     with pytest.raises(errors.WorkerStartError) as raised:
         await run(pool, "add", 2, 3, timeout=20)
     assert raised.value.code == "restart-budget"
-    assert "max_restarts=2" in raised.value.message
+    assert "restart.max=2" in raised.value.message
     assert "farewell" in str(raised.value)  # the first cause, with its last lines
 
 
@@ -451,7 +459,7 @@ def test_a_loop_that_ends_takes_its_pool_along(start: Any) -> None:
     kept: list[asyncio.Future[Any]] = []
 
     async def main() -> Pool:
-        pool = Pool(PoolSpec(workers=2, start=start, stop_timeout=60))
+        pool = Pool(PoolSpec(workers=2, start=start, timeouts=Timeouts(stop=60)))
         await pool.start()
         for work in ("block", "wait_for_ever", "block_the_loop"):  # whatever its workers do
             kept.append(asyncio.ensure_future(run(pool, work)))
@@ -502,7 +510,7 @@ async def test_workers_outlive_their_forkserver_and_the_next_one_is_made(open_po
 
 
 async def test_forkserver_and_workers_that_die_leave_no_descriptor(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_restarts=1000)
+    pool = await open_pool(workers=1, restart=Restart(max=1000))
     launcher = pool._supervisor._launcher
     assert isinstance(launcher, ForkserverLauncher)
     assert await run(pool, "add", 2, 3) == 5
@@ -531,7 +539,7 @@ async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
 
 @STARTS_OF_WORKERS
 async def test_a_worker_that_stops_reading_is_ended_at_the_deadline(open_pool: OpenPool, start: str) -> None:
-    pool = await open_pool(start=start, workers=1, cancel_grace=0.2)
+    pool = await open_pool(start=start, workers=1, timeouts=QUICK.replace(cancel=0.2))
     pid = await run(pool, "pid")
     os.kill(pid, signal.SIGSTOP)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.support.pools import OpenPool
+from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children, running, until
 
 from dspex import errors
-from dspex.pool import LocalProcesses, Pool, PoolSpec, State
+from dspex.pool import LocalProcesses, Pool, PoolSpec, State, Timeouts
 from dspex.pool._backends import forkserver as forkserver_module
 from dspex.pool._backends import process as process_module
 from dspex.pool._backends.base import Handle, Launcher
@@ -128,7 +128,7 @@ async def test_a_first_start_that_fails_is_a_typed_error_and_leaves_nothing(
     nothing_left: Callable[[], Any],
 ) -> None:
     fault = Fault(monkeypatch, owner, name, error)
-    pool = Pool(PoolSpec(workers=1, start=start, start_timeout=20.0, stop_timeout=2.0))
+    pool = Pool(PoolSpec(workers=1, start=start, timeouts=Timeouts(start=20.0, stop=2.0)))
     fault.left = 1
 
     with pytest.raises(errors.WorkerStartError):
@@ -153,7 +153,7 @@ async def test_a_pool_whose_next_starts_fail_serves_again_when_they_succeed(
     open_pool: OpenPool,
 ) -> None:
     fault = Fault(monkeypatch, owner, name, error)
-    pool = await open_pool(start=start, start_timeout=20.0)
+    pool = await open_pool(start=start, timeouts=QUICK.replace(start=20.0))
     launcher = pool._supervisor._launcher
     if isinstance(launcher, ForkserverLauncher) and launcher.pid is not None:
         os.kill(launcher.pid, signal.SIGKILL)  # so that the start of another is among the steps
@@ -209,7 +209,7 @@ class OddProcesses(LocalProcesses):
 
 @pytest.mark.parametrize("name", ["terminate", "kill", "release", "tail"])
 async def test_a_backend_that_raises_at_a_worker_s_end_costs_no_place_and_no_call_waits(name: str) -> None:
-    async with Pool(PoolSpec(workers=1, stop_timeout=2.0), backend=OddProcesses(name)) as pool:
+    async with Pool(PoolSpec(workers=1, timeouts=Timeouts(stop=2.0)), backend=OddProcesses(name)) as pool:
         call = asyncio.ensure_future(pool.call("function", {"function": "tests.support.work:block"}))
         await until(lambda: pool.status().workers[0].inflight == 1)
         (worker,) = pool.status().workers
@@ -236,7 +236,7 @@ async def test_a_pool_that_is_closed_while_it_starts_tells_who_waits_for_the_sta
 async def test_a_forkserver_that_hangs_is_replaced(
     open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = await open_pool(start="forkserver", start_timeout=20.0)
+    pool = await open_pool(start="forkserver", timeouts=QUICK.replace(start=20.0))
     launcher = pool._supervisor._launcher
     assert isinstance(launcher, ForkserverLauncher)
     assert launcher.pid is not None

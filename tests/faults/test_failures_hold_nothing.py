@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.support.pools import Chat, OpenPool
+from tests.support.pools import QUICK, Chat, OpenPool
 
 import dspex
 from dspex import errors
@@ -54,7 +54,7 @@ def payload(function: str, value: Held) -> dict[str, Any]:
 
 
 async def test_a_failed_call_lets_go_of_its_payload(open_pool: OpenPool, no_collector: None) -> None:
-    pool = await open_pool(workers=1, max_inflight=4, cancel_grace=0.2)
+    pool = await open_pool(workers=1, max_inflight=4, timeouts=QUICK.replace(cancel=0.2))
 
     async def raises(value: Held) -> None:
         await pool.call("function", payload("fail", value))

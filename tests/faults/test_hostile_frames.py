@@ -14,7 +14,7 @@ from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool
+from dspex.pool import Pool, Restart
 from dspex.protocol.frames import PROTOCOL, Kind
 
 WORK = "tests.support.work:"
@@ -70,7 +70,7 @@ async def frame(pool: Pool, *args: Any) -> Any:
 
 
 async def test_a_frame_that_no_worker_sends_ends_its_sender_alone_and_says_why(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=2, max_inflight=1, max_restarts=1000)
+    pool = await open_pool(workers=2, max_inflight=1, restart=Restart(max=1000))
     witness = asyncio.ensure_future(pool.call("function", {"function": f"{WORK}wait_for_ever"}))
     with quiet_loop():
         for name, kind, number, body, says in FRAMES:

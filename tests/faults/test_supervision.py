@@ -16,7 +16,18 @@ from tests.support.pools import OpenPool
 from tests.support.processes import children, until
 
 from dspex import errors
-from dspex.pool import Backend, Handle, Launcher, LocalProcesses, Pool, PoolEvent, PoolSpec, State
+from dspex.pool import (
+    Backend,
+    Handle,
+    Launcher,
+    LocalProcesses,
+    Pool,
+    PoolEvent,
+    PoolSpec,
+    Restart,
+    State,
+    Timeouts,
+)
 
 
 class Strange(BaseException):
@@ -97,7 +108,7 @@ async def test_a_first_start_that_meets_an_exception_says_so_in_time_and_leaves_
     kinds = (*KINDS, SystemExit) if step == "process.SpawnLauncher.launch" else (RuntimeError, Strange)
     for kind in kinds:
         events: list[PoolEvent] = []
-        pool = Pool(PoolSpec(workers=1, start="spawn", start_timeout=20), on_event=events.append)
+        pool = Pool(PoolSpec(workers=1, start="spawn", timeouts=Timeouts(start=20)), on_event=events.append)
         with monkeypatch.context() as patch:
             mishap = Mishap(patch, STEPS[step], kind("no luck"))
             with pytest.raises(errors.WorkerStartError) as raised:
@@ -161,7 +172,7 @@ async def test_a_pool_recovers_from_an_exception_in_any_function_of_its_own(
 ) -> None:
     """One forkserver pool; at each step its worker is killed, and the start or the end meets an exception."""
     happened: set[str] = set()
-    pool = Pool(PoolSpec(workers=1, max_restarts=1_000_000, stop_timeout=2.0, cancel_grace=0.2))
+    pool = Pool(PoolSpec(workers=1, restart=Restart(max=1_000_000), timeouts=Timeouts(stop=2.0, cancel=0.2)))
     await pool.start()
     for number, (name, step) in enumerate(STEPS.items()):
         if name in LAST_RESORTS:
@@ -246,7 +257,9 @@ async def test_a_pool_recovers_from_an_exception_in_any_method_of_its_backend(
     before = {child.pid for child in children()}
     fussy: Backend = Fussy()
     assert isinstance(fussy, Fussy)
-    pool = Pool(PoolSpec(workers=1, max_restarts=1_000_000, stop_timeout=2.0), backend=fussy)
+    pool = Pool(
+        PoolSpec(workers=1, restart=Restart(max=1_000_000), timeouts=Timeouts(stop=2.0)), backend=fussy
+    )
     await pool.start()
     for number, name in enumerate(OF_A_BACKEND * 2):
         kind = KINDS[number % len(KINDS)]

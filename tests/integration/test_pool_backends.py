@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from tests.support.dialled import DialledProcesses
-from tests.support.pools import Chat
+from tests.support.pools import QUICK, Chat
 from tests.support.processes import children, until
 
 from dspex import errors
-from dspex.pool import Backend, LocalProcesses, Pool, PoolSpec, State
+from dspex.pool import Backend, Limits, LocalProcesses, Pool, PoolSpec, State
 from dspex.pool._backends.connect_back import Listener
 from dspex.protocol.connect_back import GREETING
 
@@ -58,6 +58,10 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+SLOW_START = QUICK.replace(start=60.0)
+"""A Ray cluster takes its time to find a place for the first worker."""
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> tuple[Backend, dict[str, Any]]:
     """Where workers run, and the settings that choose it."""
@@ -67,7 +71,7 @@ def backend(request: pytest.FixtureRequest) -> tuple[Backend, dict[str, Any]]:
         request.getfixturevalue("cluster")
         from dspex.pool.ray import RayActors
 
-        return RayActors(num_cpus=0.1), {"start_timeout": 60.0}
+        return RayActors(num_cpus=0.1), {}
     return LocalProcesses(), {"start": request.param}
 
 
@@ -79,7 +83,7 @@ async def open_pool(backend: tuple[Backend, dict[str, Any]]) -> AsyncIterator[Op
     place, choice = backend
 
     async def make(*, lm: dict[str, Any] | None = None, **settings: Any) -> Pool:
-        spec = PoolSpec(**{"workers": 1, "stop_timeout": 2.0, **choice, **settings})
+        spec = PoolSpec(**{"workers": 1, "timeouts": SLOW_START, **choice, **settings})
         pool = Pool(spec, lm=lm, backend=place)
         opened.append(pool)
         await pool.start()
@@ -110,7 +114,7 @@ async def test_calls_are_answered_many_at_once_by_real_dspy(open_pool: OpenPool,
 
 
 async def test_the_worker_is_another_process_and_says_how_it_is(open_pool: OpenPool) -> None:
-    pool = await open_pool(env={"DSPEX_TEST_SAYS": "hello"}, nice=1)
+    pool = await open_pool(env={"DSPEX_TEST_SAYS": "hello"}, limits=Limits(nice=1))
     (worker,) = pool.status().workers
     assert worker.pid == await run(pool, "pid") != os.getpid()
     assert worker.where
@@ -152,7 +156,7 @@ async def test_a_cancelled_call_stops_its_work_and_frees_its_place(
 
 
 async def test_a_deadline_ends_work_that_stops_and_a_worker_that_does_not(open_pool: OpenPool) -> None:
-    pool = await open_pool(cancel_grace=0.2)
+    pool = await open_pool(timeouts=SLOW_START.replace(cancel=0.2))
     before = ready(pool)
     with pytest.raises(errors.DeadlineExceeded):
         await run(pool, "wait_for_ever", timeout=0.3)
@@ -177,7 +181,7 @@ async def test_a_death_fails_what_ran_there_says_its_last_words_and_is_made_good
 
 
 async def test_what_hangs_as_a_whole_is_missed_and_replaced(open_pool: OpenPool) -> None:
-    pool = await open_pool(heartbeat_timeout=2.0)
+    pool = await open_pool(timeouts=SLOW_START.replace(heartbeat=2.0))
     before = ready(pool)
     with pytest.raises(errors.WorkerDiedError, match="no heartbeat"):
         await run(pool, "stop_the_process", timeout=60)
@@ -205,7 +209,7 @@ async def test_a_start_that_fails_says_why(open_pool: OpenPool) -> None:
 
 async def test_a_start_that_takes_too_long_or_is_cancelled_leaves_nothing(open_pool: OpenPool) -> None:
     with pytest.raises(errors.WorkerStartError) as raised:
-        await open_pool(preload=["tests.support.slow_start"], start_timeout=3.0)
+        await open_pool(preload=["tests.support.slow_start"], timeouts=SLOW_START.replace(start=3.0))
     assert raised.value.code == "start-timeout"
     opening = asyncio.ensure_future(open_pool())
     await asyncio.sleep(0)

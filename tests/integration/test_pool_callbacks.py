@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.pools import OpenPool
+from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import until
 
 from dspex import errors
@@ -28,7 +28,7 @@ async def back(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
 
 
 async def test_a_nested_call_has_no_more_time_than_the_call_that_waits_for_it(open_pool: OpenPool) -> None:
-    pool = await open_pool(max_inflight=1, cancel_grace=0.2)
+    pool = await open_pool(max_inflight=1, timeouts=QUICK.replace(cancel=0.2))
     view = SyncPool.of(pool)
     seen: list[Any] = []
 

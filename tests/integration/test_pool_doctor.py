@@ -6,7 +6,7 @@ import resource
 import pytest
 
 from dspex.cli import main
-from dspex.pool import PoolSpec
+from dspex.pool import Limits, PoolSpec
 from dspex.pool._doctor import examine
 
 
@@ -54,7 +54,7 @@ def test_what_is_found_can_be_read_by_programs(capsys: pytest.CaptureFixture[str
 
 async def test_limits_that_are_too_low_are_found() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needs_more = PoolSpec(workers=1, max_inflight=10_000, memory_limit=2**50)
+    needs_more = PoolSpec(workers=1, max_inflight=10_000, limits=Limits(memory=2**50))
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
         findings = {finding.about: finding for finding in await examine(needs_more)}

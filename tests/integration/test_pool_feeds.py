@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.support.pools import Chat, OpenPool
+from tests.support.pools import QUICK, Chat, OpenPool
 from tests.support.processes import until
 
 from dspex import errors
@@ -186,7 +186,7 @@ async def test_work_that_has_enough_closes_its_source(open_pool: OpenPool) -> No
 
 @pytest.mark.parametrize("end", ["cancelled", "out of time", "worker died", "pool closed"])
 async def test_a_source_is_closed_however_its_call_ends(open_pool: OpenPool, end: str) -> None:
-    pool = await open_pool(cancel_grace=0.5)
+    pool = await open_pool(timeouts=QUICK.replace(cancel=0.5))
     source = Source()
     has_one = asyncio.Event()
 
@@ -228,7 +228,7 @@ async def test_a_call_that_is_refused_closes_its_source_and_never_draws_from_it(
 
 
 async def test_a_source_that_blocks_does_not_keep_its_caller(open_pool: OpenPool) -> None:
-    pool = await open_pool(cancel_grace=0.2)
+    pool = await open_pool(timeouts=QUICK.replace(cancel=0.2))
     go_on = threading.Event()
     closed = threading.Event()
 

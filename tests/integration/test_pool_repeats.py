@@ -8,18 +8,18 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from tests.support.pools import Chat, OpenPool
+from tests.support.pools import QUICK, Chat, OpenPool
 from tests.support.processes import until
 
 import dspex
 from dspex.errors import ConfigError, DeadlineExceeded, PoolClosedError, WorkerDiedError, WorkerStartError
-from dspex.pool import Pool, PoolEvent, PoolSpec, SyncPool
+from dspex.pool import Pool, PoolEvent, PoolSpec, SyncPool, Timeouts
 from dspex.testing import ChatRequest, ModelServer
 
 WORK = "tests.support.work:"
 ASK = {"signature": "question -> answer", "inputs": {"question": "The sky's colour?"}}
 ANSWER = "[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]"
-SPEC = PoolSpec(workers=1, max_inflight=8, cancel_grace=0.2, stop_timeout=2)
+SPEC = PoolSpec(workers=1, max_inflight=8, timeouts=Timeouts(cancel=0.2, stop=2))
 
 
 async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
@@ -113,7 +113,7 @@ async def test_a_death_is_retryable_where_its_call_may_run_twice(
 async def test_time_that_ran_out_at_work_is_retryable_where_the_call_may_run_twice(
     open_pool: OpenPool, function: str, idempotent: bool | None
 ) -> None:
-    pool = await open_pool(cancel_grace=0.2)
+    pool = await open_pool(timeouts=QUICK.replace(cancel=0.2))
     with pytest.raises(DeadlineExceeded) as late:
         await run(pool, function, timeout=0.3, idempotent=idempotent)
     assert (late.value.stage, late.value.retryable) == ("worker", bool(idempotent))
@@ -134,7 +134,7 @@ async def test_time_that_ran_out_in_the_queue_is_retryable_since_nothing_was_don
 async def test_a_worker_with_a_call_that_does_not_stop_is_the_last_to_get_another(
     open_pool: OpenPool,
 ) -> None:
-    pool = await open_pool(workers=2, max_inflight=4, cancel_grace=60)
+    pool = await open_pool(workers=2, max_inflight=4, timeouts=QUICK.replace(cancel=60))
     await until(lambda: [worker.state.value for worker in pool.status().workers] == ["ready", "ready"])
     with pytest.raises(DeadlineExceeded):
         await run(pool, "block", timeout=0.3)

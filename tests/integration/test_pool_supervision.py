@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from tests.support.pools import OpenPool
+from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, PoolEvent, PoolSpec, State
+from dspex.pool import Limits, Pool, PoolEvent, PoolSpec, Recycling, Restart, Scaling, State
 from dspex.pool._events import EventName
 
 WORK = "tests.support.work:"
@@ -38,7 +38,7 @@ async def keep_calling(pool: Pool, stop: asyncio.Event) -> int:
 
 
 async def test_a_worker_is_replaced_after_its_number_of_calls_without_losing_one(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_requests=20)
+    pool = await open_pool(workers=1, recycling=Recycling(requests=20))
     stop = asyncio.Event()
     callers = [asyncio.ensure_future(keep_calling(pool, stop)) for _ in range(5)]
     seen: set[int | None] = set()
@@ -51,7 +51,7 @@ async def test_a_worker_is_replaced_after_its_number_of_calls_without_losing_one
 
 
 async def test_a_worker_is_replaced_when_its_own_memory_has_grown(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_memory=300 * 2**20)
+    pool = await open_pool(workers=1, recycling=Recycling(memory=300 * 2**20))
     before = await run(pool, "pid")
     assert await run(pool, "keep", 10 * 2**20) == before
 
@@ -63,7 +63,7 @@ async def test_a_worker_is_replaced_when_its_own_memory_has_grown(open_pool: Ope
 
 
 async def test_a_worker_is_replaced_when_it_is_old(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_age=0.6)
+    pool = await open_pool(workers=1, recycling=Recycling(age=0.6))
     before = await run(pool, "pid")
     await until(lambda: ready(pool) not in ([], [before]), seconds=30)
     assert pool.status().deaths == 0
@@ -190,7 +190,9 @@ async def test_a_pool_can_be_resized_both_ways_under_load(open_pool: OpenPool) -
 
 
 async def test_calls_that_wait_get_more_workers_and_idle_ones_go_again(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_workers=3, max_inflight=1, scale_up_wait=0.01, scale_down_idle=0.3)
+    pool = await open_pool(
+        workers=1, max_workers=3, max_inflight=1, scaling=Scaling(up_after=0.01, down_after=0.3)
+    )
     running = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(4)]
 
     await until(lambda: [w.inflight for w in pool.status().workers] == [1, 1, 1])
@@ -204,7 +206,7 @@ async def test_calls_that_wait_get_more_workers_and_idle_ones_go_again(open_pool
 
 
 async def test_a_pool_does_not_grow_for_calls_that_are_served_in_time(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_workers=3, max_inflight=1, scale_up_wait=20.0)
+    pool = await open_pool(workers=1, max_workers=3, max_inflight=1, scaling=Scaling(up_after=20.0))
     assert await asyncio.gather(*(run(pool, "wait_a_moment", i) for i in range(20))) == list(range(20))
     assert len(pool.status().workers) == 1
 
@@ -212,7 +214,9 @@ async def test_a_pool_does_not_grow_for_calls_that_are_served_in_time(open_pool:
 @pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_niceness_processors_and_environment_reach_the_worker(open_pool: OpenPool, start: str) -> None:
     cpu = min(os.sched_getaffinity(0))
-    pool = await open_pool(workers=1, nice=3, cpus=[cpu], env={"CUDA_VISIBLE_DEVICES": "1"}, start=start)
+    pool = await open_pool(
+        workers=1, limits=Limits(nice=3, cpus=[cpu]), env={"CUDA_VISIBLE_DEVICES": "1"}, start=start
+    )
     niceness, cpus = await run(pool, "niceness_and_cpus")
     assert niceness == os.nice(0) + 3
     assert cpus == [cpu]
@@ -221,7 +225,7 @@ async def test_niceness_processors_and_environment_reach_the_worker(open_pool: O
 
 
 async def test_a_worker_without_heartbeats_is_replaced_though_nobody_calls_it(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, heartbeat_timeout=2.0)
+    pool = await open_pool(workers=1, timeouts=QUICK.replace(heartbeat=2.0))
     before = ready(pool)
     assert before[0] is not None
     os.kill(before[0], signal.SIGSTOP)
@@ -230,7 +234,7 @@ async def test_a_worker_without_heartbeats_is_replaced_though_nobody_calls_it(op
 
 
 async def test_work_that_blocks_the_loop_does_not_stop_the_heartbeats(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, heartbeat_timeout=1.0, cancel_grace=0.2)
+    pool = await open_pool(workers=1, timeouts=QUICK.replace(heartbeat=1.0, cancel=0.2))
     with pytest.raises(errors.DeadlineExceeded):  # and not WorkerDiedError for want of a heartbeat
         await run(pool, "block_the_loop", timeout=2.5)
 
@@ -238,12 +242,12 @@ async def test_work_that_blocks_the_loop_does_not_stop_the_heartbeats(open_pool:
 async def test_a_crash_loop_ends_with_the_first_cause_and_the_pool_recovers_by_itself(
     open_pool: OpenPool,
 ) -> None:
-    pool = await open_pool(workers=1, max_restarts=2, restart_window=2.0)
+    pool = await open_pool(workers=1, restart=Restart(max=2, window=2.0))
     for _ in range(3):
         with pytest.raises(errors.WorkerDiedError):
             await run(pool, "say_and_die", "out of ideas")
 
-    with pytest.raises(errors.WorkerStartError, match="max_restarts=2") as raised:
+    with pytest.raises(errors.WorkerStartError, match=r"restart\.max=2") as raised:
         await run(pool, "add", 2, 3)
     assert raised.value.code == "restart-budget"
     assert "out of ideas" in str(raised.value)
@@ -253,7 +257,7 @@ async def test_a_crash_loop_ends_with_the_first_cause_and_the_pool_recovers_by_i
 
 
 async def test_calls_that_wait_when_the_budget_ends_are_told(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, max_inflight=1, max_restarts=0)
+    pool = await open_pool(workers=1, max_inflight=1, restart=Restart(max=0))
     deadly = asyncio.ensure_future(run(pool, "say_and_die", "the end"))
     waiting = asyncio.ensure_future(run(pool, "add", 2, 3))
     with pytest.raises(errors.WorkerDiedError):
@@ -291,7 +295,11 @@ async def test_every_transition_is_an_event() -> None:
 async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> None:
     events: list[PoolEvent] = []
     spec = PoolSpec(
-        workers=1, max_workers=2, max_restarts=1, restart_window=60, max_requests=3, max_inflight=1
+        workers=1,
+        max_workers=2,
+        restart=Restart(max=1, window=60),
+        recycling=Recycling(requests=3),
+        max_inflight=1,
     )
     async with Pool(spec, on_event=events.append) as pool:
         for number in range(3):  # the third wears it out
@@ -331,7 +339,7 @@ async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> No
 
 
 async def test_the_status_says_of_each_worker_what_it_is_and_does(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=2, max_inflight=3, cancel_grace=0.2)
+    pool = await open_pool(workers=2, max_inflight=3, timeouts=QUICK.replace(cancel=0.2))
     await until(lambda: len(ready(pool)) == 2)
     before = pool.status()
     assert (before.name, before.state, before.wanted, before.waiting) == ("general", State.READY, 2, 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.pools import OpenPool
+from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children
 
 from dspex import errors
@@ -32,7 +32,7 @@ def open_sync_pool() -> Iterator[OpenSyncPool]:
     opened: list[SyncPool] = []
 
     def make(**settings: Any) -> SyncPool:
-        pool = SyncPool(PoolSpec(**{"workers": 1, "stop_timeout": 2.0, **settings}))
+        pool = SyncPool(PoolSpec(**{"workers": 1, "timeouts": QUICK, **settings}))
         opened.append(pool)
         pool.start()
         return pool
@@ -66,7 +66,7 @@ def test_calls_from_many_threads_share_a_worker_and_keep_their_answers(open_sync
 
 
 def test_errors_deadlines_and_deaths_are_what_they_are_in_a_loop(open_sync_pool: OpenSyncPool) -> None:
-    pool = open_sync_pool(cancel_grace=0.2)
+    pool = open_sync_pool(timeouts=QUICK.replace(cancel=0.2))
     with pytest.raises(errors.RemoteError, match="ValueError: no such row"):
         run(pool, "fail", "no such row")
     with pytest.raises(errors.DeadlineExceeded):

@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 import pytest
 from tests.support import programs
-from tests.support.pools import Chat, OpenPool
+from tests.support.pools import QUICK, Chat, OpenPool
 from tests.support.processes import until
 
 from dspex import Prediction, errors
@@ -254,7 +254,7 @@ async def test_a_stream_of_a_program_without_an_async_form_is_waited_for(
 ) -> None:
     chat.reply = lambda _: fields("chat", draft=TEXT)
     chat.server.faults.push(Stall(at="middle"))
-    pool = await open_pool(lm=chat.lm(timeout=1), cancel_grace=20, max_inflight=1)
+    pool = await open_pool(lm=chat.lm(timeout=1), timeouts=QUICK.replace(cancel=20), max_inflight=1)
     payload = {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}}
     (before,) = pool.status().workers
     async with aclosing(pool.stream("module", payload)) as parts:

@@ -26,7 +26,7 @@ import psutil
 from tests.support.processes import children, until
 
 from dspex import errors
-from dspex.pool import Pool, PoolSpec
+from dspex.pool import Pool, PoolSpec, Recycling, Restart, Timeouts
 from dspex.pool._backends.forkserver import ForkserverLauncher
 
 WORK = "tests.support.work:"
@@ -176,12 +176,9 @@ def settings(choice: random.Random) -> PoolSpec:
         max_workers=choice.choice([None, 4]),
         max_inflight=choice.choice([1, 3, 20]),
         queue=choice.choice([5, 1000]),
-        max_restarts=1_000_000,
-        max_requests=choice.choice([None, 30]),
-        cancel_grace=0.3,
-        heartbeat_timeout=3.0,
-        start_timeout=30.0,
-        stop_timeout=1.0,
+        restart=Restart(max=1_000_000),
+        recycling=Recycling(requests=choice.choice([None, 30])),
+        timeouts=Timeouts(cancel=0.3, heartbeat=3.0, start=30.0, stop=1.0),
         start=choice.choice(["forkserver", "forkserver", "spawn"]),
     )
 

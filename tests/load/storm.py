@@ -20,7 +20,7 @@ from collections import Counter
 from tests.support.processes import children, until
 
 from dspex import errors
-from dspex.pool import Pool, PoolSpec, State
+from dspex.pool import Pool, PoolSpec, Restart, State
 from dspex.testing import ChatRequest, ModelServer
 
 KILL_EVERY = 0.3
@@ -78,7 +78,7 @@ async def main(seconds: float) -> int:
     times: list[float] = []
     async with ModelServer(answer_of) as server:
         lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
-        spec = PoolSpec(name="storm", workers=WORKERS, max_restarts=1_000_000)
+        spec = PoolSpec(name="storm", workers=WORKERS, restart=Restart(max=1_000_000))
         async with Pool(spec, lm=lm) as pool:
             end = asyncio.get_running_loop().time() + seconds
             clients = [client(pool, number, end, outcome, times) for number in range(CLIENTS)]

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from tests.support.processes import children, until
 
-from dspex.pool import Pool, PoolSpec
+from dspex.pool import Pool, PoolSpec, Timeouts
 from dspex.testing import ChatRequest, ModelServer
 
 OpenPool = Callable[..., Awaitable[Pool]]
 
+QUICK = Timeouts(stop=2.0)
+"""What the pools of tests have, so that none waits long for a worker that does not go."""
 
 KEY = "sk-test-not-a-real-key"
 
@@ -48,7 +50,7 @@ async def open_pool() -> AsyncIterator[OpenPool]:
     opened: list[Pool] = []
 
     async def make(*, lm: dict[str, Any] | None = None, **settings: Any) -> Pool:
-        pool = Pool(PoolSpec(**{"workers": 1, "stop_timeout": 2.0, **settings}), lm=lm)
+        pool = Pool(PoolSpec(**{"workers": 1, "timeouts": QUICK, **settings}), lm=lm)
         opened.append(pool)
         await pool.start()
         return pool

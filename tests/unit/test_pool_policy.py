@@ -5,11 +5,12 @@ import weakref
 
 import pytest
 
+from dspex.pool import Recycling, Restart
 from dspex.pool._call import Call, FairQueue
 from dspex.pool._lifecycle import Lifecycle, State
-from dspex.pool._policy import GiveUp, Recycling, Respawn, RestartPolicy, after_death, due_for_recycling
+from dspex.pool._policy import GiveUp, Respawn, after_death, due_for_recycling
 
-POLICY = RestartPolicy(max_restarts=3, window=60, first_delay=0.1, max_delay=5)
+POLICY = Restart(max=3, window=60, first_delay=0.1, max_delay=5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.errors import ConfigError
-from dspex.pool import PoolSpec, load_pools
+from dspex.pool import Limits, PoolSpec, Timeouts, load_pools
 
 EVERYTHING = """
 title = "what others keep in the file is theirs"
@@ -18,14 +18,16 @@ title = "what others keep in the file is theirs"
 [pool.answers]
 workers = 3
 max_workers = 5
-start_timeout = 20
 preload = ["json", "decimal"]
+[pool.answers.timeouts]
+start = 20
 [pool.answers.env]
 TOKENIZERS_PARALLELISM = "false"
 
 [pool.reports]
 preset = "optimizer"
-call_timeout = 100.5
+timeouts.call = 100.5
+limits = { cpus = [0] }
 
 [pool.plain]
 """
@@ -43,13 +45,17 @@ def test_a_file_has_many_pools_and_each_is_what_keyword_arguments_make(tmp_path:
         name="answers",
         workers=3,
         max_workers=5,
-        start_timeout=20,
+        timeouts=Timeouts(start=20),
         preload=("json", "decimal"),
         env={"TOKENIZERS_PARALLELISM": "false"},
     )
     assert load_pools(file) == {
         "answers": answers,
-        "reports": PoolSpec.optimizer(name="reports", call_timeout=100.5),
+        "reports": PoolSpec.optimizer(
+            name="reports",
+            timeouts=Timeouts(call=100.5, cancel=30),
+            limits=Limits(nice=5, cpus=[0]),
+        ),
         "plain": PoolSpec(name="plain"),
     }
     assert list(load_pools(str(file))) == ["answers", "reports", "plain"]
@@ -87,7 +93,7 @@ def test_an_interpreter_is_looked_for_beside_the_file(
         ("[pool.reports]\nworker = 2", "pool.reports.worker", "no such setting", "did you mean 'workers'?"),
         ("[pool.reports]\nxyzzy = 2", "pool.reports.xyzzy", "no such setting", "the settings are: name"),
         ("[pool.reports]\nstart = 'fork'", "pool.reports.start", "'fork' is refused", "one of 'auto'"),
-        ("[pool.reports]\nenv = { A = 1 }", "pool.reports.env.A", "string", "environment variables are text"),
+        ("[pool.reports]\nenv = { A = 1 }", "pool.reports.env.A", "it is no text", "variables are text"),
         ("[pool.reports]\npreset = 'optimise'", "pool.reports.preset", "'optimise'", "did you mean 'optim"),
         ("[pool.reports]\npreset = 3", "pool.reports.preset", "3 is refused", "one of 'general'"),
         ("[pool.reports]\npreset = []", "pool.reports.preset", "[] is refused", "one of 'general'"),
@@ -98,7 +104,12 @@ def test_an_interpreter_is_looked_for_beside_the_file(
         ("[pool.'a b']\nworkers = 1", "pool.a b.name", "'a b' is refused", "that matches"),
         ("[pool]\nworkers = 1", "pool.workers", "is not a table", "[pool.reports]"),
         ("pool = 3", "pool", "is not a table", "[pool.reports]"),
-        ("[pool.b]\n[pool.reports]\nqueue = -1\nnice = 20", "pool.reports.queue", "-1", "also wrong: nice"),
+        ("[pool.b]\n[pool.reports]\nqueue = -1\nstart = 1", "pool.reports.queue", "-1", "also wrong: start"),
+        ("[pool.a.limits]\nnice = 20", "pool.a.limits.nice", "20 is refused", "nice is a whole number"),
+        ("[pool.a.limits]\nnise = 2", "pool.a.limits.nise", "no such setting", "did you mean 'nice'?"),
+        ("[pool.a]\nlimits = 2", "pool.a.limits", "2 is refused", "limits is Limits(memory, nice, cpus)"),
+        ("[pool.a.timeouts]\ncall = '2'", "pool.a.timeouts.call", "'2' is refused", "write call=2, a number"),
+        ("[pool.a]\nnice = 2", "pool.a.nice", "no such setting", "write limits=Limits(nice=...)"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_refused_with_file_path_and_what_is_allowed(
@@ -161,14 +172,28 @@ def test_a_path_that_is_none_is_a_config_error_that_can_be_printed(path: Any) ->
     str(refused.value).encode()
 
 
-KEYS = st.sampled_from([*PoolSpec.model_fields, "preset", "self", "cls", '""', '"A=B"', "a.b.c", '"\\u0000"'])
+KEYS = st.sampled_from(
+    [
+        *PoolSpec.settings(),
+        "limits.nice",
+        "timeouts.call",
+        "recycling",
+        "preset",
+        "self",
+        "cls",
+        '""',
+        '"A=B"',
+        "a.b.c",
+        '"\\u0000"',
+    ]
+)
 LITERALS = st.sampled_from(
     ["0", "1", "nan", "-inf", "1e400", "true", '""', "'json'", '"\\u0000"', "[]", "[[1], {}]", "{ A = 1 }",
      '{ "A=B" = "x" }', "1979-05-27", "9" * 5001, "[" * 2000 + "]" * 2000, "'optimizer'", "'spawn'",
      '"\\ud800"']
 )  # fmt: skip
 LINES = st.builds("{} = {}".format, KEYS, LITERALS) | st.sampled_from(
-    ["[pool.a]", "[pool.a.env]", "pool = 3"]
+    ["[pool.a]", "[pool.a.env]", "[pool.a.limits]", "pool = 3"]
 )
 
 

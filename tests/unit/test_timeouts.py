@@ -14,6 +14,7 @@ import dspex
 from dspex._timeouts import LONGEST_SECONDS, check_seconds
 from dspex.errors import ConfigError, DeadlineExceeded
 from dspex.lm import LMRequest
+from dspex.pool import Timeouts
 from dspex.testing import ScriptedLM
 
 NO_TIMES = [
@@ -100,9 +101,9 @@ def test_the_hint_shows_how_to_write_it() -> None:
         check_seconds(datetime.timedelta(seconds=5))
 
 
-@pytest.mark.parametrize("name", ["call_timeout", "stop_timeout", "cancel_grace"])
+@pytest.mark.parametrize("name", ["call", "stop", "cancel"])
 @pytest.mark.parametrize("value", ["5", True, 0, -1, float("nan"), float("inf"), 1e300], ids=repr)
 def test_a_pool_s_settings_keep_the_same_bounds(name, value) -> None:
     with pytest.raises(ConfigError) as caught:
-        dspex.PoolSpec(**{name: value})
-    assert caught.value.path == f"pool.general.{name}"
+        Timeouts(**{name: value})
+    assert caught.value.path == f"timeouts.{name}"

@@ -12,7 +12,7 @@ from dspex.pool._events import PoolEvent
 from dspex.pool._host_calls import describe_tool
 from dspex.pool._lifecycle import State
 from dspex.pool._pool import Pool, PoolStatus, WorkerStatus
-from dspex.pool._spec import PoolSpec
+from dspex.pool._spec import Limits, PoolSpec, Recycling, Restart, Scaling, Timeouts
 from dspex.pool._sync import SyncPool
 from dspex.pool._toml import load_pools
 
@@ -20,13 +20,18 @@ __all__ = [
     "Backend",
     "Handle",
     "Launcher",
+    "Limits",
     "LocalProcesses",
     "Pool",
     "PoolEvent",
     "PoolSpec",
     "PoolStatus",
+    "Recycling",
+    "Restart",
+    "Scaling",
     "State",
     "SyncPool",
+    "Timeouts",
     "WorkerStatus",
     "describe_tool",
     "load_pools",

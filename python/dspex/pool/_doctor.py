@@ -45,7 +45,7 @@ async def examine(spec: PoolSpec) -> list[Finding]:
     if not findings[0].good:
         return findings
     findings += _limits(spec)
-    pool = Pool(PoolSpec(**{**dict(spec), "workers": 1, "max_workers": None}))
+    pool = Pool(spec.replace(workers=1, max_workers=None))
     began = time.perf_counter()
     try:
         await pool.start()
@@ -54,9 +54,9 @@ async def examine(spec: PoolSpec) -> list[Finding]:
     started = time.perf_counter() - began
     try:
         findings += _versions(pool.versions)
-        slow = started > spec.start_timeout / 2
-        advice = "raise start_timeout: a busy moment would be enough to miss it" if slow else ""
-        findings.append(Finding("start", not slow, f"{started:.2f} s of {spec.start_timeout:g} s", advice))
+        slow = started > spec.timeouts.start / 2
+        advice = "raise timeouts.start: a busy moment would be enough to miss it" if slow else ""
+        findings.append(Finding("start", not slow, f"{started:.2f} s of {spec.timeouts.start:g} s", advice))
         findings.append(await _round_trip(pool))
     finally:
         await pool.aclose()
@@ -96,16 +96,16 @@ def _limits(spec: PoolSpec) -> list[Finding]:
     if soft != resource.RLIM_INFINITY and soft < inside:
         advice = f"ulimit -n {inside * 2}, or a smaller max_inflight"
         found.append(Finding("descriptors of a worker", False, f"{soft} allowed, {inside} needed", advice))
-    if spec.memory_limit is not None:
+    if spec.limits.memory is not None:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        wanted = spec.memory_limit * workers
+        wanted = spec.limits.memory * workers
         fits = wanted <= there
         found.append(
             Finding(
                 "memory",
                 fits,
                 f"{workers} workers may take {wanted / 2**30:.1f} of {there / 2**30:.1f} GiB",
-                "" if fits else "lower memory_limit or the number of workers",
+                "" if fits else "lower limits.memory or the number of workers",
             )
         )
     return found

@@ -5,24 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["GiveUp", "Recycling", "Respawn", "RestartPolicy", "after_death", "due_for_recycling"]
+from dspex.pool._spec import Recycling, Restart
 
-
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
-    """How many deaths are made good, and how fast.
-
-    Attributes:
-        max_restarts: Deaths made good within `window`.
-        window: Seconds for which a death is remembered.
-        first_delay: Seconds before a restart after a worker that never answered anything; doubles each time.
-        max_delay: Seconds no restart waits longer than.
-    """
-
-    max_restarts: int
-    window: float
-    first_delay: float = 0.05
-    max_delay: float = 5.0
+__all__ = ["GiveUp", "Respawn", "after_death", "due_for_recycling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +26,7 @@ class GiveUp:
 
 
 def after_death(
-    deaths: Sequence[float], failures_in_a_row: int, now: float, policy: RestartPolicy
+    deaths: Sequence[float], failures_in_a_row: int, now: float, policy: Restart
 ) -> Respawn | GiveUp:
     """Say what follows a death.
 
@@ -53,28 +38,13 @@ def after_death(
         policy: The settings.
     """
     recent = sorted(died for died in deaths if now - died < policy.window)
-    if len(recent) > policy.max_restarts:
+    if len(recent) > policy.max:
         # Enough of the oldest must be forgotten for the count to be within the budget again.
-        return GiveUp(len(recent), recent[len(recent) - policy.max_restarts - 1] + policy.window)
+        return GiveUp(len(recent), recent[len(recent) - policy.max - 1] + policy.window)
     if failures_in_a_row == 0:
         return Respawn(0.0)
     # The exponent is bounded because a float has no room for 2**1100, not because the delay would matter.
     return Respawn(min(policy.max_delay, policy.first_delay * 2.0 ** min(failures_in_a_row - 1, 64)))
-
-
-@dataclass(frozen=True, slots=True)
-class Recycling:
-    """When a worker has served its time; None is never.
-
-    Attributes:
-        age: Seconds since its start.
-        requests: Calls served.
-        memory: Resident bytes.
-    """
-
-    age: float | None = None
-    requests: int | None = None
-    memory: int | None = None
 
 
 def due_for_recycling(age: float, served: int, memory: int, limits: Recycling) -> str | None:

@@ -235,7 +235,7 @@ class Pool:
         """Finish the calls in flight, refuse new ones, and end the workers. Safe to await twice.
 
         Args:
-            timeout: Seconds the calls have; None for the pool's `stop_timeout`. What is left then fails
+            timeout: Seconds the calls have; None for the pool's `timeouts.stop`. What is left then fails
                 with `PoolClosedError`.
         """
         if self.belongs_elsewhere:  # in a fork, the workers are not ours to end
@@ -243,7 +243,7 @@ class Pool:
         if timeout is not None:
             timeout = check_seconds(timeout, zero=True)
         if self._life.state in (State.STARTING, State.READY):
-            finish = self.spec.stop_timeout if timeout is None else timeout
+            finish = self.spec.timeouts.stop if timeout is None else timeout
             ready = self._life.state is State.READY
             self._life.become(State.DRAINING if ready else State.STOPPING)
             self._closing = asyncio.ensure_future(self._close(finish))
@@ -322,7 +322,7 @@ class Pool:
             op: The operation's name, such as `"predict"`.
             payload: Its argument: plain values (see `dspex.protocol`).
             timeout: Seconds from now until the answer, waiting in the queue included; or a profile of
-                `DEADLINES`; None for the pool's `call_timeout`.
+                `DEADLINES`; None for the pool's `timeouts.call`.
             idempotent: Whether the call may be run again when its worker is ended for another call's fault.
                 None is False for all operations but `echo`. One whose own work ends the worker is not run
                 again; its `WorkerDiedError` is then `retryable`.
@@ -352,7 +352,7 @@ class Pool:
             DspexError: Whatever the operation raised, in the classes of `dspex.errors`.
         """
         if input_streams:
-            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.cancel_grace)
+            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
             async with lent as (payload, host_functions):
                 return await self.call(
                     op,
@@ -408,7 +408,7 @@ class Pool:
             DspexError: As for `call`; parts that came before have been yielded.
         """
         if input_streams:
-            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.cancel_grace)
+            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
             async with lent as (payload, host_functions):
                 parts = self.stream(
                     op, payload, timeout=timeout, session=session, host_functions=host_functions, trace=trace
@@ -569,7 +569,7 @@ class Pool:
             )
         if idempotent is not None:
             check_idempotent(idempotent)
-        return self.spec.call_timeout if timeout is None else self._seconds(timeout)
+        return self.spec.timeouts.call if timeout is None else self._seconds(timeout)
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._life.state is not _READY or self._loop is None:
@@ -620,7 +620,7 @@ class Pool:
             ConfigError: If it says none.
         """
         if timeout is None:
-            return self.spec.call_timeout
+            return self.spec.timeouts.call
         if not isinstance(timeout, str):
             return check_seconds(timeout)
         if timeout in DEADLINES:
@@ -675,7 +675,7 @@ class Pool:
         elif call.worker is not None:
             # It was told to stop and has not: only the end of its worker frees the place.
             call.worker.kill_for_fault(
-                f"a call of {call.op!r} did not stop within {self.spec.cancel_grace:g} s"
+                f"a call of {call.op!r} did not stop within {self.spec.timeouts.cancel:g} s"
             )
 
     def _let_go(self, call: Call) -> None:
@@ -685,7 +685,7 @@ class Pool:
         elif call.worker is not None:
             # Its place stays taken until the worker says that the work has stopped.
             call.worker.cancel(call)
-            self._deadlines.set(call, asyncio.get_running_loop().time() + self.spec.cancel_grace)
+            self._deadlines.set(call, asyncio.get_running_loop().time() + self.spec.timeouts.cancel)
             return
         self._deadlines.discard(call)
 
@@ -742,7 +742,7 @@ class Pool:
             assert oldest is not None  # noqa: S101 - the queue is not empty
             loop = asyncio.get_running_loop()
             # One step at a time: whether it was enough is seen when its worker has begun to take calls.
-            self._growing = loop.call_at(max(oldest, loop.time()) + self.spec.scale_up_wait, self._grow)
+            self._growing = loop.call_at(max(oldest, loop.time()) + self.spec.scaling.up_after, self._grow)
 
     def _grow(self) -> None:
         self._growing = None
@@ -755,12 +755,14 @@ class Pool:
 
     def _watch_idle(self) -> None:
         if self._shrinking is None:
-            self._shrinking = asyncio.get_running_loop().call_later(self.spec.scale_down_idle, self._shrink)
+            self._shrinking = asyncio.get_running_loop().call_later(
+                self.spec.scaling.down_after, self._shrink
+            )
 
     def _shrink(self) -> None:
         self._shrinking = None
         if self._life.state is State.READY:
-            left = self._supervisor.drop_idle(self.spec.workers, self.spec.scale_down_idle)
+            left = self._supervisor.drop_idle(self.spec.workers, self.spec.scaling.down_after)
             if left is not None:
                 self._shrinking = asyncio.get_running_loop().call_later(max(left, 0.01), self._shrink)
 

@@ -20,7 +20,7 @@ from dspex.pool._backends.base import Launcher
 from dspex.pool._call import Call
 from dspex.pool._events import EventName, PoolEvent
 from dspex.pool._lifecycle import State
-from dspex.pool._policy import GiveUp, Respawn, RestartPolicy, after_death, due_for_recycling
+from dspex.pool._policy import GiveUp, Respawn, after_death, due_for_recycling
 from dspex.pool._spec import PoolSpec
 from dspex.pool._worker import Worker, is_cancelled
 
@@ -104,8 +104,7 @@ class Supervisor:
         self._owner = owner
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._policy = RestartPolicy(spec.max_restarts, spec.restart_window)
-        self._recent: deque[float] = deque(maxlen=spec.max_restarts + 1)
+        self._recent: deque[float] = deque(maxlen=spec.restart.max + 1)
         self._failures_in_a_row = 0
         self._first_cause: WorkerStartError | WorkerDiedError | None = None
         self._slots: list[_Slot] = []
@@ -220,7 +219,7 @@ class Supervisor:
         return WorkerStartError.from_other(
             cause,
             message=f"pool {self._spec.name!r} has no worker: {len(self._recent)} died within "
-            f"{self._spec.restart_window:g} s, beyond max_restarts={self._spec.max_restarts}; "
+            f"{self._spec.restart.window:g} s, beyond restart.max={self._spec.restart.max}; "
             f"the first because: {cause.message}",
             code="restart-budget",
             hint="cure the first cause; the pool tries again by itself when the window has passed",
@@ -362,7 +361,7 @@ class Supervisor:
         self._failures_in_a_row = 0 if served else self._failures_in_a_row + 1
         if self._failures_in_a_row <= 1:
             self._first_cause = cause
-        verdict = after_death(self._recent, self._failures_in_a_row, now, self._policy)
+        verdict = after_death(self._recent, self._failures_in_a_row, now, self._spec.restart)
         match verdict:
             case Respawn(after):
                 await asyncio.sleep(after)

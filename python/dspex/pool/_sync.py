@@ -115,7 +115,7 @@ class SyncPool:
         self._portal = portal = Portal(f"dspex-pool-{self.name}")
         try:
             starting = cross(self._pool.start(), portal.loop, self._closed)
-            wait(starting, self.spec.start_timeout + _KILL_SECONDS + CROSSING_SECONDS, self._closed)
+            wait(starting, self.spec.timeouts.start + _KILL_SECONDS + CROSSING_SECONDS, self._closed)
         except BaseException:
             self._shut(timeout=0)
             raise
@@ -125,7 +125,7 @@ class SyncPool:
         """Finish the calls in flight, refuse new ones, and end the workers. Safe to call twice.
 
         Args:
-            timeout: Seconds the calls have; None for the pool's `stop_timeout`.
+            timeout: Seconds the calls have; None for the pool's `timeouts.stop`.
 
         Raises:
             ConfigError: If this is a view of a pool, or an event loop runs on this thread.
@@ -142,8 +142,8 @@ class SyncPool:
         portal = self._portal
         assert portal is not None  # noqa: S101 - both callers have seen to it
         _open_pools.discard(self)
-        finish = self.spec.stop_timeout if timeout is None else timeout
-        bound = finish + 3 * self.spec.stop_timeout + _KILL_SECONDS
+        finish = self.spec.timeouts.stop if timeout is None else timeout
+        bound = finish + 3 * self.spec.timeouts.stop + _KILL_SECONDS
         try:
             if not portal.loop.is_closed():
                 wait(cross(self._pool.aclose(timeout=finish), portal.loop, self._closed), bound, self._closed)

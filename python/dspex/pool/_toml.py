@@ -8,6 +8,9 @@
     python = "venv/bin/python"          # beside the file, unless it is absolute
     env = { CUDA_VISIBLE_DEVICES = "0" }
 
+    [pool.reports.timeouts]             # a group of settings; what it leaves out is the preset's
+    call = 3600
+
 In a `pyproject.toml` the tables are `[tool.dspex.pool.reports]`. Whatever else is in the file is others'.
 """
 
@@ -21,6 +24,7 @@ from typing import Any, Final
 
 from dspex._timeouts import shown
 from dspex.errors import ConfigError, did_you_mean
+from dspex.pool._rules import Settings
 from dspex.pool._spec import PoolSpec
 
 __all__ = ["load_pools"]
@@ -106,10 +110,26 @@ def _read(file: Path, name: str, table: Any) -> PoolSpec:
         python = settings.get("python")
         if isinstance(python, str) and os.sep in python:
             settings["python"] = str(file.parent.absolute() / python)
-        make = PoolSpec if preset is None else _PRESETS[preset]
-        return make(**settings, name=name)
+        spec = (PoolSpec if preset is None else _PRESETS[preset])().replace(name=name)
+        return spec.replace(**{**settings, **_groups(spec, settings)})
     except ConfigError as err:
         raise ConfigError.from_other(err, message=f"{file}: {err.message}", file=str(file)) from None
+
+
+def _groups(spec: PoolSpec, settings: Mapping[str, Any]) -> dict[str, Settings]:
+    """The groups that a table has as tables of its own, over those of `spec`."""
+    found: dict[str, Settings] = {}
+    for name, table in settings.items():
+        group: Any = getattr(spec, name, None)
+        if not isinstance(table, dict) or not issubclass(type(group), Settings):
+            continue
+        try:
+            found[name] = group.replace(**table)
+        except ConfigError as err:
+            path = f"pool.{spec.name}.{err.path}"
+            message = err.message.replace(err.path, path, 1)
+            raise ConfigError.from_other(err, message=message, path=path) from None
+    return found
 
 
 def _unusable(path: Any, why: str, code: str) -> ConfigError:

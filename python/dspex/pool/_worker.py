@@ -124,7 +124,7 @@ class Worker(asyncio.BufferedProtocol):
                 the way, in code of ours or of a backend; the process is gone then.
         """
         try:
-            async with asyncio.timeout(self._spec.start_timeout) as limit:
+            async with asyncio.timeout(self._spec.timeouts.start) as limit:
                 self.process = await self._launcher.launch()
                 self.process.on_beat(lambda: self._on_beat(self))
                 self.process.exited.add_done_callback(lambda _: self._exited())
@@ -156,7 +156,7 @@ class Worker(asyncio.BufferedProtocol):
         """What whoever waits for the start is told about `err`, whatever it is."""
         match err:
             case TimeoutError() if overdue:
-                what = f"it did not say READY within {self._spec.start_timeout:g} s"
+                what = f"it did not say READY within {self._spec.timeouts.start:g} s"
                 return self._start_error("start-timeout", what)
             case OSError():
                 return self._start_error("start-failed", f"the interpreter cannot be started: {err}")
@@ -272,7 +272,7 @@ class Worker(asyncio.BufferedProtocol):
 
     async def _wait_exit(self, process: Handle) -> None:
         if not process.exited.done():
-            await asyncio.wait([process.exited], timeout=self._spec.stop_timeout)
+            await asyncio.wait([process.exited], timeout=self._spec.timeouts.stop)
 
     def _death(self, reason: str) -> WorkerDiedError:
         code = self._exit_code()
@@ -319,11 +319,11 @@ class Worker(asyncio.BufferedProtocol):
         process = self.process
         if process is None or self._ending is not None:
             return
-        left = process.last_beat + self._spec.heartbeat_timeout - self._loop.time()
+        left = process.last_beat + self._spec.timeouts.heartbeat - self._loop.time()
         if left <= 0:
             # Beats that arrived while this loop was busy were read before this timer ran (a loop looks at
             # its descriptors first), so what is missing was not sent.
-            self._begin_end(f"no heartbeat for {self._spec.heartbeat_timeout:g} s", force=True)
+            self._begin_end(f"no heartbeat for {self._spec.timeouts.heartbeat:g} s", force=True)
             return
         self._heartbeat_check = self._loop.call_later(left, self._watch_heartbeat)
 
@@ -408,7 +408,7 @@ class Worker(asyncio.BufferedProtocol):
         self.served += 1
         if not calls:
             self.idle_since = self._loop.time()
-        if self._spec.max_requests is not None:
+        if self._spec.recycling.requests is not None:
             self._on_beat(self)
         self._on_free(call)  # first, so that the caller's next call finds the place free
         if not call.answer.done():

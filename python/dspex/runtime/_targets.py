@@ -167,7 +167,7 @@ class PoolTarget:
         return opening.result() if opening is not None and opening.done() and not _failed(opening) else None
 
     async def warm(self) -> None:
-        """Start the pool now; the wait is bounded by its own `start_timeout`."""
+        """Start the pool now; the wait is bounded by its own `timeouts.start`."""
         await asyncio.shield(self._start())
 
     async def aclose(self) -> None:

@@ -22,7 +22,7 @@ def make_handshake(spec: PoolSpec) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "dspex": __version__,
         "max_inflight": spec.max_inflight,
-        "limits": {"memory": spec.memory_limit, "nice": spec.nice, "cpus": list(spec.cpus)},
+        "limits": {"memory": spec.limits.memory, "nice": spec.limits.nice, "cpus": list(spec.limits.cpus)},
         "preload": list(spec.preload),
         # As multiprocessing does: what the service can import, its workers can. Another interpreter has
         # its own packages.
@@ -68,6 +68,6 @@ class LocalProcesses:
             )
         if start == "forkserver":
             # Within the time a start has, so that what hung is named.
-            fork_seconds = min(FORK_SECONDS, spec.start_timeout / 2)
+            fork_seconds = min(FORK_SECONDS, spec.timeouts.start / 2)
             return ForkserverLauncher(spec.python, spec.env, make_handshake(spec), fork_seconds)
         return SpawnLauncher(spec.python, spec.env)
