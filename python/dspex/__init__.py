@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from dspex._core import __version__
 
+TYPE_CHECKING = False  # what type checkers take for true, without the import of `typing`
 if TYPE_CHECKING:
     from dspex import adapters as adapters
     from dspex import dspy as dspy
@@ -85,7 +85,7 @@ _PACKAGES = frozenset(
 
 if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         home = _HOME.get(name)
         if home is not None:
             value = getattr(import_module(home), name)
@@ -102,11 +102,13 @@ def _missing(name: str) -> AttributeError | ImportError:
     text = f"module 'dspex' has no attribute {name!r}"
     if name.startswith("_"):  # what tools look for; nobody reads the answer
         return AttributeError(text)
+    in_an_import = sys._getframe(2).f_code.co_name == "_handle_fromlist"
+    if in_an_import and _is_submodule(name):  # which is imported next, without a word
+        return AttributeError(text)
     from dspex._dspy_names import advice
 
     instead = advice(name, (*__all__, *_PACKAGES))
-    asking = sys._getframe(2)
-    if instead and asking.f_code.co_name == "_handle_fromlist" and not _is_submodule(name):
+    if instead and in_an_import:
         # `from dspex import name` makes an ImportError without these words of an AttributeError.
         return ImportError(f"cannot import name {name!r} from 'dspex': {instead}", name="dspex")
     return AttributeError(f"{text}: {instead}" if instead else text)

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -346,6 +345,8 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
+            from email.utils import parsedate_to_datetime  # few servers write a date
+
             date = parsedate_to_datetime(value)
         except ValueError:
             return None

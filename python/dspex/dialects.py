@@ -17,6 +17,7 @@ DSPy is not imported for this; its version stands in the metadata of the install
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
@@ -49,6 +50,28 @@ def installed() -> str | None:
     loaded = getattr(sys.modules.get("dspy"), "__version__", None)
     if isinstance(loaded, str):
         return loaded
+    return _version_on_the_path() or _version_by_any_finder()
+
+
+def _version_on_the_path() -> str | None:
+    """The version that the name of DSPy's `dist-info` folder says, as `pip` and the others write it.
+
+    To ask `importlib.metadata` imports the whole of `email`, which takes longer than all that a first native
+    call needs otherwise.
+    """
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:  # a zip file, or a folder that is not there
+            continue
+        for name in names:
+            found = re.fullmatch(r"dspy-([^-]+)\.dist-info", name)
+            if found:
+                return found[1]
+    return None
+
+
+def _version_by_any_finder() -> str | None:
     from importlib.metadata import PackageNotFoundError, version
 
     try:

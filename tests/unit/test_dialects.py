@@ -97,7 +97,15 @@ def test_without_any_dspy_there_is_no_version(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.delitem(sys.modules, "dspy", raising=False)
     monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(sys, "path", ["", "/no/such/folder"])
     assert dialects.installed.__wrapped__() is None
+
+
+def test_a_dspy_in_an_unusual_place_is_found_by_whoever_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "dspy", raising=False)
+    monkeypatch.setattr(importlib.metadata, "version", {"dspy": "3.3.7"}.__getitem__)
+    monkeypatch.setattr(sys, "path", [])
+    assert dialects.installed.__wrapped__() == "3.3.7"
 
 
 # Under a DSPy that dspex does not know, its own methods do the work. Only the number is made up.

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import dspex
+from dspex import pool
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,10 +84,63 @@ def test_the_version_comes_from_the_workspace() -> None:
     assert dspex.__version__ == manifest["workspace"]["package"]["version"]
 
 
-def test_importing_dspex_pulls_in_nothing_heavy() -> None:
-    heavy = ["dspy", "pyarrow", "pydantic", "aiohttp", "asyncio", "litellm", "numpy", "msgpack"]
-    code = f"import sys, dspex; print([name for name in {heavy} if name in sys.modules])"
+def new_modules(code: str) -> set[str]:
+    """What a fresh interpreter has imported after `code`, and did not have before."""
+    script = f"import sys; before = set(sys.modules)\n{code}\nprint(*sorted(set(sys.modules) - before))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
     )
-    assert done.stdout.strip() == "[]"
+    return set(done.stdout.split())
+
+
+def test_importing_dspex_imports_itself_and_the_core() -> None:
+    pulled = {name for name in new_modules("import dspex") if not name.startswith("importlib._")}
+    assert pulled <= {"dspex", "dspex._core", "__future__", "importlib", "warnings"}
+
+
+FIRST_USE = """
+import dspex
+qa = dspex.Predict("question -> answer: float")
+lm = dspex.LM("openai/x", api_base="http://127.0.0.1:1/v1", api_key="k")
+runtime = dspex.Runtime(lm)
+"""
+LATER = {
+    "aiohttp": "the first request needs it",
+    "anyio": "workers need it",
+    "difflib": "a mistake needs it",
+    "dspex.pool._pool": "a pool that starts needs it",
+    "dspex.pool._rules": "settings of a pool need it",
+    "dspex.worker": "workers need it",
+    "dspy": "workers and drop-ins need it",
+    "email": "a server that says in a date when to come again needs it",
+    "importlib.metadata": "a DSPy in an unusual place needs it",
+    "json_repair": "DSPy's reading of a broken reply needs it",
+    "msgpack": "a pool needs it",
+    "numpy": "a value of its own needs it",
+    "pyarrow": "nothing needs it",
+    "pydantic": "a type that the core does not read needs it",
+    "typing_extensions": "pydantic needs it",
+    "urllib.request": "a proxy needs it",
+}
+
+
+def test_the_first_use_imports_nothing_that_only_a_call_or_a_pool_needs() -> None:
+    assert new_modules(FIRST_USE) & LATER.keys() == set()
+
+
+def test_a_blocking_runtime_opens_and_closes_without_what_a_request_needs() -> None:
+    assert new_modules(FIRST_USE + "with runtime: pass") & LATER.keys() == set()
+
+
+def test_settings_of_pools_need_neither_a_pool_nor_pydantic() -> None:
+    code = "from dspex.pool import Limits, PoolSpec; PoolSpec(workers=4, limits=Limits(nice=3))"
+    assert new_modules(code) & (LATER.keys() - {"dspex.pool._rules"} | {"asyncio"}) == set()
+
+
+@pytest.mark.parametrize("package", [pool])
+def test_every_name_of_a_lazy_package_loads_and_no_other(package: ModuleType) -> None:
+    assert sorted(package.__all__) == dir(package)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nope'"):
+        package.nope  # noqa: B018

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from dspex._lm_failures import no_key
 from dspex.errors import ConfigError, LMAuthError, did_you_mean
@@ -138,14 +138,24 @@ def _checked(base: str) -> str:
     return base.rstrip("/")
 
 
+_SYSTEM_PROXIES: Final = sys.platform in ("darwin", "win32")
+"""Whether the system has settings for proxies besides the environment."""
+
+
 def _proxy(base: str) -> str | None:
     """The environment's proxy for this server.
 
     The HTTP client could look for it itself, but it would read `.netrc` along with it: a file and a thread
     for every call, and credentials that are none of an LM's.
     """
+    if _is_loopback(base) or not (
+        _SYSTEM_PROXIES or any(name.lower().endswith("_proxy") for name in os.environ)
+    ):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # an HTTP client of its own, for the few with a proxy
+
     parts = urlsplit(base)
-    if _is_loopback(base) or proxy_bypass(parts.hostname or ""):
+    if proxy_bypass(parts.hostname or ""):
         return None
     proxies = getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")

@@ -7,9 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, NoReturn, Self
-
-import aiohttp
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from dspex import _lm_failures as failures
 from dspex._settings import check_names, check_spelling
@@ -19,7 +17,10 @@ from dspex.events import LMDelta
 from dspex.lm import _body as wire
 from dspex.lm._address import COMPATIBLE_PREFIXES, Address
 from dspex.lm._protocol import LMRequest, LMResponse
-from dspex.lm._sessions import Sessions
+from dspex.lm._sessions import Sessions, client_errors
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = ["LM"]
 
@@ -315,7 +316,7 @@ class LM:
         try:
             async with budget, own:
                 yield
-        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+        except client_errors() as error:
             cause = _plain(without_frames(error))
             if budget.expired():
                 self._out_of_time(limits.left, cause)
@@ -333,7 +334,10 @@ class LM:
         headers = {"Content-Type": "application/json"}
         if key := self._address.key(self._api_key):
             headers["Authorization"] = f"Bearer {key}"
-        return await self._sessions.get().post(
+        session = await self._sessions.get()
+        import aiohttp  # it is there now
+
+        return await session.post(
             f"{self._address.base}/chat/completions",
             data=body,
             headers=headers,

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from typing import TYPE_CHECKING, Final
 
-import aiohttp
+if TYPE_CHECKING:
+    import aiohttp
 
-__all__ = ["Sessions"]
+__all__ = ["Sessions", "client_errors"]
 
 CLOSE_WAIT = 5.0
 """Seconds that `aclose` gives another thread's loop to close its connections."""
+
+_imported: Final = threading.Event()
+"""Whether the HTTP client has been imported. That takes longer than many a request, so that it waits for the
+first one, and happens on a thread: the loop's other tasks need not wait."""
+
+
+def _import() -> None:
+    import aiohttp  # noqa: F401
+
+    _imported.set()
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """What the HTTP client raises."""
+    client = sys.modules.get("aiohttp")
+    # An OSError, a TimeoutError among them, comes before there is a client, too.
+    return (OSError,) if client is None else (getattr(client, "ClientError", OSError), OSError)
 
 
 class Sessions:
@@ -20,13 +40,20 @@ class Sessions:
         self._by_loop: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         self._lock = threading.Lock()
 
-    def get(self) -> aiohttp.ClientSession:
+    async def get(self) -> aiohttp.ClientSession:
         """The session of the running loop."""
         loop = asyncio.get_running_loop()
         session = self._by_loop.get(loop)
         if session is not None and not session.closed:
             return session
+        if not _imported.is_set():
+            await asyncio.to_thread(_import)
+        import aiohttp
+
         with self._lock:
+            session = self._by_loop.get(loop)  # another call may have opened one meanwhile
+            if session is not None and not session.closed:
+                return session
             # A closed loop took its connections with it; forget it, or loops would pile up here.
             for other in [other for other in self._by_loop if other.is_closed()]:
                 del self._by_loop[other]

@@ -2,19 +2,25 @@
 
 `docs/pools.md` draws the whole. In short: a `Pool` has a queue and some slots; each slot keeps one
 `Worker` alive; a worker is a process, a socket, and the calls in flight on it.
+
+Names load on first use: a runtime that never starts a pool needs its settings at most.
 """
 
 from __future__ import annotations
 
-from dspex.pool._backends.base import Backend, Handle, Launcher
-from dspex.pool._backends.local import LocalProcesses
-from dspex.pool._events import PoolEvent
-from dspex.pool._host_calls import describe_tool
-from dspex.pool._lifecycle import State
-from dspex.pool._pool import Pool, PoolStatus, WorkerStatus
-from dspex.pool._spec import Limits, PoolSpec, Recycling, Restart, Scaling, Timeouts
-from dspex.pool._sync import SyncPool
-from dspex.pool._toml import load_pools
+from dspex._lazy import names_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dspex.pool._backends.base import Backend, Handle, Launcher
+    from dspex.pool._backends.local import LocalProcesses
+    from dspex.pool._events import PoolEvent
+    from dspex.pool._host_calls import describe_tool
+    from dspex.pool._lifecycle import State
+    from dspex.pool._pool import Pool, PoolStatus, WorkerStatus
+    from dspex.pool._spec import Limits, PoolSpec, Recycling, Restart, Scaling, Timeouts
+    from dspex.pool._sync import SyncPool
+    from dspex.pool._toml import load_pools
 
 __all__ = [
     "Backend",
@@ -36,3 +42,31 @@ __all__ = [
     "describe_tool",
     "load_pools",
 ]
+
+_HOMES = {
+    "Backend": "dspex.pool._backends.base",
+    "Handle": "dspex.pool._backends.base",
+    "Launcher": "dspex.pool._backends.base",
+    "Limits": "dspex.pool._spec",
+    "LocalProcesses": "dspex.pool._backends.local",
+    "Pool": "dspex.pool._pool",
+    "PoolEvent": "dspex.pool._events",
+    "PoolSpec": "dspex.pool._spec",
+    "PoolStatus": "dspex.pool._pool",
+    "Recycling": "dspex.pool._spec",
+    "Restart": "dspex.pool._spec",
+    "Scaling": "dspex.pool._spec",
+    "State": "dspex.pool._lifecycle",
+    "SyncPool": "dspex.pool._sync",
+    "Timeouts": "dspex.pool._spec",
+    "WorkerStatus": "dspex.pool._pool",
+    "describe_tool": "dspex.pool._host_calls",
+    "load_pools": "dspex.pool._toml",
+}
+
+if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
+    __getattr__ = names_of(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from dspex.errors import ConfigError
 from dspex.lm import LM, LanguageModel
-from dspex.pool import PoolSpec
+
+if TYPE_CHECKING:
+    from dspex.pool import PoolSpec
 
 __all__ = ["language_model", "pool_specs"]
 
@@ -69,15 +71,17 @@ def _equivalent(given: Any) -> str:
     return f"dspex.LM({', '.join([repr(model), *(f'{name}={value!r}' for name, value in shown.items())])})"
 
 
-def pool_specs(pools: Any) -> list[PoolSpec]:
-    """The pools that a setting says: by default one, `general`.
+def pool_specs(pools: Any) -> Sequence[PoolSpec | None]:
+    """The pools that a setting says: by default one, `general`, whose settings are None.
 
     Raises:
         ConfigError: If it says none (`bad-pools`), a number of workers that there cannot be
             (`bad-pool-setting`), or one name twice (`pool-name`).
     """
     if pools is None:
-        return [PoolSpec()]
+        return [None]
+    from dspex.pool import PoolSpec  # what it needs is for those who have one to make
+
     if isinstance(pools, int) and not isinstance(pools, bool):
         return [PoolSpec(workers=pools)] if pools else []
     if isinstance(pools, PoolSpec):

@@ -322,7 +322,7 @@ class Runtime:
         return await asyncio.wrap_future(cross(self.apools(), home, _closed))
 
     def __repr__(self) -> str:
-        pools = ", ".join(pool.spec.name for pool in self._pools)
+        pools = ", ".join(pool.name.removeprefix("pool:") for pool in self._pools)
         return f"<Runtime {self._state.value} lm={self._lm!r} pools=[{pools}]>"
 
     # -- inside ---------------------------------------------------------------------------------------

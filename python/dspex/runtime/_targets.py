@@ -19,7 +19,6 @@ from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
 from dspex.errors import DeadlineExceeded, DspexError, LMResponseError, ReplyError, from_dict
 from dspex.lm import LMRequest
-from dspex.pool import Pool
 from dspex.prediction import Prediction, Repair
 from dspex.protocol.events import prediction_of
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from dspex._engine.plain import Packed
     from dspex.adapters import Adapter
     from dspex.lm import LanguageModel
-    from dspex.pool import PoolSpec
+    from dspex.pool import Pool, PoolSpec
     from dspex.router import Operation
     from dspex.signature import Field, Signature
 
@@ -114,7 +113,7 @@ class PoolTarget:
     """Runs the real `dspy.Predict` in a worker of a pool, which starts with the first call.
 
     Args:
-        spec: The pool's settings.
+        spec: The pool's settings; None for a pool with nothing but defaults.
         lm_settings: Gives the settings of the workers' LM, key included, when the pool starts.
         adapter: Lays out prompts and reads replies, where a call brings none of its own.
         dialect: The version of DSPy whose prompts the native side writes, or None if it writes none.
@@ -125,20 +124,29 @@ class PoolTarget:
 
     def __init__(
         self,
-        spec: PoolSpec,
+        spec: PoolSpec | None,
         lm_settings: Callable[[], Mapping[str, Any]],
         adapter: Adapter,
         dialect: str | None,
         *,
         native_lm: bool = True,
     ) -> None:
-        self.spec = spec
-        self.name = f"pool:{spec.name}"
+        self._spec = spec
+        self.name = f"pool:{spec.name if spec is not None else 'general'}"
         self._lm_settings = lm_settings
         self._adapter = adapter
         self._dialect = dialect
         self._native_lm = native_lm
         self._opening: asyncio.Task[Pool] | None = None
+
+    @property
+    def spec(self) -> PoolSpec:
+        """The pool's settings."""
+        if self._spec is None:
+            from dspex.pool import PoolSpec  # most runtimes have the default pool, and few ever start it
+
+            self._spec = PoolSpec()
+        return self._spec
 
     def unable(self, operation: Operation) -> DspexError | None:
         """None: real DSPy runs everything."""
@@ -211,6 +219,8 @@ class PoolTarget:
         return self._opening
 
     async def _started(self) -> Pool:
+        from dspex.pool import Pool  # a runtime whose pools never start does without all of that
+
         pool = Pool(self.spec, lm=self._lm_settings())
         await pool.start()
         theirs = pool.versions["dspy"]

@@ -6,7 +6,6 @@ modules. No other module is ever imported because a text says so.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import sys
 import types
@@ -91,6 +90,8 @@ def similar(name: str, given: dict[str, Any] | None) -> str | None:
     """
     if len(name) > _LONGEST:
         return None
+    import difflib  # a mistake can wait for it
+
     names = [*(given or {}), *typing.__all__, *MODULES]
     for namespace in _namespaces(name):
         names += [key for key, value in list(namespace.items()) if isinstance(value, type)]
