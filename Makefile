@@ -75,12 +75,13 @@ test-python: build ## run the Python tests with coverage (ARGS="-k router")
 # --- quality -------------------------------------------------------------------------------------------
 
 .PHONY: check
-check: build ## formatting, clippy, ruff, mypy --strict, stubtest
+check: build ## formatting, clippy, ruff, mypy --strict, mypy and pyright of users' programs, stubtest
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_typing.py
 	$(BIN)/python -m mypy.stubtest dspex._core
 
 .PHONY: format

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import dspex
-from dspex import pool
+from dspex import lm, pool
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,7 +137,7 @@ def test_settings_of_pools_need_neither_a_pool_nor_pydantic() -> None:
     assert new_modules(code) & (LATER.keys() - {"dspex.pool._rules"} | {"asyncio"}) == set()
 
 
-@pytest.mark.parametrize("package", [pool])
+@pytest.mark.parametrize("package", [lm, pool])
 def test_every_name_of_a_lazy_package_loads_and_no_other(package: ModuleType) -> None:
     assert sorted(package.__all__) == dir(package)
     for name in package.__all__:

@@ -4,7 +4,28 @@
 `dspex.testing.ScriptedLM`.
 """
 
-from dspex.lm._client import LM
-from dspex.lm._protocol import LanguageModel, LMChoice, LMRequest, LMResponse
+from dspex._lazy import names_of
 
-__all__ = ["LM", "LMChoice", "LMRequest", "LMResponse", "LanguageModel"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dspex._request_settings import RequestSettings
+    from dspex.lm._client import LM
+    from dspex.lm._protocol import LanguageModel, LMChoice, LMRequest, LMResponse
+
+__all__ = ["LM", "LMChoice", "LMRequest", "LMResponse", "LanguageModel", "RequestSettings"]
+
+_HOMES = {
+    "LM": "dspex.lm._client",
+    "LMChoice": "dspex.lm._protocol",
+    "LMRequest": "dspex.lm._protocol",
+    "LMResponse": "dspex.lm._protocol",
+    "LanguageModel": "dspex.lm._protocol",
+    "RequestSettings": "dspex._request_settings",
+}
+
+if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
+    __getattr__ = names_of(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,7 +20,11 @@ from dspex.lm._protocol import LMRequest, LMResponse
 from dspex.lm._sessions import Sessions, client_errors
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import aiohttp
+
+    from dspex._request_settings import RequestSettings
 
 __all__ = ["LM"]
 
@@ -53,8 +57,9 @@ class LM:
             `LMRequest.timeout` wins.
         connect_timeout: Seconds of it to get a connection.
         max_response_bytes: The largest answer to read.
-        **settings: What goes into each request (`temperature`, `max_tokens`, `seed`, ...) unless the
-            request says otherwise. `extra_body` is merged into the request as it is.
+        **settings: What goes into each request (`temperature`, `max_tokens`, `seed`, ...; see
+            `RequestSettings`) unless the request says otherwise. `extra_body` is merged into the request as
+            it is.
 
     Raises:
         ConfigError: If an argument cannot be right.
@@ -69,7 +74,7 @@ class LM:
         timeout: float = TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
-        **settings: Any,
+        **settings: Unpack[RequestSettings],
     ) -> None:
         self._address = Address.of(model, api_base)
         check_names(settings, native=self._address.spoken)
@@ -108,10 +113,10 @@ class LM:
         """Seconds for a whole answer."""
         return self._timeout
 
-    def with_settings(self, **settings: Any) -> LM:
+    def with_settings(self, **settings: Unpack[RequestSettings]) -> LM:
         """The same model with these settings on top of its own; a value of None takes one away."""
         kept = {key: value for key, value in self._arguments().items() if key not in settings}
-        added = {key: value for key, value in settings.items() if value is not None}
+        added: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
         return LM(**kept, **added, api_key=self._api_key)
 
     def refusal(self) -> RouteError | None:

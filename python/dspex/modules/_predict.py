@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Never, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
@@ -13,6 +13,11 @@ from dspex.modules._arguments import check_names, check_runtime, mapping_of, pos
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
 from dspex.signature import Signature, SignatureLike, Validation
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from dspex._request_settings import RequestSettings
 
 __all__ = ["Predict"]
 
@@ -35,8 +40,9 @@ class Predict:
         adapter: How prompts are laid out and replies read: `"chat"`, `"json"`, `"xml"`, or an adapter of
             dspex's; by default the runtime's. Calls with `"baml"` or `"two_step"` go to a worker.
         parsing: How replies are read: `"tolerant"` or `"dspy"`; by default as the adapter does it.
-        **config: Settings for the LM that override its own, as in DSPy (`temperature=0.5`, `n=3`). A name
-            that nearly is one of the above or of the usual settings is refused; others go to the server.
+        **config: Settings for the LM that override its own, as in DSPy (`temperature=0.5`, `n=3`); see
+            `dspex.lm.RequestSettings`. A name that nearly is one of the above or of those is refused; others
+            go to the server.
 
     Raises:
         SignatureError: If the signature cannot be read.
@@ -59,7 +65,7 @@ class Predict:
         validate: Validation = "strict",
         adapter: AdapterLike | None = None,
         parsing: Parsing | None = None,
-        **config: Any,
+        **config: Unpack[RequestSettings],
     ) -> None:
         self.signature = Signature.of(signature)
         self.validate = validate

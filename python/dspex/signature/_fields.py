@@ -6,7 +6,7 @@ import copy
 import keyword
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import pydantic
 from pydantic.fields import FieldInfo
@@ -23,6 +23,11 @@ from dspex.signature._names import (
     problem,
     without_notes,
 )
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from dspex.signature._field_settings import FieldSettings
 
 __all__ = [
     "Details",
@@ -143,7 +148,7 @@ _CONSTRAINT_ARGUMENTS = (
 )
 
 
-def InputField(**settings: Any) -> Any:  # noqa: N802 - DSPy's name
+def InputField(**settings: Unpack[FieldSettings]) -> Any:  # noqa: N802 - DSPy's name
     """A field that the caller gives.
 
     Args:
@@ -151,12 +156,12 @@ def InputField(**settings: Any) -> Any:  # noqa: N802 - DSPy's name
             constraints such as `gt` and `max_length` (told to the model and enforced by validation),
             `description` (stands in for `desc`).
     """
-    return _field("input", settings)
+    return _field("input", dict(settings))
 
 
-def OutputField(**settings: Any) -> Any:  # noqa: N802 - DSPy's name
+def OutputField(**settings: Unpack[FieldSettings]) -> Any:  # noqa: N802 - DSPy's name
     """A field that the model produces; see `InputField`."""
-    return _field("output", settings)
+    return _field("output", dict(settings))
 
 
 def _field(kind: str, settings: dict[str, Any]) -> Any:
@@ -266,7 +271,7 @@ def read_annotated(name: str, kind: str, annotation: Any) -> FieldSpec:
     Raises:
         SignatureError: If the type cannot be used.
     """
-    field = InputField(**{UNTYPED: False}) if kind == "input" else OutputField()
+    field = _field("input", {UNTYPED: False}) if kind == "input" else OutputField()
     info = FieldInfo.from_annotated_attribute(annotation, field)
     return read_info(name, info, info.annotation)
 
