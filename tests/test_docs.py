@@ -44,6 +44,6 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 def test_the_page_of_public_names_is_what_the_docstrings_say() -> None:
     """`python docs/api_page.py` writes it anew."""
-    check = [sys.executable, ROOT / "docs" / "api_page.py", "--check"]
+    check = [sys.executable, str(ROOT / "docs" / "api_page.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), "docs/api.md is old: run `python docs/api_page.py`"

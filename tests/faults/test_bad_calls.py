@@ -205,7 +205,7 @@ async def test_a_payload_that_raises_in_the_queue_does_not_cost_the_call_before_
     evil = asyncio.ensure_future(pool.call("echo", Evil(), timeout=20))
     after = asyncio.ensure_future(pool.call("echo", "mine", timeout=20))
 
-    assert await asyncio.gather(before, after) == [5, "mine"]
+    assert (await before, await after) == (5, "mine")
     with pytest.raises(errors.WireError, match="Evil"):
         await evil
     assert pool.status().deaths == 0
@@ -245,12 +245,12 @@ async def test_a_call_that_failed_lets_go_of_its_payload_at_once(
         if way == "stream":
             _ = [part async for part in pool.stream("function", ask)]
         elif way in ("runtime", "server"):
-            await predict.acall(question="x")
+            await qa.acall(question="x")
         else:
             await pool.call("function", ask)
 
     async with Runtime(lm, pools=0) as runtime:
-        predict = Predict("question -> answer", runtime=runtime)
+        qa = Predict("question -> answer", runtime=runtime)
         gc.collect()
         gc.disable()
         try:

@@ -92,6 +92,7 @@ async def test_a_disaster_on_a_spawned_worker_fails_only_its_own_call_too(open_p
     async def meet() -> None:
         for name, work, args, error, says in rows:
             assert await run(pool, "add", 2, 3) == 5  # who dies without an answer is replaced later and later
+            end: Any
             (end,) = await asyncio.gather(run(pool, work, *args), return_exceptions=True)
             assert type(end) is error, f"{name}: {end!r}"
             assert re.search(says, str(end)), f"{name}: {end}"

@@ -120,7 +120,7 @@ def nothing_left() -> Callable[[], Any]:
     ids=label,
 )
 async def test_a_first_start_that_fails_is_a_typed_error_and_leaves_nothing(
-    start: str,
+    start: Any,
     owner: Any,
     name: str,
     error: Exception,

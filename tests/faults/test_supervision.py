@@ -210,7 +210,7 @@ class Fussy:
         return self._local.describe()
 
     def launcher(self, spec: PoolSpec) -> Launcher:
-        return Proxy(self._local.launcher(spec), self, "launcher")  # type: ignore[return-value]
+        return Proxy(self._local.launcher(spec), self, "launcher")
 
 
 class Proxy:

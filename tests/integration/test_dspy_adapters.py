@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import dspy
@@ -148,7 +148,7 @@ async def test_a_payload_may_name_them(open_pool: OpenPool, chat: Chat) -> None:
     assert (await pool.call("predict", {**ask, "adapter": "baml"}))["completions"] == [{"answer": "blue"}]
 
 
-REFUSALS = [
+REFUSALS: list[Callable[[Any, Any], Any]] = [
     lambda adapter, _: adapter.compile("q -> a"),
     lambda adapter, _: adapter.format("q -> a", [], {"q": "?"}),
     lambda adapter, _: adapter.parse("q -> a", "x"),
@@ -268,7 +268,9 @@ def test_a_pool_with_another_dspy_than_the_native_side_s_is_a_warning(model: Mod
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_dspy_with_an_adapter_of_dspex_s_modules_is_told_which_to_use(adapter, instead) -> None:
+async def test_dspy_with_an_adapter_of_dspex_s_modules_is_told_which_to_use(
+    adapter: Any, instead: Any
+) -> None:
     with dspy.context(lm=dspy.utils.DummyLM([{"answer": "never asked"}]), adapter=adapter):
         with pytest.raises(ConfigError) as called:
             dspy.Predict("question -> answer")(question="Who?")

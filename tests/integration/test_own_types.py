@@ -17,7 +17,7 @@ from tests.support.shapes import Colour, Deep, Level, Odd, Outer, Point, Shape, 
 
 import dspex
 from dspex._engine.plain import foreign_of
-from dspex.errors import ConfigError
+from dspex.errors import ConfigError, ReplyError
 from dspex.signature import InputField, OutputField
 
 ROUTES = ("native", "python")
@@ -142,7 +142,7 @@ def test_a_reply_that_is_no_value_of_the_type_is_the_same_error(runtime: dspex.R
     module = dspex.Predict("q -> a: Point", runtime=runtime)
     errors = []
     for route in ROUTES:
-        with pytest.raises(dspex.DspexError) as caught:
+        with pytest.raises(ReplyError) as caught:
             module(q="?", route=route)
         errors.append((type(caught.value), caught.value.code, caught.value.field))
     assert errors[0] == errors[1]
@@ -182,7 +182,10 @@ def test_two_types_of_one_name_are_refused() -> None:
     Point.__qualname__ = "Outer.Point"
     Outer.Point = Point  # type: ignore[attr-defined]
     Point.__module__ = Outer.__module__
-    fields = {"q": (Point, InputField()), "a": (Shape.model_fields["points"].annotation, OutputField())}
+    fields: dict[str, Any] = {
+        "q": (Point, InputField()),
+        "a": (Shape.model_fields["points"].annotation, OutputField()),
+    }
     with pytest.raises(ConfigError) as caught:
         foreign_of(dspex.Signature(fields))
     assert caught.value.code == "type-name"

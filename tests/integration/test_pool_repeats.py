@@ -164,13 +164,15 @@ async def test_a_worker_whose_cancelled_call_has_stopped_gets_calls_as_before(op
 
 async def test_whether_a_call_may_run_twice_is_true_or_false(open_pool: OpenPool, chat: Chat) -> None:
     pool = await open_pool(lm=chat.lm())
-    for value in ("yes", 1, 0, []):
+    wrong: list[Any] = ["yes", 1, 0, []]
+    misplaced: dict[str, Any] = {"idempotent": True}
+    for value in wrong:
         with pytest.raises(ConfigError, match="True or False"):
-            await pool.call("echo", 1, idempotent=value)  # type: ignore[arg-type]
+            await pool.call("echo", 1, idempotent=value)
         with pytest.raises(ConfigError, match="True or False"):
-            dspex.Predict("question -> answer").with_options(idempotent=value)  # type: ignore[arg-type]
+            dspex.Predict("question -> answer").with_options(idempotent=value)
     with pytest.raises(ConfigError, match=r"qa\.with_options\(idempotent=True\)"):
-        dspex.Predict("question -> answer", idempotent=True)
+        dspex.Predict("question -> answer", **misplaced)
 
 
 async def test_a_batch_begins_no_more_tasks_than_it_has_payloads(open_pool: OpenPool) -> None:

@@ -43,7 +43,11 @@ async def test_a_worker_is_replaced_after_its_number_of_calls_without_losing_one
     callers = [asyncio.ensure_future(keep_calling(pool, stop)) for _ in range(5)]
     seen: set[int | None] = set()
 
-    await until(lambda: seen.update(ready(pool)) or len(seen) >= 4, seconds=30)
+    def enough() -> bool:
+        seen.update(ready(pool))
+        return len(seen) >= 4
+
+    await until(enough, seconds=30)
     stop.set()
 
     assert all(count > 0 for count in await asyncio.gather(*callers))

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar, Literal, Optional
+from typing import Any, ClassVar, Literal, Optional
 
 import pytest
 from tests.parity.versions import NEWER_THAN_33
@@ -60,7 +60,7 @@ def qa(runtime: dspex.Runtime) -> dspex.Predict:
     return dspex.Predict(SIGNATURE, runtime=runtime)
 
 
-def both(server: ModelServer, module: dspex.Predict, **inputs: object):
+def both(server: ModelServer, module: dspex.Predict, **inputs: object) -> Any:
     """The two predictions and the two request bodies of one call made both ways."""
     server.requests.clear()
     predictions = [module(**inputs, route=route) for route in ("native", "python")]
@@ -77,7 +77,7 @@ def both(server: ModelServer, module: dspex.Predict, **inputs: object):
     ],
 )
 def test_both_routes_send_the_same_request_and_return_the_same_fields(
-    runtime, server, signature, inputs
+    runtime: Any, server: Any, signature: Any, inputs: Any
 ) -> None:
     module = dspex.Predict(signature, runtime=runtime)
 
@@ -97,7 +97,7 @@ class Described(dspex.Signature):
     verdict: Literal["good", "bad"] = OutputField(desc="how it is meant")
 
 
-def test_descriptions_constraints_and_defaults_reach_both_routes_alike(runtime, server) -> None:
+def test_descriptions_constraints_and_defaults_reach_both_routes_alike(runtime: Any, server: Any) -> None:
     module = dspex.Predict(Described, runtime=runtime)
 
     (native, python), (ours, theirs) = both(server, module, text="A bad day.")
@@ -118,7 +118,7 @@ class Bars(dspex.Signature):
     count: int | None = OutputField()
 
 
-def test_unions_with_and_without_bars_reach_both_routes_alike(runtime, server) -> None:
+def test_unions_with_and_without_bars_reach_both_routes_alike(runtime: Any, server: Any) -> None:
     module = dspex.Predict(Bars, runtime=runtime)
 
     (native, python), (ours, theirs) = both(server, module, text="one two")
@@ -129,7 +129,7 @@ def test_unions_with_and_without_bars_reach_both_routes_alike(runtime, server) -
     assert f"`count` ({name}[int, NoneType])" in ours["messages"][0]["content"]
 
 
-def test_demos_and_settings_reach_both_routes_alike(server, qa) -> None:
+def test_demos_and_settings_reach_both_routes_alike(server: Any, qa: Any) -> None:
     demos = [
         {**INPUTS, "answer": "in the Black Forest", "confidence": 0.9},
         {"question": "half a demo", "answer": "yes"},
@@ -143,7 +143,7 @@ def test_demos_and_settings_reach_both_routes_alike(server, qa) -> None:
     assert native == python
 
 
-def test_several_generations_are_one_request_natively_and_one_each_from_dspy(server, qa) -> None:
+def test_several_generations_are_one_request_natively_and_one_each_from_dspy(server: Any, qa: Any) -> None:
     """A deliberate difference; see docs/dspy_differences.md."""
     (native, python), (ours, *theirs) = both(server, qa, **INPUTS, config={"n": 2})
 
@@ -156,7 +156,7 @@ def test_several_generations_are_one_request_natively_and_one_each_from_dspy(ser
     assert len(native.completions) == 2
 
 
-def test_a_worker_says_how_long_the_lm_took_and_how_long_itself(qa) -> None:
+def test_a_worker_says_how_long_the_lm_took_and_how_long_itself(qa: Any) -> None:
     timings = qa(**INPUTS, route="python").timings
 
     assert set(timings) == {"lm", "worker", "total"}
@@ -175,7 +175,7 @@ FAULTS: list[tuple[Fault, type[DspexError]]] = [
 @pytest.mark.parametrize("route", ["native", "python"])
 @pytest.mark.parametrize(("fault", "error"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
 def test_a_fault_of_the_server_is_the_same_error_on_both_routes_and_the_next_call_works(
-    server, qa, fault, error, route
+    server: Any, qa: Any, fault: Any, error: Any, route: Any
 ) -> None:
     server.requests.clear()
     server.faults.push(fault)
@@ -189,7 +189,7 @@ def test_a_fault_of_the_server_is_the_same_error_on_both_routes_and_the_next_cal
 
 
 @pytest.mark.parametrize("route", ["native", "python"])
-def test_a_stalled_server_ends_in_the_call_s_deadline(server, qa, route) -> None:
+def test_a_stalled_server_ends_in_the_call_s_deadline(server: Any, qa: Any, route: Any) -> None:
     qa(**INPUTS, route=route)
     server.faults.push(Stall())
 
@@ -200,7 +200,7 @@ def test_a_stalled_server_ends_in_the_call_s_deadline(server, qa, route) -> None
 
 
 @pytest.mark.parametrize("route", ["native", "python"])
-def test_a_reply_that_cannot_be_read_is_one_error_with_the_reply_and_no_second_call(route) -> None:
+def test_a_reply_that_cannot_be_read_is_one_error_with_the_reply_and_no_second_call(route: Any) -> None:
     with ModelServer(answer="[[ ## answer ## ]]\nAda\n\n[[ ## confidence ## ]]\nvery") as server:
         lm = dspex.LM("openai/local", api_base=server.api_base)
         with dspex.Runtime(lm, pools=1), pytest.raises(ReplyError) as caught:
@@ -210,7 +210,7 @@ def test_a_reply_that_cannot_be_read_is_one_error_with_the_reply_and_no_second_c
     assert len(server.requests) == 1
 
 
-def test_no_worker_starts_before_it_is_needed(server) -> None:
+def test_no_worker_starts_before_it_is_needed(server: Any) -> None:
     before = children()
     with dspex.Runtime(dspex.LM("openai/local", api_base=server.api_base)) as runtime:
         dspex.Predict(SIGNATURE)(**INPUTS)
@@ -231,6 +231,7 @@ async def test_a_worker_s_death_fails_its_call_by_name_and_the_next_call_works()
             call = asyncio.create_task(qa.acall(**INPUTS, route="python"))
             await until(lambda: server.requests, seconds=30.0)
             (worker,) = runtime.pools()["general"].workers
+            assert worker.pid is not None
             os.kill(worker.pid, signal.SIGKILL)
 
             with pytest.raises(WorkerDiedError, match="SIGKILL"):
@@ -251,7 +252,9 @@ async def test_concurrent_calls_share_one_worker() -> None:
     assert len({prediction.answer for prediction in predictions}) == 1
 
 
-def test_a_model_that_only_dspy_speaks_to_is_asked_by_a_worker_and_the_prediction_says_why(server) -> None:
+def test_a_model_that_only_dspy_speaks_to_is_asked_by_a_worker_and_the_prediction_says_why(
+    server: Any,
+) -> None:
     server.requests.clear()
     lm = dspex.LM("nvidia_nim/local", api_base=server.api_base, api_key="sk-very-secret", temperature=0.5)
     with dspex.Runtime(lm, pools=1) as runtime:
@@ -311,13 +314,13 @@ def test_anthropic_is_asked_in_its_own_protocol_with_the_key_that_was_given() ->
 
 
 @pytest.mark.parametrize("route", ["native", "python"])
-def test_a_missing_key_names_its_variable_on_both_routes(monkeypatch, route) -> None:
+def test_a_missing_key_names_its_variable_on_both_routes(monkeypatch: pytest.MonkeyPatch, route: Any) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with dspex.Runtime("openai/gpt-4o-mini"), pytest.raises(LMAuthError, match="OPENAI_API_KEY"):
         dspex.Predict(SIGNATURE)(**INPUTS, route=route)
 
 
-def test_wrong_input_is_refused_before_a_worker_sees_it(qa, server) -> None:
+def test_wrong_input_is_refused_before_a_worker_sees_it(qa: Any, server: Any) -> None:
     server.requests.clear()
     with pytest.raises(InputError):
         qa(question="no context", route="python")

@@ -214,7 +214,8 @@ async def test_calls_nested_in_call_backs_cannot_deadlock_a_full_pool(open_pool:
         if depth == 0:
             return 0
         kind = "ask_back" if depth % 2 else "ask_back_from_a_thread"
-        return 1 + await back(pool, kind, "deeper", depth - 1, host_functions={"deeper": deeper})
+        below: int = await back(pool, kind, "deeper", depth - 1, host_functions={"deeper": deeper})
+        return 1 + below
 
     assert await back(pool, "ask_back", "deeper", 6, host_functions={"deeper": deeper}, timeout=30) == 6
 

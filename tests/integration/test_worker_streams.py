@@ -108,7 +108,7 @@ async def test_each_field_of_each_reply_begins_and_ends(open_pool: OpenPool, cha
     events = await collect(pool, {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}})
 
     for predictor, field in (("draft", "draft"), ("polish", "answer")):
-        its = [event for event in events if getattr(event, "predictor", None) == predictor]
+        its: list[Any] = [event for event in events if getattr(event, "predictor", None) == predictor]
         assert its[0] == FieldStart(field, predictor)
         assert its[-1] == FieldEnd(field, predictor=predictor)
         assert [event.is_last_chunk for event in its[1:-1]] == [False] * (len(its) - 3) + [True]

@@ -202,20 +202,20 @@ def _nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 types = st.recursive(st.one_of(st.sampled_from(SIMPLE), st.just("None"), literals), _nested, max_leaves=4)
-annotations = st.one_of(st.none(), types)
+hints: st.SearchStrategy[str | None] = st.one_of(st.none(), types)
 
 
 @st.composite
 def fields(draw: st.DrawFn, names: list[str]) -> str:
     parts = []
     for name in names:
-        annotation = draw(annotations)
+        annotation = draw(hints)
         text = f"{draw(BLANKS)}{name}{draw(BLANKS)}"
         parts.append(text if annotation is None else f"{text}:{draw(BLANKS)}{annotation}{draw(BLANKS)}")
     defaults = draw(st.integers(0, 8))
     if parts and defaults == 0:
         parts[-1] += draw(st.sampled_from(["= 5", "=None", " = 'x'", "= [1, {'a': 2}]", "= -1.5"]))
-    comma = "," if parts and draw(st.booleans()) else ""
+    comma = "," if bool(parts) and draw(st.booleans()) else ""
     return ",".join(parts) + comma
 
 

@@ -177,7 +177,8 @@ def signatures(draw: st.DrawFn) -> type[dspy.Signature]:
     inputs = {name: draw(fields(dspy.InputField)) for name in names[:split]}
     outputs = {name: draw(fields(dspy.OutputField)) for name in names[split:]}
     instructions = draw(st.one_of(st.just("Do it.\n\n    Well."), cases.text))
-    return dspy.make_signature({**inputs, **outputs}, instructions)
+    made: type[dspy.Signature] = dspy.make_signature({**inputs, **outputs}, instructions)
+    return made
 
 
 values = st.one_of(st.sampled_from(TYPED_VALUES), cases.values)

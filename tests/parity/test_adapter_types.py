@@ -15,10 +15,11 @@ import pytest
 from dspy import experimental
 from dspy.adapters.types.tool import ToolCallResults
 from dspy.experimental import Citations, Document
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic.errors import PydanticInvalidForJsonSchema
 from tests.parity.versions import NEWER_THAN_33, REFUSALS
+from tests.support.generated import fewer
 from typing_extensions import TypedDict
 
 import dspex
@@ -167,7 +168,7 @@ def test_messages_with_dspys_types_are_dspys(theirs: Any, ours: Any, case: str) 
     assert ours.format(our_signature, demos, inputs) == theirs.format(their_signature, demos, inputs)
 
 
-Sql = dspy.Code["sql"]
+Sql: Any = dspy.Code["sql"]
 
 
 class Described(dspy.Signature):
@@ -183,7 +184,7 @@ class Described(dspy.Signature):
     a: str = dspy.OutputField(desc="${a}", min_length=2)
     b: list[int] = dspy.OutputField(default_factory=list, desc="several\nlines")
     c: int | None = dspy.OutputField()
-    d: dict = dspy.OutputField(default={"k": []}, max_length=4)
+    d: dict = dspy.OutputField(default={"k": []}, max_length=4)  # type: ignore[type-arg]  # is the case
 
 
 @pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
@@ -341,7 +342,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
-@settings(settings.default, max_examples=settings.default.max_examples // 30)
+@fewer(30)
 @given(data=st.data())
 def test_any_reply_for_a_type_of_dspys_is_read_as_dspy_reads_it(
     theirs: Any, ours: Any, name: str, data: st.DataObject

@@ -9,10 +9,11 @@ from typing import Any
 
 import dspy
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
 from tests.parity.versions import REFUSALS
+from tests.support.generated import fewer
 
 import dspex
 import dspex.errors
@@ -24,7 +25,7 @@ ADAPTERS = [
 ]
 
 # A case here draws a signature, values and a reply, and makes DSPy work for milliseconds: fewer do.
-thorough = settings(settings.default, max_examples=settings.default.max_examples // 5)
+thorough = fewer(5)
 
 
 def outcome(call: Any, *refusals: type[Exception]) -> tuple[str, Any]:

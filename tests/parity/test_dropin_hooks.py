@@ -202,11 +202,11 @@ def test_the_hooks_that_are_compared_are_all_that_there_are() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adapter_that_looks_up_its_methods_itself_is_obeyed(name: str) -> None:
-    def make(base: type) -> Any:
+    def make(base: Any) -> Any:
         def look(self: Any, attribute: str) -> Any:
             if attribute == "format_task_description":
                 return lambda signature: "as looked up"
-            return super(cls, self).__getattribute__(attribute)
+            return base.__getattribute__(self, attribute)
 
         cls = type("Mine", (base,), {"__getattribute__": look})
         return cls()

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import dspy
+import pydantic
 import pytest
 from dspy.utils.callback import BaseCallback
 from tests.parity.test_adapter_types import TYPES
@@ -39,7 +40,7 @@ class Able(dspy.BaseLM):
 
     def forward(self, prompt: Any = None, messages: Any = None, **settings: Any) -> Any:
         form = settings.get("response_format")
-        if isinstance(form, type):
+        if isinstance(form, type) and issubclass(form, pydantic.BaseModel):
             settings["response_format"] = form.model_json_schema()  # each run makes its own class
         self.requests.append(json.loads(json.dumps([messages, settings], sort_keys=True)))
         return completion(self.replies.pop(0))
@@ -75,7 +76,14 @@ def said(name: str, **fields: Any) -> str:
     if name == "JSONAdapter":
         return json.dumps(fields)
     if name == "XMLAdapter":
-        inner = lambda v: "".join(f"<{k}>{x}</{k}>" for k, x in v.items()) if isinstance(v, dict) else v  # noqa: E731
+
+        def inner(value: Any) -> Any:
+            return (
+                "".join(f"<{key}>{item}</{key}>" for key, item in value.items())
+                if isinstance(value, dict)
+                else value
+            )
+
         return "\n".join(f"<{key}>{inner(value)}</{key}>" for key, value in fields.items())
     texts = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in fields.items()}
     return "\n\n".join(f"[[ ## {key} ## ]]\n{value}" for key, value in [*texts.items(), ("completed", "")])
@@ -172,7 +180,8 @@ def test_a_conversation_with_calls_and_results_goes_on_as_before(name: str) -> N
     )
 
     def program() -> Any:
-        tools, predict, turns = [dspy.Tool(weather)], dspy.Predict(signature), []
+        tools, predict = [dspy.Tool(weather)], dspy.Predict(signature)
+        turns: list[Any] = []
         for question in ("Rome?", "And Ulm?"):
             made = predict(q=question, tools=tools, history=dspy.History(messages=turns))
             calls = made.calls.model_dump()

@@ -152,11 +152,11 @@ def test_a_program_runs_as_before(name: str, replies: str) -> None:
 def test_a_subclass_that_changes_a_hook_is_obeyed(name: str) -> None:
     class Shouting(getattr(dropins, name)):  # type: ignore[misc]
         def format_task_description(self, signature: Any) -> str:
-            return super().format_task_description(signature).upper()
+            return str(super().format_task_description(signature)).upper()
 
     class Expected(getattr(dspy, name)):  # type: ignore[misc]
         def format_task_description(self, signature: Any) -> str:
-            return super().format_task_description(signature).upper()
+            return str(super().format_task_description(signature)).upper()
 
     inputs = {"q": "?"}
     assert Shouting().format(Described, [], inputs) == Expected().format(Described, [], inputs)

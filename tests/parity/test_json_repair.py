@@ -13,7 +13,7 @@ from typing import Any
 import json_repair
 import pytest
 import regex
-from hypothesis import assume, given
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
 from dspex import JSONAdapter
@@ -160,7 +160,8 @@ def is_strict(text: str) -> bool:
 def test_what_is_repaired_is_repaired_as_json_repair_does_it(text: str) -> None:
     assume(not is_strict(text))
     whole = repair_json(text)
-    assume(whole is not None)
+    if whole is None:
+        reject()
     assert repr(whole[0]) == repr(json_repair.loads(text))
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import dspy
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
 from tests.parity.test_adapters import thorough
 from tests.parity.versions import NEWER_THAN_33
+from tests.support.generated import fewer
 
 import dspex
 from dspex.errors import ReplyError
@@ -313,7 +314,7 @@ GROWING: dict[str, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("layout", ADAPTERS)
 @pytest.mark.parametrize("type_text", GROWING)
-@settings(settings.default, max_examples=settings.default.max_examples // 50)
+@fewer(50)
 @given(data=st.data())
 def test_each_partial_value_is_a_beginning_of_the_next(
     layout: str, type_text: str, data: st.DataObject
@@ -361,7 +362,7 @@ prose = st.lists(st.text("abcé .,\n", min_size=1, max_size=9), min_size=1, max_
 
 @pytest.mark.skipif(not NEWER_THAN_33, reason="the listener of DSPy 3.3 lets space around a value through")
 @pytest.mark.parametrize("layout", ["chat", "xml"])
-@settings(settings.default, max_examples=settings.default.max_examples // 10)
+@fewer(10)
 @given(data=st.data())
 def test_the_chunks_of_a_field_are_those_of_dspys_listener(layout: str, data: st.DataObject) -> None:
     values = data.draw(st.fixed_dictionaries({"a": prose.filter(str.strip), "b": prose.filter(str.strip)}))

@@ -22,8 +22,9 @@ from typing import Any, Literal, Optional
 import dspy
 import pytest
 from dspy.utils.callback import BaseCallback
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.generated import fewer
 from tests.support.models import Said
 from tests.support.route_types import (
     Loud,
@@ -188,11 +189,7 @@ def written(text: str) -> str:
     return text
 
 
-@settings(
-    settings.default,
-    max_examples=max(60, settings.default.max_examples // 5),
-    report_multiple_bugs=False,
-)
+@fewer(5, least=60, report_multiple_bugs=False)
 @given(data=st.data())
 def test_both_routes_do_the_same_with_any_program(
     runtime: dspex.Runtime, said: Said, data: st.DataObject
@@ -212,7 +209,7 @@ def test_both_routes_do_the_same_with_any_program(
         fields[name] = (annotation, OutputField())
         texts[name] = draw(st.sampled_from(replies))
     instructions = draw(st.sampled_from([None, "Do it.", "Two\n\nparts."]))
-    validate = draw(st.sampled_from(["off", "warn", "strict"]))
+    validate: Any = draw(st.sampled_from(["off", "warn", "strict"]))
     if validate == "off" and draw(st.booleans()):
         inputs[draw(st.sampled_from(list(inputs)))] = draw(st.sampled_from(STRANGE))
     demos = []
@@ -222,8 +219,8 @@ def test_both_routes_do_the_same_with_any_program(
         }
         demos.append({**demo, **draw(st.sampled_from([{}, {"augmented": True, "other_key": Odd()}]))})
     layout = draw(st.sampled_from(list(LAYOUTS)))
-    markers = draw(st.sampled_from(["dspy", "warn", "escape", "reject"]))
-    parsing = draw(st.sampled_from(["tolerant", "dspy"]))
+    markers: Any = draw(st.sampled_from(["dspy", "warn", "escape", "reject"]))
+    parsing: Any = draw(st.sampled_from(["tolerant", "dspy"]))
     said.reply = reply(layout, texts) if draw(st.integers(0, 9)) else draw(st.sampled_from(["", "what?"]))
     module = dspex.Predict(
         dspex.Signature(fields, instructions),

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
+from tests.support.generated import fewer
 from tests.support.models import Said
 
 import dspex
@@ -60,7 +61,7 @@ def both(said: Said, module: dspex.Predict, inputs: dict[str, Any]) -> tuple[Any
 
 @pytest.mark.parametrize("parsing", PARSINGS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(settings.default, max_examples=settings.default.max_examples // 15)
+@fewer(15)
 @given(data=st.data())
 def test_the_routes_agree_on_any_reply(
     runtime: dspex.Runtime, said: Said, layout: Any, parsing: Any, data: st.DataObject

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pydantic
@@ -26,7 +27,7 @@ def both(text: str) -> tuple[Signature, type[dspy.Signature]]:
 
 
 @pytest.mark.parametrize("annotation", TYPES)
-def test_a_type_is_the_one_dspy_makes(annotation):
+def test_a_type_is_the_one_dspy_makes(annotation: Any) -> None:
     ours, theirs = both(f"given: {annotation}, plain -> made: {annotation}")
 
     assert list(ours.fields) == list(theirs.fields)
@@ -36,7 +37,7 @@ def test_a_type_is_the_one_dspy_makes(annotation):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_prefix_desc_and_instructions_are_dspys(name):
+def test_prefix_desc_and_instructions_are_dspys(name: Any) -> None:
     ours, theirs = both(f"{name}, other -> result: int")
 
     assert ours.instructions == theirs.instructions
@@ -48,14 +49,16 @@ def test_prefix_desc_and_instructions_are_dspys(name):
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_dspy_refuses_is_refused(text):
+def test_what_dspy_refuses_is_refused(text: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(Exception):  # noqa: B017, PT011 - DSPy raises whatever Python or pydantic does
             dspy.Signature(text)
     with pytest.raises(SignatureError) as caught:
         Signature(text)
-    start, end = caught.value.span
+    span = caught.value.span
+    assert span is not None
+    start, end = span
     assert 0 <= start <= end <= len(text)
 
 
@@ -81,7 +84,7 @@ def test_what_dspy_refuses_is_refused(text):
         ("a = f(x) -> b", "default-value"),
     ],
 )
-def test_what_nobody_can_want_is_refused(text, code):
+def test_what_nobody_can_want_is_refused(text: Any, code: Any) -> None:
     """`docs/dspy_differences.md` gives the reasons."""
     with pytest.raises(SignatureError) as caught:
         Signature(text)
@@ -89,11 +92,11 @@ def test_what_nobody_can_want_is_refused(text, code):
     assert caught.value.code == code
 
 
-def test_a_name_is_found_wherever_it_stands_and_only_where_the_signature_is_made():
+def test_a_name_is_found_wherever_it_stands_and_only_where_the_signature_is_made() -> None:
     class Inner(pydantic.BaseModel):
         x: int
 
-    def elsewhere(text):
+    def elsewhere(text: Any) -> Any:
         return Signature(text)
 
     assert Signature("a: list[Inner], b: NoneType -> c").fields["a"].annotation == list[Inner]

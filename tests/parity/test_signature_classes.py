@@ -54,7 +54,9 @@ def silent(kit: Any, base: type) -> Any:
 
 
 def inherited(kit: Any, base: type) -> Any:
-    class Inherited(silent(kit, base)):
+    parent: Any = silent(kit, base)
+
+    class Inherited(parent):
         a: str = kit.OutputField(desc="now an output")
         c: bytes = kit.InputField()
 
@@ -62,7 +64,9 @@ def inherited(kit: Any, base: type) -> Any:
 
 
 def inherited_with_text(kit: Any, base: type) -> Any:
-    class Inherited(described(kit, base)):
+    parent: Any = described(kit, base)
+
+    class Inherited(parent):
         """Another text."""
 
         plain: bool = kit.InputField(desc="not so plain")
@@ -101,7 +105,7 @@ def same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize("kit", KITS)
 @pytest.mark.parametrize("make", CLASSES)
-def test_a_class_is_read_as_dspy_reads_it(make, kit):
+def test_a_class_is_read_as_dspy_reads_it(make: Any, kit: Any) -> None:
     same(*both(make, kit))
 
 
@@ -134,7 +138,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("make", CLASSES)
-def test_an_operation_makes_what_dspys_makes(make, operation):
+def test_an_operation_makes_what_dspys_makes(make: Any, operation: Any) -> None:
     ours, theirs = both(make, dspy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -142,7 +146,7 @@ def test_an_operation_makes_what_dspys_makes(make, operation):
 
 
 @pytest.mark.parametrize("index", [-9, 9])
-def test_an_index_out_of_range_is_refused_by_both(index):
+def test_an_index_out_of_range_is_refused_by_both(index: Any) -> None:
     ours, theirs = both(silent, dspy)
     with pytest.raises(ValueError, match="Invalid index"):
         theirs.insert(index, "x", dspy.InputField())
@@ -152,7 +156,7 @@ def test_an_index_out_of_range_is_refused_by_both(index):
 
 @pytest.mark.parametrize("right", ["a: str -> b", "a -> b", "a -> c", "a, c -> b"])
 @pytest.mark.parametrize("left", ["a: int -> b", "a -> b"])
-def test_equals_is_dspys(left, right):
+def test_equals_is_dspys(left: Any, right: Any) -> None:
     expected = dspy.Signature(left).equals(dspy.Signature(right))
 
     assert Signature(left).equals(Signature(right)) == expected

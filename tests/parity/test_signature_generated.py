@@ -22,9 +22,10 @@ def theirs(text: str) -> type[dspy.Signature] | Exception:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return dspy.Signature(text)
+            made: type[dspy.Signature] = dspy.Signature(text)
         except Exception as error:  # noqa: BLE001 - whatever Python, typing or pydantic raise
             return error
+    return made
 
 
 def ours(text: str) -> Signature | SignatureError:
@@ -78,11 +79,11 @@ def normal(name: str) -> Any:
 
 
 @given(signatures())
-def test_a_signature_of_the_grammar_is_read_as_dspy_reads_it(text):
+def test_a_signature_of_the_grammar_is_read_as_dspy_reads_it(text: Any) -> None:
     agree(text)
 
 
 @given(mistakes())
 @example("a: Literal[1] | Literal[Literal, 'other'] -> b")
-def test_a_signature_with_a_mistake_is_refused_where_dspy_refuses_it(text):
+def test_a_signature_with_a_mistake_is_refused_where_dspy_refuses_it(text: Any) -> None:
     agree(text)

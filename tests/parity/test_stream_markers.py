@@ -150,7 +150,9 @@ def json_replies(draw: st.DrawFn) -> str:
     for _ in range(draw(st.integers(1, 4))):
         around = draw(st.sampled_from(["", "", "", "**", "`", " "]))
         before = draw(st.sampled_from(["", "", "", "- ", "// note\n", "/* n */"]))
-        opened, closed = draw(st.sampled_from(['""', '""', '""', "''", "\u201c\u201d", "``", '" ', "  "]))
+        opened, closed = list(
+            draw(st.sampled_from(['""', '""', '""', "''", "\u201c\u201d", "``", '" ', "  "]))
+        )
         key = f"{before}{around}{opened}{draw(names)}{closed}{around}"
         string = st.builds('"{}{}'.format, strings, st.sampled_from(['"', '"', '"', "", '",', '" x', "'"]))
         plain = st.sampled_from(["3", "null", "true", "Paris", "[1, 2]", '{"b": "x"}', "**bold**", "'x'"])

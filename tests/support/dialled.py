@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from typing import Any
 
 from dspex.pool import Handle, PoolSpec
 from dspex.pool._backends.connect_back import ConnectedWorker, Listener
@@ -56,7 +57,8 @@ class DialledLauncher:
         popen.stdin.close()
         connecting = asyncio.ensure_future(self._listener.connected(connect_info, "next door", popen.kill))
         try:
-            await asyncio.wait([connecting, ended], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [connecting, ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 raise OSError(f"it ended with {ended.result()} before it connected")
             worker: ConnectedWorker = await connecting

@@ -55,7 +55,11 @@ def hostile_str(text: str, whim: Whim) -> str:
         def __str__(self) -> str:
             return self
 
-        __repr__ = __format__ = lambda self, *_: self
+        def __repr__(self) -> str:
+            return self
+
+        def __format__(self, _spec: str) -> str:
+            return self
 
         def __eq__(self, other: object) -> bool:
             whim()
@@ -74,8 +78,8 @@ def hostile_str(text: str, whim: Whim) -> str:
     return Str(text)
 
 
-def hostile_number(base: type, whim: Whim) -> Any:
-    class Number(base):  # type: ignore[misc]
+def hostile_number(base: Any, whim: Whim) -> Any:
+    class Number(base):
         def __str__(self) -> str:
             whim()
             return "7"
@@ -102,9 +106,9 @@ def hostile_number(base: type, whim: Whim) -> Any:
     return Number(3)
 
 
-def hostile_list(base: type, items: list[Any], whim: Whim) -> Any:
-    class List(base):  # type: ignore[misc]
-        def __iter__(self) -> Iterator[Any]:
+def hostile_list(base: Any, items: list[Any], whim: Whim) -> Any:
+    class List(base):
+        def __iter__(self) -> Any:
             whim()
             return base.__iter__(self)
 
@@ -183,15 +187,15 @@ def hostile_mapping(items: dict[str, Any], whim: Whim) -> Mapping[str, Any]:
 
 def hostile_object(whim: Whim, claimed: type) -> Any:
     class Thing:
-        @property
-        def __class__(self) -> type:  # type: ignore[override]
+        @property  # type: ignore[misc]
+        def __class__(self) -> type:
             return claimed
 
         def _answer(self, *_args: Any) -> Any:
             whim()
             return self
 
-        __str__ = __repr__ = __iter__ = __len__ = __bool__ = __index__ = __eq__ = _answer  # type: ignore[assignment]
+        __str__ = __repr__ = __iter__ = __len__ = __bool__ = __index__ = __eq__ = _answer
         __getitem__ = __contains__ = keys = items = values = __call__ = _answer
 
         def __hash__(self) -> int:
@@ -402,13 +406,14 @@ class Maker:
         items = [self.value(levels - 1) for _ in range(self._random.randrange(4))]
         keys = self._random.sample(["a", "b", "\ud800", 1, None, 2.5], len(items))
         entries = dict(zip(keys, items, strict=True))
-        return [
+        made: list[Callable[[], Any]] = [
             lambda: items,
             lambda: tuple(items),
             lambda: entries,
             lambda: hostile_list(self._random.choice([list, tuple]), items, self._whim()),
             lambda: hostile_dict(entries, self._whim()),
-        ][kind]()
+        ]
+        return made[kind]()
 
     def mapping(self) -> Any:
         """Values by name, in a dict or in what passes for one."""
@@ -431,11 +436,7 @@ class Maker:
         if kind > 5:
             return self._random.choice(KINDS)(self._whim())
         inner = self.type(levels - 1)
-        return [
-            lambda: list[inner],  # type: ignore[valid-type]
-            lambda: set[inner],  # type: ignore[valid-type]
-            lambda: tuple[inner, ...],
-            lambda: Optional[inner],  # noqa: UP045
-            lambda: Sequence[inner],  # type: ignore[valid-type]
-            lambda: dict[self._random.choice(NATIVE), inner],  # type: ignore[misc,valid-type]
-        ][kind]()
+        outer: Any = [list, set, tuple, Optional, Sequence, dict][kind]
+        if outer is dict:
+            return outer[self._random.choice(NATIVE), inner]
+        return outer[inner, ...] if outer is tuple else outer[inner]

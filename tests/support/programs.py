@@ -117,7 +117,7 @@ class ManyTools(dspy.Module):
         return await self.answer.acall(question=question)
 
 
-class Messages(dspy.streaming.StatusMessageProvider):  # type: ignore[misc]
+class Messages(dspy.streaming.StatusMessageProvider):
     """What a user tells of a call's progress."""
 
     def lm_start_status_message(self, instance: Any, inputs: dict[str, Any]) -> str:

@@ -6,11 +6,12 @@ import asyncio
 import ctypes
 import os
 import sys
+from typing import Any
 
 from dspex.pool import Pool, PoolSpec, State
 
 
-async def main(kind: str, start: str, *preload: str) -> None:
+async def main(kind: str, start: Any, *preload: str) -> None:
     function = {"busy": "tests.support.work:block", "greedy": "tests.support.work:hold_the_interpreter"}.get(
         kind
     )

@@ -84,9 +84,11 @@ def test_halves_of_surrogate_pairs_in_a_reply_are_mended(adapter: Any, reply: st
 
 
 def test_a_half_of_a_surrogate_pair_that_came_last_is_not_lost() -> None:
-    for rest in ([], [b"!"]):
+    rests: list[list[bytes]] = [[], [b"!"]]
+    for rest in rests:
         stream = ChatAdapter().stream("q -> a")
-        for piece in ["[[ ## a ## ]]\nx\ud83d", *rest]:
+        stream.feed("[[ ## a ## ]]\nx\ud83d")
+        for piece in rest:
             stream.feed(piece)
         stream.finish()
         assert stream.read()[0] == {"a": "x\ufffd" + "!" * len(rest)}

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ import dspex
 from dspex.cli import main
 
 
-def test_a_signature_is_shown_with_its_prompt(capsys):
+def test_a_signature_is_shown_with_its_prompt(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["signature", "question, context: list[str] -> answer: int | None", "-i", "Be brief."]) == 0
 
     out = capsys.readouterr().out
@@ -32,7 +34,7 @@ def test_a_signature_is_shown_with_its_prompt(capsys):
 
 
 @pytest.mark.parametrize("adapter", ["chat", "json"])
-def test_json_is_for_programs(capsys, adapter):
+def test_json_is_for_programs(capsys: pytest.CaptureFixture[str], adapter: Any) -> None:
     assert main(["signature", "q -> a: float", "--json", "--adapter", adapter]) == 0
 
     shown = json.loads(capsys.readouterr().out)
@@ -41,7 +43,7 @@ def test_json_is_for_programs(capsys, adapter):
     assert [message["role"] for message in shown["messages"]] == ["system", "user"]
 
 
-def test_a_mistake_gets_a_caret_and_exit_code_2(capsys):
+def test_a_mistake_gets_a_caret_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["signature", "größe: lst -> b"]) == 2
 
     out, err = capsys.readouterr()
@@ -53,7 +55,9 @@ def test_a_mistake_gets_a_caret_and_exit_code_2(capsys):
     ]
 
 
-def test_a_class_is_shown_by_where_it_is(capsys, tmp_path, monkeypatch):
+def test_a_class_is_shown_by_where_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "shown_app.py").write_text(
         "import dspex, dspy\n"
         "class Ours(dspex.Signature):\n"
@@ -93,7 +97,7 @@ def test_a_class_is_shown_by_where_it_is(capsys, tmp_path, monkeypatch):
         assert f"[{code}]" in capsys.readouterr().err
 
 
-def test_without_a_command_the_commands_are_named(capsys):
+def test_without_a_command_the_commands_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([])
 
@@ -101,7 +105,7 @@ def test_without_a_command_the_commands_are_named(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_the_package_runs_as_a_module():
+def test_the_package_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "dspex", "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
@@ -111,7 +115,7 @@ def test_the_package_runs_as_a_module():
 @pytest.mark.parametrize(
     "command", [["signature", "q -> a", "--json"], ["doctor", "--workers", "1", "--json"]]
 )
-def test_a_reader_that_has_gone_ends_a_command_quietly(command):
+def test_a_reader_that_has_gone_ends_a_command_quietly(command: Any) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:

@@ -38,8 +38,9 @@ class Timer:
 
 
 def make() -> tuple[Clock, Deadlines[Any], list[Any]]:
-    clock, expired = Clock(), []
-    return clock, Deadlines(clock, expired.append), expired  # type: ignore[arg-type]
+    clock: Any = Clock()
+    expired: list[Any] = []
+    return clock, Deadlines(clock, expired.append), expired
 
 
 def test_keys_expire_at_their_time_and_not_before() -> None:

@@ -221,7 +221,7 @@ def test_what_a_client_may_see_holds_nothing_of_the_services_own(cls: type[Dspex
         fields["problems"] = [("question", CANARY)]
     if cls is InputError:
         fields["field"] = "question"
-    shown = {"fields": ["question"]} if cls is InputError else {}
+    shown: dict[str, Any] = {"fields": ["question"]} if cls is InputError else {}
     shown |= {"retry_after": 5} if cls is LMRateLimitError else {}
     for code in (None, *(row.code for row in CODES), CANARY):
         error = cls(CANARY, code=code, hint=CANARY, **fields)

@@ -64,9 +64,11 @@ def test_an_event_is_a_frozen_value(event: Any) -> None:
 
 
 def test_events_of_two_classes_are_never_equal() -> None:
-    text, value = TextDelta("field", "x"), PartialValue("field", "x")
-    assert text != value
-    assert FieldStart("x") != Status("x") != ("x",)
+    text: Any = TextDelta("field", "x")
+    start: Any = FieldStart("x")
+    status: Any = Status("x")
+    assert text != PartialValue("field", "x")
+    assert start != status != ("x",)
 
 
 def test_the_last_part_is_the_prediction_of_a_call() -> None:
@@ -86,7 +88,7 @@ def test_the_last_part_is_the_prediction_of_a_call() -> None:
     assert [repair.code for repair in prediction.repairs] == ["case"]
 
 
-PARTS_THAT_ARE_NONE = [
+PARTS_THAT_ARE_NONE: list[Any] = [
     None, 1, [], {}, ["answer"], ["text"], ["text", "a", "b", True, "self", 1], [["text"], "a", "b"],
     ["prediction"], ["prediction", None], ["prediction", {"completions": []}], ["prediction", {}, {}],
 ]  # fmt: skip

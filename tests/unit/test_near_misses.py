@@ -247,6 +247,12 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+LIST_OF: Any = list
+DICT_OF: Any = dict
+TUPLE_OF: Any = tuple
+"""To be given arguments that only a test knows."""
+
+
 def shapes(depth: int) -> st.SearchStrategy[tuple[Any, st.SearchStrategy[Any]]]:
     leaf = st.sampled_from(list(LEAVES.items()))
     if depth == 0:
@@ -254,13 +260,13 @@ def shapes(depth: int) -> st.SearchStrategy[tuple[Any, st.SearchStrategy[Any]]]:
     inner = shapes(depth - 1)
     return st.one_of(
         leaf,
-        inner.map(lambda shape: (list[shape[0]], st.lists(shape[1], max_size=3))),
+        inner.map(lambda shape: (LIST_OF[shape[0]], st.lists(shape[1], max_size=3))),
         inner.map(lambda shape: (shape[0] | None, st.none() | shape[1])),
         inner.map(
-            lambda shape: (dict[Color, shape[0]], st.dictionaries(LEAVES[Color], shape[1], max_size=2))
+            lambda shape: (DICT_OF[Color, shape[0]], st.dictionaries(LEAVES[Color], shape[1], max_size=2))
         ),
         st.tuples(inner, inner).map(
-            lambda pair: (tuple[pair[0][0], pair[1][0]], st.tuples(pair[0][1], pair[1][1]))
+            lambda pair: (TUPLE_OF[pair[0][0], pair[1][0]], st.tuples(pair[0][1], pair[1][1]))
         ),
     )
 

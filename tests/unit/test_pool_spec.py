@@ -79,8 +79,9 @@ def test_a_wrong_setting_of_a_group_is_refused_where_the_group_is_made(
     ],
 )
 def test_a_setting_of_a_group_given_beside_it_is_refused_with_its_group(setting: str, hint: str) -> None:
+    wrong: dict[str, Any] = {setting: 3}
     with pytest.raises(ConfigError) as refused:
-        PoolSpec(**{setting: 3})
+        PoolSpec(**wrong)
     assert refused.value.hint.startswith(hint)
 
 
@@ -253,6 +254,7 @@ def test_an_environment_in_a_file_is_refused_as_one_in_code_is(tmp_path: Path) -
 
 def test_replace_makes_another_spec_and_checks_it_as_a_new_one() -> None:
     spec = PoolSpec.optimizer(env={"A": "b"})
+    slip: dict[str, Any] = {"wrkers": 3}
     assert spec.replace(workers=3) == PoolSpec.optimizer(env={"A": "b"}, workers=3)
     assert spec.replace() == spec
     assert spec.workers == 1
@@ -260,17 +262,18 @@ def test_replace_makes_another_spec_and_checks_it_as_a_new_one() -> None:
         spec.replace(workers=0)
     assert refused.value.path == "pool.optimizer.workers"
     with pytest.raises(ConfigError, match="did you mean 'workers'"):
-        spec.replace(wrkers=3)
+        spec.replace(**slip)
     with pytest.raises(ConfigError, match="less than workers=4"):
         PoolSpec(workers=2, max_workers=3).replace(workers=4)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="copy.replace came with Python 3.13")
 def test_a_copy_with_changes_is_checked_as_a_new_spec_is() -> None:
-    assert copy.replace(PoolSpec(), workers=3) == PoolSpec(workers=3)
+    replace: Any = vars(copy)["replace"]
+    assert replace(PoolSpec(), workers=3) == PoolSpec(workers=3)
     for wrong in ({"workers": 0}, {"wrkers": 3}):
         with pytest.raises(ConfigError):
-            copy.replace(PoolSpec(), **wrong)
+            replace(PoolSpec(), **wrong)
 
 
 TEXTS = st.text(st.characters(), max_size=8) | st.sampled_from(["A=B", "\0", "\ud800", "1", "nan", "json"])

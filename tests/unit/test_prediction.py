@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_missing_field_says_which_there_are() -> None:
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
-def test_a_prediction_survives_copying_and_pickling(again) -> None:
+def test_a_prediction_survives_copying_and_pickling(again: Any) -> None:
     prediction = Prediction([{"answer": "a"}], route="native", usage={"total_tokens": 3}, timings={"lm": 0.5})
 
     twin = again(prediction)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -40,7 +40,7 @@ def targets() -> list[Echo]:
     return [Echo("native", "native"), Echo("pool:general", "python"), Echo("pool:optimizer", "python")]
 
 
-def operation(**options) -> Operation:
+def operation(**options: Any) -> Operation:
     return Operation(signature=SIGNATURE, inputs={"question": "q"}, **options)
 
 
@@ -53,13 +53,13 @@ def operation(**options) -> Operation:
         ({"route": "native"}, "native"),
     ],
 )
-async def test_a_call_goes_where_it_was_sent_and_says_so(targets, options, answered) -> None:
+async def test_a_call_goes_where_it_was_sent_and_says_so(targets: Any, options: Any, answered: Any) -> None:
     prediction = await Router(targets).dispatch(operation(**options), 1.0)
 
     assert prediction.answer == prediction.route == answered
 
 
-async def test_a_call_that_the_native_side_cannot_run_goes_to_a_pool(targets) -> None:
+async def test_a_call_that_the_native_side_cannot_run_goes_to_a_pool(targets: Any) -> None:
     targets[0].refusal = RouteError("only a worker has it", code="adapter-needs-dspy")
     prediction = await Router(targets).dispatch(operation(), 1.0)
 
@@ -74,7 +74,9 @@ async def test_a_call_that_the_native_side_cannot_run_goes_to_a_pool(targets) ->
         ("native", "adapter-needs-dspy", "only a worker has it"),
     ],
 )
-async def test_a_route_that_cannot_be_taken_is_refused(targets, route, code, mentions) -> None:
+async def test_a_route_that_cannot_be_taken_is_refused(
+    targets: Any, route: Any, code: str, mentions: str
+) -> None:
     targets[0].refusal = RouteError("only a worker has it", code="adapter-needs-dspy")
     router = Router(targets)
 
@@ -85,14 +87,14 @@ async def test_a_route_that_cannot_be_taken_is_refused(targets, route, code, men
     assert all(sum(row[1:]) == 0 for row in router.counts()), "a refused call counts nowhere"
 
 
-async def test_a_side_without_targets_names_those_there_are(targets) -> None:
+async def test_a_side_without_targets_names_those_there_are(targets: Any) -> None:
     with pytest.raises(RouteError, match="this runtime's targets are: native") as caught:
         await Router(targets[:1]).dispatch(operation(route="python"), 1.0)
 
     assert caught.value.code == "no-target"
 
 
-async def test_every_way_a_call_can_end_is_counted(targets) -> None:
+async def test_every_way_a_call_can_end_is_counted(targets: Any) -> None:
     router = Router(targets)
     native = targets[0]
     await router.dispatch(operation(), 1.0)
@@ -112,7 +114,9 @@ async def test_every_way_a_call_can_end_is_counted(targets) -> None:
     assert router.counts()[0] == ("native", 0, 1, 1, 1)
 
 
-async def test_a_target_that_does_not_stop_by_itself_is_ended(targets, monkeypatch) -> None:
+async def test_a_target_that_does_not_stop_by_itself_is_ended(
+    targets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_router, "BACKSTOP_SECONDS", 0.0)
     targets[0].go.clear()
     router = Router(targets)
@@ -124,7 +128,7 @@ async def test_a_target_that_does_not_stop_by_itself_is_ended(targets, monkeypat
     assert router.counts()[0].failed == 1
 
 
-async def test_a_target_s_own_timeout_error_is_not_taken_for_the_deadline(targets) -> None:
+async def test_a_target_s_own_timeout_error_is_not_taken_for_the_deadline(targets: Any) -> None:
     targets[0].error = TimeoutError("its own")
 
     with pytest.raises(TimeoutError, match="its own"):

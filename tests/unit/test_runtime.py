@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class Held:
         return ANSWER
 
 
-def test_a_module_finds_the_runtime_it_is_called_in(qa) -> None:
+def test_a_module_finds_the_runtime_it_is_called_in(qa: Any) -> None:
     with dspex.Runtime(ScriptedLM(ANSWER)) as runtime:
         prediction = qa(question="Who?")
 
@@ -46,14 +47,14 @@ def test_a_module_finds_the_runtime_it_is_called_in(qa) -> None:
     assert prediction.usage["total_tokens"] > 0
 
 
-async def test_the_async_twin_runs_in_the_caller_s_loop(qa) -> None:
+async def test_the_async_twin_runs_in_the_caller_s_loop(qa: Any) -> None:
     async with dspex.Runtime(ScriptedLM(ANSWER)):
         prediction = await qa.acall(question="Who?")
 
     assert prediction.answer == "Ada"
 
 
-async def test_many_calls_share_a_runtime(qa) -> None:
+async def test_many_calls_share_a_runtime(qa: Any) -> None:
     lm = ScriptedLM(ANSWER)
     async with dspex.Runtime(lm) as runtime:
         answers = await asyncio.gather(*(qa.acall(question=str(i)) for i in range(50)))
@@ -62,7 +63,7 @@ async def test_many_calls_share_a_runtime(qa) -> None:
     assert runtime.counts()[0].served == 50
 
 
-def test_timings_name_the_stages_and_add_up(qa) -> None:
+def test_timings_name_the_stages_and_add_up(qa: Any) -> None:
     with dspex.Runtime(ScriptedLM(ANSWER, delay=0.01)):
         timings = qa(question="Who?").timings
 
@@ -71,14 +72,14 @@ def test_timings_name_the_stages_and_add_up(qa) -> None:
     assert timings["total"] == pytest.approx(timings["render"] + timings["lm"] + timings["parse"])
 
 
-async def test_a_blocking_call_from_another_thread_reaches_an_async_runtime(qa) -> None:
+async def test_a_blocking_call_from_another_thread_reaches_an_async_runtime(qa: Any) -> None:
     async with dspex.Runtime(ScriptedLM(ANSWER)):
         prediction = await asyncio.to_thread(qa, question="Who?")
 
     assert prediction.answer == "Ada"
 
 
-def test_an_awaited_call_from_another_loop_reaches_the_runtime(qa) -> None:
+def test_an_awaited_call_from_another_loop_reaches_the_runtime(qa: Any) -> None:
     with dspex.Runtime(ScriptedLM(ANSWER)) as runtime:
         bound = dspex.Predict("question -> answer", runtime=runtime)
         prediction = asyncio.run(bound.acall(question="Who?"))
@@ -86,7 +87,9 @@ def test_an_awaited_call_from_another_loop_reaches_the_runtime(qa) -> None:
     assert prediction.answer == "Ada"
 
 
-async def test_a_blocking_call_is_refused_on_any_event_loop_s_thread_whoever_owns_the_runtime(qa) -> None:
+async def test_a_blocking_call_is_refused_on_any_event_loop_s_thread_whoever_owns_the_runtime(
+    qa: Any,
+) -> None:
     lm = ScriptedLM(ANSWER)
     runtime = dspex.Runtime(lm).open()
     for blocking, instead in (
@@ -109,7 +112,7 @@ async def test_a_blocking_call_is_refused_on_any_event_loop_s_thread_whoever_own
 
 
 @pytest.mark.usefixtures("unconfigured")
-async def test_configuring_on_a_loop_is_refused_only_where_it_would_wait(qa) -> None:
+async def test_configuring_on_a_loop_is_refused_only_where_it_would_wait(qa: Any) -> None:
     first = dspex.configure(ScriptedLM(ANSWER))
     with pytest.raises(ConfigError) as caught:
         dspex.configure(ScriptedLM("[[ ## answer ## ]]\nsecond"))
@@ -122,7 +125,7 @@ async def test_configuring_on_a_loop_is_refused_only_where_it_would_wait(qa) -> 
     await asyncio.to_thread(dspex.configure, ScriptedLM(ANSWER))
 
 
-async def test_a_blocking_call_in_the_runtime_s_own_loop_is_refused_not_hung(qa) -> None:
+async def test_a_blocking_call_in_the_runtime_s_own_loop_is_refused_not_hung(qa: Any) -> None:
     async with dspex.Runtime(ScriptedLM(ANSWER)) as runtime:
         with pytest.raises(ConfigError, match=r"await acall\(\.\.\.\)") as caught:
             qa(question="Who?")
@@ -132,7 +135,7 @@ async def test_a_blocking_call_in_the_runtime_s_own_loop_is_refused_not_hung(qa)
     assert caught.value.code == "blocking-in-loop"
 
 
-def test_a_runtime_opens_once_and_serves_only_while_open(qa) -> None:
+def test_a_runtime_opens_once_and_serves_only_while_open(qa: Any) -> None:
     runtime = dspex.Runtime(ScriptedLM(ANSWER))
     bound = dspex.Predict("question -> answer", runtime=runtime)
     with pytest.raises(ConfigError, match="not open"):
@@ -152,7 +155,7 @@ def answering(text: str) -> ScriptedLM:
     return ScriptedLM(ANSWER.replace("Ada", text))
 
 
-def test_open_makes_a_runtime_current_for_every_thread_until_it_closes(qa) -> None:
+def test_open_makes_a_runtime_current_for_every_thread_until_it_closes(qa: Any) -> None:
     runtime = dspex.Runtime(ScriptedLM(ANSWER)).open()
     answers = [qa(question="Who?").answer]
     thread = threading.Thread(target=lambda: answers.append(qa(question="Who?").answer))
@@ -167,7 +170,7 @@ def test_open_makes_a_runtime_current_for_every_thread_until_it_closes(qa) -> No
 
 
 @pytest.mark.usefixtures("unconfigured")
-def test_what_opens_later_takes_no_other_s_calls_away_and_takes_over_from_it(qa) -> None:
+def test_what_opens_later_takes_no_other_s_calls_away_and_takes_over_from_it(qa: Any) -> None:
     first = dspex.Runtime(answering("first")).open()
     second = dspex.Runtime(answering("second")).open()
     answers = [qa(question="Who?").answer]
@@ -183,7 +186,7 @@ def test_what_opens_later_takes_no_other_s_calls_away_and_takes_over_from_it(qa)
     assert answers == ["first", "block", "configured", "second"]
 
 
-def test_a_runtime_whose_loop_ended_unclosed_is_in_nobody_s_way(qa) -> None:
+def test_a_runtime_whose_loop_ended_unclosed_is_in_nobody_s_way(qa: Any) -> None:
     left = asyncio.run(dspex.Runtime(answering("left")).aopen())
     with dspex.Runtime(ScriptedLM(ANSWER)):
         answers: list[str] = []
@@ -196,7 +199,7 @@ def test_a_runtime_whose_loop_ended_unclosed_is_in_nobody_s_way(qa) -> None:
 
 
 @pytest.mark.parametrize("name", ["lm", "adapter", "timeout", "dialect", "adaptor"])
-def test_a_setting_that_would_be_ignored_cannot_be_set(name) -> None:
+def test_a_setting_that_would_be_ignored_cannot_be_set(name: Any) -> None:
     runtime = dspex.Runtime(ScriptedLM(ANSWER), timeout=7, adapter="json", dialect="3.3")
     with pytest.raises(AttributeError, match="fixed when it is made"):
         setattr(runtime, name, "x")
@@ -204,9 +207,9 @@ def test_a_setting_that_would_be_ignored_cannot_be_set(name) -> None:
     assert (runtime.timeout, runtime.adapter.layout, runtime.dialect) == (7.0, "json", "3.3")
 
 
-def test_closing_ends_the_calls_in_flight_with_a_clear_error(qa) -> None:
+def test_closing_ends_the_calls_in_flight_with_a_clear_error(qa: Any) -> None:
     held = Held()
-    caught: list[BaseException] = []
+    caught: list[ConfigError] = []
 
     def call(runtime: dspex.Runtime) -> None:
         try:
@@ -223,7 +226,7 @@ def test_closing_ends_the_calls_in_flight_with_a_clear_error(qa) -> None:
     assert [error.code for error in caught] == ["runtime-closed"]
 
 
-async def test_closing_under_an_awaited_call_raises_there_and_spares_its_task(qa) -> None:
+async def test_closing_under_an_awaited_call_raises_there_and_spares_its_task(qa: Any) -> None:
     held = Held()
     runtime = await dspex.Runtime(ScriptedLM(held)).aopen()
     bound = dspex.Predict("question -> answer", runtime=runtime)
@@ -243,7 +246,7 @@ async def test_closing_under_an_awaited_call_raises_there_and_spares_its_task(qa
     assert await task == "runtime-closed"
 
 
-async def test_a_cancelled_caller_ends_its_call(qa) -> None:
+async def test_a_cancelled_caller_ends_its_call(qa: Any) -> None:
     held = Held()
     async with dspex.Runtime(ScriptedLM(held)) as runtime:
         task = asyncio.create_task(qa.acall(question="Who?"))
@@ -255,7 +258,7 @@ async def test_a_cancelled_caller_ends_its_call(qa) -> None:
         assert runtime.counts()[0] == ("native", 0, 0, 0, 1)
 
 
-async def test_the_call_s_own_timeout_ends_it_and_says_where(qa) -> None:
+async def test_the_call_s_own_timeout_ends_it_and_says_where(qa: Any) -> None:
     async with dspex.Runtime(ScriptedLM(Held())) as runtime:
         with pytest.raises(DeadlineExceeded) as caught:
             await qa.acall(question="Who?", timeout=0.01)
@@ -263,7 +266,7 @@ async def test_the_call_s_own_timeout_ends_it_and_says_where(qa) -> None:
         assert runtime.counts()[0].failed == 1
 
 
-def test_errors_of_the_lm_and_of_its_reply_reach_the_caller_typed(qa) -> None:
+def test_errors_of_the_lm_and_of_its_reply_reach_the_caller_typed(qa: Any) -> None:
     def fail(request: object) -> str:
         raise LMServerError("out of order")
 
@@ -276,7 +279,7 @@ def test_errors_of_the_lm_and_of_its_reply_reach_the_caller_typed(qa) -> None:
     assert runtime.counts()[0].failed == 1, "one call, and no second one behind the caller's back"
 
 
-def test_replies_are_read_with_tolerance_unless_dspys_letter_is_asked_for(qa) -> None:
+def test_replies_are_read_with_tolerance_unless_dspys_letter_is_asked_for(qa: Any) -> None:
     with dspex.Runtime(ScriptedLM("no markers here")):
         prediction = qa(question="Who?")
         strict = dspex.Predict("question -> answer", parsing="dspy")
@@ -289,7 +292,7 @@ def test_replies_are_read_with_tolerance_unless_dspys_letter_is_asked_for(qa) ->
     assert [(repair.field, repair.code) for repair in prediction.repairs] == [("answer", "no-marker")]
 
 
-def test_a_runtime_or_a_module_says_which_adapter_is_used(qa) -> None:
+def test_a_runtime_or_a_module_says_which_adapter_is_used(qa: Any) -> None:
     lm = ScriptedLM('{"answer": "Ada"}')
     with dspex.Runtime(lm, adapter="json"):
         assert qa(question="Who?").answer == "Ada"
@@ -304,13 +307,14 @@ class Mine(dspex.ChatAdapter):
 
 
 @pytest.mark.parametrize("adapter", ["yaml", 7, Mine()])
-def test_an_adapter_that_is_not_known_is_refused_at_once(adapter) -> None:
+def test_an_adapter_that_is_not_known_is_refused_at_once(adapter: Any) -> None:
+    no_way: Any = "strict"
     with pytest.raises(ConfigError) as runtime:
         dspex.Runtime(ScriptedLM(ANSWER), adapter=adapter)
     with pytest.raises(ConfigError) as module:
         dspex.Predict("question -> answer", adapter=adapter)
     with pytest.raises(ConfigError) as parsing:
-        dspex.Predict("question -> answer", parsing="strict")
+        dspex.Predict("question -> answer", parsing=no_way)
 
     assert [error.value.code for error in (runtime, module, parsing)] == ["adapter", "adapter", "parsing"]
 
@@ -322,7 +326,7 @@ def test_an_adapter_that_is_not_known_is_refused_at_once(adapter) -> None:
         ({"question": "q", "count": "many", "colour": "red"}, ["count", "colour"]),
     ],
 )
-def test_inputs_that_do_not_fit_are_all_named_before_anything_is_sent(inputs, problems) -> None:
+def test_inputs_that_do_not_fit_are_all_named_before_anything_is_sent(inputs: Any, problems: Any) -> None:
     lm = ScriptedLM(ANSWER)
     with dspex.Runtime(lm), pytest.raises(InputError) as caught:
         dspex.Predict("question: str, count: int -> answer")(**inputs)
@@ -331,7 +335,7 @@ def test_inputs_that_do_not_fit_are_all_named_before_anything_is_sent(inputs, pr
     assert lm.requests == []
 
 
-def test_validation_can_warn_as_dspy_does_or_be_off(caplog) -> None:
+def test_validation_can_warn_as_dspy_does_or_be_off(caplog: pytest.LogCaptureFixture) -> None:
     lm = ScriptedLM(ANSWER)
     with dspex.Runtime(lm):
         dspex.Predict("count: int -> answer", validate="warn")(count="many")
@@ -360,7 +364,7 @@ def test_an_input_that_is_left_out_takes_its_default() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
-def test_a_timeout_that_is_no_time_is_refused(qa, timeout) -> None:
+def test_a_timeout_that_is_no_time_is_refused(qa: Any, timeout: Any) -> None:
     with dspex.Runtime(ScriptedLM(ANSWER)), pytest.raises(ConfigError, match="number of seconds above 0"):
         qa(question="Who?", timeout=timeout)
 
@@ -375,7 +379,7 @@ def test_an_input_field_named_like_an_option_is_an_input() -> None:
     assert "[[ ## route ## ]]\nA81" in lm.requests[0].messages[-1]["content"]
 
 
-def test_options_on_a_copy_leave_the_module_as_it_was(qa) -> None:
+def test_options_on_a_copy_leave_the_module_as_it_was(qa: Any) -> None:
     lm = ScriptedLM(ANSWER)
     warm = qa.with_options(config={"temperature": 0.9}, demos=[{"question": "q", "answer": "a"}])
 
@@ -396,7 +400,7 @@ def test_options_on_a_copy_leave_the_module_as_it_was(qa) -> None:
         ({"temperature": 0.1}, {"temperature": 0.1}),
     ],
 )
-def test_several_generations_are_sampled_as_dspy_samples_them(config, sent) -> None:
+def test_several_generations_are_sampled_as_dspy_samples_them(config: Any, sent: Any) -> None:
     lm = ScriptedLM(ANSWER)
     with dspex.Runtime(lm):
         prediction = dspex.Predict("question -> answer", **config)(question="Who?")
@@ -415,7 +419,7 @@ def unconfigured() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("unconfigured")
-def test_configure_serves_every_thread_and_is_replaced_whole(qa) -> None:
+def test_configure_serves_every_thread_and_is_replaced_whole(qa: Any) -> None:
     first = dspex.configure(ScriptedLM(ANSWER.replace("Ada", "first")))
     answers: list[str] = []
     thread = threading.Thread(target=lambda: answers.append(qa(question="Who?").answer))
@@ -433,7 +437,7 @@ def test_configure_serves_every_thread_and_is_replaced_whole(qa) -> None:
 
 
 @pytest.mark.usefixtures("unconfigured")
-def test_a_configured_runtime_that_was_closed_is_current_no_more(qa) -> None:
+def test_a_configured_runtime_that_was_closed_is_current_no_more(qa: Any) -> None:
     dspex.configure(ScriptedLM(ANSWER)).close()
 
     with pytest.raises(ConfigError) as caught:
@@ -460,7 +464,7 @@ def test_a_configured_runtime_that_was_closed_is_current_no_more(qa) -> None:
         ({"lm": dspex.LM}, "bad-lm"),
     ],
 )
-def test_a_wrong_setting_is_refused_when_the_runtime_is_made(settings, code) -> None:
+def test_a_wrong_setting_is_refused_when_the_runtime_is_made(settings: Any, code: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         dspex.Runtime(**settings)
     assert caught.value.code == code
@@ -468,10 +472,12 @@ def test_a_wrong_setting_is_refused_when_the_runtime_is_made(settings, code) -> 
 
 
 def test_pools_as_text_or_as_a_mapping_are_told_how_to_be_written() -> None:
+    text: Any = "4"
+    mapping: Any = {"workers": 4, "env": {"KEY": "very-secret"}}
     with pytest.raises(ConfigError, match="write pools=4, a number"):
-        dspex.Runtime("openai/x", pools="4")
+        dspex.Runtime("openai/x", pools=text)
     with pytest.raises(ConfigError, match=r"PoolSpec\(workers=\.\.\., env=\.\.\.\)") as caught:
-        dspex.Runtime("openai/x", pools={"workers": 4, "env": {"KEY": "very-secret"}})
+        dspex.Runtime("openai/x", pools=mapping)
 
     assert "very-secret" not in str(caught.value)
 
@@ -515,17 +521,20 @@ def test_a_model_that_only_dspy_speaks_to_needs_a_pool() -> None:
         ({"runtime": dspex.Runtime}, "runtime=dspex.Runtime"),
     ],
 )
-def test_an_argument_that_is_another_s_or_a_slip_is_refused_with_what_to_write(arguments, mentions) -> None:
+def test_an_argument_that_is_another_s_or_a_slip_is_refused_with_what_to_write(
+    arguments: Any, mentions: Any
+) -> None:
     with pytest.raises(ConfigError) as caught:
         dspex.Predict("question -> answer", **arguments)
     assert caught.value.code in ("unknown-setting", "bad-runtime")
     assert mentions in caught.value.hint
 
 
-def test_a_setting_that_nobody_knows_goes_to_the_server_as_in_dspy(qa) -> None:
+def test_a_setting_that_nobody_knows_goes_to_the_server_as_in_dspy(qa: Any) -> None:
     lm = ScriptedLM(ANSWER)
     with dspex.Runtime(lm):
-        dspex.Predict("question -> answer", min_p=0.3, mirostat=1)(question="Who?", config={"preset": "x"})
+        theirs: dict[str, Any] = {"min_p": 0.3, "mirostat": 1}
+        dspex.Predict("question -> answer", **theirs)(question="Who?", config={"preset": "x"})
         with pytest.raises(ConfigError, match="did you mean 'temperature'"):
             qa(question="Who?", config={"temprature": 1})
         with pytest.raises(ConfigError, match="must map names"):
@@ -540,7 +549,7 @@ class Example:
     def __init__(self, **fields: str) -> None:
         self.fields = fields
 
-    def keys(self):
+    def keys(self) -> Any:
         return self.fields.keys()
 
     def __getitem__(self, name: str) -> str:
@@ -570,7 +579,7 @@ GOOD = {"question": "q", "answer": "a"}
         [dict],
     ],
 )
-def test_demos_that_are_none_are_refused_wherever_they_are_given(qa, demos) -> None:
+def test_demos_that_are_none_are_refused_wherever_they_are_given(qa: Any, demos: Any) -> None:
     lm = ScriptedLM(ANSWER)
     with dspex.Runtime(lm):
         for give in (
@@ -586,7 +595,7 @@ def test_demos_that_are_none_are_refused_wherever_they_are_given(qa, demos) -> N
 
 
 @pytest.mark.parametrize("demos", [[GOOD], (GOOD,), [Example(**GOOD)], iter([GOOD])])
-def test_demos_are_mappings_or_what_makes_one(demos) -> None:
+def test_demos_are_mappings_or_what_makes_one(demos: Any) -> None:
     lm = ScriptedLM(ANSWER)
     with dspex.Runtime(lm):
         dspex.Predict("question -> answer", demos=demos)(question="Who?")
@@ -595,7 +604,7 @@ def test_demos_are_mappings_or_what_makes_one(demos) -> None:
     assert [len(request.messages) for request in lm.requests] == [4, 2]
 
 
-async def test_inputs_without_their_names_are_one_clear_error(qa) -> None:
+async def test_inputs_without_their_names_are_one_clear_error(qa: Any) -> None:
     with pytest.raises(InputError, match=r"write question=\.\.\.") as caught:
         qa("Who?")
     with pytest.raises(InputError):
@@ -603,7 +612,7 @@ async def test_inputs_without_their_names_are_one_clear_error(qa) -> None:
     assert caught.value.code == "positional-inputs"
 
 
-def test_a_module_s_adapter_may_be_set_and_is_checked_then(qa) -> None:
+def test_a_module_s_adapter_may_be_set_and_is_checked_then(qa: Any) -> None:
     lm = ScriptedLM('{"answer": "Ada"}')
     qa.adapter = "json"
     with pytest.raises(ConfigError):
@@ -626,7 +635,7 @@ async def test_a_threaded_runtime_may_be_closed_from_a_loop() -> None:
     assert "closed" in repr(runtime)
 
 
-def test_a_forked_child_is_told_to_open_its_own(qa, monkeypatch) -> None:
+def test_a_forked_child_is_told_to_open_its_own(qa: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with dspex.Runtime(ScriptedLM(ANSWER)):
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with pytest.raises(ConfigError) as caught:
@@ -666,7 +675,7 @@ def test_after_a_fork_what_the_parent_opened_is_in_nobody_s_way_and_closing_it_w
     assert done.stdout.split() == ["own", "configured", "0", "parent"], done.stderr
 
 
-def test_no_thread_outlives_its_runtime(qa) -> None:
+def test_no_thread_outlives_its_runtime(qa: Any) -> None:
     with dspex.Runtime(ScriptedLM(ANSWER)):
         qa(question="Who?")
     assert not [thread for thread in threading.enumerate() if thread.name == "dspex-runtime"]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Optional
 
@@ -64,7 +64,7 @@ class QA(Signature):
 
 
 @pytest.fixture
-def empty_cache():
+def empty_cache() -> Iterator[Any]:
     capacity = Signature.cache_info().capacity
     Signature.cache_clear()
     yield
@@ -75,7 +75,7 @@ def empty_cache():
 # --- text ---------------------------------------------------------------------------------------------
 
 
-def test_fields_are_ordered_and_typed():
+def test_fields_are_ordered_and_typed() -> None:
     signature = Signature("question, context: list[str] -> answer, confidence: float")
 
     assert list(signature.fields) == ["question", "context", "answer", "confidence"]
@@ -87,13 +87,13 @@ def test_fields_are_ordered_and_typed():
     assert repr(signature.fields["context"]) == "<input field context: list[str]>"
 
 
-def test_an_annotation_is_made_once():
+def test_an_annotation_is_made_once() -> None:
     signature = Signature("a: dict[str, list[int]] -> b")
 
     assert signature.fields["a"].annotation is signature.fields["a"].annotation
 
 
-def test_equal_signatures_hash_alike_and_others_differ():
+def test_equal_signatures_hash_alike_and_others_differ() -> None:
     one, same = Signature("a -> b: int"), Signature("a->b : int")
 
     assert one == same
@@ -103,8 +103,8 @@ def test_equal_signatures_hash_alike_and_others_differ():
     assert one != "a -> b: int"
 
 
-def test_signatures_with_equal_notes_are_equal_though_the_notes_are_two():
-    def made():
+def test_signatures_with_equal_notes_are_equal_though_the_notes_are_two() -> None:
+    def made() -> Any:
         return Signature({"a": (int, InputField(gt=3)), "b": OutputField()})
 
     assert made() == made()
@@ -113,7 +113,7 @@ def test_signatures_with_equal_notes_are_equal_though_the_notes_are_two():
     assert made().fields["a"]._details != 5
 
 
-def test_notes_of_annotated_in_a_string_mean_what_pydantic_makes_of_them():
+def test_notes_of_annotated_in_a_string_mean_what_pydantic_makes_of_them() -> None:
     signature = Signature(
         "a: Annotated[int, Field(gt=5, default=7)], b: Annotated[str, Upper]"
         " -> c: Annotated[int, Field(le=3)]",
@@ -129,7 +129,7 @@ def test_notes_of_annotated_in_a_string_mean_what_pydantic_makes_of_them():
         signature.validate_outputs({"c": 4})
 
 
-def test_dspys_classes_are_signatures_and_go_back():
+def test_dspys_classes_are_signatures_and_go_back() -> None:
     class Theirs(dspy.Signature):
         """Answer."""
 
@@ -152,7 +152,7 @@ def test_dspys_classes_are_signatures_and_go_back():
         Signature.of(5)
 
 
-def test_names_come_from_types_then_from_the_callers_frame_then_from_modules():
+def test_names_come_from_types_then_from_the_callers_frame_then_from_modules() -> None:
     @dataclass
     class Local:
         name: str
@@ -173,14 +173,14 @@ def test_names_come_from_types_then_from_the_callers_frame_then_from_modules():
     )
 
 
-def test_a_name_of_a_module_that_is_not_listed_is_never_imported():
+def test_a_name_of_a_module_that_is_not_listed_is_never_imported() -> None:
     with pytest.raises(SignatureError, match="'antigravity' is not known"):
         Signature("a: antigravity.Thing -> b")
 
     assert "antigravity" not in sys.modules
 
 
-def test_types_that_only_python_can_put_together():
+def test_types_that_only_python_can_put_together() -> None:
     signature = Signature(
         "a: Callable[..., str], b: type[Animal] | None, c: Optional[Sequence[Animal]], "
         "d: Mapping[(str, Animal)], e: list[Annotated[int, Field(gt=5)]], f: Sequence[int | None] -> g",
@@ -216,7 +216,7 @@ def test_types_that_only_python_can_put_together():
         (Literal[1.5, b"x", Color.RED, None], "Literal[1.5, b'x', Color.RED, None]", None),
     ],
 )
-def test_annotations_of_python_keep_their_meaning(annotation, name, text):
+def test_annotations_of_python_keep_their_meaning(annotation: Any, name: Any, text: Any) -> None:
     signature = Signature({"a": (annotation, InputField()), "b": OutputField()})
     made = signature.fields["a"].annotation
 
@@ -229,7 +229,7 @@ def test_annotations_of_python_keep_their_meaning(annotation, name, text):
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_the_cache_counts_and_is_bounded():
+def test_the_cache_counts_and_is_bounded() -> None:
     Signature.cache_resize(2)
     for text in ["a -> b", "a -> c", "a -> b", "a -> d", "a -> c"]:
         Signature(text)
@@ -240,7 +240,7 @@ def test_the_cache_counts_and_is_bounded():
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_instructions_are_part_of_the_key():
+def test_instructions_are_part_of_the_key() -> None:
     assert Signature("a -> b", "One.").instructions == "One."
     assert Signature("a -> b", "Two.").instructions == "Two."
     assert Signature("a -> b").instructions != "Two."
@@ -249,9 +249,9 @@ def test_instructions_are_part_of_the_key():
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_types_of_one_name_never_mix():
-    def made(base):
-        Thing = dataclass(type("Thing", (base,), {"__annotations__": {"x": int}}))  # noqa: N806
+def test_types_of_one_name_never_mix() -> None:
+    def made(base: Any) -> Any:
+        Thing: Any = dataclass(type("Thing", (base,), {"__annotations__": {"x": int}}))  # noqa: N806
         return Thing, Signature("a: Thing -> b"), Signature("a: Thing -> b")
 
     for base in (object, Animal):
@@ -267,8 +267,8 @@ def test_types_of_one_name_never_mix():
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_a_name_that_lost_its_meaning_is_an_error_though_the_text_was_read_before():
-    def with_it():
+def test_a_name_that_lost_its_meaning_is_an_error_though_the_text_was_read_before() -> None:
+    def with_it() -> Any:
         @dataclass
         class Gone:
             x: int
@@ -281,7 +281,7 @@ def test_a_name_that_lost_its_meaning_is_an_error_though_the_text_was_read_befor
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_threads_share_the_cache():
+def test_threads_share_the_cache() -> None:
     made: list[Signature] = []
     barrier = threading.Barrier(4, timeout=30)
 
@@ -303,7 +303,7 @@ def test_threads_share_the_cache():
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_ten_thousand_signatures_leave_no_more_memory_than_two_thousand():
+def test_ten_thousand_signatures_leave_no_more_memory_than_two_thousand() -> None:
     import tracemalloc
 
     import psutil
@@ -331,7 +331,7 @@ def test_ten_thousand_signatures_leave_no_more_memory_than_two_thousand():
 # --- classes ------------------------------------------------------------------------------------------
 
 
-def test_a_class_stands_for_its_signature():
+def test_a_class_stands_for_its_signature() -> None:
     assert QA.signature == "question, count, hint -> people, answer"
     assert QA.instructions == "Answer.\n\nWell."
     assert QA.fields["question"].desc == "what to answer"
@@ -348,7 +348,7 @@ def test_a_class_stands_for_its_signature():
     assert repr(Signature) == "<class 'dspex.signature._value.Signature'>"
 
 
-def test_operations_of_a_class_make_values():
+def test_operations_of_a_class_make_values() -> None:
     changed = QA.with_instructions("Other.").append_instructions("More.")
     changed = changed.append("more", OutputField(), bool)
 
@@ -357,18 +357,18 @@ def test_operations_of_a_class_make_values():
     assert list(changed.output_fields) == ["people", "answer", "more"]
     assert QA.instructions == "Answer.\n\nWell."
     with pytest.raises(AttributeError, match="immutable"):
-        QA.instructions = "Mine."
+        setattr(QA, "instructions", "Mine.")  # noqa: B010 - a checker knows that it cannot be set
     assert callable(Signature.append)
 
 
-def test_a_subclass_inherits_fields_and_instructions():
+def test_a_subclass_inherits_fields_and_instructions() -> None:
     class Base(Signature):
         a: int = InputField()
         b: str = OutputField()
 
     class Sub(Base):
         c: Color | None = InputField(default=None)
-        a: float = OutputField(desc="now an output")
+        a: float = OutputField(desc="now an output")  # type: ignore[assignment]
 
     class Third(Sub, QA):
         """Third."""
@@ -380,7 +380,7 @@ def test_a_subclass_inherits_fields_and_instructions():
     assert list(Third.fields) == ["question", "count", "hint", "c", "people", "answer", "a", "b"]
 
 
-def test_an_empty_docstring_means_no_instructions():
+def test_an_empty_docstring_means_no_instructions() -> None:
     class Empty(Signature):
         __doc__ = ""
 
@@ -392,7 +392,7 @@ def test_an_empty_docstring_means_no_instructions():
     )
 
 
-def test_notes_of_annotated_are_kept_and_enforced():
+def test_notes_of_annotated_are_kept_and_enforced() -> None:
     def even(value: int) -> int:
         assert value % 2 == 0, "odd"
         return value
@@ -414,7 +414,7 @@ def test_notes_of_annotated_are_kept_and_enforced():
     assert value.to_dspy().input_fields["a"].metadata
 
 
-def test_field_types_of_every_make_are_fine():
+def test_field_types_of_every_make_are_fine() -> None:
     class Made(Signature):
         animal: Animal = InputField()
         movie: Movie = InputField()
@@ -428,7 +428,7 @@ def test_field_types_of_every_make_are_fine():
     assert Signature.of(Made) is Signature.of(value)
 
 
-def test_a_class_is_made_in_a_module_of_plain_annotations():
+def test_a_class_is_made_in_a_module_of_plain_annotations() -> None:
     source = """
 import dspex
 class Local: pass
@@ -445,7 +445,7 @@ def make():
     assert namespace["make"]().text == "a: list[int] -> b: int | None"
 
 
-def test_what_does_not_change_prompts_warns():
+def test_what_does_not_change_prompts_warns() -> None:
     with pytest.warns(DeprecationWarning, match="prefix="):
         field = InputField(prefix="Q:", description="a question")
 
@@ -457,7 +457,7 @@ def test_what_does_not_change_prompts_warns():
 # --- operations ---------------------------------------------------------------------------------------
 
 
-def test_fields_are_inserted_and_deleted():
+def test_fields_are_inserted_and_deleted() -> None:
     signature = Signature("a, b -> c")
 
     assert signature.prepend("x", InputField(), int).text == "x: int, a, b -> c"
@@ -468,7 +468,7 @@ def test_fields_are_inserted_and_deleted():
     assert signature.delete("nobody") == signature
 
 
-def test_updated_fields_keep_the_rest():
+def test_updated_fields_keep_the_rest() -> None:
     changed = QA.with_updated_fields("count", float, desc="how many", constraints="few", note=1)
     field = changed.fields["count"]
 
@@ -478,14 +478,14 @@ def test_updated_fields_keep_the_rest():
     assert changed.equals(changed.with_updated_fields("count", int))
 
 
-def test_equality_of_dspy_does_not_look_at_types():
+def test_equality_of_dspy_does_not_look_at_types() -> None:
     assert Signature("a: int -> b").equals(Signature("a: str -> b"))
     assert not Signature("a: int -> b").equals(Signature("a -> b"))
     assert not Signature("a -> b").equals("a -> b")
     assert not Signature("a -> b").equals(Signature("a -> c"))
 
 
-def test_state_is_saved_and_loaded():
+def test_state_is_saved_and_loaded() -> None:
     state = Signature.of(QA).dump_state()
     state["instructions"] = "Saved."
     state["fields"][0]["description"] = "saved too"
@@ -509,7 +509,7 @@ def test_state_is_saved_and_loaded():
     ],
     ids=["text", "instructions", "opaque", "class", "updated"],
 )
-def test_a_repr_can_be_evaluated_and_a_pickle_loaded(signature):
+def test_a_repr_can_be_evaluated_and_a_pickle_loaded(signature: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of prefix=
         assert eval(repr(signature)) == signature
@@ -519,17 +519,18 @@ def test_a_repr_can_be_evaluated_and_a_pickle_loaded(signature):
     assert copy.deepcopy(signature) is signature
 
 
-def test_a_signature_is_made_of_whatever_stands_for_one():
+def test_a_signature_is_made_of_whatever_stands_for_one() -> None:
+    undefined: dict[str, Any] = {"IS_TYPE_UNDEFINED": True}  # what DSPy notes
     value = Signature("a -> b")
 
     assert Signature.of("a -> b") == value
     assert Signature.of(value) is value
-    assert Signature.of({"a": InputField(IS_TYPE_UNDEFINED=True), "b": OutputField()}) == value
+    assert Signature.of({"a": InputField(**undefined), "b": OutputField()}) == value
     assert Signature(dict(value.fields)) == value
     assert Signature.of(QA, "Mine.").instructions == "Mine."
 
 
-def test_tools_can_look_inside():
+def test_tools_can_look_inside() -> None:
     described = Signature.of(QA).describe()
 
     assert described["signature"] == QA.signature
@@ -610,23 +611,24 @@ def of(annotation: Any) -> Signature:
 
 
 @pytest.mark.parametrize(("annotation", "value"), FITS)
-def test_a_value_that_fits_passes(annotation, value):
+def test_a_value_that_fits_passes(annotation: Any, value: Any) -> None:
     of(annotation).validate_inputs({"a": value})
     of(annotation).validate_outputs({"b": value})
 
 
 @pytest.mark.parametrize(("annotation", "value", "problems"), MISFITS)
-def test_a_value_that_does_not_fit_is_shown_with_its_path(annotation, value, problems):
+def test_a_value_that_does_not_fit_is_shown_with_its_path(annotation: Any, value: Any, problems: Any) -> None:
     with pytest.raises(InputError) as caught:
         of(annotation).validate_inputs({"a": value})
 
     assert [f"{path}: {message}" for path, message in caught.value.problems] == problems
 
 
-def test_one_error_names_every_bad_field():
+def test_one_error_names_every_bad_field() -> None:
     signature = Signature("a: int, b: list[str], c, d: int | None -> e: bool")
+    given: dict[Any, Any] = {"a": "x", "b": ["y", 5], "e": True, 7: 1}
     with pytest.raises(InputError) as caught:
-        signature.validate_inputs({"a": "x", "b": ["y", 5], "e": True, 7: 1})
+        signature.validate_inputs(given)
 
     assert str(caught.value) == (
         "the inputs do not fit the signature:\n"
@@ -642,13 +644,13 @@ def test_one_error_names_every_bad_field():
     assert refused.value.code == "reply-type"
 
 
-def test_an_input_without_a_type_takes_anything():
+def test_an_input_without_a_type_takes_anything() -> None:
     Signature("a -> b").validate_inputs({"a": 5})
     with pytest.raises(ReplyError):
         Signature("a -> b").validate_outputs({"b": 5})
 
 
-def test_constraints_are_enforced_unless_told_otherwise():
+def test_constraints_are_enforced_unless_told_otherwise() -> None:
     with pytest.raises(InputError, match="count: Input should be greater than 3"):
         QA.validate_inputs({"question": "x", "count": 2, "hint": ""})
     QA.validate_inputs({"question": "x", "count": 2, "hint": ""}, constraints=False)
@@ -657,7 +659,7 @@ def test_constraints_are_enforced_unless_told_otherwise():
     QA.validate_outputs({"people": [], "answer": "short"})
 
 
-def test_warnings_are_logged_and_off_is_off(caplog):
+def test_warnings_are_logged_and_off_is_off(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "dspex.signature"):
         Signature("a: int -> b: int").validate_inputs({"a": "x"}, "warn")
         Signature("a: int -> b: int").validate_outputs({"b": "x"}, "warn")
@@ -674,7 +676,7 @@ def test_warnings_are_logged_and_off_is_off(caplog):
 # --- the package --------------------------------------------------------------------------------------
 
 
-def test_a_string_signature_needs_no_pydantic():
+def test_a_string_signature_needs_no_pydantic() -> None:
     code = (
         "import sys, dspex; dspex.Signature('a: list[int] -> b: int | None').validate_inputs({'a': [1]});"
         "assert not {'pydantic', 'dspy', 'asyncio'} & set(sys.modules), sys.modules"
@@ -682,13 +684,13 @@ def test_a_string_signature_needs_no_pydantic():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_fields_are_public_names():
+def test_the_fields_are_public_names() -> None:
     assert dspex.InputField is InputField
     assert dspex.OutputField is OutputField
     with pytest.raises(AttributeError, match="nothing"):
         dspex.signature.nothing  # noqa: B018
 
 
-def test_pydantics_fields_alone_are_not_enough():
+def test_pydantics_fields_alone_are_not_enough() -> None:
     with pytest.raises(SignatureError, match="neither an input nor an output"):
         Signature({"a": (int, pydantic.Field())})

@@ -40,7 +40,8 @@ def annotation(signature: Signature, field: str = "a") -> Any:
 
 
 def test_a_name_in_a_module_that_is_bound_again_means_the_new_class() -> None:
-    m = types.ModuleType("m")
+    m: Any = types.ModuleType("m")
+    made: Any
     for made in (answer(), answer(), answer()):
         m.Answer = made
         assert annotation(Signature("q -> a: m.Answer")) is made
@@ -92,7 +93,7 @@ def test_types_go_by_identity_too() -> None:
 
 
 def test_a_name_that_is_there_no_more_is_an_error_and_not_what_it_was() -> None:
-    m = types.ModuleType("m")
+    m: Any = types.ModuleType("m")
     m.Answer = answer()
     Signature("q -> a: m.Answer")
     del m.Answer
@@ -252,35 +253,35 @@ def test_a_metaclass_that_calls_all_its_classes_equal_does_not_mix_them() -> Non
 # --- what is kept alive -----------------------------------------------------------------------------
 
 
-def keeps_its_signature() -> list[Callable[[], type]]:
+def keeps_its_signature() -> list[Callable[[], Any]]:
     """Ways in which a class comes to hold something that refers to it."""
 
-    def text() -> type:
-        made = answer()
+    def text() -> Any:
+        made: Any = answer()
         made.kept = Signature("q -> a: T", types={"T": made})
         return made
 
-    def fields() -> type:
-        made = answer()
-        made.kept = Signature({"a": (list[made], OutputField(default=[made(x=1)]))})  # type: ignore[valid-type]
+    def fields() -> Any:
+        made: Any = answer()
+        made.kept = Signature({"a": (list[made], OutputField(default=[made(x=1)]))})
         return made
 
-    def operations() -> type:
-        made = answer()
+    def operations() -> Any:
+        made: Any = answer()
         kept = Signature("q -> a").append("b", OutputField(), made).with_instructions("x")
         made.kept = [kept, kept.fields, kept.fields["b"], kept.delete("a"), Signature.of(kept)]
         return made
 
-    def checked() -> type:
-        made = answer()
+    def checked() -> Any:
+        made: Any = answer()
         made.kept = Signature("q: T -> a: T", types={"T": made})
         made.kept.validate_inputs({"q": made(x=1)})
         assert made.kept.fields["a"].annotation is made
         hash(made.kept)
         return made
 
-    def plan() -> type:
-        made = answer()
+    def plan() -> Any:
+        made: Any = answer()
         adapter = dspex.JSONAdapter()
         kept = Signature("q: T -> a: T", types={"T": made})
         made.kept = adapter.compile(kept)
@@ -288,20 +289,20 @@ def keeps_its_signature() -> list[Callable[[], type]]:
         adapter.parse(kept, '{"a": {"x": 1}}')
         return made
 
-    def stream() -> type:
-        made = answer()
+    def stream() -> Any:
+        made: Any = answer()
         made.kept = dspex.ChatAdapter().stream(Signature("q -> a: T", types={"T": made}))
         made.kept.feed('[[ ## a ## ]]\n{"x": 1}\n\n[[ ## completed ## ]]')
         made.kept.finish()
         made.kept.read()
         return made
 
-    def class_signature() -> type:
-        made = answer()
+    def class_signature() -> Any:
+        made: Any = answer()
 
         class Asks(Signature):
             q: str = InputField()
-            a: made = OutputField()  # type: ignore[valid-type]
+            a: made = OutputField()
 
         made.kept = Asks
         return made

@@ -28,7 +28,7 @@ def limits() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
-def test_a_mistake_in_a_text_is_shown_with_its_place_and_what_to_do(path):
+def test_a_mistake_in_a_text_is_shown_with_its_place_and_what_to_do(path: Any) -> None:
     source, expected = path.read_bytes().decode().split("\n---\n")
     if source.startswith("limits: "):
         limit, source = source.removeprefix("limits: ").split("\n", 1)
@@ -48,7 +48,7 @@ class Plain:
 
 
 class Imports(pydantic.BaseModel):
-    where: dict[str, pydantic.ImportString]
+    where: dict[str, pydantic.ImportString[Any]]
 
 
 def nested(levels: int) -> Any:
@@ -60,11 +60,11 @@ def nested(levels: int) -> Any:
 
 def _class(**body: Any) -> Any:
     annotations = {key: str for key in body if key not in ("loose",)}
-    return type(Signature)(
-        "Made", (Signature,), {"__annotations__": annotations, "__module__": __name__, **body}
-    )
+    metaclass: Any = type(Signature)
+    return metaclass("Made", (Signature,), {"__annotations__": annotations, "__module__": __name__, **body})
 
 
+NO_TEXT: Any = 5
 QA = _class(question=InputField(), answer=OutputField())
 MISTAKES: dict[str, Callable[[], Any]] = {
     "class-call": lambda: QA(question="?"),
@@ -78,7 +78,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "field-kind": lambda: Signature({"a": pydantic.Field()}),
     "field-kind-class": lambda: _class(a=5),
     "field-kind-loose": lambda: _class(loose=5),
-    "field-text": lambda: Signature({"a": InputField(desc=5)}),
+    "field-text": lambda: Signature({"a": InputField(desc=NO_TEXT)}),
     "field-index": lambda: Signature("a -> b").insert(7, "c", InputField()),
     "no-such-field": lambda: Signature("a -> b").with_updated_fields("c", desc="?"),
     "bad-state": lambda: Signature("a -> b").load_state({"instructions": "x"}),
@@ -103,7 +103,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_in_python_says_what_to_do(name):
+def test_a_mistake_in_python_says_what_to_do(name: Any) -> None:
     with pytest.raises(DspexError) as caught:
         MISTAKES[name]()
 
@@ -112,13 +112,13 @@ def test_a_mistake_in_python_says_what_to_do(name):
     assert caught.value.hint
 
 
-def test_a_key_beside_a_field_may_hold_itself():
-    note = ["fine"]
+def test_a_key_beside_a_field_may_hold_itself() -> None:
+    note: list[Any] = ["fine"]
     note.append(note)
     assert Signature("a -> b").with_updated_fields("a", note=note).fields["a"].name == "a"
 
 
-def test_every_code_has_a_case():
+def test_every_code_has_a_case() -> None:
     package = Path(dspex.signature.__file__).parent
     used = {
         code for path in package.glob("*.py") for code in re.findall(r'code="([a-z-]+)"', path.read_text())
@@ -131,13 +131,13 @@ def test_every_code_has_a_case():
 
 
 @pytest.mark.parametrize("word", keyword.kwlist)
-def test_no_keyword_of_pythons_names_a_field(word):
+def test_no_keyword_of_pythons_names_a_field(word: Any) -> None:
     with pytest.raises(SignatureError) as error:
         Signature(f"{word} -> a")
     assert error.value.code == "keyword-name"
 
 
-def test_an_exception_of_the_lookup_reaches_the_caller_as_it_is():
+def test_an_exception_of_the_lookup_reaches_the_caller_as_it_is() -> None:
 
     class Odd:
         __name__ = property(lambda _self: 1 / 0)

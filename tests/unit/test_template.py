@@ -287,7 +287,7 @@ def test_parts_of_a_value_are_written_alike_wherever_they_become_text() -> None:
         ({"max_depth": 10}, "{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}", "template-depth"),
     ],
 )
-def test_each_limit_does_what_it_says(limit: dict[str, int], source: str, code: str) -> None:
+def test_each_limit_does_what_it_says(limit: dict[str, Any], source: str, code: str) -> None:
     with pytest.raises(errors.TemplateError) as caught:
         Template(source, **limit).render()
     assert caught.value.code == code

@@ -67,14 +67,16 @@ PLACES: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 @pytest.mark.parametrize("value", NO_TIMES, ids=lambda value: repr(value)[:20])
-async def test_what_is_no_time_is_one_error_wherever_it_is_given(place, value) -> None:
+async def test_what_is_no_time_is_one_error_wherever_it_is_given(place: Any, value: Any) -> None:
     with pytest.raises(ConfigError, match="must be a number of seconds above 0") as caught:
         await place(value)
     assert caught.value.code == "bad-timeout"
 
 
 @pytest.mark.parametrize("value", ["5", True, float("nan"), float("inf"), [5]], ids=repr)
-async def test_a_request_s_own_limit_follows_the_rule_and_one_that_has_passed_is_the_deadline(value) -> None:
+async def test_a_request_s_own_limit_follows_the_rule_and_one_that_has_passed_is_the_deadline(
+    value: Any,
+) -> None:
     with pytest.raises(ConfigError) as caught:
         await LM.complete(LMRequest([], timeout=value))
     with pytest.raises(DeadlineExceeded):
@@ -83,7 +85,7 @@ async def test_a_request_s_own_limit_follows_the_rule_and_one_that_has_passed_is
 
 
 @pytest.mark.parametrize("value", [1, 0.5, Fraction(1, 2), LONGEST_SECONDS])
-def test_a_number_of_seconds_passes_as_a_float(value) -> None:
+def test_a_number_of_seconds_passes_as_a_float(value: Any) -> None:
     assert check_seconds(value) == float(value)
     assert type(check_seconds(value)) is float
 
@@ -103,7 +105,7 @@ def test_the_hint_shows_how_to_write_it() -> None:
 
 @pytest.mark.parametrize("name", ["call", "stop", "cancel"])
 @pytest.mark.parametrize("value", ["5", True, 0, -1, float("nan"), float("inf"), 1e300], ids=repr)
-def test_a_pool_s_settings_keep_the_same_bounds(name, value) -> None:
+def test_a_pool_s_settings_keep_the_same_bounds(name: Any, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         Timeouts(**{name: value})
     assert caught.value.path == f"timeouts.{name}"

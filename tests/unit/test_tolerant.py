@@ -43,7 +43,7 @@ def test_a_marker_is_found_however_it_is_decorated(shape: str) -> None:
     assert {repair.code for repair in repairs} <= {"marker-decorated", "marker-in-line"}
 
 
-VALUES: list[tuple[str, str, Any, str]] = [
+VALUES: list[tuple[str, str, Any, str | None]] = [
     ("Literal['Yes', 'No']", "yes", "Yes", "case"),
     ("Literal['Yes', 'No']", "**NO**", "No", "case"),
     ("Literal['Yes', 'No']", "Yes.", "Yes", "decoration"),
@@ -137,9 +137,12 @@ def test_a_field_may_still_be_left_out() -> None:
 
 
 def test_a_member_whose_name_is_the_value_of_another_is_ambiguous_in_other_case() -> None:
-    crossed = enum.Enum("Crossed", {"A": "b", "b": "c"})
-    signature = Signature.of("q -> a: Crossed", types={"Crossed": crossed})
-    assert ChatAdapter().parse(signature, "[[ ## a ## ]]\nb") == {"a": crossed("b")}
+    class Crossed(enum.Enum):
+        A = "b"
+        b = "c"
+
+    signature = Signature.of("q -> a: Crossed", types={"Crossed": Crossed})
+    assert ChatAdapter().parse(signature, "[[ ## a ## ]]\nb") == {"a": Crossed("b")}
     with pytest.raises(ReplyError, match=r"'B' may be <Crossed\.A: 'b'> or <Crossed\.b: 'c'>"):
         ChatAdapter().parse(signature, "[[ ## a ## ]]\nB")
 

@@ -75,7 +75,7 @@ def test_frames_of_any_size_come_out_of_the_room_they_are_written_into(
 def test_a_header_alone_reserves_no_memory_and_a_large_frame_keeps_none() -> None:
     reader = FrameReader()
     large = encode_frame(Kind.CALL, 1, b"x" * 20_000_000, codec=MSGPACK)
-    usual, most, at = len(reader.room()), 0, 0
+    usual, most, at = len(reader.room()), 0.0, 0
 
     while at < len(large):
         room = reader.room()
