@@ -12,10 +12,12 @@ import importlib
 import inspect
 import itertools
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
 PAGE = Path(__file__).parent / "api.md"
+WIDTH = 110
 MOST = 8
 """Arguments that are shown of one name; a pool has over a dozen settings."""
 
@@ -24,7 +26,7 @@ PACKAGES = {
     "dspex.adapters": "prompts and replies",
     "dspex.dspy": "DSPy's adapters with the Rust core inside",
     "dspex.errors": "every error",
-    "dspex.events": "what a call tells while it runs",
+    "dspex.events": "what a call sends while it runs",
     "dspex.lm": "the LM client",
     "dspex.metrics": "scores",
     "dspex.pool": "worker processes",
@@ -52,25 +54,33 @@ def page() -> str:
     ]
     for package, idea in PACKAGES.items():
         module = importlib.import_module(package)
-        rows = "\n".join(_row(module, name) for name in module.__all__ if not name.startswith("__"))
-        parts.append(f"## `{package}`: {idea}\n\n| name | what it is |\n| --- | --- |\n{rows}\n")
+        entries = "\n".join(_entry(module, name) for name in module.__all__ if not name.startswith("__"))
+        parts.append(f"## `{package}`: {idea}\n\n{entries}\n")
     return "\n".join(parts)
 
 
-def _row(module: ModuleType, name: str) -> str:
+def _entry(module: ModuleType, name: str) -> str:
     value = getattr(module, name)
-    first = _said(value) if inspect.isclass(value) or inspect.isroutine(value) else _noted(module, name)
+    first = _documented(value) if inspect.isclass(value) or inspect.isroutine(value) else _noted(module, name)
     if not first:
         raise SystemExit(f"{module.__name__}.{name} has no docstring: every public name says what it is")
-    return f"| `{name}{_arguments(value)}` | {first} |"
+    text = textwrap.fill(
+        first,
+        WIDTH,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return f"- `{name}{_arguments(value)}`\n{text}"
 
 
-def _said(value: object) -> str:
+def _documented(value: object) -> str:
     return _first(getattr(value, "__doc__", "") or "")
 
 
 def _first(text: str) -> str:
-    return inspect.cleandoc(text).partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+    return inspect.cleandoc(text).partition("\n\n")[0].replace("\n", " ")
 
 
 def _noted(module: ModuleType, name: str) -> str:

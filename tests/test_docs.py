@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FILE = re.compile(r"# (\w+\.py)\n")
+MOST = 120
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -40,6 +41,17 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*(page for page in PAGES if page.name != "pools.md"), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"],
+    ids=lambda page: page.name,
+)
+def test_a_line_has_at_most_120_characters(page: Path) -> None:
+    """Tables too: people read these pages in an editor and in a diff, where a long row cannot be read."""
+    lines = page.read_text().splitlines()
+    assert [f"{page.name}:{number}" for number, line in enumerate(lines, 1) if len(line) > MOST] == []
 
 
 def test_the_page_of_public_names_is_what_the_docstrings_say() -> None:

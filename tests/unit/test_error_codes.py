@@ -163,7 +163,7 @@ def test_the_page_is_what_the_table_says() -> None:
 def test_the_page_has_every_code_and_every_class() -> None:
     text = page()
     for row in CODES:
-        assert f"| `{row.code}` | " in text
+        assert f"\n### `{row.code}`\n" in text
     for name in CLASSES:
         assert f"\n## {name}\n" in text
 
@@ -174,7 +174,7 @@ def test_the_command_explains_one_code(capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr().out
     row = find("lm-cut")
     assert row is not None
-    assert "LMConnectionError [lm-cut]: nobody: it passes, HTTP 502" in said
+    assert "LMConnectionError [lm-cut]: HTTP 502; who acts: nobody, it passes" in said
     assert row.cause in said
     assert row.cure in said
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from dspex import errors
@@ -11,6 +12,9 @@ from dspex.error_codes import CODES, Code
 from dspex.errors import Category, ConfigError, DspexError, did_you_mean
 
 __all__ = ["add", "page"]
+
+
+_WIDTH: Final = 110
 
 
 class _Duty(NamedTuple):
@@ -32,7 +36,7 @@ _DUTIES: Final[dict[Category, _Duty]] = {
     ),
     "transient": _Duty(
         "nothing that lasts: too many calls, a server that failed, a worker that died",
-        "nobody: it passes",
+        "nobody, it passes",
         "429, 502 or 503",
     ),
     "timeout": _Duty("it took too long", "who set the limit", "504"),
@@ -40,7 +44,7 @@ _DUTIES: Final[dict[Category, _Duty]] = {
     "remote": _Duty(
         "what the model or the program did cannot be used", "who writes prompt or program", "502"
     ),
-    "internal": _Duty("dspex itself", "dspex: report it", "500"),
+    "internal": _Duty("a mistake in dspex itself", "the authors of dspex", "500"),
 }
 
 _HEAD: Final = """\
@@ -78,9 +82,10 @@ assert (status, body["code"], body["details"]) == (422, "input", {"fields": ["qu
 """
 
 _NOTE: Final = """
-The column "again" says whether the error is `retryable`. `worker-died` is, where the call was declared
-idempotent: otherwise its effect may have happened. `deadline-exceeded` is also where nothing of the call was
-done, since it waited in a queue or for its pool to start, and where all that was late was the LM's answer.
+The last line of an entry says whether the error is `retryable`. `worker-died` is retryable where the call
+was declared idempotent, since otherwise its effect may have happened. `deadline-exceeded` is retryable there
+too, and also where nothing of the call was done, because it waited in a queue or for its pool to start, or
+where only the LM's answer was late.
 """
 
 _SOMETIMES: Final = {
@@ -122,27 +127,23 @@ def run(arguments: argparse.Namespace) -> int:
         )
     for name in row.classes.split():
         error = _example(name, row)
-        print(f"{name} [{row.code}]: {_DUTIES[error.category].who}, HTTP {error.http_status}")
+        print(f"{name} [{row.code}]: HTTP {error.http_status}; who acts: {_DUTIES[error.category].who}")
     print(f"  cause: {row.cause}\n  cure:  {row.cure}")
     return 0
 
 
 def page() -> str:
     """The text of `docs/errors.md`."""
-    rows = [(f"`{category}`", *duty) for category, duty in _DUTIES.items()]
-    head = _table(("`category`", "what is wrong", "who acts", "`http_status`"), rows)
-    return "\n".join([_HEAD, *head, _NOTE, *_sections()])
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    for row in (head, ["---"] * len(head), *rows):
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+    duties = [
+        _item(f"`{category}`: {duty.wrong}. Who acts: {duty.who}. HTTP {duty.status}.")
+        for category, duty in _DUTIES.items()
+    ]
+    return "\n".join([_HEAD, *duties, _NOTE, *_sections()])
 
 
 def _sections() -> Iterator[str]:
     for cls in _tree(DspexError):
         name = cls.__name__
-        rows = [row for row in CODES if name in row.classes.split()]
         base = cls.__mro__[1].__name__
         yield f"## {name}\n"
         yield (
@@ -152,17 +153,31 @@ def _sections() -> Iterator[str]:
         )
         if cls._fields:
             yield f"Fields: {', '.join(f'`{field}`' for field in cls._fields)}.\n"
-        yield from _table(
-            ("`code`", "cause", "cure", "who acts", "HTTP", "again"), (_row(name, row) for row in rows)
-        )
-        yield ""
+        for row in CODES:
+            if name in row.classes.split():
+                yield from _entry(name, row)
 
 
-def _row(name: str, row: Code) -> tuple[str, ...]:
+def _entry(name: str, row: Code) -> Iterator[str]:
     error = _example(name, row)
     again = "yes" if error.retryable else _SOMETIMES.get(row.code, "no")
-    who = _DUTIES[error.category].who
-    return f"`{row.code}`", row.cause, row.cure, who, str(error.http_status), again
+    yield f"### `{row.code}`\n"
+    yield _item(f"Cause: {row.cause}")
+    yield _item(f"Cure: {row.cure}")
+    yield _item(f"Who acts: {_DUTIES[error.category].who}. HTTP {error.http_status}. Retryable: {again}.")
+    yield ""
+
+
+def _item(text: str) -> str:
+    """An item of a list, in lines that can be read without a renderer."""
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent="- ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _example(name: str, row: Code) -> DspexError:
