@@ -50,14 +50,14 @@ class Failure(NamedTuple):
     Attributes:
         error: The class.
         code: The code.
-        said: What the server did, behind "the LM server ...".
+        did: What the server did, behind "the LM server ...".
         hint: What to do; `{base}`, `{model}` and `{variable}` stand for the server's address, the model's
             name and the environment variable of the key.
     """
 
     error: type[LMError]
     code: str
-    said: str
+    did: str
     hint: str
 
 
@@ -158,8 +158,8 @@ CUT_MIDWAY = Failure(
     "broke off in the middle of its answer",
     _AGAIN.format(where="the server's log, or at the limits of a proxy before it"),
 )
-CUT = CUT_MIDWAY._replace(said="closed the connection without an answer")
-CUT_STREAM = CUT_MIDWAY._replace(said="broke off in the middle of its stream")
+CUT = CUT_MIDWAY._replace(did="closed the connection without an answer")
+CUT_STREAM = CUT_MIDWAY._replace(did="broke off in the middle of its stream")
 NOT_HTTP = Failure(
     LMResponseError,
     "lm-not-http",
@@ -229,7 +229,7 @@ def from_exception(error: BaseException, *, base: str, model: str) -> LMError:
 def from_failure(failure: Failure, *, base: str, model: str) -> LMError:
     """The error for a failure that has no answer."""
     return failure.error(
-        f"{_server(base, model)} {failure.said}",
+        f"{_server(base, model)} {failure.did}",
         code=failure.code,
         hint=failure.hint.format(base=base, model=model),
         model=model,
@@ -286,7 +286,7 @@ def from_answer(
     if status == 404 and not urlsplit(base).path.strip("/"):
         # The mistake that is made most: a server's address as it stands in a browser.
         hint = f"api_base has no path; most servers want api_base='{base}/v1'. Else {hint}"
-    text = f"{_server(base, model)} {failure.said} (HTTP {status})" + (f": {said}" if said else "")
+    text = f"{_server(base, model)} {failure.did} (HTTP {status})" + (f": {said}" if said else "")
     return failure.error(text, code=failure.code, hint=hint, **details)
 
 

@@ -54,7 +54,7 @@ def installed() -> str | None:
 
 
 def _version_on_the_path() -> str | None:
-    """The version that the name of DSPy's `dist-info` folder says, as `pip` and the others write it.
+    """The version in the name of DSPy's `dist-info` folder, as `pip` and the others write it.
 
     To ask `importlib.metadata` imports the whole of `email`, which takes longer than all that a first native
     call needs otherwise.

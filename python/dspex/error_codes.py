@@ -64,7 +64,7 @@ CODES: Final = (
     Code(
         "adapter",
         "ConfigError",
-        "`adapter=` is no adapter of dspex and none of their names.",
+        "`adapter=` is neither an adapter of dspex nor the name of one.",
         'Use `"chat"`, `"json"`, `"xml"`, `"baml"`, `"two_step"` or an adapter object of dspex.',
     ),
     Code(
@@ -76,7 +76,7 @@ CODES: Final = (
     Code(
         "bad-lm",
         "ConfigError",
-        "What was given as the LM is none, or DSPy refuses the settings of the worker's LM.",
+        "What was given as the LM is not a language model, or DSPy refuses the settings of the worker's LM.",
         "Give what the hint says, or correct the settings that the message names.",
     ),
     Code(
@@ -119,7 +119,7 @@ CODES: Final = (
     Code(
         "lm-model",
         "ConfigError",
-        "The model is not written as provider and name, or the provider's name is a slip.",
+        "The model is not written as provider and name, or the provider's name is misspelt.",
         "Write `openai/<name>`, with `api_base=` for another server, or a provider of DSPy's.",
     ),
     Code(
@@ -155,7 +155,7 @@ CODES: Final = (
     Code(
         "unknown-setting",
         "ConfigError",
-        "A keyword is an argument of something else, or so near to a known setting that it must be a slip.",
+        "A keyword is an argument of something else, or is probably a misspelt setting.",
         "Write what the hint says; `extra_body=` takes any name that a server has.",
     ),
     Code(
@@ -288,7 +288,7 @@ CODES: Final = (
     Code(
         "bad-feed",
         "ConfigError",
-        "A feed is not something that can be iterated, or the payload takes none.",
+        "An input stream cannot be iterated, or the payload takes none.",
         "Give an async iterator, an iterator or a list, by the name of an argument.",
     ),
     Code(
@@ -463,7 +463,7 @@ CODES: Final = (
     Code(
         "field-value",
         "SignatureError",
-        "What stands for a field is none.",
+        "What was given for a field is not one.",
         "Give `InputField(...)`, `OutputField(...)` or a pair of type and field.",
     ),
     Code(
@@ -535,7 +535,7 @@ CODES: Final = (
     Code(
         "signature-refused-by-dspy",
         "SignatureError",
-        "DSPy, in the worker, cannot make the signature: a default is none of its field's type, for one.",
+        "DSPy, in the worker, refuses the signature, for example because of a default of the wrong type.",
         "Correct it; the message says what was wrong.",
     ),
     Code(
@@ -638,7 +638,7 @@ CODES: Final = (
     Code(
         "template-output",
         "TemplateError",
-        "The text that the template writes is larger than `max_output`.",
+        "The text that the template produces is larger than `max_output`.",
         "Raise `max_output` if that is meant.",
     ),
     Code(
@@ -1021,7 +1021,7 @@ CODES: Final = (
     Code(
         "pool-saturated",
         "PoolSaturated",
-        "As many calls wait as the queue may hold; nothing of this one was done.",
+        "The queue is full; nothing of this call was done.",
         "Slow down, or raise `queue`, `workers` or `max_inflight`.",
     ),
     Code(
@@ -1111,7 +1111,7 @@ CODES: Final = (
     Code(
         "frame-too-large",
         "WireError",
-        "What was to cross is larger than a frame may be.",
+        "The data to be sent is larger than a frame may be.",
         "Send less at once, or a path to where it is.",
     ),
     Code(
@@ -1143,7 +1143,7 @@ CODES: Final = (
         "remote",
         "RemoteError",
         "The program or function in the worker raised an error of its own.",
-        "Read `type`, the message and `traceback`, and mend the program.",
+        "Read `type`, the message and `traceback`, and correct the program.",
     ),
 )
 """All codes, in the order of the tree of classes."""

@@ -12,7 +12,7 @@
     ├── ReplyError              the LM's reply could not be read as the output fields
     ├── LMError
     │   ├── LMAuthError         the key is missing or was refused
-    │   ├── LMRequestError      the server says that the request is wrong (other 4xx)
+    │   ├── LMRequestError      the server refused the request (other 4xx)
     │   ├── LMRateLimitError    429, with the server's retry-after if it gave one
     │   ├── LMServerError       5xx
     │   ├── LMConnectionError   no connection, or it broke
@@ -77,11 +77,11 @@ Category = Literal["caller", "operator", "transient", "timeout", "resource", "re
 - `caller`: whoever made the call: its inputs, its texts or its options are wrong, others would do.
 - `operator`: whoever set the service up: a setting, a key, a pool or the way the runtime is used is wrong,
   and no other inputs would help.
-- `transient`: nobody; it passes.
+- `transient`: nobody, it passes.
 - `timeout`: whoever set the time limit, if it is too short.
 - `resource`: the operator, who may have given too little: a pool has no worker.
 - `remote`: the model or the program that was run; what it did cannot be used.
-- `internal`: us.
+- `internal`: the authors of dspex.
 """
 
 
@@ -111,7 +111,7 @@ class DspexError(Exception):
     retryable: bool = False
     http_status: int = 500
     public_message: ClassVar[str] = "The service failed."
-    """What `to_public_dict` says in place of the message."""
+    """What `to_public_dict` gives in place of the message."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
 
@@ -226,7 +226,7 @@ class DspexError(Exception):
         hint: str | None = None,
         **fields: Any,
     ) -> Self:
-        """An error of this class that says what `error` says, with the fields that both classes have.
+        """An error of this class with the message, code and hint of `error`, and the fields that both have.
 
         Args:
             error: The other.
@@ -359,7 +359,7 @@ class TextError(DspexError):
     @classmethod
     def _make(cls, data: dict[str, Any]) -> Self:
         made = super()._make(data)
-        # The wire has lists, and says what it likes: what is no place must not break `str(error)`.
+        # The wire has lists, and may hold anything: what is no place must not break `str(error)`.
         match made.span:
             case (int(start), int(end)) if isinstance(made.source, str):
                 made.span = start, end
@@ -382,7 +382,7 @@ class TemplateError(TextError):
     """A template could not be compiled, or not rendered with the values it was given.
 
     Attributes:
-        unknown: Names that the template asks for and nobody gives.
+        unknown: Names that the template uses and that no input has.
     """
 
     code = "template"
@@ -469,7 +469,7 @@ class ReplyError(DspexError):
         return cls(
             f"the reply could not be read: {type(error).__name__}: {error}",
             code="reply-field-value",
-            hint="a validator says that a value is none by raising ValueError",
+            hint="a validator refuses a value by raising ValueError",
             reply=reply,
             fields=[],
         )
@@ -531,7 +531,7 @@ class LMAuthError(LMError):
 
 
 class LMRequestError(LMError):
-    """The server says that the request is wrong (4xx other than 401, 403, 408 and 429).
+    """The server refused the request (4xx other than 401, 403, 408 and 429).
 
     Mostly a model or a setting that the server does not know, which the operator must change; a prompt that
     is too long is the caller's (`lm-context-length`).
@@ -615,7 +615,7 @@ class PoolSaturated(PoolError):  # noqa: N818 - the name of a state, as the fiel
 
 
 class WorkerStartError(PoolError):
-    """A worker did not become ready: it exited, or said nothing in time.
+    """A worker did not become ready: it exited, or did not report in time.
 
     Attributes:
         pid: The process, if there was one.

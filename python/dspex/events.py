@@ -1,4 +1,4 @@
-"""What a call tells while it runs: one vocabulary for replies, language models, modules and workers.
+"""What a call sends while it runs: one set of events for replies, language models, modules and workers.
 
 - `adapter.stream`, fed a reply: `FieldStart`, `TextDelta`, `PartialValue`, `FieldEnd`, `Correction`.
 - `LM.stream`, and that of any `LanguageModel`: `LMDelta`.
@@ -7,10 +7,10 @@
 For each field comes `FieldStart`; then its text in `TextDelta`s, or a value that is no text in
 `PartialValue`s, each of which contains the one before; then `FieldEnd`. The last delta or value of a field
 has `is_last_chunk`. A predictor that is called again, in a loop, starts its fields again. When a reply is
-over, `Correction` names every field whose value is not what was told.
+over, there is a `Correction` for every field whose value differs from its events.
 
 Events are values: frozen, compared by their class and contents, and safe to pickle. They are made with names
-or in the order given here; what is added to one comes last and has a default.
+or in the order given here; attributes that are added later come last and have a default.
 
 >>> from dspex.events import TextDelta
 >>> match TextDelta("answer", "blue"):
@@ -76,7 +76,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class PartialValue:
-    """All that is sure by now of a value that is no text.
+    """As much of a value that is not a text as is certain by now.
 
     Attributes:
         field: The field.
@@ -94,11 +94,11 @@ class PartialValue:
 
 @dataclass(frozen=True, slots=True)
 class FieldEnd:
-    """A field has ended: what came before it was its last.
+    """A field has ended: no more of it follows.
 
     Attributes:
         field: The field.
-        complete: Whether the reply said that it ended there; False where the reply broke off.
+        complete: Whether the reply marked its end; False where the reply broke off.
         predictor: As in `FieldStart`.
     """
 
@@ -109,9 +109,9 @@ class FieldEnd:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The reply is over, and a field's value is not what was told of it, or nothing was.
+    """The reply is over, and the value of a field differs from its events, or it had none.
 
-    So it is where only the whole reply shows how it is to be read: broken JSON that was repaired, a marker
+    That happens where only the whole reply shows how to read it: broken JSON that was repaired, a marker
     that did not look like one, a field that was left out.
 
     Attributes:
@@ -138,7 +138,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class LMDelta:
-    """A piece of what a language model answers, before anybody has looked for fields in it.
+    """A piece of a language model's answer, not yet divided into fields.
 
     Attributes:
         text: What was added, maybe nothing.
@@ -154,7 +154,7 @@ class LMDelta:
 
 
 ReplyEvent = FieldStart | TextDelta | PartialValue | FieldEnd | Correction
-"""What the stream of a reply says of its fields."""
+"""The events of a reply's fields."""
 
 Event = ReplyEvent | Status | LMDelta | Prediction
 """All that a stream may give; where there is a prediction, it is the last."""

@@ -1,4 +1,4 @@
-"""What a prompt says of a field whose type Rust does not know: an enum, a model, a type of DSPy's."""
+"""How a prompt describes a field whose type Rust does not know: an enum, a model, a type of DSPy's."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ _listening: ContextVar[list[tuple[Any, str]] | None] = ContextVar("dspex_describ
 
 
 def note_description(cls: Any, text: str) -> None:
-    """Tell the `Described` around, if there is one, what a type has said."""
-    if (said := _listening.get()) is not None:
-        said.append((cls, text))
+    """Tell the `Described` around, if there is one, how a type has described itself."""
+    if (heard := _listening.get()) is not None:
+        heard.append((cls, text))
 
 
 class Described:

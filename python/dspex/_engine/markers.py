@@ -1,6 +1,6 @@
-"""Values that hold field markers: the policies, the same for adapters and templates, and what is said of one.
+"""Policies for values that contain field markers, for adapters and templates alike, and the warning.
 
-Never the value itself: it came from somebody else, and may be secret.
+The warning never shows the value: it came from somebody else, and may be secret.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What stands inside a value that pydantic refuses, converted where it is near to its type.
+"""Tolerant parsing inside a value that pydantic refuses: texts are coerced where they nearly fit their type.
 
-The core reads near misses (`rust/core/src/response/near`). It asks here for what stands inside a value, as
-only pydantic knows which places it refused, and for the types that only Python knows.
+The core parses tolerantly (`rust/core/src/response/near`). It asks here about the inside of a value, because
+only pydantic knows which places it refused, and about the types that only Python knows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def mended(
     """The value with all that pydantic refused inside it converted, and the codes of what was done.
 
     Args:
-        value: A text, or what JSON says.
+        value: A text, or a value read from JSON.
         annotation: The type that it was read as.
         dialect: Whose reading comes first.
         refusal: Why it is no value of the type as it stands.
@@ -63,45 +63,45 @@ def mended(
         place = tuple(map(str, error["loc"]))
         places.update(place[:length] for length in range(len(place) + 1))
     try:
-        value = _Mender(places, codes).mend(value, annotation, ())
+        value = _Coercer(places, codes).coerce(value, annotation, ())
         return read_value(value, annotation, dialect)[0], codes
     except AmbiguousError:
         raise
-    except (ValueError, TypeError, RecursionError):  # keys need not be hashable once they are mended
+    except (ValueError, TypeError, RecursionError):  # keys need not be hashable once they are coerced
         return None
 
 
 @dataclasses.dataclass
-class _Mender:
+class _Coercer:
     """Converts the texts where pydantic named a place, or one inside, and keeps the codes of what it did."""
 
     places: set[tuple[str, ...]]
     codes: list[str]
 
-    def mend(self, value: Any, annotation: Any, place: tuple[str, ...]) -> Any:
+    def coerce(self, value: Any, annotation: Any, place: tuple[str, ...]) -> Any:
         origin, args = get_origin(annotation), get_args(annotation)
         if origin is Annotated:
-            return self.mend(value, args[0], place)
+            return self.coerce(value, args[0], place)
         if origin in (Union, types.UnionType):
             some = [arg for arg in args if arg is not type(None)]
-            return self.mend(value, some[0], place) if len(some) == 1 else value
+            return self.coerce(value, some[0], place) if len(some) == 1 else value
         if isinstance(value, list) and isinstance(origin, type) and issubclass(origin, Collection):
             kinds = args if origin is tuple and args[-1:] != (...,) else args[:1] * len(value)
             kinds = (*kinds, *[Any] * (len(value) - len(kinds)))
             return [
-                self.mend(item, kind, (*place, str(at)))
+                self.coerce(item, kind, (*place, str(at)))
                 for at, (item, kind) in enumerate(zip(value, kinds, strict=False))
             ]
         if isinstance(value, dict):
             if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
-                keys = [self.mend(key, args[0], (*place, str(key), "[key]")) for key in value]
+                keys = [self.coerce(key, args[0], (*place, str(key), "[key]")) for key in value]
                 if len({adapter_of(args[0]).validate_python(key) for key in keys}) < len(keys):
                     raise AmbiguousError("two of its keys are one")
-                mended = [self.mend(item, args[1], (*place, str(key))) for key, item in value.items()]
-                return dict(zip(keys, mended, strict=True))
+                values = [self.coerce(item, args[1], (*place, str(key))) for key, item in value.items()]
+                return dict(zip(keys, values, strict=True))
             parts = _parts(annotation)
             return {
-                key: self.mend(item, parts.get(key, Any), (*place, str(key))) for key, item in value.items()
+                key: self.coerce(item, parts.get(key, Any), (*place, str(key))) for key, item in value.items()
             }
         return self._leaf(value, annotation, place)
 

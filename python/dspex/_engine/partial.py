@@ -1,8 +1,8 @@
 """Values that still grow, of types that only Python knows, and all that grow in XML.
 
-A value is told in plain lists, dicts and texts, guided by the JSON schema of its type: a text that is a
-choice, a date or anything else with a form is told when it is whole, one that is just text as far as it has
-come. So of two values told one after the other the first is a beginning of the second.
+A value is reported in plain lists, dicts and texts, guided by the JSON schema of its type: a text that is a
+choice, a date or anything else with a form when it is whole, one that is just text as far as it has come. So
+of two values reported one after the other the first is a beginning of the second.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _TAG = re.compile(r"<(?:!--.*?--|!\[CDATA\[.*?\]\]|\?.*?\?|/?[^<>]*?/?)>", re.DO
 _FORMS = ("enum", "const", "format", "pattern")
 
 _DEEPEST = 100
-"""Elements that may be open in a value that is told before it is whole: to walk through more each time it has
-grown would cost the square of its length."""
+"""Elements that may be open in a value that is reported before it is whole: to walk through more each time it
+has grown would cost the square of its length."""
 
 _Schema = Mapping[str, Any]
 
 
 def of_json(value: Any, annotation: Any) -> list[Any]:
-    """A value that ends in a text which is still growing; what may be told of it, in a list, or none."""
+    """A value that ends in a text which is still growing; what may be reported of it, in a list, or none."""
     schema = adapter_of(annotation).json_schema()
     return _trimmed(value, schema, schema.get("$defs", {}))
 
 
 def of_xml(inside: str, annotation: Any) -> list[Any]:
-    """What may be told of a value of which `inside` is the beginning, in a list, or none."""
+    """What may be reported of a value of which `inside` is the beginning, in a list, or none."""
     schema = element_schema_of(annotation)
     definitions = schema.get("$defs", {})
     text = _sure(inside, schema, definitions)
@@ -52,7 +52,7 @@ def of_xml(inside: str, annotation: Any) -> list[Any]:
 
 
 def _trimmed(value: Any, schema: _Schema, definitions: _Schema) -> list[Any]:
-    """The value without the text at its very end, if that is one that may only be told whole."""
+    """The value without the text at its very end, if that is one that may only be reported whole."""
     if isinstance(value, str):
         return [value] if _grows(schema, definitions) else []
     if isinstance(value, list) and value:
@@ -98,7 +98,7 @@ def _sure(inside: str, schema: _Schema, definitions: _Schema) -> str | None:
                 return None
     for at, element in enumerate(opened):
         is_text = _grows(element.schema, definitions)
-        # A number, a choice, one of which nothing has come, or text with tags, which is told as they stand.
+        # A number, a choice, one of which nothing has come, or text with tags, reported as it stands.
         doubtful = (
             is_text and element.schema
             if element.has_children
@@ -129,7 +129,7 @@ def _step(schema: _Schema, definitions: _Schema, key: str | int, *, is_tag: bool
 
 
 def _grows(schema: _Schema, definitions: _Schema) -> bool:
-    """Whether a text of this schema may be told before it is whole."""
+    """Whether a text of this schema may be reported before it is whole."""
     if not schema:
         return True
     choices = [choice for choice in _choices(schema, definitions) if choice.get("type") != "null"]

@@ -78,7 +78,7 @@ class _Known(NamedTuple):
         alive: The signature, as long as anybody else has it.
         doc: What its instructions were.
         parts: What its fields were made of.
-        described: What types of DSPy's in it said.
+        described: How types of DSPy's in it described themselves.
         plan: The plan; None where there can be none.
     """
 
@@ -89,7 +89,7 @@ class _Known(NamedTuple):
     plan: Plan | None
 
     def holds(self, signature: type[dspy.Signature]) -> bool:
-        """Whether the signature says today what it said then."""
+        """Whether the types of the signature describe themselves as they did then."""
         # By identity: `Literal["x", "y"] == Literal["y", "x"]`, but a prompt shows them in order.
         # The attribute is what pydantic's `model_fields` gives, which first looks who asks.
         return (

@@ -33,7 +33,7 @@ Layout = Literal["chat", "json", "xml", "baml", "two_step"]
 Parsing = Literal["tolerant", "dspy"]
 """How replies are read.
 
-`"dspy"` accepts what DSPy accepts, its quirks included; `"tolerant"` accepts readable near misses too, and
+`"dspy"` accepts what DSPy accepts, its quirks included; `"tolerant"` also reads replies that nearly fit, and
 lists what it did to read them.
 """
 
@@ -51,7 +51,7 @@ class Reply(NamedTuple):
 
 
 class _Kept:
-    """A plan, compiled again when a type in its signature says something else of itself."""
+    """A plan, compiled again when a type in its signature describes itself differently."""
 
     def __init__(self, compile_plan: Callable[[], Plan]) -> None:
         self._compile = compile_plan

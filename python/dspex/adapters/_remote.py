@@ -54,11 +54,11 @@ class BAMLAdapter(WorkerAdapter):
 
 
 class TwoStepAdapter(WorkerAdapter):
-    """`dspy.TwoStepAdapter`: one model answers freely, another finds the fields in what it said.
+    """`dspy.TwoStepAdapter`: one model answers freely, another finds the fields in that answer.
 
     Args:
         extraction_lm: The model that finds the fields, `"openai/<name>"` or a `dspex.LM`; by default the one
-            that answers. DSPy reads what it says, to the letter.
+            that answers. DSPy reads its reply, with no repairs.
 
     Raises:
         ConfigError: If it is no such model.
@@ -84,7 +84,7 @@ class TwoStepAdapter(WorkerAdapter):
         return f"TwoStepAdapter({self.extraction_lm!r})"
 
     def with_parsing(self, parsing: Parsing) -> Self:
-        """This adapter: what the second model says is read by DSPy, whatever is wished."""
+        """This adapter, unchanged: DSPy reads what the second model answers, so `parsing` has no effect."""
         return self
 
 

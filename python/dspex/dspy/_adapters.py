@@ -88,7 +88,7 @@ class _DropIn(CoreAdapter):
 
     Args:
         *args: What DSPy's class takes.
-        parsing: `"dspy"` reads a reply as DSPy does, `"tolerant"` reads near misses too.
+        parsing: `"dspy"` reads a reply as DSPy does, `"tolerant"` also reads replies that nearly fit.
         on_repair: Called with what was done to a reply before it could be read; by default it is logged.
         dialect: The version of DSPy whose prompts are written, for a program whose prompts are to stay as
             they were; by default the installed one's.
@@ -180,7 +180,7 @@ class _DropIn(CoreAdapter):
 
 
 def _is_whole(text: str) -> bool:
-    """Whether no half of a surrogate pair is in it: those the core mends, and DSPy does not."""
+    """Whether it holds no half of a surrogate pair: the core repairs those, and DSPy does not."""
     try:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:

@@ -29,7 +29,7 @@ class LMRequest:
 
 @dataclass(frozen=True, slots=True)
 class LMChoice:
-    """One generation: its text, and why it ended (`"stop"`, `"length"`, ...; None if not said)."""
+    """One generation: its text, and why it ended (`"stop"`, `"length"`, ...; None if unknown)."""
 
     text: str
     finish_reason: str | None = None

@@ -52,13 +52,13 @@ class Channel:
         """Send a frame; nothing happens once the connection is closed.
 
         Args:
-            kind: What it says.
+            kind: What the frame is for.
             call_id: Whose it is.
             value: Its body.
             alone: Nothing else is going on, so that there is nothing to wait for.
 
         Raises:
-            WireError: If the value cannot be said, or not in one frame.
+            WireError: If the value cannot be encoded, or not in one frame.
         """
         body = self.encode(value)
         if len(body) > MAX_FRAME:  # the other side would refuse it, and the connection with it
@@ -77,7 +77,7 @@ class Channel:
             self._loop.call_soon(self.flush)
 
     def send_error(self, call_id: int, error: DspexError) -> None:
-        """Send an error; one that cannot be said is replaced by the error that says so."""
+        """Send an error; one that cannot be encoded is replaced by the error about that."""
         try:
             self.send(Kind.ERROR, call_id, error.to_dict())
         except WireError as unsendable:  # its details may hold anything

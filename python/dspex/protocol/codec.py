@@ -33,15 +33,15 @@ class Codec(Protocol):
     number: int
 
     def encode(self, value: Any) -> bytes:
-        """The body that says `value`.
+        """The body for `value`.
 
         Raises:
-            WireError: If the value, or something in it, cannot be said (`not-encodable`).
+            WireError: If the value, or something in it, cannot be encoded (`not-encodable`).
         """
         ...
 
     def decode(self, body: bytes | memoryview) -> Any:
-        """The value that `body` says.
+        """The value in `body`.
 
         Raises:
             WireError: If the body is not this codec's (`bad-body`).

@@ -1,4 +1,4 @@
-"""Connecting back over TCP: what a worker is told, and how its connections introduce themselves.
+"""Connecting back over TCP: what a worker gets to know, and how its connections introduce themselves.
 
 The worker's end is `dspex.worker.connect_back`, the service's `dspex.pool._backends.connect_back`.
 """

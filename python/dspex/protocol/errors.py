@@ -22,10 +22,10 @@ def remote_error(error: BaseException) -> DspexError:
 
 
 def read_error(body: Any) -> DspexError:
-    """The error that the decoded body of an ERROR frame says.
+    """The error in the decoded body of an ERROR frame.
 
     Raises:
-        WireError: If it says none (`bad-body`).
+        WireError: If it holds none (`bad-body`).
     """
     try:
         if all(isinstance(body[part], str) for part in ("class", "message", "code", "hint")):

@@ -5,7 +5,7 @@
     byte  0      1     2      3      4..7            8..15            16..
           magic  kind  codec  flags  length (u32)    call id (u64)    body
 
-Numbers are big-endian. The id says which call a frame belongs to; 0 is the connection itself. Either side
+Numbers are big-endian. The id names the call a frame belongs to; 0 is the connection itself. Either side
 may open calls: the service uses odd ids, the worker even ones, so that neither has to ask.
 
 The reader trusts nothing: a wrong magic, an unknown kind or codec, or a length beyond the limit is refused
@@ -40,7 +40,7 @@ _ROOM: Final = 64 * 1024
 
 
 class Kind(IntEnum):
-    """What a frame says."""
+    """What a frame is for."""
 
     HELLO = 1  # service -> worker, first frame: versions and settings
     READY = 2  # worker -> service: versions; calls may come
@@ -89,7 +89,7 @@ class FrameReader:
     Args:
         limit: Bytes a body may have.
 
-    Once it has refused something the stream has lost its beat: whatever follows is refused too.
+    Once it has refused something, frame boundaries are lost, so it rejects all further input.
     """
 
     __slots__ = ("_buffer", "_failed", "_limit", "_need", "_start", "_stop", "_view")
@@ -103,7 +103,7 @@ class FrameReader:
         self._failed = False
 
     def room(self) -> memoryview:
-        """Where the next bytes of the stream are to be written. It ends the bodies given so far."""
+        """Where the next bytes of the stream are to be written. It invalidates bodies returned earlier."""
         start, stop = self._start, self._stop
         if start == stop:
             self._start = self._stop = 0

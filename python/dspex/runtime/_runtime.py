@@ -70,7 +70,7 @@ class Runtime:
         adapter: How prompts are laid out and replies read, on both routes: `"chat"`, `"json"`, `"xml"`, or an
             adapter of dspex's. A module may bring its own. Calls with `"baml"` or `"two_step"`, which only
             real DSPy has, go to a worker.
-        parsing: `"tolerant"`, the default, reads near misses and lists what it did in
+        parsing: `"tolerant"`, the default, repairs replies that nearly fit and lists that in
             `prediction.repairs`; `"dspy"` accepts what DSPy accepts, to the letter.
 
         dialect: The version of DSPy whose prompts the native side writes, `"3.3"` or `"3.4"`; by default that

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
 
     def of_both(method: Any) -> Any:
-        """What a type checker has to be told; see `dspex.signature._typed`."""
+        """What only a type checker reads; see `dspex.signature._typed`."""
         return method
 
 
@@ -107,7 +107,7 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
     """What goes in, what comes out, and what is to be done.
 
     Made of a string, ``Signature("question, context: list[str] -> answer")``, of a dict of fields, or as a
-    class with a docstring. Immutable; compared and hashed by what it says. A string that was read before
+    class with a docstring. Immutable; compared and hashed by its contents. A string that was read before
     comes from a cache.
 
     Args:
@@ -247,7 +247,7 @@ class Signature(_core.Signature, metaclass=SignatureMeta):
 
     @of_both
     def equals(self, other: Any) -> bool:
-        """Whether DSPy's `equals` says so: names, kinds, texts and instructions count, types do not.
+        """Whether they are equal as in DSPy's `equals`, which compares names, kinds and texts but no types.
 
         Use `==` to compare types too.
         """

@@ -1,9 +1,9 @@
 """The trace a call belongs to, as W3C Trace Context carries it between processes.
 
 A trace is a mapping of header names to values: `traceparent`, and where there are any `tracestate` and
-`baggage`. Whoever starts a call says so, by `trace=` or with `use_trace` around it; the call takes it along
-to its worker, the work finds it by `current_trace`, and hands it on in what it calls back. Spans are made by
-whoever makes spans: nothing here invents an id.
+`baggage`. The caller gives it by `trace=` or with `use_trace` around the call. The call takes it along to its
+worker, where code finds it with `current_trace`, and passes it on to the host functions that it calls.
+Spans and ids come from your tracing library: dspex makes none.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def use_trace(trace: str | Trace | None) -> Iterator[Trace | None]:
 
 
 def read_trace(trace: str | Trace) -> Trace:
-    """The headers that `trace` says, checked.
+    """The headers of `trace`, checked.
 
     Raises:
         ConfigError: If it has no well-formed `traceparent`, or a header that is none of a trace's.

@@ -74,8 +74,8 @@ class ModelServer:
     ``with ModelServer() as server``, or by `start` and `stop`: it runs in a thread of its own then; under
     ``async with`` it runs in your event loop, and so do async answering functions.
 
-    The time it spends is its own account: each record in `requests` has `seconds`, and each whole answer says
-    it in the standard `Server-Timing` header, so that what a client adds can be told from it.
+    It measures the time it spends itself: each record in `requests` has `seconds`, and each whole answer has
+    that figure in the standard `Server-Timing` header, so that a client's own share can be computed.
 
     Args:
         answer: Where answers come from; see `dspex.testing.Answer`. What an answering function raises becomes

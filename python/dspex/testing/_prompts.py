@@ -34,7 +34,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a prompt says.
+    """What a prompt asks for.
 
     Attributes:
         inputs: Given values by field name, as text or, where the text is a list, as a list of texts.

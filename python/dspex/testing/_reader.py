@@ -43,8 +43,8 @@ def find_in_passages(question: str, passages: Sequence[str]) -> Finding:
     """The sentence that shares most words with the question; in it a name or a number that is not asked."""
     asked = _stems(question)
     sentences = [s.strip() for passage in passages for s in re.split(r"(?<=[.!?])\s+", passage)]
-    told = [sentence for sentence in sentences if not sentence.endswith("?")] or sentences
-    sentence = max(told, key=lambda sentence: len(asked & _stems(sentence)), default="")
+    statements = [sentence for sentence in sentences if not sentence.endswith("?")] or sentences
+    sentence = max(statements, key=lambda sentence: len(asked & _stems(sentence)), default="")
     confidence = round(len(asked & _stems(sentence)) / (len(asked) + 1), 2)
     for pattern in (_NUMBER, _NAME) if _COUNTS.search(question) else (_NAME,):
         for words in pattern.findall(sentence):

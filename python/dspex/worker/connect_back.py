@@ -20,7 +20,7 @@ _UNHEARD_MS: Final = 30_000
 
 
 def connect_back(connect_info: ConnectInfo) -> NoReturn:
-    """Connect, and serve until the service says stop or hangs up. The process does not survive it.
+    """Connect, and serve until the service sends STOP or hangs up. The process does not survive it.
 
     Raises:
         OSError: If the service cannot be reached.

@@ -15,11 +15,11 @@ from dspex.worker.lm_failures import to_lm_error
 __all__ = ["to_dspex_error"]
 
 _EMPTY: Final = "The LM returned an empty or null response"
-"""How DSPy begins what it says of a reply without text; it has no class for it."""
+"""How DSPy's message about a reply without text begins; it has no class for it."""
 
 
 def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> errors.DspexError:
-    """The error of the tree that says what `error` says.
+    """The error of dspex's tree for `error`.
 
     Args:
         error: What the work raised.
@@ -30,9 +30,9 @@ def to_dspex_error(error: BaseException, *, secrets: tuple[str, ...] = ()) -> er
     except Exception as failure:  # noqa: BLE001 - it has asked an error of the user's for its text
         name = type(error).__name__
         converted = errors.RemoteError(f"{name}, whose text is a {type(failure).__name__}", type=name)
-    said = converted.to_dict()
-    shown = redacted(said, secrets)
-    return converted if shown == said else errors.from_dict(shown)
+    whole = converted.to_dict()
+    shown = redacted(whole, secrets)
+    return converted if shown == whole else errors.from_dict(shown)
 
 
 def _convert(error: BaseException, secrets: tuple[str, ...]) -> errors.DspexError:

@@ -56,11 +56,11 @@ _LATE_IMPORTS: Final = ("dspy.clients.costs", "dspy._vendor.lm15.cloud.hosts")
 
 
 def run(control: int, lifeline: int, *, service: int) -> NoReturn:
-    """Serve FORK requests until the service says STOP or goes away.
+    """Serve FORK requests until the service sends STOP or goes away.
 
     Args:
         control: The socket's number.
-        lifeline: The pipe whose end of file says that the service is gone.
+        lifeline: The pipe whose end of file means that the service is gone.
         service: The service's process id.
     """
     for number in (control, lifeline):

@@ -90,7 +90,7 @@ def import_preload(module: str) -> None:
 
 
 def versions() -> dict[str, Any]:
-    """What READY says."""
+    """The body of READY."""
     import dspy
 
     python = ".".join(map(str, sys.version_info[:3]))
@@ -98,5 +98,5 @@ def versions() -> dict[str, Any]:
 
 
 def start_error(err: BaseException) -> WorkerStartError:
-    """What the service is told when the start goes wrong."""
+    """The error that the service gets when the start fails."""
     return err if isinstance(err, WorkerStartError) else WorkerStartError(f"{type(err).__name__}: {err}")

@@ -1,6 +1,6 @@
 """Calls from a worker back to the service: functions that live there, by name, for the life of one call.
 
-The service says with a call which functions it may use (`Pool.call(..., host_functions=...)`); the call's
+The service names with a call the functions that it may use (`Pool.call(..., host_functions=...)`); the call's
 work reaches them through `call_host`, or as tools of a DSPy module. What goes over the wire is a name and
 plain values; errors come back in the classes of `dspex.errors`.
 """
@@ -21,7 +21,7 @@ RUNNING: ContextVar[int] = ContextVar("dspex_running_call")
 """The id of the call whose work this is; the server sets it, and threads of the work inherit it."""
 
 SETTING: Final = "dspex_running_call"
-"""The setting of DSPy that says the same."""
+"""The setting of DSPy with the same meaning."""
 
 
 class _Service(NamedTuple):

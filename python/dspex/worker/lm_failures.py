@@ -96,7 +96,7 @@ class _Server(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """What a server said no with."""
+    """A server's refusal."""
 
     status: int
     said: str

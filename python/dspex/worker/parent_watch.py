@@ -10,8 +10,8 @@ Three bonds, because each has a hole:
   for the end of the service's process as well, since a copy of the service that C code forked holds the other
   end of the lifeline, and then the lifeline does not end with the service.
 
-The same thread writes the heartbeats, so a beat says that the process can still run Python, whatever the
-work is doing.
+The same thread writes the heartbeats, so a heartbeat shows that the process can still run Python, whatever
+the work is doing.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def die_with_parent(parent: int) -> None:
 def kill_on_hangup(lifeline: int) -> None:
     """Have the kernel kill this process when the other end of a pipe closes (Linux; nothing elsewhere).
 
-    A lifeline that is a socket has only the thread: the signal would tell of room to write, too.
+    A lifeline that is a socket has only the thread: the signal would also come for room to write.
     """
     if sys.platform != "linux" or not stat.S_ISFIFO(os.fstat(lifeline).st_mode):
         return
@@ -108,7 +108,7 @@ def _heartbeat(ends: list[int], heartbeat: int) -> None:
         try:
             os.write(heartbeat, BEAT.pack(number & 0xFFFFFFFF, _resident()))
         except BlockingIOError:
-            pass  # the service is not reading; the beat is lost, and it knows why
+            pass  # the service is not reading; the heartbeat is lost, and the service knows why
         except OSError:
             os._exit(1)
         number += 1

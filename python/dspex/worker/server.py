@@ -1,7 +1,7 @@
 """The loop of a worker: frames in, one task per call, frames out.
 
-The loop owns everything; only heartbeats run beside it (`guard`). Nothing is imported from DSPy before the
-service has said HELLO, so that a wrong version is refused while it is still cheap.
+The loop owns everything; only heartbeats run beside it (`parent_watch`). Nothing is imported from DSPy
+before the service has sent HELLO, so that a wrong version is refused while it is still cheap.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MANY: Final = 100_000
 
 
 def serve(descriptors: Descriptors) -> None:
-    """Serve calls on the socket until the service says STOP or closes it."""
+    """Serve calls on the socket until the service sends STOP or closes it."""
     faulthandler.enable(all_threads=False)  # a crash in C leaves its stack in the captured standard error
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a print before a crash is not lost
     with contextlib.suppress(ValueError):  # not the main thread, if another's process has become a worker
@@ -106,8 +106,9 @@ class Server(asyncio.BufferedProtocol):
                     self._begin(number, body)
                 else:
                     self._take(kind, number, body)
-        except (WireError, LookupError, TypeError, ValueError) as err:  # what a frame says may be wrong too
-            # The stream cannot be trusted any further; the service sees the end of it and our last words.
+        except (WireError, LookupError, TypeError, ValueError) as err:
+            # Neither the stream nor the content of a frame can be trusted now; the service sees the end of it
+            # and our last words.
             print(f"dspex.worker: {err}", file=sys.stderr)
             self._leave()
 
@@ -247,10 +248,10 @@ class Server(asyncio.BufferedProtocol):
             raise DspexError(f"the call whose work asks for {name!r} is over", code="cancelled")
         self._last_asked += 2
         number = self._last_asked
-        said = [call_id, name, args, kwargs]
+        body = [call_id, name, args, kwargs]
         if (trace := CURRENT.get()) is not self._traces.get(call_id):
-            said.append(trace)  # the work has begun a part of its own
-        self._channel.send(Kind.CALL, number, said, alone=True)
+            body.append(trace)  # the work has begun a part of its own
+        self._channel.send(Kind.CALL, number, body, alone=True)
         answer = self._loop.create_future()
         self._asked[number] = call_id, answer
         try:
@@ -261,7 +262,7 @@ class Server(asyncio.BufferedProtocol):
             raise
 
     def _stop_asking(self, call_id: int) -> None:
-        """Nobody answers any more what work of the call `call_id`, in a thread perhaps, still asks for."""
+        """Fail the pending host calls of a finished call, which a thread of it may still wait for."""
         for number, (owner, answer) in list(self._asked.items()):
             if owner == call_id:
                 del self._asked[number]
