@@ -13,13 +13,13 @@ from functools import partial
 
 import psutil
 import pytest
+from tests.support.backends import Processes
 from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, Restart, State
 from dspex.pool._backends.connect_back import Listener
-from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.pool._backends.process import ChildPipes
 from dspex.protocol.connect_back import GREETING, ROLES
 
@@ -83,8 +83,10 @@ async def test_a_switchboard_without_descriptors_takes_calls_when_there_are_some
 async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
     open_pool: OpenPool, start: str
 ) -> None:
-    pool = await open_pool(workers=1, start=start.partition(",")[0], restart=Restart(max=1_000_000))
-    launcher = pool._supervisor._launcher
+    here = Processes()
+    pool = await open_pool(
+        workers=1, start=start.partition(",")[0], restart=Restart(max=1_000_000), backend=here
+    )
     assert await pool.call("echo", 1, timeout=20) == 1
     before = psutil.Process().num_fds()
     for count in range(0, 16, 2):
@@ -92,10 +94,10 @@ async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
         (pid,) = [worker.pid for worker in pool.status().workers]
         assert pid is not None
         with descriptors_left(count):
-            if isinstance(launcher, ForkserverLauncher) and start != "forkserver":
-                assert launcher.pid is not None
-                os.kill(launcher.pid, signal.SIGKILL)
-                await until(lambda: launcher.pid is None)
+            if start == "forkserver, gone too":
+                assert here.forkserver is not None
+                os.kill(here.forkserver, signal.SIGKILL)
+                await until(lambda: here.forkserver is None)
             os.kill(pid, signal.SIGKILL)
             await until(partial(has_tried, pool, pid, deaths))
         while True:

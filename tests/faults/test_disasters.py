@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.support.backends import Processes
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children, running, until
 
 from dspex import errors
 from dspex.pool import Limits, Pool, PoolSpec, Restart, State, Timeouts
-from dspex.pool._backends.forkserver import ForkserverLauncher
 from dspex.protocol.frames import MAX_FRAME
 
 WORK = "tests.support.work:"
@@ -348,13 +348,12 @@ async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_ca
 ) -> None:
     broken = tmp_path / "broken"
     settings = {"env": {"DSPEX_TEST_BROKEN": str(broken)}, "preload": ["tests.support.fragile_start"]}
-    pool = await open_pool(start=start, restart=Restart(max=2), **settings)
+    here = Processes()
+    pool = await open_pool(start=start, restart=Restart(max=2), backend=here, **settings)
     broken.touch()
-    launcher = pool._supervisor._launcher
-    if isinstance(launcher, ForkserverLauncher):  # it has imported the module, and would not again
-        assert launcher.pid is not None
-        os.kill(launcher.pid, signal.SIGKILL)
-        await until(lambda: launcher.pid is None)
+    if here.forkserver is not None:  # it has imported the module, and would not again
+        os.kill(here.forkserver, signal.SIGKILL)
+        await until(lambda: here.forkserver is None)
     with pytest.raises(errors.WorkerDiedError):
         await run(pool, "say_and_die", "farewell")
 
@@ -439,17 +438,20 @@ async def test_a_timeout_that_is_none_is_refused(open_pool: OpenPool, timeout: A
         await pool.call("echo", None, timeout=timeout)
 
 
-async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(open_pool: OpenPool) -> None:
+async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = await open_pool(workers=1)
 
     with pytest.raises(errors.PoolClosedError, match="another event loop"):
         await asyncio.to_thread(lambda: asyncio.run(pool.call("echo", None)))
 
-    pool._owner += 1  # what a fork would see
-    with pytest.raises(errors.PoolClosedError, match="a fork of it"):
-        await pool.call("echo", None)
-    await pool.aclose()
-    pool._owner -= 1
+    here = os.getpid()
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: here + 1)
+        with pytest.raises(errors.PoolClosedError, match="a fork of it"):
+            await pool.call("echo", None)
+        await pool.aclose()
     assert await pool.call("echo", 1) == 1
 
 
@@ -491,14 +493,13 @@ async def test_a_worker_may_be_spawned_where_a_forkserver_cannot_be(open_pool: O
 
 
 async def test_workers_outlive_their_forkserver_and_the_next_one_is_made(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1)
-    launcher = pool._supervisor._launcher
-    assert isinstance(launcher, ForkserverLauncher)
-    assert launcher.pid is not None
+    here = Processes()
+    pool = await open_pool(workers=1, backend=here)
+    assert here.forkserver is not None
     first = await run(pool, "pid")
     call = asyncio.ensure_future(run(pool, "wait_for_ever"))
-    os.kill(launcher.pid, signal.SIGKILL)
-    await until(lambda: launcher.pid is None)
+    os.kill(here.forkserver, signal.SIGKILL)
+    await until(lambda: here.forkserver is None)
 
     assert await run(pool, "pid") == first
     assert not call.done()
@@ -507,19 +508,18 @@ async def test_workers_outlive_their_forkserver_and_the_next_one_is_made(open_po
     with pytest.raises(errors.WorkerDiedError):
         await call
     assert await run(pool, "pid") != first
-    assert launcher.pid is not None
+    assert here.forkserver is not None
 
 
 async def test_forkserver_and_workers_that_die_leave_no_descriptor(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1, restart=Restart(max=1000))
-    launcher = pool._supervisor._launcher
-    assert isinstance(launcher, ForkserverLauncher)
+    here = Processes()
+    pool = await open_pool(workers=1, restart=Restart(max=1000), backend=here)
     assert await run(pool, "add", 2, 3) == 5
     before = psutil.Process().num_fds()
     for _ in range(3):
-        assert launcher.pid is not None
-        os.kill(launcher.pid, signal.SIGKILL)
-        await until(lambda: launcher.pid is None)
+        assert here.forkserver is not None
+        os.kill(here.forkserver, signal.SIGKILL)
+        await until(lambda: here.forkserver is None)
         with pytest.raises(errors.WorkerDiedError):
             await run(pool, "leave", 1)
         assert await run(pool, "add", 2, 3) == 5

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.support.backends import Processes
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children, running, until
 
@@ -34,7 +35,7 @@ EVERYWHERE = [
     (Channel, "attach"),
     (Channel, "send"),
 ]
-ZYGOTE = [
+FORKSERVER = [
     (forkserver_module, "start_interpreter"),
     (forkserver_module, "watch_exit"),
     (forkserver_module, "open_lifeline"),
@@ -45,7 +46,7 @@ ZYGOTE = [
     (_Link, "adopt"),
 ]
 SPAWN = [(process_module, "start_interpreter"), (process_module, "watch_exit")]
-STEPS = [("forkserver", *step) for step in (*EVERYWHERE, *ZYGOTE)]
+STEPS = [("forkserver", *step) for step in (*EVERYWHERE, *FORKSERVER)]
 STEPS += [("spawn", *step) for step in (*EVERYWHERE, *SPAWN)]
 RAISED: list[Exception] = [
     RuntimeError("can't start new thread"),
@@ -153,10 +154,10 @@ async def test_a_pool_whose_next_starts_fail_serves_again_when_they_succeed(
     open_pool: OpenPool,
 ) -> None:
     fault = Fault(monkeypatch, owner, name, error)
-    pool = await open_pool(start=start, timeouts=QUICK.replace(start=20.0))
-    launcher = pool._supervisor._launcher
-    if isinstance(launcher, ForkserverLauncher) and launcher.pid is not None:
-        os.kill(launcher.pid, signal.SIGKILL)  # so that the start of another is among the steps
+    here = Processes()
+    pool = await open_pool(start=start, timeouts=QUICK.replace(start=20.0), backend=here)
+    if here.forkserver is not None:
+        os.kill(here.forkserver, signal.SIGKILL)  # so that the start of another is among the steps
     fault.left = 2
     await kill_worker(pool)
 
@@ -236,15 +237,14 @@ async def test_a_pool_that_is_closed_while_it_starts_tells_who_waits_for_the_sta
 async def test_a_forkserver_that_hangs_is_replaced(
     open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = await open_pool(start="forkserver", timeouts=QUICK.replace(start=20.0))
-    launcher = pool._supervisor._launcher
-    assert isinstance(launcher, ForkserverLauncher)
-    assert launcher.pid is not None
-    forkserver = psutil.Process(launcher.pid)
+    here = Processes()
+    pool = await open_pool(start="forkserver", timeouts=QUICK.replace(start=20.0), backend=here)
+    assert here.forkserver is not None
+    forkserver = psutil.Process(here.forkserver)
     forkserver.send_signal(signal.SIGSTOP)
     await kill_worker(pool)
 
     assert await pool.call("echo", "again", timeout=120) == "again"
 
     assert not running(forkserver)
-    assert launcher.pid not in (None, forkserver.pid)
+    assert here.forkserver not in (None, forkserver.pid)

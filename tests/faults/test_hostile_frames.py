@@ -10,12 +10,14 @@ import contextlib
 from typing import Any
 
 import pytest
+from tests.support.backends import Processes
 from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import Pool, Restart
-from dspex.protocol.frames import PROTOCOL, Kind
+from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.frames import PROTOCOL, Kind, encode_frame
 
 WORK = "tests.support.work:"
 ERROR = {"class": "RemoteError", "message": "m", "code": "remote", "hint": "", "details": {}}
@@ -42,11 +44,11 @@ FRAMES: list[tuple[str, Kind, int | None, Any, str]] = [
     ("a greeting that is a list", Kind.READY, 0, [1], "a greeting without versions"),
     ("a greeting without versions", Kind.READY, 0, {"protocol": PROTOCOL}, "a greeting without versions"),
     ("a greeting of another protocol", Kind.READY, 0, {**VERSIONS, "protocol": 99}, "speaks protocol 99"),
-    ("a call back that is a number", Kind.CALL, 2, 5, "a call back that is none"),
-    ("a call back that is empty", Kind.CALL, 2, [], "a call back that is none"),
-    ("a call back of the wrong shape", Kind.CALL, 2, [1, ["f"], {}, []], "a call back that is none"),
-    ("a call back with a number of ours", Kind.CALL, 3, [1, "f", [], {}], "a call back that is none"),
-    ("a call back without a number", Kind.CALL, 0, [1, "f", [], {}], "a call back that is none"),
+    ("a call back that is a number", Kind.CALL, 2, 5, "a malformed CALL frame"),
+    ("a call back that is empty", Kind.CALL, 2, [], "a malformed CALL frame"),
+    ("a call back of the wrong shape", Kind.CALL, 2, [1, ["f"], {}, []], "a malformed CALL frame"),
+    ("a call back with a number of ours", Kind.CALL, 3, [1, "f", [], {}], "a malformed CALL frame"),
+    ("a call back without a number", Kind.CALL, 0, [1, "f", [], {}], "a malformed CALL frame"),
     *(
         (f"a {kind.name} frame", kind, 0, None, f"does not take {kind.name} frames")
         for kind in (Kind.HELLO, Kind.STOP, Kind.FORK, Kind.FORKED, Kind.EXITED, Kind.CREDIT)
@@ -133,7 +135,8 @@ SERVICE: list[tuple[str, Kind, int | None, Any]] = [
 async def test_a_frame_that_no_service_sends_ends_the_worker_and_nothing_else(
     open_pool: OpenPool, kind: Kind, number: int | None, body: Any
 ) -> None:
-    pool = await open_pool(workers=1)
+    here = Processes()
+    pool = await open_pool(workers=1, backend=here)
     parts: list[Any] = []
     call = asyncio.ensure_future(
         _take(pool.stream("function", {"function": f"{WORK}yield_and_wait"}, timeout=20), parts)
@@ -143,8 +146,10 @@ async def test_a_frame_that_no_service_sends_ends_the_worker_and_nothing_else(
     with quiet_loop():
         # Before its first part a stream has no use for credit.
         await until(lambda: parts if number is None else pool.status().workers[0].inflight)
-        (worker,) = pool._supervisor.workers
-        worker._channel.send(kind, next(iter(worker.calls)) if number is None else number, body)
+        first_call = 1
+        call_id = first_call if number is None else number
+        frame = encode_frame(kind, call_id, MessagePack().encode(body), MSGPACK)
+        here.handles[0].socket.sendall(frame)
         with pytest.raises(errors.WorkerDiedError):
             await call
         assert await pool.call("echo", 5, timeout=20) == 5

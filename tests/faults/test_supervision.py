@@ -51,12 +51,17 @@ but for what a backend raises."""
 STEPS = dict(steps())
 
 LAST_RESORTS = {
-    "_supervisor.Supervisor._begin",  # where a slot's task begins
-    "_supervisor.Supervisor._resume",  # and what it is begun again by
+    "_tasks.Tasks.start",  # where a task begins
+    "_tasks.Tasks._forget",  # and what hears of its end
+    "_supervisor.Supervisor._begin_slot",
+    "_supervisor.Supervisor._slot_ended",
+    "_supervisor.Supervisor._begin_life",
+    "_supervisor.Supervisor._life_ended",
     "channel.Channel.flush",  # a greeting that is never sent is missed when `start_timeout` is over
-    "worker.Worker.connection_made",
-    "worker.Worker.connection_lost",
-    "worker.Worker._climb",
+    "_worker.Worker.connection_made",
+    "_worker.Worker.connection_lost",
+    "_scheduler.Scheduler._send",  # where what goes wrong with a call is caught
+    "_worker.Worker.status",  # of whoever asks for the status
 }
 """What supervision itself is made of, so that its failure shows late or not at all."""
 
@@ -87,12 +92,13 @@ FIRST_STEPS = [
     "process.watch_exit",
     "process.Process.listen",
     "process.Process.on_beat",
-    "worker.Worker.start",
+    "_worker.Worker.start",
     "channel.Channel.attach",
-    "worker.Worker._greeted",
+    "_worker.Worker._greeted",
     "channel.Channel.send",
     "_supervisor.Supervisor._spawn",
-    "_supervisor.Supervisor._renew",
+    "_supervisor.Supervisor._live",
+    "_supervisor.Supervisor._fill",
     "_supervisor.Supervisor._keep",
 ]
 
@@ -115,7 +121,7 @@ async def test_a_first_start_that_meets_an_exception_says_so_in_time_and_leaves_
                 await asyncio.wait_for(pool.start(), 60)
             assert mishap.happened
         if step.partition(".")[0] not in (
-            "worker",
+            "_worker",
             "channel",
         ):  # of a failure of the connection, the start hears the end
             assert kind.__name__ in str(raised.value) or "no luck" in str(raised.value)
@@ -210,7 +216,8 @@ class Fussy:
         return self._local.describe()
 
     def launcher(self, spec: PoolSpec) -> Launcher:
-        return Proxy(self._local.launcher(spec), self, "launcher")
+        self.launched_by = self._local.launcher(spec)
+        return Proxy(self.launched_by, self, "launcher")
 
 
 class Proxy:
@@ -232,6 +239,11 @@ class Proxy:
             handle._thing.release()  # type: ignore[union-attr]
             raise error
         return handle
+
+
+def told(events: list[PoolEvent], name: str) -> int:
+    """How many events of this name there have been."""
+    return [event.name for event in events].count(name)  # type: ignore[arg-type]
 
 
 OF_A_BACKEND = ["launcher.launch", "launched", "launcher.output"] + [
@@ -257,27 +269,27 @@ async def test_a_pool_recovers_from_an_exception_in_any_method_of_its_backend(
     before = {child.pid for child in children()}
     fussy: Backend = Fussy()
     assert isinstance(fussy, Fussy)
-    pool = Pool(
-        PoolSpec(workers=1, restart=Restart(max=1_000_000), timeouts=Timeouts(stop=2.0)), backend=fussy
-    )
+    events: list[PoolEvent] = []  # not the status, which asks the handles that are broken
+    spec = PoolSpec(workers=1, restart=Restart(max=1_000_000), timeouts=Timeouts(stop=2.0))
+    pool = Pool(spec, backend=fussy, on_event=events.append)
     await pool.start()
     for number, name in enumerate(OF_A_BACKEND * 2):
         kind = KINDS[number % len(KINDS)]
         await serves(pool)
-        (victim,) = [w.pid for w in pool._supervisor.workers if w.open]
+        victim = next(event.pid for event in reversed(events) if event.name == "worker.ready")
         assert victim is not None
-        deaths = pool._supervisor.deaths
+        dead = told(events, "worker.dead")
         fussy.broken[name] = kind("no luck")
         os.kill(victim, signal.SIGKILL)
         try:
-            await until(lambda: pool._supervisor.deaths > deaths, seconds=60)  # noqa: B023
+            await until(lambda: told(events, "worker.dead") > dead, seconds=60)  # noqa: B023
             await serves(pool)
         except TimeoutError:
             pytest.fail(f"{kind.__name__} in {name}: the pool did not recover")
     fussy.broken = {"handle.terminate": RuntimeError("no luck"), "launcher.aclose": RuntimeError("no luck")}
     await asyncio.wait_for(pool.aclose(), 60)
     assert pool.state is State.DEAD
-    await pool._supervisor._launcher._thing.aclose()  # type: ignore[attr-defined]
+    await fussy.launched_by.aclose()
     await nothing_is_left(before)
 
 
@@ -312,18 +324,27 @@ async def test_whoever_cancels_all_tasks_does_not_take_the_pool_with_them(
     await serves(pool)
 
 
-async def test_a_worker_is_ended_though_the_task_that_ends_it_is_cancelled(open_pool: OpenPool) -> None:
-    pool = await open_pool(workers=1)
-    (worker,) = pool._supervisor.workers
-    pid = worker.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)  # it does not heed what it is asked
-    ending = asyncio.ensure_future(worker.end("a test", force=False))
+async def test_a_worker_is_ended_though_the_task_that_ends_it_is_cancelled(
+    open_pool: OpenPool, quiet: list[dict[str, Any]]
+) -> None:
+    pool = await open_pool(workers=2, timeouts=Timeouts(stop=600.0))  # only a hurry ends it in time
+    await until(lambda: all(worker.state is State.READY for worker in pool.status().workers))
+    pids = [worker.pid for worker in pool.status().workers]
+    for pid in pids:
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)  # it does not heed what it is asked
+    pool.resize(1)
+    await until(lambda: State.STOPPING in [worker.state for worker in pool.status().workers])
     await asyncio.sleep(0)
-    assert worker._ending is not None
-    worker._ending.cancel()
-    await asyncio.wait_for(ending, 30)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await until(lambda: len(pool.status().workers) == 1, seconds=30)
+    (left,) = pool.status().workers
+    assert left.pid is not None
+    os.kill(left.pid, signal.SIGCONT)
+    (gone,) = {*pids} - {left.pid}
+    assert gone is not None
+    assert not psutil.pid_exists(gone) or psutil.Process(gone).status() == psutil.STATUS_ZOMBIE
     await serves(pool)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.backends import Processes
 from tests.support.pools import Chat, OpenPool
 from tests.support.processes import until
 from tests.support.work import descriptors
 
 from dspex.pool import Pool
-from dspex.pool._backends.forkserver import ForkserverLauncher
-from dspex.pool._pool import DEADLINES
+from dspex.pool._profiles import DEADLINES
 from dspex.testing import ChatRequest
 
 WORK = "tests.support.work:"
@@ -47,14 +47,14 @@ async def test_as_many_threads_of_the_default_executor_as_calls_in_flight(
 async def test_no_disk_cache_is_opened_before_a_fork_nor_after(
     open_pool: OpenPool, chat: Chat, tmp_path: Path, start: str
 ) -> None:
-    pool = await open_pool(lm=chat.lm(), start=start, env={"DSPY_CACHEDIR": str(tmp_path)})
+    here = Processes()
+    pool = await open_pool(lm=chat.lm(), start=start, env={"DSPY_CACHEDIR": str(tmp_path)}, backend=here)
     for _ in range(2):
         assert (await pool.call("predict", ASK))["completions"] == [{"answer": "blue"}]
     assert len(chat.bodies) == 2  # asked twice: there is no cache in memory either
     assert list(tmp_path.iterdir()) == []
     plain = ("pipe:", "socket:", "anon_inode:", "/dev/null")
-    launcher = pool._supervisor._launcher
-    forkservers = [launcher.pid] if isinstance(launcher, ForkserverLauncher) else []
+    forkservers = [here.forkserver] if start == "forkserver" else []
     for pid in [*forkservers, pool.status().workers[0].pid]:
         open_here = descriptors(pid)
         assert 5 <= len(open_here) <= 16

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from tests.support.backends import Processes
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import until
 
@@ -89,26 +90,13 @@ async def test_a_rolling_restart_replaces_every_worker_and_loses_no_call(open_po
     assert pool.status().deaths == 0
 
 
-def hold_starts(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Workers start from now on when the event is set."""
-    gate = asyncio.Event()
-    launcher = pool._supervisor._launcher
-    launch = launcher.launch
-
-    async def held() -> Any:
-        await gate.wait()
-        return await launch()
-
-    monkeypatch.setattr(launcher, "launch", held)
-    return gate
-
-
 async def test_a_rolling_restart_ends_with_its_pool(
-    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+    open_pool: OpenPool,
 ) -> None:
-    pool = await open_pool(workers=2)
+    here = Processes()
+    pool = await open_pool(workers=2, backend=here)
     await until(lambda: len(ready(pool)) == 2)  # else the one that starts is not the restart's
-    hold_starts(pool, monkeypatch)
+    here.starts.clear()
     restarts = [asyncio.ensure_future(pool.restart()) for _ in range(2)]
     await until(lambda: any(w.state is State.STARTING for w in pool.status().workers))
 
@@ -120,18 +108,19 @@ async def test_a_rolling_restart_ends_with_its_pool(
 
 
 async def test_a_rolling_restart_of_a_pool_that_shrinks_comes_to_its_end(
-    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+    open_pool: OpenPool,
 ) -> None:
-    pool = await open_pool(workers=2)
+    here = Processes()
+    pool = await open_pool(workers=2, backend=here)
     await until(lambda: len(ready(pool)) == 2)
     busy = asyncio.ensure_future(run(pool, "wait_for_ever"))
     await until(lambda: pool.status().workers[0].inflight == 1)
-    gate = hold_starts(pool, monkeypatch)
+    here.starts.clear()
     restart = asyncio.ensure_future(pool.restart())
     await until(lambda: any(w.state is State.STARTING for w in pool.status().workers))
 
     pool.resize(1)  # the idle one goes, whose turn would be next
-    gate.set()
+    here.starts.set()
 
     await asyncio.wait_for(restart, 10)
     busy.cancel()
@@ -140,16 +129,17 @@ async def test_a_rolling_restart_of_a_pool_that_shrinks_comes_to_its_end(
 
 
 async def test_rolling_restarts_at_the_same_time_all_come_to_their_end(
-    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+    open_pool: OpenPool,
 ) -> None:
-    pool = await open_pool(workers=2)
+    here = Processes()
+    pool = await open_pool(workers=2, backend=here)
     await until(lambda: len(ready(pool)) == 2)
     before = set(ready(pool))
-    gate = hold_starts(pool, monkeypatch)
+    here.starts.clear()
     restarts = [asyncio.ensure_future(pool.restart()) for _ in range(3)]
     await until(lambda: any(w.state is State.STARTING for w in pool.status().workers))
     restarts.pop().cancel()  # who stops waiting takes nothing from the others
-    gate.set()
+    here.starts.set()
 
     await asyncio.wait_for(asyncio.gather(*restarts), 20)
     assert before.isdisjoint(ready(pool))

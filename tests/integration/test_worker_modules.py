@@ -222,9 +222,11 @@ async def test_calls_nested_in_call_backs_cannot_deadlock_a_full_pool(open_pool:
 
 async def test_what_a_call_back_runs_ends_with_its_call(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
+    begun: list[str] = []
     ended: list[str] = []
 
     async def wait(name: str) -> None:
+        begun.append(name)
         try:
             await asyncio.Event().wait()
         finally:
@@ -240,7 +242,7 @@ async def test_what_a_call_back_runs_ends_with_its_call(open_pool: OpenPool) -> 
     call.cancel()
     await asyncio.wait([call])
     killed = asyncio.ensure_future(back(pool, "ask_back", "wait", "killed", host_functions=host_functions))
-    await until(lambda: pool._supervisor.workers[0]._host_calls._running != {})
+    await until(lambda: "killed" in begun)
     pid = pool.status().workers[0].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

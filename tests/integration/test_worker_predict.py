@@ -236,7 +236,7 @@ async def test_the_key_is_nowhere_but_on_the_wire(open_pool: OpenPool, chat: Cha
 
     assert "dspex.worker" in seen
     assert KEY not in seen
-    assert KEY not in repr(pool) + repr(pool.spec) + repr(pool.status()) + repr(pool._supervisor.workers)
+    assert KEY not in repr(pool) + repr(pool.spec) + repr(pool.status())
 
 
 async def test_a_hundred_calls_at_once_each_keep_their_own_settings(open_pool: OpenPool, chat: Chat) -> None:

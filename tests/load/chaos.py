@@ -23,11 +23,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import psutil
+from tests.support.backends import Processes
 from tests.support.processes import children, until
 
 from dspex import errors
 from dspex.pool import Pool, PoolSpec, Recycling, Restart, Timeouts
-from dspex.pool._backends.forkserver import ForkserverLauncher
 
 WORK = "tests.support.work:"
 PATIENCE = 40.0
@@ -151,10 +151,9 @@ async def one_call(pool: Pool, choice: random.Random, outcome: Counter[str]) -> 
         outcome[f"{kind}: right"] += 1
 
 
-async def one_blow(pool: Pool, choice: random.Random, outcome: Counter[str]) -> None:
+async def one_blow(pool: Pool, here: Processes, choice: random.Random, outcome: Counter[str]) -> None:
     kind = choice.choice(["kill", "kill", "kill", "stop", "resize", "restart", "forkserver"])
     workers = [worker.pid for worker in pool.status().workers if worker.pid]
-    launcher = pool._supervisor._launcher
     with contextlib.suppress(ProcessLookupError, errors.PoolClosedError, errors.WorkerStartError):
         if kind == "kill" and workers:
             os.kill(choice.choice(workers), choice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]))
@@ -164,8 +163,8 @@ async def one_blow(pool: Pool, choice: random.Random, outcome: Counter[str]) -> 
             pool.resize(choice.randint(1, 4))
         elif kind == "restart":
             await pool.restart()
-        elif kind == "forkserver" and isinstance(launcher, ForkserverLauncher) and launcher.pid:
-            os.kill(launcher.pid, signal.SIGKILL)
+        elif kind == "forkserver" and here.forkserver:
+            os.kill(here.forkserver, signal.SIGKILL)
         outcome[f"- {kind}"] += 1
 
 
@@ -185,14 +184,15 @@ def settings(choice: random.Random) -> PoolSpec:
 
 async def one_round(choice: random.Random, outcome: Counter[str]) -> list[str]:
     """What went wrong."""
-    pool = Pool(settings(choice))
+    here = Processes()
+    pool = Pool(settings(choice), backend=here)
     await pool.start()
     tasks: list[asyncio.Future[None]] = []
     end = time.monotonic() + choice.uniform(0.5, 3.0)
     while time.monotonic() < end:
         tasks.append(asyncio.ensure_future(one_call(pool, choice, outcome)))
         if choice.random() < 0.1:
-            tasks.append(asyncio.ensure_future(one_blow(pool, choice, outcome)))
+            tasks.append(asyncio.ensure_future(one_blow(pool, here, choice, outcome)))
         if choice.random() < 0.2:
             choice.choice(tasks).cancel()
         await asyncio.sleep(choice.choice([0.0, 0.0, 0.001, 0.01, 0.03]))

@@ -10,13 +10,27 @@ from typing import Any
 
 import pytest
 
+from dspex.pool import _deaths as deaths
+from dspex.pool import _last_words as last_words
+from dspex.pool import _scheduler as scheduler
 from dspex.pool import _supervisor as supervisor
+from dspex.pool import _tasks as tasks
 from dspex.pool import _worker as worker
 from dspex.pool._backends import forkserver as forkserver
 from dspex.pool._backends import process
 from dspex.protocol import channel
 
-MODULES: tuple[ModuleType, ...] = (process, forkserver, worker, supervisor, channel)
+MODULES: tuple[ModuleType, ...] = (
+    process,
+    forkserver,
+    worker,
+    last_words,
+    supervisor,
+    deaths,
+    tasks,
+    scheduler,
+    channel,
+)
 
 # name, in which every part of the pool's life may use it
 Step = tuple[Any, str]

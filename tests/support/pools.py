@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.processes import children, until
 
-from dspex.pool import Pool, PoolSpec, Timeouts
+from dspex.pool import Backend, Pool, PoolSpec, Timeouts
 from dspex.testing import ChatRequest, ModelServer
 
 OpenPool = Callable[..., Awaitable[Pool]]
@@ -49,8 +49,11 @@ async def open_pool() -> AsyncIterator[OpenPool]:
     before = {child.pid for child in children()}
     opened: list[Pool] = []
 
-    async def make(*, lm: dict[str, Any] | None = None, **settings: Any) -> Pool:
-        pool = Pool(PoolSpec(**{"workers": 1, "timeouts": QUICK, **settings}), lm=lm)
+    async def make(
+        *, lm: dict[str, Any] | None = None, backend: Backend | None = None, **settings: Any
+    ) -> Pool:
+        spec = PoolSpec(**{"workers": 1, "timeouts": QUICK, **settings})
+        pool = Pool(spec, lm=lm, backend=backend)
         opened.append(pool)
         await pool.start()
         return pool

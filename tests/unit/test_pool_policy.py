@@ -6,9 +6,10 @@ import weakref
 import pytest
 
 from dspex.pool import Recycling, Restart
-from dspex.pool._call import Call, FairQueue
+from dspex.pool._call import Call
 from dspex.pool._lifecycle import Lifecycle, State
 from dspex.pool._policy import GiveUp, Respawn, after_death, due_for_recycling
+from dspex.pool._queue import FairQueue
 
 POLICY = Restart(max=3, window=60, first_delay=0.1, max_delay=5)
 
@@ -150,6 +151,6 @@ async def test_the_last_call_that_is_discarded_is_let_go_of_at_once(queue: FairQ
         (0.0, 0, 1000, "it has 1000 bytes of memory"),
     ],
 )
-def test_when_a_worker_is_worn(age: float, served: int, memory: int, why: str | None) -> None:
+def test_when_a_worker_is_due_for_recycling(age: float, served: int, memory: int, why: str | None) -> None:
     assert due_for_recycling(age, served, memory, Recycling(age=60, requests=100, memory=1000)) == why
     assert due_for_recycling(age, served, memory, Recycling()) is None

@@ -15,6 +15,7 @@ from dspex._timeouts import LONGEST_SECONDS, check_seconds
 from dspex.errors import ConfigError, DeadlineExceeded
 from dspex.lm import LMRequest
 from dspex.pool import Timeouts
+from dspex.pool._profiles import seconds_of
 from dspex.testing import ScriptedLM
 
 NO_TIMES = [
@@ -57,7 +58,7 @@ async def lm_connect(value: Any) -> None:
 
 
 async def pool(value: Any) -> None:
-    dspex.Pool()._seconds(value)
+    seconds_of(value)
 
 
 PLACES: list[Callable[[Any], Any]] = [

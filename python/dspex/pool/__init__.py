@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from dspex.pool._events import PoolEvent
     from dspex.pool._host_calls import describe_tool
     from dspex.pool._lifecycle import State
-    from dspex.pool._pool import Pool, PoolStatus, WorkerStatus
+    from dspex.pool._pool import Pool
     from dspex.pool._spec import Limits, PoolSpec, Recycling, Restart, Scaling, Timeouts
+    from dspex.pool._status import PoolStatus, WorkerStatus
     from dspex.pool._sync import SyncPool
     from dspex.pool._toml import load_pools
 
@@ -52,14 +53,14 @@ _HOMES = {
     "Pool": "dspex.pool._pool",
     "PoolEvent": "dspex.pool._events",
     "PoolSpec": "dspex.pool._spec",
-    "PoolStatus": "dspex.pool._pool",
+    "PoolStatus": "dspex.pool._status",
     "Recycling": "dspex.pool._spec",
     "Restart": "dspex.pool._spec",
     "Scaling": "dspex.pool._spec",
     "State": "dspex.pool._lifecycle",
     "SyncPool": "dspex.pool._sync",
     "Timeouts": "dspex.pool._spec",
-    "WorkerStatus": "dspex.pool._pool",
+    "WorkerStatus": "dspex.pool._status",
     "describe_tool": "dspex.pool._host_calls",
     "load_pools": "dspex.pool._toml",
 }

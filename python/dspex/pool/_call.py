@@ -1,38 +1,48 @@
-"""One call on its way: waiting in the queue, on a worker, or answered."""
+"""One call on its way: waiting in the queue, on a worker, or finished."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from dspex.errors import DeadlineExceeded, DspexError, WorkerDiedError, from_dict
 from dspex.telemetry._trace import Trace
 
 if TYPE_CHECKING:
     from dspex.pool._worker import Worker
 
-__all__ = ["Call", "FairQueue"]
+__all__ = ["END", "Call"]
+
+END: Final = object()
+"""What stands behind the last part of an answer that comes in parts."""
 
 
 @dataclass(slots=True, eq=False)
 class Call:
     """A call and where it stands.
 
+    What was asked for is complete when the call is made and does not change:
+
     Attributes:
         op: The operation.
         payload: Its argument, plain values.
-        answer: What the caller waits for.
+        answer: What the caller waits for. Only `finish` and `abandon` settle it.
         deadline: When its time is over, on the loop's clock.
         session: Whose call it is, for fairness.
-        host_functions: The service's functions its work may call, by name.
-        context: The context it was made in, for its host_functions; None if it has none.
-        trace: The trace it belongs to.
         idempotent: Whether it may be run again after its worker was ended for another call's fault.
+        nested: Whether another call waits for it, which may hold the last place.
+        host_functions: The service's functions its work may call, by name.
+        context: The context it was made in, for its host functions; None if it has none.
+        trace: The trace it belongs to.
+        items: Where the parts of its answer go, `END` behind the last, if it is to come in parts.
+
+    Where it stands is changed by the scheduler and the worker that has it:
+
+    Attributes:
         attempts: How many workers it has been given to, one that it waits for included.
-        items: Where the parts of its answer go, if it is to come in parts.
         waiting: Whether it is in the queue.
         since: When it began to wait, on the loop's clock.
         worker: The worker that has it.
@@ -43,87 +53,61 @@ class Call:
     payload: Any
     answer: asyncio.Future[Any]
     deadline: float
-    session: str
+    session: str = ""
+    idempotent: bool = False
+    nested: bool = False
     host_functions: Mapping[str, Callable[..., Any]] | None = None
-    items: asyncio.Queue[Any] | None = None
     context: Context | None = None
     trace: Trace | None = None
-    idempotent: bool = False
-    attempts: int = 1
-    waiting: bool = False
-    since: float = 0.0
-    worker: Worker | None = None
-    id: int = 0
+    items: asyncio.Queue[Any] | None = None
 
+    attempts: int = field(default=1, init=False)
+    waiting: bool = field(default=False, init=False)
+    since: float = field(default=0.0, init=False)
+    worker: Worker | None = field(default=None, init=False)
+    id: int = field(default=0, init=False)
 
-_FEW: Final = 32
-"""Discarded calls that are not worth a sweep."""
+    @property
+    def finished(self) -> bool:
+        """Whether it has its answer, or nobody waits for one."""
+        return self.answer.done()
 
+    def finish(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Give the caller the answer: the one place where a call is settled. The first answer counts.
 
-class FairQueue:
-    """Calls that wait: first come first served within a session, by turns between sessions."""
-
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[str, deque[Call]] = OrderedDict()
-        self._discarded = 0  # that are in a session's line still
-        self.count = 0
-        """How many wait: `len` of the queue, for those who ask with every call."""
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Call]:
-        return (call for waiting in self._sessions.values() for call in waiting if call.waiting)
-
-    def push(self, call: Call, *, first: bool = False) -> None:
-        """Let `call` wait; `first` puts one that has waited before in front of its session's others."""
-        waiting = self._sessions.setdefault(call.session, deque())
-        if first:
-            waiting.appendleft(call)
-        else:
-            waiting.append(call)
-        call.waiting = True
-        self.count += 1
-
-    def pop(self) -> Call:
-        """Take the call whose turn it is.
-
-        Raises:
-            IndexError: If none waits.
+        Args:
+            result: What the work came to.
+            error: What the call failed with instead.
         """
-        while self._sessions:
-            session, waiting = next(iter(self._sessions.items()))
-            call = waiting.popleft()
-            if not waiting:
-                del self._sessions[session]
-            if call.waiting:
-                if waiting:
-                    self._sessions.move_to_end(session)
-                call.waiting = False
-                self.count -= 1
-                return call
-            self._discarded -= 1
-        raise IndexError("no call waits")
+        if not self.answer.done():
+            if error is None:
+                self.answer.set_result(result)
+            else:
+                self.answer.set_exception(self._own(error))
+        if self.items is not None:
+            self.items.put_nowait(END)
 
-    def oldest(self) -> float | None:
-        """Since when the call waits that waits longest, None if none waits."""
-        firsts = (
-            next((call.since for call in calls if call.waiting), None) for calls in self._sessions.values()
-        )
-        return min((since for since in firsts if since is not None), default=None)
+    def abandon(self) -> None:
+        """The caller waits no longer, and nobody asks what came of the call."""
+        if not self.answer.cancel() and not self.answer.cancelled():
+            self.answer.exception()
 
-    def discard(self, call: Call) -> None:
-        """Let `call` wait no longer. It is only marked, and taken out when its turn comes or many are."""
-        if call.waiting:
-            call.waiting = False
-            self.count -= 1
-            self._discarded += 1
-            # Their turn may be far off, and their payloads large; each sweep halves what is there, at least.
-            if not self.count or self._discarded > max(self.count, _FEW):
-                self._sweep()
+    def grant(self, count: int) -> None:
+        """Let the worker send `count` more parts of the answer."""
+        if self.worker is not None:
+            self.worker.grant(self, count)
 
-    def _sweep(self) -> None:
-        lines = self._sessions.items()
-        left = ((session, deque(call for call in line if call.waiting)) for session, line in lines)
-        self._sessions = OrderedDict((session, line) for session, line in left if line)
-        self._discarded = 0
+    def _own(self, error: BaseException) -> BaseException:
+        """The error as this call's own, which alone says whether it may be made again.
+
+        It is made anew: one that several callers raise gathers their tracebacks, and a traceback of ours
+        holds the call, which would hold it.
+        """
+        if not isinstance(error, DspexError):
+            return error
+        described = error.to_dict()
+        if self.idempotent and isinstance(error, WorkerDiedError):
+            described |= {"retryable": True, "hint": "the call was said to be idempotent: make it again"}
+        elif self.idempotent and isinstance(error, DeadlineExceeded):
+            described["retryable"] = True
+        return from_dict(described)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EventName", "PoolEvent"]
+__all__ = ["EventName", "Events", "PoolEvent"]
 
 EventName = Literal[
     "worker.starting",
@@ -44,3 +46,30 @@ class PoolEvent:
     pid: int | None = None
     reason: str = ""
     slot: int | None = None
+
+
+class Events:
+    """Tells a pool's listener what happens.
+
+    Args:
+        pool: The pool's name.
+        listener: Called with every event; None if nobody listens.
+    """
+
+    def __init__(self, pool: str, listener: Callable[[PoolEvent], None] | None) -> None:
+        self._pool = pool
+        self._listener = listener
+
+    def tell(
+        self, name: EventName, reason: str = "", *, pid: int | None = None, slot: int | None = None
+    ) -> None:
+        """Tell of one event. What the listener raises goes to the loop's handler."""
+        if self._listener is None:
+            return
+        try:
+            self._listener(PoolEvent(name, self._pool, pid, reason, slot))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as err:  # noqa: BLE001 - a listener's mistake must not end a pool
+            message = f"the listener of pool {self._pool!r} failed on {name}"
+            asyncio.get_running_loop().call_exception_handler({"message": message, "exception": err})

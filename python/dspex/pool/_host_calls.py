@@ -35,7 +35,7 @@ _outer: ContextVar[Call | None] = ContextVar("dspex_outer_call", default=None)
 def outer_call() -> Call | None:
     """The call for whose work this code runs, None if it runs for nobody or that call is over."""
     call = _outer.get()
-    return None if call is None or call.answer.done() else call
+    return None if call is None or call.finished else call
 
 
 class HostCalls:

@@ -1,61 +1,46 @@
-"""`Pool`: the queue, the slots, and who gets which call.
+"""`Pool`: worker processes of one kind, as users hold them.
 
 ::
 
-    call() --> queue --> worker with the fewest calls --> answer
-                 ^             |
-                 |             v  dies, is worn, is too much or too few
-                 +---------- supervisor
+    Pool --> Scheduler: queue, deadlines, who gets which call --> Call, finished once
+                |  ^
+                v  | ready, exited, a call has left
+             Supervisor: slots, restarts, recycling --> Worker: one process, its socket and its calls
 
-Everything here runs on one event loop, the one `start` was awaited on, so there is nothing to lock, and
-nothing polls. The supervisor (`_supervisor`) keeps the workers; the pool decides who gets which call, and for
-how long.
+A pool lives on one event loop, the one `start` was awaited on, and in one process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from contextvars import copy_context
-from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
-from dspex.errors import (
-    ConfigError,
-    DeadlineExceeded,
-    DspexError,
-    PoolClosedError,
-    PoolSaturated,
-    WorkerDiedError,
-    WorkerStartError,
-    from_dict,
-)
+from dspex.errors import ConfigError, DspexError, PoolClosedError
 from dspex.pool._backends.base import Backend
 from dspex.pool._backends.local import LocalProcesses, make_handshake
-from dspex.pool._call import Call, FairQueue
-from dspex.pool._events import PoolEvent
+from dspex.pool._call import END, Call
+from dspex.pool._events import EventName, Events, PoolEvent
 from dspex.pool._host_calls import outer_call
 from dspex.pool._input_streams import Source, streaming_inputs
 from dspex.pool._lifecycle import Lifecycle, State
+from dspex.pool._loop_end import LoopEnd
+from dspex.pool._profiles import Profile, seconds_of
+from dspex.pool._residence import Residence
+from dspex.pool._scheduler import Scheduler
 from dspex.pool._spec import PoolSpec
-from dspex.pool._supervisor import Owner, Supervisor
-from dspex.pool._worker import WINDOW, Worker
-from dspex.protocol.deadlines import Deadlines
+from dspex.pool._status import PoolStatus
+from dspex.pool._tasks import Outcome, Tasks
+from dspex.pool._worker import WINDOW
 from dspex.protocol.events import event_of
 from dspex.telemetry._trace import Trace, current_trace, read_trace
 
-__all__ = ["DEADLINES", "Pool", "PoolStatus", "WorkerStatus"]
-
-Profile = Literal["interactive", "batch", "optimizer"]
-
-DEADLINES: Final[Mapping[str, float]] = {"interactive": 30.0, "batch": 600.0, "optimizer": 86_400.0}
-"""Seconds a call has, by the name of what it is for: a person waits, nobody waits, a job runs."""
+__all__ = ["Pool"]
 
 _IDEMPOTENT: Final = frozenset({"echo"})
 """Operations that may be run again without harm, when the caller does not say. `predict` is none: to ask an
@@ -66,58 +51,12 @@ _PREDICTIONS: Final = frozenset({"predict", "module"})
 
 _READY: Final = State.READY  # an enum's member costs a look-up, and this is asked for with every call
 
-_WORKER_MARGIN: Final = 0.05
-"""Seconds, at most, by which the worker's limit fires before the caller's, to be the one that explains."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """One worker now.
-
-    Attributes:
-        slot: Its place in the pool, from 0. While one is replaced, both are there, in the same place.
-        pid: Its process id, None while it has none.
-        state: Where it is in its life.
-        age: Seconds since its start.
-        inflight: Calls on it.
-        served: Calls it has answered.
-        restarts: Workers its place had before it.
-        resident: Bytes of memory, its own, at its last heartbeat.
-        where: The machine it runs on: `"local"`, or a name or address.
-    """
-
-    slot: int
-    pid: int | None
-    state: State
-    age: float
-    inflight: int
-    served: int
-    restarts: int
-    resident: int
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatus:
-    """A pool now.
-
-    Attributes:
-        name: Its name.
-        state: Where it is in its life.
-        waiting: Calls in the queue.
-        deaths: Workers lost since the start, those that were asked to go not counted.
-        wanted: Workers it is to have at the moment.
-        workers: Those it has, by their places. A place without one is waiting to start another.
-        backend: What its backend says of itself.
-    """
-
-    name: str
-    state: State
-    waiting: int
-    deaths: int
-    wanted: int
-    workers: tuple[WorkerStatus, ...]
-    backend: Mapping[str, str]
+_TOLD: Final[Mapping[State, EventName]] = {
+    State.READY: "pool.ready",
+    State.DRAINING: "pool.draining",
+    State.STOPPING: "pool.stopping",
+    State.DEAD: "pool.dead",
+}
 
 
 class Pool:
@@ -145,23 +84,15 @@ class Pool:
         self.spec = PoolSpec() if spec is None else _checked(spec)
         self._backend = backend or LocalProcesses()
         self._handshake = {**make_handshake(self.spec), "lm": dict(lm) if lm else None}
-        self._on_event = on_event
+        self._events = Events(self.spec.name, on_event)
         self._life = Lifecycle()
-        self._life.watch(self._changed)
-        self._queue = FairQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
-        self._owner = os.getpid()
-        self._supervisor: Supervisor
-        self._deadlines: Deadlines[Call]
-        self._closing: asyncio.Future[None] | None = None
-        self._finalizer: AsyncGenerator[None, None]
-        self._loop_ends = False
+        self._life.watch(lambda state: self._events.tell(_TOLD[state]))
+        self._residence = Residence(self.spec.name)
+        self._scheduler: Scheduler | None = None  # from its start on
+        self._tasks: Tasks
+        self._loop_end: LoopEnd
+        self._closed: Outcome[None] = Outcome()
         self._start_failure = ""  # why there was never a worker
-        self._hurried = False
-        """Whether closing ends the workers without asking them first: nobody waits for what they do."""
-        self._growing: asyncio.TimerHandle | None = None
-        self._shrinking: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Pool {self.spec.name!r} {self._life.state.value}>"
@@ -179,10 +110,9 @@ class Pool:
     @property
     def versions(self) -> dict[str, str]:
         """What the workers run: `python`, `dspy`, `dspex`; empty before one is ready."""
-        ready = [
-            worker.versions for worker in (self._supervisor.workers if self._loop else ()) if worker.versions
-        ]
-        return {name: str(ready[0][name]) for name in ("python", "dspy", "dspex")} if ready else {}
+        workers = self._scheduler.supervisor.workers if self._scheduler else ()
+        ready = next((worker.versions for worker in workers if worker.versions), None)
+        return {name: str(ready[name]) for name in ("python", "dspy", "dspex")} if ready else {}
 
     # --- opening and closing ---
 
@@ -194,42 +124,26 @@ class Pool:
             PoolClosedError: If the pool has been started before.
             ConfigError: If the backend cannot give what the settings say; on Windows, always.
         """
-        if self._loop is not None or self._life.state is not State.STARTING:
+        if self._scheduler is not None or self._life.state is not State.STARTING:
             raise PoolClosedError(
                 f"pool {self.name!r} has been started or closed before"
                 + (f": its start failed: {self._start_failure}" if self._start_failure else ""),
                 code="pool-restarted",
             )
         launcher = self._backend.launcher(self.spec)
-        self._loop = loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._deadlines = Deadlines(loop, self._overdue)
-        self._finalizer = self._leave_with_loop()
-        owner = Owner(self._freed, self._serving, self._worker_exited, self._exhausted)
-        self._supervisor = Supervisor(self.spec, self._handshake, launcher, owner, self._emit)
+        self._residence.move_in()
+        self._tasks = Tasks()
+        self._loop_end = LoopEnd(self._leave)
+        self._scheduler = Scheduler(self.spec, self._handshake, launcher, self._life, self._events)
         try:
-            await anext(self._finalizer)
-            await self._supervisor.start(self.spec.workers)
+            await self._loop_end.watch()
+            await self._scheduler.supervisor.start(self.spec.workers)
             self._check_open()  # it may have been closed in the turn in which its first worker was ready
         except BaseException as err:
             if isinstance(err, DspexError) and not isinstance(err, PoolClosedError):
                 self._start_failure = err.message
             await self.aclose(timeout=0)
             raise
-
-    async def _leave_with_loop(self) -> AsyncGenerator[None, None]:
-        """Waits for the end of the loop, which closes what generators it has, as `asyncio.run` sees to.
-
-        A pool that nobody has closed by then could never be closed: its workers would stay, idle, for as
-        long as the process does.
-        """
-        try:
-            yield
-        finally:
-            # A loop that ends has cancelled all tasks, one that was closing the pool among them.
-            if self._closing is None or self._closing.cancelled():
-                self._hurried = self._loop_ends = True
-                await self.aclose(timeout=0)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
         """Finish the calls in flight, refuse new ones, and end the workers. Safe to await twice.
@@ -238,36 +152,46 @@ class Pool:
             timeout: Seconds the calls have; None for the pool's `timeouts.stop`. What is left then fails
                 with `PoolClosedError`.
         """
-        if self.belongs_elsewhere:  # in a fork, the workers are not ours to end
+        if self._residence.is_elsewhere:  # in a fork, the workers are not ours to end
             return
-        if timeout is not None:
-            timeout = check_seconds(timeout, zero=True)
+        await self._shut_down(
+            self.spec.timeouts.stop if timeout is None else check_seconds(timeout, zero=True)
+        )
+
+    async def _leave(self) -> None:
+        """The loop ends. A pool that is open by then could never be closed: its workers would stay, idle."""
+        await self._shut_down(0, force=True)
+
+    async def _shut_down(self, seconds: float, *, force: bool = False) -> None:
+        """See `aclose`; with `force`, without asking the workers: nobody waits for what they do."""
         if self._life.state in (State.STARTING, State.READY):
-            finish = self.spec.timeouts.stop if timeout is None else timeout
             ready = self._life.state is State.READY
             self._life.become(State.DRAINING if ready else State.STOPPING)
-            self._closing = asyncio.ensure_future(self._close(finish))
-        elif self._closing is not None and self._closing.cancelled():
-            self._closing = asyncio.ensure_future(self._close(0))
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+            if self._scheduler is None:
+                self._life.become(State.DEAD)
+                self._closed.succeed(None)
+            else:
+                self._begin_closing(self._scheduler, seconds, force)
+        await self._closed.wait()
 
-    async def _close(self, finish: float) -> None:
-        if self._loop is not None:
-            answers = [call.answer for worker in self._supervisor.workers for call in worker.calls.values()]
-            answers += [call.answer for call in self._queue]
-            if answers and finish > 0:
-                await asyncio.wait(answers, timeout=finish)
+    def _begin_closing(self, scheduler: Scheduler, seconds: float, force: bool) -> None:
+        def ended(error: BaseException | None) -> None:
+            if error is None:
+                self._closed.succeed(None)
+            elif isinstance(error, asyncio.CancelledError):
+                # Whoever cancels all tasks, as a loop does that ends, does not keep the workers alive by it.
+                self._begin_closing(scheduler, 0, force=True)
+            else:
+                self._closed.fail(error)
+
+        self._tasks.start(self._close(scheduler, seconds, force), ended)
+
+    async def _close(self, scheduler: Scheduler, seconds: float, force: bool) -> None:
+        await scheduler.finish_calls(seconds)
         if self._life.state is State.DRAINING:
             self._life.become(State.STOPPING)
-        for timer in (self._growing, self._shrinking):
-            if timer is not None:
-                timer.cancel()
-        if self._loop is not None:
-            await self._supervisor.close(force=self._hurried)
-            if not self._loop_ends:  # else it is the finalizer that closes
-                await self._finalizer.aclose()
-        self._refuse_waiting(self._closed_error())
+        await scheduler.close(force=force)
+        await self._loop_end.dismiss()
         self._life.become(State.DEAD)
 
     def resize(self, workers: int) -> None:
@@ -279,11 +203,11 @@ class Pool:
             ConfigError: If it is not a number of workers.
             PoolClosedError: If the pool is not open.
         """
-        self._check_open()
+        scheduler = self._check_open()
         most = self.spec.max_workers
         spec = self.spec.replace(workers=workers, max_workers=None)
         self.spec = spec if most is None else spec.replace(max_workers=max(workers, most))
-        self._supervisor.resize(workers)
+        scheduler.use(self.spec)
 
     async def restart(self) -> None:
         """Replace the workers one by one, each by a new one that is ready before it goes. No call is lost.
@@ -292,8 +216,7 @@ class Pool:
             WorkerStartError: If a new one does not start. The old ones that are left go on.
             PoolClosedError: If the pool is not open, or is closed meanwhile.
         """
-        self._check_open()
-        await self._supervisor.restart()
+        await self._check_open().supervisor.restart()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -352,8 +275,8 @@ class Pool:
             DspexError: Whatever the operation raised, in the classes of `dspex.errors`.
         """
         if input_streams:
-            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
-            async with lent as (payload, host_functions):
+            streams = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
+            async with streams as (payload, host_functions):
                 return await self.call(
                     op,
                     payload,
@@ -363,12 +286,14 @@ class Pool:
                     host_functions=host_functions,
                     trace=trace,
                 )
-        call = self._submit(op, payload, timeout, session, host_functions, trace, idempotent)
+        scheduler = self._check_open()
+        call = self._make_call(op, payload, timeout, session, host_functions, trace, idempotent)
+        scheduler.submit(call)
         try:
             answer = await call.answer  # a call that is answered has been let go of already
             return answer if call.attempts == 1 else _counted(answer, call)
         except BaseException:
-            self._let_go(call)
+            scheduler.let_go(call)
             raise
         finally:
             # The answer holds the exception, which holds this frame, which would hold the call: a circle that
@@ -408,31 +333,30 @@ class Pool:
             DspexError: As for `call`; parts that came before have been yielded.
         """
         if input_streams:
-            lent = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
-            async with lent as (payload, host_functions):
+            streams = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
+            async with streams as (payload, host_functions):
                 parts = self.stream(
                     op, payload, timeout=timeout, session=session, host_functions=host_functions, trace=trace
                 )
-                async with contextlib.aclosing(parts):
+                async with aclosing(parts):
                     async for part in parts:
                         yield part
             return
-        call = self._submit(op, payload, timeout, session, host_functions, trace, False, asyncio.Queue())
-        items, end = call.items, object()
-        assert items is not None  # noqa: S101 - given above
-        call.answer.add_done_callback(lambda _: items.put_nowait(end))
+        scheduler = self._check_open()
+        items: asyncio.Queue[Any] = asyncio.Queue()
+        call = self._make_call(op, payload, timeout, session, host_functions, trace, False, items)
+        scheduler.submit(call)
         taken = 0
         try:
-            while (item := await items.get()) is not end:
+            while (item := await items.get()) is not END:
                 yield event_of(item) if op in _PREDICTIONS else item
                 taken += 1
-                if taken % (WINDOW // 2) == 0 and call.worker is not None:
-                    call.worker.grant(call, WINDOW // 2)
+                if taken % (WINDOW // 2) == 0:
+                    call.grant(WINDOW // 2)
             call.answer.result()
         finally:
-            if not call.answer.cancel() and not call.answer.cancelled():
-                call.answer.exception()  # who closes the stream early does not ask for it
-            self._let_go(call)
+            call.abandon()
+            scheduler.let_go(call)
             del call  # as in `call`
 
     async def batch(
@@ -460,9 +384,9 @@ class Pool:
             ConfigError: If an argument that all the calls share is wrong; none of them is made.
             PoolClosedError: If the pool is not open; no payload has been drawn.
         """
-        self._check_open()
+        scheduler = self._check_open()
         self._check_call(op, timeout, session, idempotent)
-        places = self.spec.max_inflight * self._most(self.spec.workers)
+        places = self.spec.max_inflight * scheduler.scaler.most
         waiting = enumerate(payloads)
         answers: dict[int, Any] = {}
 
@@ -480,39 +404,27 @@ class Pool:
             async with asyncio.TaskGroup() as group:
                 for first in islice(waiting, places):
                     group.create_task(work(first))
-        except ExceptionGroup as errors:  # of the payloads' iterator: what it raised once, it says no more
+        except ExceptionGroup as errors:  # of the payloads' iterator, which raised: the first of them is it
             raise errors.exceptions[0] from None
         return [answers[index] for index in range(len(answers))]
 
     def status(self) -> PoolStatus:
         """What the pool and each worker are doing now."""
-        now = self._loop.time() if self._loop else 0.0
+        scheduler = self._scheduler
+        workers = scheduler.supervisor.workers if scheduler else ()
         return PoolStatus(
             name=self.name,
             state=self._life.state,
-            waiting=len(self._queue),
-            deaths=self._supervisor.deaths if self._loop else 0,
-            wanted=self._supervisor.size if self._loop else 0,
+            waiting=len(scheduler.queue) if scheduler else 0,
+            deaths=scheduler.supervisor.deaths.total if scheduler else 0,
+            wanted=scheduler.supervisor.size if scheduler else 0,
+            workers=tuple(worker.status() for worker in sorted(workers, key=lambda worker: worker.slot)),
             backend=self._backend.describe(),
-            workers=tuple(
-                WorkerStatus(
-                    slot=worker.slot,
-                    pid=worker.pid,
-                    state=worker.life.state,
-                    age=now - worker.started,
-                    inflight=len(worker.calls),
-                    served=worker.served,
-                    restarts=worker.restarts,
-                    resident=worker.process.resident if worker.process else 0,
-                    where=worker.process.where if worker.process else "",
-                )
-                for worker in sorted(
-                    self._supervisor.workers if self._loop else (), key=lambda worker: worker.slot
-                )
-            ),
         )
 
-    def _submit(
+    # --- a call ---
+
+    def _make_call(
         self,
         op: str,
         payload: Any,
@@ -523,38 +435,28 @@ class Pool:
         idempotent: bool | None,
         items: asyncio.Queue[Any] | None = None,
     ) -> Call:
-        """Put a call on a worker or in the queue. Whoever submits it must `_let_go` of it."""
-        loop = self._check_open()
+        """A call as its caller says it: the one place where one is made."""
         seconds = self._check_call(op, timeout, session, idempotent)
         if host_functions and not (
             isinstance(host_functions, Mapping) and all(map(callable, host_functions.values()))
         ):
             raise ConfigError("host calls are functions by their names", code="bad-call")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         outer = outer_call()
-        # The call that waits for this one may hold the last place.
-        free = self._supervisor.choose(full=outer is not None)
-        if free is None:
-            if len(self._queue) >= self.spec.queue:
-                raise PoolSaturated(
-                    f"pool {self.name!r}: {len(self._queue)} calls wait already",
-                    hint="slow down, or raise `queue`, `workers` or `max_inflight`",
-                )
-            if self._supervisor.is_exhausted():
-                raise self._supervisor.refusal()
-        now = loop.time()
-        call = Call(op, payload, asyncio.Future(loop=loop), now + seconds, session, host_functions, items)
-        call.idempotent = op in _IDEMPOTENT if idempotent is None else idempotent
-        call.trace = current_trace() if trace is None else read_trace(trace)
-        if host_functions:
-            call.context = copy_context()
-        if outer is not None:
-            call.deadline = min(call.deadline, outer.deadline)
-        self._deadlines.set(call, call.deadline)
-        if free is not None and (outer is not None or not self._queue.count):
-            self._put(call, free, now)
-        else:
-            self._wait(call)
-        return call
+        return Call(
+            op=op,
+            payload=payload,
+            answer=loop.create_future(),
+            deadline=deadline if outer is None else min(deadline, outer.deadline),
+            session=session,
+            idempotent=op in _IDEMPOTENT if idempotent is None else idempotent,
+            nested=outer is not None,
+            host_functions=host_functions,
+            context=copy_context() if host_functions else None,
+            trace=current_trace() if trace is None else read_trace(trace),
+            items=items,
+        )
 
     def _check_call(
         self, op: str, timeout: float | Profile | None, session: str, idempotent: bool | None
@@ -569,236 +471,32 @@ class Pool:
             )
         if idempotent is not None:
             check_idempotent(idempotent)
-        return self.spec.timeouts.call if timeout is None else self._seconds(timeout)
+        return self.spec.timeouts.call if timeout is None else seconds_of(timeout)
 
-    def _check_open(self) -> asyncio.AbstractEventLoop:
-        if self._life.state is not _READY or self._loop is None:
+    # --- whether it can be used ---
+
+    def _check_open(self) -> Scheduler:
+        """What serves the calls of an open pool.
+
+        Raises:
+            PoolClosedError: If it is not open, or not here.
+        """
+        if self._life.state is not _READY or self._scheduler is None:
             raise self._not_open()
-        self.check_owner()
-        if asyncio.get_running_loop() is not self._loop:
-            raise PoolClosedError(
-                f"pool {self.name!r} belongs to another event loop",
-                code="pool-other-loop",
-                hint="call it on the loop it was started on, or through the Runtime",
-            )
-        return self._loop
-
-    # --- for `SyncPool` ---
-
-    @property
-    def belongs_elsewhere(self) -> bool:
-        """Whether this process is a fork of the one the pool belongs to."""
-        return os.getpid() != self._owner
-
-    def check_owner(self) -> None:
-        """Refuse to go on in a fork.
-
-        Raises:
-            PoolClosedError: If this is one.
-        """
-        if os.getpid() != self._owner:
-            raise PoolClosedError(
-                f"pool {self.name!r} belongs to process {self._owner}; this is a fork of it",
-                code="pool-forked",
-                hint="make a pool after the fork",
-            )
-
-    def home(self) -> tuple[asyncio.AbstractEventLoop, int]:
-        """The loop the pool was started on, and the thread that runs it.
-
-        Raises:
-            PoolClosedError: If it has not been started, or the loop has ended.
-        """
-        if self._loop is None or self._loop.is_closed():
-            raise self._not_open()
-        return self._loop, self._thread
-
-    def _seconds(self, timeout: float | str | None) -> float:
-        """The seconds that a call's `timeout` says.
-
-        Raises:
-            ConfigError: If it says none.
-        """
-        if timeout is None:
-            return self.spec.timeouts.call
-        if not isinstance(timeout, str):
-            return check_seconds(timeout)
-        if timeout in DEADLINES:
-            return DEADLINES[timeout]
-        try:
-            return check_seconds(timeout)
-        except ConfigError as err:
-            profiles = ", ".join(map(repr, DEADLINES))
-            raise ConfigError.from_other(err, hint=f"{err.hint}; or name a profile: {profiles}") from None
-
-    def _put(self, call: Call, worker: Worker, now: float) -> None:
-        left = call.deadline - now
-        try:
-            worker.send(call, max(0.001, left - min(_WORKER_MARGIN, left / 10)))
-        except DspexError as err:
-            # Made anew: the traceback of this one holds the call, which would hold it.
-            call.answer.set_exception(from_dict(err.to_dict()))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as err:  # noqa: BLE001 - whatever it is, it is this call's alone
-            call.answer.set_exception(err)
-
-    def _wait(self, call: Call, *, first: bool = False) -> None:
-        call.since = asyncio.get_running_loop().time()
-        self._queue.push(call, first=first)
-        self._watch_queue()
-
-    def _dispatch(self) -> None:
-        while self._queue:
-            worker = self._supervisor.choose()
-            if worker is None:
-                return
-            self._put(self._queue.pop(), worker, asyncio.get_running_loop().time())
-
-    def _overdue(self, call: Call) -> None:
-        if not call.answer.done():
-            stage, where = (
-                ("queue", "in the queue")
-                if call.worker is None
-                else ("worker", f"on worker {call.worker.pid}")
-            )
-            call.answer.set_exception(
-                DeadlineExceeded(
-                    f"pool {self.name!r}: the call's time ran out {where}",
-                    # Of a call that waited nothing has been done.
-                    retryable=call.worker is None or call.idempotent,
-                    stage=stage,
-                    op=call.op,
-                )
-            )
-            # The caller wakes, and `_let_go` sees to the worker.
-        elif call.worker is not None:
-            # It was told to stop and has not: only the end of its worker frees the place.
-            call.worker.kill_for_fault(
-                f"a call of {call.op!r} did not stop within {self.spec.timeouts.cancel:g} s"
-            )
-
-    def _let_go(self, call: Call) -> None:
-        """The caller has stopped waiting, with or without an answer."""
-        if call.waiting:
-            self._queue.discard(call)
-        elif call.worker is not None:
-            # Its place stays taken until the worker says that the work has stopped.
-            call.worker.cancel(call)
-            self._deadlines.set(call, asyncio.get_running_loop().time() + self.spec.timeouts.cancel)
-            return
-        self._deadlines.discard(call)
-
-    # --- what the supervisor tells (`supervisor.Owner`) ---
-
-    def _freed(self, call: Call) -> None:
-        """See `Owner.freed`."""
-        self._deadlines.discard(call)
-        if self._queue.count:
-            self._dispatch()
-        elif self.spec.max_workers is not None and self._supervisor.size > self.spec.workers:
-            self._watch_idle()
-
-    def _serving(self) -> None:
-        """See `Owner.serving`."""
-        if self._life.state is State.STARTING:
-            self._life.become(State.READY)
-        self._dispatch()
-        self._watch_queue()
-
-    def _worker_exited(self, worker: Worker, death: WorkerDiedError) -> None:
-        """See `Owner.worker_exited`: settle the calls of a worker that is gone."""
-        for call in worker.calls.values():
-            call.worker = None
-            if call.answer.done():
-                self._deadlines.discard(call)
-            elif self._life.state in (State.STOPPING, State.DEAD):
-                call.answer.set_exception(self._closed_error())
-            elif worker.killed_for_fault and call.idempotent:
-                call.attempts += 1
-                why = f"{call.op}: {worker.reason}"
-                self._emit(PoolEvent("call.repeated", self.name, worker.pid, why, worker.slot))
-                self._wait(call, first=True)
-            else:
-                # Each caller its own: an exception that is raised twice gathers tracebacks.
-                call.answer.set_exception(_told(death, call))
-        worker.calls.clear()
-        if self._life.state in (State.READY, State.DRAINING):
-            self._dispatch()
-
-    def _exhausted(self) -> None:
-        """See `Owner.exhausted`."""
-        self._refuse_waiting(self._supervisor.refusal())
-
-    # --- how many workers ---
-
-    def _most(self, least: int) -> int:
-        return max(least, self.spec.max_workers or least)
-
-    def _watch_queue(self) -> None:
-        """See to it that calls which wait too long get another worker."""
-        if self._growing is None and self._queue and self._supervisor.size < self._most(self.spec.workers):
-            oldest = self._queue.oldest()
-            assert oldest is not None  # noqa: S101 - the queue is not empty
-            loop = asyncio.get_running_loop()
-            # One step at a time: whether it was enough is seen when its worker has begun to take calls.
-            self._growing = loop.call_at(max(oldest, loop.time()) + self.spec.scaling.up_after, self._grow)
-
-    def _grow(self) -> None:
-        self._growing = None
-        if not self._queue or self._life.state is not State.READY:
-            return
-        if not self._supervisor.starting:
-            self._supervisor.resize(self._supervisor.size + 1)
-            self._watch_idle()
-        self._watch_queue()
-
-    def _watch_idle(self) -> None:
-        if self._shrinking is None:
-            self._shrinking = asyncio.get_running_loop().call_later(
-                self.spec.scaling.down_after, self._shrink
-            )
-
-    def _shrink(self) -> None:
-        self._shrinking = None
-        if self._life.state is State.READY:
-            left = self._supervisor.drop_idle(self.spec.workers, self.spec.scaling.down_after)
-            if left is not None:
-                self._shrinking = asyncio.get_running_loop().call_later(max(left, 0.01), self._shrink)
-
-    # --- telling ---
-
-    def _changed(self, state: State) -> None:
-        if state is State.READY:
-            self._emit(PoolEvent("pool.ready", self.name))
-        elif state is State.DRAINING:
-            self._emit(PoolEvent("pool.draining", self.name))
-        elif state is State.STOPPING:
-            self._emit(PoolEvent("pool.stopping", self.name))
-        elif state is State.DEAD:
-            self._emit(PoolEvent("pool.dead", self.name))
-
-    def _emit(self, event: PoolEvent) -> None:
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as err:  # noqa: BLE001 - a listener's mistake must not end a pool
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"the listener of pool {self.name!r} failed on {event.name}", "exception": err}
-            )
+        self._residence.check()
+        return self._scheduler
 
     def _not_open(self) -> PoolClosedError:
-        if self._loop is not None and self._loop.is_closed():
+        if self._residence.has_ended:
             what = "the event loop it was started on has ended"
         elif self._life.state is State.STARTING:
-            what = "it has not been started" if self._loop is None else "its first worker is still starting"
+            what = (
+                "it has not been started" if self._scheduler is None else "its first worker is still starting"
+            )
         elif self._start_failure:
             return PoolClosedError(
                 f"pool {self.name!r} takes no calls: its start failed: {self._start_failure}",
-                hint="mend what the start says, and make another pool",
+                hint="cure what made the start fail, and make another pool",
             )
         elif self._life.state is State.DEAD:
             what = "it has been closed"
@@ -808,15 +506,6 @@ class Pool:
             f"pool {self.name!r} takes no calls: {what}",
             hint="call it inside `async with Pool(...)`, or between `start` and `aclose`",
         )
-
-    def _closed_error(self) -> PoolClosedError:
-        return PoolClosedError(f"pool {self.name!r} was closed before the call was done")
-
-    def _refuse_waiting(self, error: WorkerStartError | PoolClosedError) -> None:
-        while self._queue:
-            call = self._queue.pop()
-            if not call.answer.done():
-                call.answer.set_exception(from_dict(error.to_dict()))
 
 
 def _checked(spec: Any) -> PoolSpec:
@@ -833,11 +522,3 @@ def _checked(spec: Any) -> PoolSpec:
 def _counted(answer: Any, call: Call) -> Any:
     """The answer of a call that was run more than once, with the number where it has room for it."""
     return {**answer, "attempts": call.attempts} if call.op in _PREDICTIONS else answer
-
-
-def _told(death: WorkerDiedError, call: Call) -> DspexError:
-    """A worker's death as the error of one of its calls, which alone says whether it may be made again."""
-    said = death.to_dict()
-    if call.idempotent:
-        said |= {"retryable": True, "hint": "the call was said to be idempotent: make it again"}
-    return from_dict(said)

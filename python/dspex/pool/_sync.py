@@ -8,7 +8,7 @@
 A call blocks its own thread and no other, and may be made from any but one that runs an event loop, which it
 would stop: there it is refused (but for a notebook's cells). Whoever is interrupted while waiting (Ctrl-C)
 cancels the call, as a cancelled task does. A pool that nobody closes is closed when the process ends, and is
-gone even if it ends without a chance to: see the three ropes in `dspex.worker.parent_watch`.
+gone even if it ends without a chance to: see the three watchdogs in `dspex.worker.parent_watch`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from typing import Any, Final, Self, TypeVar
 
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
+from dspex._timeouts import check_seconds
 from dspex.errors import ConfigError, DspexError, PoolClosedError
 from dspex.pool._backends.base import Backend
 from dspex.pool._events import PoolEvent
 from dspex.pool._input_streams import Source
 from dspex.pool._lifecycle import State
-from dspex.pool._pool import Pool, PoolStatus, Profile
+from dspex.pool._pool import Pool
+from dspex.pool._profiles import Profile, seconds_of
 from dspex.pool._spec import PoolSpec
+from dspex.pool._status import PoolStatus
 from dspex.telemetry._trace import Trace
 
 __all__ = ["SyncPool"]
@@ -117,7 +120,7 @@ class SyncPool:
             starting = cross(self._pool.start(), portal.loop, self._closed)
             wait(starting, self.spec.timeouts.start + _KILL_SECONDS + CROSSING_SECONDS, self._closed)
         except BaseException:
-            self._shut(timeout=0)
+            self._shut(0)
             raise
         _open_pools.add(self)
 
@@ -131,22 +134,22 @@ class SyncPool:
             ConfigError: If this is a view of a pool, or an event loop runs on this thread.
         """
         self._refuse_view("close")
-        if self._pool.belongs_elsewhere:  # in a fork, neither the workers nor the thread are ours
+        if self._pool._residence.is_elsewhere:  # in a fork, neither the workers nor the thread are ours
             return
         if self._portal is None:  # nothing runs; from now on it is closed for good
             self._portal = Portal(f"dspex-pool-{self.name}")
         refuse_blocking(self._portal.thread_id, "`await asyncio.to_thread(pool.close)`")
-        self._shut(timeout)
+        self._shut(self.spec.timeouts.stop if timeout is None else check_seconds(timeout, zero=True))
 
-    def _shut(self, timeout: float | None) -> None:
+    def _shut(self, finish: float, *, force: bool = False) -> None:
         portal = self._portal
         assert portal is not None  # noqa: S101 - both callers have seen to it
         _open_pools.discard(self)
-        finish = self.spec.timeouts.stop if timeout is None else timeout
         bound = finish + 3 * self.spec.timeouts.stop + _KILL_SECONDS
         try:
             if not portal.loop.is_closed():
-                wait(cross(self._pool.aclose(timeout=finish), portal.loop, self._closed), bound, self._closed)
+                closing = self._pool._shut_down(finish, force=force)
+                wait(cross(closing, portal.loop, self._closed), bound, self._closed)
         finally:
             portal.close()
 
@@ -181,7 +184,7 @@ class SyncPool:
         Raises:
             ConfigError: Also if an event loop runs on this thread, which the call would stop.
         """
-        seconds = self._pool._seconds(timeout)
+        seconds = self._seconds(timeout)
         call = self._pool.call(
             op,
             payload,
@@ -206,7 +209,7 @@ class SyncPool:
         trace: str | Trace | None = None,
     ) -> Generator[Any, None, None]:
         """Run an operation whose answer comes in parts, and yield them as they come; see `Pool.stream`."""
-        seconds = self._pool._seconds(timeout)
+        seconds = self._seconds(timeout)
         parts = self._pool.stream(
             op,
             payload,
@@ -258,11 +261,17 @@ class SyncPool:
 
     # --- the crossing ---
 
+    def _seconds(self, timeout: float | Profile | None) -> float:
+        return self.spec.timeouts.call if timeout is None else seconds_of(timeout)
+
     def _run(self, coroutine: Coroutine[Any, Any, T], twin: str, seconds: float | None) -> T:
         try:
-            self._pool.check_owner()
-            loop, thread = self._pool.home()
-            refuse_blocking(thread, f"`await pool.{twin}(...)` with the `dspex.Pool` itself")
+            residence = self._pool._residence
+            residence.check_process()
+            loop = residence.loop
+            if loop is None or loop.is_closed():
+                raise self._pool._not_open()
+            refuse_blocking(residence.thread, f"`await pool.{twin}(...)` with the `dspex.Pool` itself")
         except DspexError:
             coroutine.close()
             raise
@@ -296,6 +305,6 @@ _open_pools: Final[set[SyncPool]] = set()
 def _close_all() -> None:
     """A pool that is created in a script ends with it."""
     for pool in list(_open_pools):
-        pool._pool._hurried = True
-        with contextlib.suppress(DspexError):
-            pool.close(timeout=0)
+        if not pool._pool._residence.is_elsewhere:  # a fork ends without them
+            with contextlib.suppress(DspexError):
+                pool._shut(0, force=True)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from dspex.errors import DeadlineExceeded, DspexError, WireError, WorkerDiedError, WorkerStartError
-from dspex.pool._backends.process import how_it_ended
+from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError
 from dspex.pool._host_calls import HostCalls
+from dspex.pool._last_words import LastWords, attempt
 from dspex.pool._lifecycle import Lifecycle, State
+from dspex.pool._status import WorkerStatus
+from dspex.pool._tasks import Outcome, is_cancelled
 from dspex.protocol.channel import Channel
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import PROTOCOL, Kind
-from dspex.protocol.secrets import redacted, secrets_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dspex.pool._backends.base import Handle, Launcher
     from dspex.pool._call import Call
     from dspex.pool._spec import PoolSpec
 
-__all__ = ["WINDOW", "Worker", "is_cancelled"]
-
-T = TypeVar("T")
+__all__ = ["WINDOW", "EndOrder", "Worker"]
 
 WINDOW: Final = 32
 """Parts of an answer that may be on their way to somebody who has not taken them yet."""
@@ -35,6 +33,9 @@ _KILL_WAIT: Final = 10.0
 
 _EXIT_WAIT: Final = 0.5
 """Seconds in which a process whose socket has closed is expected to end by itself."""
+
+_OUTPUT_WAIT: Final = 0.2
+"""Seconds to wait for the last words of a process that has ended: a grandchild may hold the pipe open."""
 
 _NOT_STARTED: Final = "it did not start: "
 
@@ -46,17 +47,34 @@ _RESULT: Final = int(Kind.RESULT)
 _ANSWERS: Final = frozenset({_RESULT, int(Kind.ERROR)})
 
 
+@dataclass(frozen=True, slots=True)
+class EndOrder:
+    """Why a worker is to end, and how.
+
+    Attributes:
+        reason: Why, for the errors of calls that are still on it.
+        force: Whether the ladder begins with KILL, for a process that does not listen.
+        fault: Whether it ends for the fault of one call, which the others on it did not share.
+    """
+
+    reason: str
+    force: bool = False
+    fault: bool = False
+
+
 class Worker(asyncio.BufferedProtocol):
     """A process that serves calls.
 
-    The pool makes one, awaits `start`, hands it calls, and hears of its end by `dead`. Everything that can
-    end a worker (its own death, garbage on the wire, a missing heartbeat, the pool's wish) goes through
-    `end`, once.
+    The supervisor awaits `start`, waits for an order to end, and awaits `bring_down`. Everything that can end
+    a worker (its own death, garbage on the wire, a missing heartbeat, the pool's wish) gives the order, by
+    `order_end`; the first counts.
 
     Args:
         spec: The pool's settings.
         handshake: What the hand-shake tells the process. It holds the LM's key, and goes nowhere else.
         launcher: What starts the process.
+        slot: Its place in the pool.
+        restarts: Workers its place had before it.
         on_free: Called when a call has left the worker.
         on_beat: Called with the worker at its heartbeats, when its memory is known anew, and after calls.
     """
@@ -67,43 +85,47 @@ class Worker(asyncio.BufferedProtocol):
         handshake: Mapping[str, Any],
         launcher: Launcher,
         *,
+        slot: int,
+        restarts: int,
         on_free: Callable[[Call], None],
         on_beat: Callable[[Worker], None],
     ) -> None:
         self.life = Lifecycle()
+        self.slot = slot
         self.calls: dict[int, Call] = {}
+        self.cancelled: set[int] = set()
+        """Calls on it that were cancelled and have not stopped yet."""
         self.served = 0
-        self.slot = 0
-        """Its place in the supervisor."""
-        self.restarts = 0
-        """Workers its place had before it."""
         self.reason = ""
-        """Why it is to go."""
+        """Why it drains or ends."""
+        self.order: EndOrder | None = None
+        self.ordered = asyncio.Event()
+        """Set when it is to end."""
+        self.started: Outcome[None] = Outcome()
+        """Whether it has come to serve; a start that failed is known when the process is gone."""
+        self.ended: Outcome[WorkerDiedError] = Outcome()
+        """How it died, once it is reaped and its calls are settled."""
         self.process: Handle | None = None
         self.versions: dict[str, Any] = {}
         loop = asyncio.get_running_loop()
         self._loop = loop
-        self.started = loop.time()
-        self.open = False
-        """Whether it takes calls."""
-        self.dead: asyncio.Future[WorkerDiedError] = loop.create_future()
-        """Says why, once the process is gone and reaped."""
-        self.stopping: set[int] = set()
-        """Calls on it that were told to stop and have not said that they did."""
-        self.killed_for_fault = False
-        """Whether it was ended for the fault of one call, which the others on it did not share."""
+        self._restarts = restarts
+        self.born = self.idle_since = loop.time()
+        """`idle_since`: when its last call left it, on the loop's clock; of no meaning while it has calls."""
         self._spec = spec
         self._handshake = handshake
         self._launcher = launcher
         self._on_free = on_free
         self._on_beat = on_beat
-        self.idle_since = self.started
-        """When its last call left it, on the loop's clock; of no meaning while it has calls."""
+        self._counts_requests = spec.recycling.requests is not None
+        self._last_words = LastWords(spec, handshake["lm"] or {}, launcher)
         self._channel = Channel(loop)
         self._host_calls = HostCalls(self.calls, self._channel)
-        self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self._ready: Outcome[dict[str, Any]] = Outcome()
+        self._start_limit: asyncio.Timeout | None = None
+        self._start_error: WorkerStartError | None = None
+        self._death: WorkerDiedError | None = None
         self._next_id = 1  # odd: the worker's own calls are even
-        self._ending: asyncio.Task[None] | None = None
         self._heartbeat_check: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -114,72 +136,64 @@ class Worker(asyncio.BufferedProtocol):
         """The process's id, once there is one."""
         return self.process.pid if self.process else None
 
-    # --- life ---
+    def status(self) -> WorkerStatus:
+        """What it is doing now."""
+        return WorkerStatus(
+            slot=self.slot,
+            pid=self.pid,
+            state=self.life.state,
+            age=self._loop.time() - self.born,
+            inflight=len(self.calls),
+            served=self.served,
+            restarts=self._restarts,
+            resident=self.process.resident if self.process else 0,
+            where=self.process.where if self.process else "",
+        )
+
+    # --- its start ---
 
     async def start(self) -> None:
         """Start the process and shake hands.
 
-        Raises:
-            WorkerStartError: If it exits, refuses, does not say READY in time, or anything else goes wrong on
-                the way, in code of ours or of a backend; the process is gone then.
+        If it exits, refuses, does not say READY in time, or anything else goes wrong on the way, in code of
+        ours or of a backend, that is an order to end; `started` has the error once the process is gone.
         """
+        limit = asyncio.timeout(self._spec.timeouts.start)
         try:
-            async with asyncio.timeout(self._spec.timeouts.start) as limit:
-                self.process = await self._launcher.launch()
-                self.process.on_beat(lambda: self._on_beat(self))
-                self.process.exited.add_done_callback(lambda _: self._exited())
-                await self._loop.create_connection(lambda: self, sock=self.process.socket)
-                self._channel.send(Kind.HELLO, 0, self._handshake)
-                self.versions = await asyncio.shield(self._ready)
-            if self._ending is not None:  # it died between saying READY and now
-                await self._ended()
-                raise self.dead.result()
-            self.life.become(State.READY)
-            self.open = True
-            self._watch_heartbeat()
-        except (KeyboardInterrupt, GeneratorExit):  # this task ends here and now: see `Supervisor._resume`
+            async with limit:
+                self.versions = await self._shake_hands(limit)
+            if self.order is None:
+                self.life.become(State.READY)
+                self._watch_heartbeat()
+                self.started.succeed(None)
+        except (KeyboardInterrupt, GeneratorExit):  # this task ends here and now
             raise
         except BaseException as err:
             if isinstance(err, asyncio.CancelledError) and is_cancelled():
-                await self.end("the pool is closing", force=True)
                 raise
-            failure = self._start_failure(err, overdue=limit.expired())
-        else:
-            return
-        await self.end(f"{_NOT_STARTED}{failure.reason or failure.message}", force=True)
+            # What it said of itself says more than that it has gone, or was sent away, since.
+            said = self._ready.error
+            if self.order is None or said is not None:
+                self.fail_start(said or err, overdue=limit.expired())
+
+    async def _shake_hands(self, limit: asyncio.Timeout) -> dict[str, Any]:
+        self._start_limit = limit  # so that an order to end stops what is under way
         try:
-            raise failure
+            self.process = await self._launcher.launch()
+            self.process.on_beat(lambda: self._on_beat(self))
+            self.process.exited.add_done_callback(lambda _: self._exited())
+            await self._loop.create_connection(lambda: self, sock=self.process.socket)
+            self._channel.send(Kind.HELLO, 0, self._handshake)
+            return await self._ready.wait()
         finally:
-            del failure  # or it would hold itself, by the frame in its traceback
+            self._start_limit = None
 
-    def _start_failure(self, err: BaseException, *, overdue: bool) -> WorkerStartError:
-        """What whoever waits for the start is told about `err`, whatever it is."""
-        match err:
-            case TimeoutError() if overdue:
-                what = f"it did not say READY within {self._spec.timeouts.start:g} s"
-                return self._start_error("start-timeout", what)
-            case OSError():
-                return self._start_error("start-failed", f"the interpreter cannot be started: {err}")
-            case WorkerDiedError():
-                return self._start_error("start-exit", err.message.partition("\n")[0])
-            case WorkerStartError() if self.process is not None:  # the worker's own words
-                return err
-            case DspexError():
-                return self._start_error(err.code, err.message, err.hint)
-        error = self._start_error("start-failed", f"{type(err).__name__}: {err}")
-        error.__cause__ = err
-        return error
+    def fail_start(self, err: BaseException, *, overdue: bool = False) -> None:
+        """Have a worker whose start ended with `err` brought to its end."""
+        error = self._start_error = self._last_words.start_error(err, self.process, overdue=overdue)
+        self.order_end(f"{_NOT_STARTED}{error.reason or error.message}", force=True)
 
-    def _start_error(self, code: str, what: str, hint: str = "") -> WorkerStartError:
-        output = self.output() or self._redacted(_quietly(self._launcher.output) or "")
-        return WorkerStartError(
-            f"a worker of pool {self._spec.name!r} did not start: {what}"
-            + (f"\nits last output:\n{output}" if output else ""),
-            code=code,
-            hint=hint or "`dspex doctor` looks for the cause",
-            reason=what,
-            output=output,
-        )
+    # --- its end ---
 
     def drain(self, why: str) -> None:
         """Take no new calls; leave when those in flight are done.
@@ -190,140 +204,94 @@ class Worker(asyncio.BufferedProtocol):
         if self.life.state is State.READY:
             self.reason = why
             self.life.become(State.DRAINING)
-            self.open = False
             if not self.calls:
-                self._begin_end("it was drained", force=False)
+                self.order_end("it was drained")
 
-    async def end(self, reason: str, *, force: bool = False) -> None:
-        """Bring the process to its end, by the ladder ask, TERM, KILL, and wait until it is reaped.
-
-        Args:
-            reason: Why, for the errors of calls that are still on it.
-            force: Begin with KILL, for a process that does not listen.
-        """
-        self._begin_end(reason, force=force)
-        await self._ended()
-
-    async def _ended(self) -> None:
-        # Not the task: whoever cancels all tasks, as a loop does that ends, cancels it too; another goes on.
-        await asyncio.shield(self.dead)
-
-    def abandon(self, reason: str) -> None:
-        """End a worker that nobody waits for."""
-        self._begin_end(reason, force=True)
-
-    def kill_for_fault(self, reason: str) -> None:
-        """End the worker for the fault of one call."""
-        if self._ending is None:
-            self.killed_for_fault = True
-            self._begin_end(reason, force=True)
-
-    def _begin_end(self, reason: str, *, force: bool) -> None:
-        self.open = False
-        if self._ending is not None:
+    def order_end(self, reason: str, *, force: bool = False, fault: bool = False) -> None:
+        """Have the worker brought to its end; for the arguments see `EndOrder`. The first order counts."""
+        if self.order is not None:
             return
+        self.order = EndOrder(reason, force, fault)
         try:
             if self.life.state in _LIVING:
                 self.reason = reason
                 self.life.become(State.STOPPING)
         finally:  # whatever is told, the end comes
-            self._climb(reason, force=force)
+            self.ordered.set()
+            if self._start_limit is not None and not self._start_limit.expired():
+                self._start_limit.reschedule(self._loop.time())  # a start that still runs stops here
 
-    def _climb(self, reason: str, *, force: bool) -> None:
-        self._ending = self._loop.create_task(self._end(reason, force))
-        self._ending.add_done_callback(partial(self._climb_on, reason))
+    def hasten(self) -> None:
+        """Have an end that was ordered before begin with KILL."""
+        if self.order is not None:
+            self.order = replace(self.order, force=True)
 
-    def _climb_on(self, reason: str, ending: asyncio.Task[None]) -> None:
-        """An end that was cut short is brought to its end: what waits for it would wait for ever."""
-        if self.dead.done():
-            return
-        if ending.cancelled():
-            self._climb(reason, force=True)
-        else:
-            error = ending.exception()
-            _report(f"the end of worker {self.pid}", error)
-            self._on_exit(WorkerDiedError(f"{reason}; its end failed: {type(error).__name__}: {error}"))
-
-    async def _end(self, reason: str, force: bool) -> None:
+    async def bring_down(self) -> WorkerDiedError:
+        """Climb the ladder ask, TERM, KILL until the process is reaped, and say how it died."""
+        order, process = self.order, self.process
+        assert order is not None  # noqa: S101 - there is no end without an order
         if self._heartbeat_check is not None:
             self._heartbeat_check.cancel()
-        process = self.process
         if process is None:
-            why = reason.removeprefix(_NOT_STARTED)
-            self._on_exit(WorkerDiedError(f"the worker never ran: {why}", reason=reason))
-            return
-        if not force:
-            _quietly(self._channel.send, Kind.STOP, 0, None)
-            _quietly(self._channel.flush)
-            await self._wait_exit(process)
-        if not force and not process.exited.done():
-            _quietly(process.terminate)
-            await self._wait_exit(process)
-        _quietly(process.kill)
-        if not process.exited.done():
-            await asyncio.wait([process.exited], timeout=_KILL_WAIT)
+            return self._dead(self._last_words.death(None, order.reason.removeprefix(_NOT_STARTED)))
+        if not order.force:
+            attempt(self._channel.send, Kind.STOP, 0, None)
+            attempt(self._channel.flush)
+            await self._wait_exit(process, self._spec.timeouts.stop)
+        if not order.force and not process.exited.done():
+            attempt(process.terminate)
+            await self._wait_exit(process, self._spec.timeouts.stop)
+        attempt(process.kill)
+        await self._wait_exit(process, _KILL_WAIT)
         if not process.output_closed.done():
-            # The last words are in the pipe; a grandchild may hold it open, so there is an end to waiting.
-            await asyncio.wait([process.output_closed], timeout=0.2)
-        death = self._death(reason)
-        _quietly(self._channel.close)
-        _quietly(process.release)
-        self._on_exit(death)
+            await asyncio.wait([process.output_closed], timeout=_OUTPUT_WAIT)
+        death = self._last_words.death(process, order.reason)
+        self._let_go(process)
+        return self._dead(death)
 
-    async def _wait_exit(self, process: Handle) -> None:
+    def give_up(self, error: BaseException) -> WorkerDiedError:
+        """What an end that itself failed comes to: nothing more is waited for."""
+        if self._death is not None:
+            return self._death
+        reason = self.order.reason if self.order is not None else "it was given up"
+        if self.process is not None:
+            attempt(self.process.kill)
+            self._let_go(self.process)
+        return self._dead(WorkerDiedError(f"{reason}; its end failed: {type(error).__name__}: {error}"))
+
+    def conclude(self, death: WorkerDiedError) -> None:
+        """Say how it ended, to whoever waits for its start or its end."""
+        if not self.started.known:
+            self.started.fail(self._start_error or self._last_words.start_error(death, self.process))
+        self.ended.succeed(death)
+
+    async def _wait_exit(self, process: Handle, seconds: float) -> None:
         if not process.exited.done():
-            await asyncio.wait([process.exited], timeout=self._spec.timeouts.stop)
+            await asyncio.wait([process.exited], timeout=seconds)
 
-    def _death(self, reason: str) -> WorkerDiedError:
-        code = self._exit_code()
-        how, name = how_it_ended(code)
-        output = self.output()
-        return WorkerDiedError(
-            f"the worker (pid {self.pid}) {how}: {reason}"
-            + (f"\nits last output:\n{output}" if output else ""),
-            hint="the call may or may not have had its effect",
-            pid=self.pid,
-            exit_status=code,
-            signal=name,
-            reason=reason,
-            output=output,
-        )
+    def _let_go(self, process: Handle) -> None:
+        attempt(self._channel.close)
+        attempt(process.release)
 
-    def _exit_code(self) -> int | None:
-        exited = self.process.exited if self.process else None
-        known = exited is not None and exited.done() and not exited.cancelled() and exited.exception() is None
-        return exited.result() if known and exited is not None else None
-
-    def _on_exit(self, death: WorkerDiedError) -> None:
+    def _dead(self, death: WorkerDiedError) -> WorkerDiedError:
         if self.life.state is not State.DEAD:
             self.life.become(State.DEAD)
         self._host_calls.drop_all()
-        if not self._ready.done():
-            self._ready.set_exception(death)
-            self._ready.exception()  # `start` may have given up waiting
-        self.dead.set_result(death)
+        self._death = death
+        return death
 
     def _exited(self) -> None:
-        self._begin_end("the pool did not ask for it", force=True)
-
-    def output(self) -> str:
-        """The last lines the process wrote, without the secrets of its LM and its environment."""
-        return self._redacted((_quietly(self.process.tail) if self.process else None) or "")
-
-    def _redacted(self, text: str) -> str:
-        secrets = (*secrets_in(self._handshake["lm"] or {}), *secrets_in(self._spec.env))
-        said: str = redacted(text, secrets)
-        return said
+        self.order_end("the pool did not ask for it", force=True)
 
     def _watch_heartbeat(self) -> None:
         process = self.process
-        if process is None or self._ending is not None:
+        if process is None or self.order is not None:
             return
         left = process.last_beat + self._spec.timeouts.heartbeat - self._loop.time()
         if left <= 0:
             # Beats that arrived while this loop was busy were read before this timer ran (a loop looks at
             # its descriptors first), so what is missing was not sent.
-            self._begin_end(f"no heartbeat for {self._spec.timeouts.heartbeat:g} s", force=True)
+            self.order_end(f"no heartbeat for {self._spec.timeouts.heartbeat:g} s", force=True)
             return
         self._heartbeat_check = self._loop.call_later(left, self._watch_heartbeat)
 
@@ -336,11 +304,11 @@ class Worker(asyncio.BufferedProtocol):
             WireError: If its payload cannot be sent.
         """
         call_id = self._next_id
-        said = [call.op, call.payload, timeout, 0 if call.items is None else WINDOW]
+        request = [call.op, call.payload, timeout, 0 if call.items is None else WINDOW]
         if call.trace is not None:
-            said.append(call.trace)
+            request.append(call.trace)
         try:
-            self._channel.send(_CALL, call_id, said, alone=not self.calls)
+            self._channel.send(_CALL, call_id, request, alone=not self.calls)
         except WireError:
             self._channel.encode(call.payload)  # it says at which place in the payload
             raise
@@ -354,7 +322,7 @@ class Worker(asyncio.BufferedProtocol):
 
     def cancel(self, call: Call) -> None:
         """Tell the worker to stop a call; it answers when it has."""
-        self.stopping.add(call.id)
+        self.cancelled.add(call.id)
         self._channel.send(Kind.CANCEL, call.id, None)
         self._host_calls.drop(call.id)
 
@@ -375,7 +343,7 @@ class Worker(asyncio.BufferedProtocol):
             self._channel.finish()
         except WireError as err:
             reason += f": {err.message}"
-        self._loop.call_later(_EXIT_WAIT, partial(self._begin_end, reason, force=True))
+        self._loop.call_later(_EXIT_WAIT, partial(self.order_end, reason, force=True))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where what arrives is to be written."""
@@ -387,15 +355,15 @@ class Worker(asyncio.BufferedProtocol):
             for kind, number, _, _, body in self._channel.take(nbytes):
                 if number and kind in _ANSWERS:
                     value = self._channel.decode(body)
-                    self._settle(number, value, None if kind == _RESULT else read_error(value))
+                    self._answered(number, value, None if kind == _RESULT else read_error(value))
                 else:
                     self._take(kind, number, body)
         except WireError as err:
-            self._begin_end(f"it sent what is not a frame: {err.message}", force=True)
+            self.order_end(f"it sent what is not a frame: {err.message}", force=True)
             self._channel.close()  # nothing more is believed
 
-    def _settle(self, number: int, value: Any, error: DspexError | None) -> None:
-        """A call has its answer."""
+    def _answered(self, number: int, value: Any, error: DspexError | None) -> None:
+        """A call's work has ended, with a result or an error."""
         calls = self.calls
         call = calls.pop(number, None)
         if call is None:
@@ -403,23 +371,19 @@ class Worker(asyncio.BufferedProtocol):
         if call.host_functions:
             self._host_calls.drop(number)
         call.worker = None
-        if self.stopping:
-            self.stopping.discard(number)
+        if self.cancelled:
+            self.cancelled.discard(number)
         self.served += 1
         if not calls:
             self.idle_since = self._loop.time()
-        if self._spec.recycling.requests is not None:
+        if self._counts_requests:
             self._on_beat(self)
-        self._on_free(call)  # first, so that the caller's next call finds the place free
-        if not call.answer.done():
-            if error is None:
-                call.answer.set_result(value)
-            else:
-                if call.idempotent and isinstance(error, DeadlineExceeded):
-                    error.retryable = True
-                call.answer.set_exception(error)
-        if not calls and not self.open and self.life.state is State.DRAINING:
-            self._begin_end("it was drained", force=False)
+        try:
+            self._on_free(call)  # first, so that the caller's next call finds the place free
+        finally:
+            call.finish(value, error)
+        if not calls and self.life.state is State.DRAINING:
+            self.order_end("it was drained")
 
     def _take(self, kind: int, number: int, body: memoryview) -> None:
         decode = self._channel.decode
@@ -435,16 +399,13 @@ class Worker(asyncio.BufferedProtocol):
                 case [int(owner), str(name), list(args), dict(kwargs), *trace] if number and number % 2 == 0:
                     self._host_calls.take(number, owner, name, args, kwargs, *trace[:1])
                 case _:
-                    raise _bad_frame("a call back that is none")
+                    raise _bad_frame("a malformed CALL frame")
         elif kind == Kind.CANCEL:
             self._host_calls.cancel(number)
         elif kind == Kind.READY:
             self._greeted(decode(body))
         elif kind == Kind.ERROR:
-            refusal = read_error(decode(body))
-            if not self._ready.done():
-                self._ready.set_exception(_as_start_error(refusal))
-                self._ready.exception()
+            self._ready.fail(_as_start_error(read_error(decode(body))))
         else:
             raise _bad_frame(f"a service does not take {Kind(kind).name} frames")
 
@@ -453,28 +414,7 @@ class Worker(asyncio.BufferedProtocol):
             raise _bad_frame("a greeting without versions")
         if ready["protocol"] != PROTOCOL:
             raise _bad_frame(f"the worker speaks protocol {ready['protocol']}, not {PROTOCOL}")
-        if not self._ready.done():
-            self._ready.set_result(ready)
-
-
-def is_cancelled() -> bool:
-    """Whether somebody wants this task to end; else what looks like it came out of something it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _quietly(step: Callable[..., T], *args: Any) -> T | None:
-    """Take a step that the following ones must not depend on; what it raises goes to the loop's handler."""
-    try:
-        return step(*args)
-    except Exception as err:  # noqa: BLE001 - code of a backend may raise anything
-        _report(getattr(step, "__qualname__", repr(step)), err)
-        return None
-
-
-def _report(what: str, error: BaseException | None) -> None:
-    context = {"message": f"dspex: {what} failed", "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)
+        self._ready.succeed(ready)
 
 
 def _bad_frame(what: str) -> WireError:

@@ -1,0 +1,241 @@
+"""Which worker gets which call, and for how long.
+
+::
+
+    submit --> queue --> worker with the fewest calls --> call.finish
+                 ^             |
+                 |             v  dies
+                 +------ worker_exited
+
+Everything here runs on the pool's event loop, so there is nothing to lock, and nothing polls. The supervisor
+keeps the workers and tells of them (`SupervisorListener`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dspex.errors import (
+    DeadlineExceeded,
+    DspexError,
+    PoolClosedError,
+    PoolSaturated,
+    WorkerDiedError,
+    WorkerStartError,
+)
+from dspex.pool._backends.base import Launcher
+from dspex.pool._call import Call
+from dspex.pool._events import Events
+from dspex.pool._lifecycle import Lifecycle, State
+from dspex.pool._queue import FairQueue
+from dspex.pool._scaling import Autoscaler
+from dspex.pool._spec import PoolSpec
+from dspex.pool._supervisor import Supervisor
+from dspex.pool._worker import Worker
+from dspex.protocol.deadlines import Deadlines
+
+__all__ = ["Scheduler"]
+
+_READY: Final = State.READY  # an enum's member costs a look-up, and this is asked for with every call
+
+_WORKER_MARGIN: Final = 0.05
+"""Seconds, at most, by which the worker's limit fires before the caller's, to be the one that explains."""
+
+
+class Scheduler:
+    """The queue of a pool, its deadlines, and the workers that serve them.
+
+    Args:
+        spec: The pool's settings.
+        handshake: What every worker is told at the hand-shake.
+        launcher: What starts processes.
+        life: The pool's; the first worker that is ready makes it READY.
+        events: Takes what is told.
+    """
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        handshake: Mapping[str, Any],
+        launcher: Launcher,
+        life: Lifecycle,
+        events: Events,
+    ) -> None:
+        self._spec = spec
+        self._life = life
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._deadlines: Deadlines[Call] = Deadlines(self._loop, self._overdue)
+        self.queue = FairQueue()
+        self.supervisor = Supervisor(spec, handshake, launcher, self, events)
+        self.scaler = Autoscaler(spec, life, self.queue, self.supervisor)
+        self._workers = self.supervisor.workers
+
+    def use(self, spec: PoolSpec) -> None:
+        """Have as many workers as these settings say from now on."""
+        self._spec = spec
+        self.scaler.use(spec)
+        self.supervisor.resize(spec.workers)
+
+    # --- what the pool asks ---
+
+    def submit(self, call: Call) -> None:
+        """Put a call on a worker or in the queue. Whoever submits it must `let_go` of it.
+
+        A nested call does not wait for a place: the one that waits for it may hold the last.
+
+        Raises:
+            PoolSaturated: If the queue is full.
+            WorkerStartError: If there is no worker, and none on its way.
+        """
+        worker = self._choose(full=call.nested)
+        if worker is None:
+            if len(self.queue) >= self._spec.queue:
+                raise PoolSaturated(
+                    f"pool {self._spec.name!r}: {len(self.queue)} calls wait already",
+                    hint="slow down, or raise `queue`, `workers` or `max_inflight`",
+                )
+            if self.supervisor.is_exhausted():
+                raise self.supervisor.deaths.refusal()
+        self._deadlines.set(call, call.deadline)
+        if worker is not None and (call.nested or not self.queue.count):
+            self._send(call, worker)
+        else:
+            self._wait(call)
+
+    def let_go(self, call: Call) -> None:
+        """The caller has stopped waiting, with or without an answer."""
+        if call.waiting:
+            self.queue.discard(call)
+        elif call.worker is not None:
+            # Its place stays taken until the worker says that the work has stopped.
+            call.worker.cancel(call)
+            self._deadlines.set(call, self._loop.time() + self._spec.timeouts.cancel)
+            return
+        self._deadlines.discard(call)
+
+    async def finish_calls(self, seconds: float) -> None:
+        """Wait until every call that is here has its answer, but no longer than this."""
+        answers = [call.answer for worker in self._workers for call in worker.calls.values()]
+        answers += [call.answer for call in self.queue]
+        if answers and seconds > 0:
+            await asyncio.wait(answers, timeout=seconds)
+
+    async def close(self, *, force: bool) -> None:
+        """End the workers and refuse the calls that are left. What was cut short is taken up again.
+
+        Args:
+            force: Without asking the workers: nobody is left to wait for what they do.
+        """
+        self.scaler.stop()
+        await self.supervisor.close(force=force)
+        self._refuse_waiting(self._closed())
+
+    # --- what the supervisor tells: see `SupervisorListener` ---
+
+    def call_left(self, call: Call) -> None:
+        """Give the place that a call has left to the next."""
+        self._deadlines.discard(call)
+        if self.queue.count:
+            self._dispatch()
+        else:
+            self.scaler.nothing_waits()
+
+    def worker_ready(self) -> None:
+        """Give waiting calls to the new worker."""
+        if self._life.state is State.STARTING:
+            self._life.become(State.READY)
+        self._dispatch()
+        self.scaler.calls_wait()
+
+    def worker_exited(self, worker: Worker, death: WorkerDiedError) -> None:
+        """Settle the calls of a worker that is gone: each fails with it, or waits for another worker."""
+        for number in list(worker.calls):
+            call = worker.calls.pop(number)
+            call.worker = None
+            if call.finished:
+                self._deadlines.discard(call)
+            elif self._life.state in (State.STOPPING, State.DEAD):
+                call.finish(error=self._closed())
+            elif call.idempotent and worker.order is not None and worker.order.fault:
+                call.attempts += 1
+                why = f"{call.op}: {worker.reason}"
+                self._events.tell("call.repeated", why, pid=worker.pid, slot=worker.slot)
+                self._wait(call, first=True)
+            else:
+                call.finish(error=death)
+        if self._life.state in (State.READY, State.DRAINING):
+            self._dispatch()
+
+    def no_worker_left(self, error: WorkerStartError) -> None:
+        """Refuse the calls that wait."""
+        self._refuse_waiting(error)
+
+    # --- who gets which call ---
+
+    def _choose(self, *, full: bool = False) -> Worker | None:
+        """The worker with the fewest calls, if it has room; with `full`, whether it has or not.
+
+        One with a call that was cancelled and has not stopped is the last resort: it may have to be ended
+        for it.
+        """
+        best: Worker | None = None
+        doubtful: Worker | None = None
+        fewest: float = float("inf") if full else self._spec.max_inflight
+        least = fewest
+        for worker in self._workers:
+            if worker.life.state is not _READY:
+                continue
+            calls = len(worker.calls)
+            if worker.cancelled:
+                if calls < least:
+                    doubtful, least = worker, calls
+            elif calls < fewest:
+                best, fewest = worker, calls
+        return doubtful if best is None else best
+
+    def _send(self, call: Call, worker: Worker) -> None:
+        left = call.deadline - self._loop.time()
+        try:
+            worker.send(call, max(0.001, left - min(_WORKER_MARGIN, left / 10)))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as err:  # noqa: BLE001 - whatever it is, it is this call's alone
+            call.finish(error=err)
+
+    def _wait(self, call: Call, *, first: bool = False) -> None:
+        call.since = self._loop.time()
+        self.queue.push(call, first=first)
+        self.scaler.calls_wait()
+
+    def _dispatch(self) -> None:
+        while self.queue:
+            worker = self._choose()
+            if worker is None:
+                return
+            self._send(self.queue.pop(), worker)
+
+    def _overdue(self, call: Call) -> None:
+        worker = call.worker
+        if not call.finished:
+            error = DeadlineExceeded(
+                f"pool {self._spec.name!r}: the call's time ran out "
+                + ("in the queue" if worker is None else f"on worker {worker.pid}"),
+                retryable=worker is None,  # of a call that waited nothing has been done
+                stage="queue" if worker is None else "worker",
+                op=call.op,
+            )
+            call.finish(error=error)  # the caller wakes, and `let_go` sees to the worker
+        elif worker is not None:
+            # It was cancelled and has not stopped: only the end of its worker frees the place.
+            why = f"a call of {call.op!r} did not stop within {self._spec.timeouts.cancel:g} s"
+            worker.order_end(why, force=True, fault=True)
+
+    def _refuse_waiting(self, error: DspexError) -> None:
+        while self.queue:
+            self.queue.pop().finish(error=error)
+
+    def _closed(self) -> PoolClosedError:
+        return PoolClosedError(f"pool {self._spec.name!r} was closed before the call was done")
