@@ -49,7 +49,8 @@ fn cut(reply: &str, wanted: impl Fn(&str) -> Option<usize>) -> Vec<Section<'_>> 
     let mut open: Option<(usize, Header<'_>, usize)> = None;
     let mut at = 0;
     while at < reply.len() {
-        let end = reply[at..].find('\n').map_or(reply.len(), |len| at + len);
+        let end = memchr::memchr(b'\n', &reply.as_bytes()[at..]);
+        let end = end.map_or(reply.len(), |len| at + len);
         if let Some(header) = header(&reply[at..end]) {
             close(&mut found, reply, open.as_ref(), at);
             open = wanted(header.name)

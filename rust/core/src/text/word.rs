@@ -37,7 +37,18 @@ pub fn decimal_value(c: char) -> Option<u8> {
 /// The length in bytes of the longest match of `\w*` at the start of `text`.
 #[must_use]
 pub fn word_len(text: &str) -> usize {
-    text.find(|c| !is_word(c)).unwrap_or(text.len())
+    // Most words are ASCII, and a byte is cheaper than a character.
+    let bytes = text.as_bytes();
+    let is_ascii_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let len = bytes
+        .iter()
+        .position(|byte| !is_ascii_word(byte))
+        .unwrap_or(bytes.len());
+    if bytes.get(len).is_none_or(u8::is_ascii) {
+        return len;
+    }
+    let rest = text[len..].find(|c| !is_word(c));
+    rest.map_or(text.len(), |rest| len + rest)
 }
 
 /// `text.isidentifier()`.
