@@ -2,7 +2,7 @@
 
 The same signature runs as `dspy.Predict` in this process, as `dspy.Predict` in two worker processes, one
 of which is killed in the middle, and natively. All talk to one model server, a process of its own that
-keeps what it is sent, so it can be told whether all sent the same prompts and made the same of the
+keeps what it is sent, so the demo can check whether all sent the same prompts and made the same of the
 replies.
 
 Without a key a stand-in answers, by reading the context it is sent. With `OPENAI_API_KEY` or `--lm` the
@@ -116,7 +116,7 @@ async def _compare(questions: list[Question], args: argparse.Namespace) -> tuple
         await runtime.awarmup()
         predict = dspex.Predict(SIGNATURE)
         native = _on(predict, "native")
-        await _warm_up(native, questions[:1], model)  # a model that cannot be asked is told here, in one line
+        await _warm_up(native, questions[:1], model)  # an unreachable model is reported here, in one line
         found = []
         say(f"\n{'':26}{'all took':>10}{'CPU of this process, per call':>32}")
         for name, ask, kill in (
@@ -256,7 +256,7 @@ async def _model(args: argparse.Namespace) -> AsyncIterator[Model]:
     command = [sys.executable, str(HERE / "model.py")]
     about = "a local stand-in, which picks words out of the context and takes 0.1 s"
     if real is not None:
-        upstream = dspex.LM(real, api_base=args.api_base)  # a wrong name or address is told here
+        upstream = dspex.LM(real, api_base=args.api_base)  # a wrong name or address is reported here
         about = f"{real} at {upstream.api_base}, asked once for each prompt"
         await upstream.aclose()
         command += ["--lm", real, *(["--api-base", args.api_base] if args.api_base else [])]
@@ -349,8 +349,8 @@ def _verdict(result: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 def _detail(answer: dict[str, Any]) -> str:
-    said = (answer["fields"] or {"answer": "(could not be read)"})["answer"]
-    return f"{_cut(answer['question'], 50):52}{_cut(said, 28):30}{_cut(answer['expected'], 28)}"
+    found = (answer["fields"] or {"answer": "(could not be read)"})["answer"]
+    return f"{_cut(answer['question'], 50):52}{_cut(found, 28):30}{_cut(answer['expected'], 28)}"
 
 
 def _right(question: Question, fields: Fields | None) -> bool:

@@ -46,7 +46,7 @@ class Forward:
 
 
 def read(request: ChatRequest) -> str:
-    """The stand-in's reply: what the prompt itself says."""
+    """The stand-in's reply, found in the prompt itself."""
     return read_prompt_and_answer(request.messages, find)
 
 
@@ -68,10 +68,10 @@ async def main(lm: str | None, api_base: str | None) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with serving(lm, api_base) as server:
         print(server.api_base, flush=True)
-        told = 0
+        seen = 0
         while await lines.readline():
-            new = [request.messages for request in server.requests[told:]]
-            told += len(new)
+            new = [request.messages for request in server.requests[seen:]]
+            seen += len(new)
             print(json.dumps(new), flush=True)
 
 

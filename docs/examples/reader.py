@@ -103,7 +103,7 @@ def _best_sentence(question: str, passages: Sequence[str]) -> tuple[str, float]:
         return "", 0.0
     known = [_stems(sentence) for sentence, _ in rows]
     around = [_stems(passage) for passage in passages]
-    # A word that few sentences have says more about where the answer is.
+    # A word that few sentences have is a better sign of where the answer is.
     weight = {word: math.log(1 + len(rows) / (1 + sum(word in words for words in known))) for word in asked}
     subject = [_stems(" ".join(_NAME.findall(passage))) for passage in passages]
     total = sum(weight.values()) or 1.0
@@ -114,7 +114,7 @@ def _best_sentence(question: str, passages: Sequence[str]) -> tuple[str, float]:
     def score(row: int) -> tuple[float, int]:
         sentence, passage = rows[row]
         # The passage says whether the subject is right: its other sentences write "it" for it. So words of
-        # the subject count once, for the passage; the sentence is told by the rest, and by holding anything
+        # the subject count once, for the passage; the sentence is chosen by the rest, and by holding anything
         # of the kind that is asked for.
         rest = known[row] - subject[passage]
         fits = 0.3 if any(_of_kind(question, sentence)) else 0.0
@@ -156,7 +156,7 @@ def _span_for(question: str, sentence: str) -> str:
 
 
 def _candidates(question: str, sentence: str) -> Iterator[_Candidate]:
-    """The words of the sentence that the question may ask for: of its kind, or else whatever is said."""
+    """The words of the sentence that the question may ask for: of its kind, or else all of them."""
     found = list(_of_kind(question, sentence))
     yield from found or _things(question, sentence)
 
@@ -228,7 +228,7 @@ def _places(question: str, sentence: str) -> Iterator[_Candidate]:
 
 
 def _things(question: str, sentence: str) -> Iterator[_Candidate]:
-    """A name the question has not, what is said to be called so, or the other side of an "is"."""
+    """A name that the question does not have, what is called so, or the other side of an "is"."""
     asked = _stems(question)
     for candidate in _names(question, sentence):
         named = bool(_NAMED.search(sentence[: candidate.start]))

@@ -65,7 +65,7 @@ class Prediction(Mapping[str, Any]):
     compared. A field whose name is one of the attributes below is reached by key.
 
     Attributes:
-        attempts: How many workers the call was given to: more than 1 where it was said to be idempotent and
+        attempts: How many workers the call was given to: more than 1 where it was declared idempotent and
             the first was ended for another call's fault. Always 1 on the native side.
         completions: All generations; the prediction's own fields are the first one's.
         route: Which target answered: `"native"` or `"pool:<name>"`.

@@ -26,7 +26,7 @@ class State(Enum):
     READY = "ready"
     # Takes no new call and finishes those it has.
     DRAINING = "draining"
-    # On the ladder: asked, then told, then made to go.
+    # Being ended: asked, then TERM, then KILL.
     STOPPING = "stopping"
     # Gone and reaped. The end.
     DEAD = "dead"

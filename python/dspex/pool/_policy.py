@@ -1,4 +1,7 @@
-"""What follows a death, and when a worker is worn. Pure: no clock, no process, so each corner is a row."""
+"""What follows a death, and when a worker is due for recycling.
+
+Pure functions, without clock and process, so that a test is a row of a table.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class GiveUp:
 def after_death(
     deaths: Sequence[float], failures_in_a_row: int, now: float, policy: Restart
 ) -> Respawn | GiveUp:
-    """Say what follows a death.
+    """Decide what follows a death.
 
     Args:
         deaths: When workers died, this death included, in seconds on the clock of `now`.
@@ -48,7 +51,7 @@ def after_death(
 
 
 def due_for_recycling(age: float, served: int, memory: int, limits: Recycling) -> str | None:
-    """Say why a worker is to be replaced, None if it is not.
+    """The reason to replace a worker, None if there is none.
 
     Args:
         age: Seconds since its start.

@@ -20,7 +20,7 @@ class FieldSettings(TypedDict, total=False):
     title: str
     alias: str
     discriminator: str
-    # constraints: told to the model, and enforced by validation
+    # constraints: written into the prompt, and enforced by validation
     gt: SupportsFloat
     ge: SupportsFloat
     lt: SupportsFloat

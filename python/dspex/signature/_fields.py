@@ -80,11 +80,11 @@ class FieldSpec(NamedTuple):
 
 
 class Details:
-    """What is said of a field and the core has no use for: the default, constraints to enforce, aliases.
+    """The settings of a field that the core has no use for: the default, constraints to enforce, aliases.
 
     Attributes:
         settings: Arguments of `pydantic.Field`.
-        notes: What `Annotated` said beside, and `pydantic.Field` has no argument for.
+        notes: Metadata of `Annotated` for which `pydantic.Field` has no argument.
         extra: Keys that DSPy keeps with a field, other than the texts that the core has.
     """
 
@@ -153,7 +153,7 @@ def InputField(**settings: Unpack[FieldSettings]) -> Any:  # noqa: N802 - DSPy's
 
     Args:
         settings: `desc`, the text for the prompt, and whatever `pydantic.Field` takes: `default`,
-            constraints such as `gt` and `max_length` (told to the model and enforced by validation),
+            constraints such as `gt` and `max_length` (written into the prompt and enforced by validation),
             `description` (stands in for `desc`).
     """
     return _field("input", dict(settings))
@@ -331,7 +331,7 @@ def to_info(field: Field) -> FieldInfo:
 
 
 def annotated(field: Field) -> Any:
-    """The annotation with what `Annotated` said beside it."""
+    """The annotation with its metadata of `Annotated`."""
     notes = () if field._details is None else field._details.notes
     return Annotated[field.annotation, *notes] if notes else field.annotation
 

@@ -72,7 +72,7 @@ def only_given() -> Iterator[None]:
 
 
 def find(name: str) -> Any:
-    """What a name stands for where the signature is made; `...` if nobody knows it."""
+    """What a name stands for where the signature is made; `...` if it is unknown."""
     if name in typing.__all__:
         return getattr(typing, name)
     for namespace in _namespaces(name):
@@ -85,7 +85,7 @@ def similar(name: str, given: dict[str, Any] | None) -> str | None:
     """A name of a type that is known where the signature is made and looks like this one.
 
     Args:
-        name: The name that nobody knows.
+        name: The unknown name.
         given: The caller's `types=`.
     """
     if len(name) > _LONGEST:
@@ -169,7 +169,7 @@ def import_problem(annotation: Any) -> Problem | None:
 
 
 def _code_in(schema: Any) -> Problem | None:
-    """Looks at all parts: the items of a list, the fields of a model, what `Annotated` says beside them."""
+    """Looks at all parts: the items of a list, the fields of a model, the metadata of `Annotated`."""
     waiting, seen = [schema], set()
     while waiting:
         part = waiting.pop()
@@ -214,7 +214,7 @@ def without_notes(annotation: Any) -> Any:
 
 
 def names_of(annotation: Any) -> tuple[str, str | None, str]:
-    """The name of a type in prompts, the same where bars have a name of their own, and in a signature's text.
+    """The name of a type in prompts, in prompts that name `|` unions differently, and in a signature's text.
 
     The second is None where it is the first.
     """

@@ -1,4 +1,4 @@
-"""What a type checker is told of attributes that class signatures and values have; there is no such module.
+"""What a type checker reads about attributes of class signatures and values; there is no such module.
 
 A class signature stands for the value that its body describes: `QA.instructions` is a text and
 `QA.with_instructions("...")` a call, where a checker would see a property and a function without its `self`.

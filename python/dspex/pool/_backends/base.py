@@ -49,7 +49,7 @@ class Handle(Protocol):
 
     @property
     def exited(self) -> asyncio.Future[int | None]:
-        """Done when it has ended: its exit status, negative for a signal, None if nobody could tell."""
+        """Done when it has ended: its exit status, negative for a signal, None if it is unknown."""
         ...
 
     @property
@@ -64,7 +64,7 @@ class Handle(Protocol):
 
     @property
     def resident(self) -> int:
-        """Bytes of memory it said it has, at its last heartbeat."""
+        """Bytes of memory it has, from its last heartbeat."""
         ...
 
     def on_beat(self, heard: Callable[[], None]) -> None:
@@ -84,7 +84,7 @@ class Handle(Protocol):
         ...
 
     def release(self) -> None:
-        """Close what was opened for it. Called once, when it has ended or nobody waits for that."""
+        """Close what was opened for it. Called once, when it has ended or the pool does not wait for that."""
         ...
 
 

@@ -59,10 +59,10 @@ class Listener:
         self._arrived: dict[bytes, dict[int, socket.socket]] = {}
 
     def expect(self) -> ConnectInfo:
-        """What a new worker is to be told.
+        """What a new worker needs in order to connect.
 
         Raises:
-            OSError: If nobody can listen there.
+            OSError: If no socket can listen there.
         """
         loop = asyncio.get_running_loop()
         if self._server is None:
@@ -77,12 +77,12 @@ class Listener:
     async def connected(
         self, connect_info: ConnectInfo, where: str, kill: Callable[[], None]
     ) -> ConnectedWorker:
-        """Wait for the worker that was told.
+        """Wait for the worker to connect.
 
         Args:
-            connect_info: What it was told.
+            connect_info: What it was given.
             where: The machine it was started on.
-            kill: ChildPipes it.
+            kill: Ends it.
 
         Raises:
             asyncio.CancelledError: With `kill` called: it may come into being all the same.
@@ -181,7 +181,7 @@ class ConnectedWorker:
         pid: Its process id, where it runs.
         where: The machine.
         lines: Its connections.
-        kill: ChildPipes it.
+        kill: Ends it.
     """
 
     def __init__(self, pid: int, where: str, lines: _Connections, kill: Callable[[], None]) -> None:

@@ -36,7 +36,7 @@ _AGAIN: Final = 1.0
 """Seconds until a process is watched after all that could not be, for want of a descriptor."""
 
 _UNTOLD: Final = 1.0
-"""Seconds after which a killed worker's end is looked for, if its forkserver has not told of it."""
+"""Seconds after which a killed worker's end is looked for, if its forkserver has not reported it."""
 
 _LAST_WORDS: Final = 0.05
 """Seconds for which the output of a forkserver that has ended is still read."""
@@ -222,16 +222,15 @@ class _Link(asyncio.Protocol):
             self._children[process.pid] = process
 
     def disown(self, pid: int) -> None:
-        """Nobody wants to hear of the end of a worker it forked."""
+        """Ignore the end of a worker it forked."""
         if self._early.pop(pid, None) is None:
             self._disowned.add(pid)
 
     def look_after(self, process: Process) -> None:
-        """See for ourselves whether a worker is gone whose end has not been told."""
+        """Watch a worker directly, whose end the forkserver has not reported."""
         if not process.exited.done():
-            self._watch(
-                process
-            )  # it stays a child: the forkserver may yet tell, and then it is known whose end it was
+            # It stays a child: the forkserver may yet report its end, with the exit status.
+            self._watch(process)
 
     async def ask(self, kind: Kind, value: Any, numbers: list[int] | None = None) -> Any:
         """Send a request, with descriptors, and wait for its answer.
@@ -276,7 +275,7 @@ class _Link(asyncio.Protocol):
             self._loop.call_later(_LAST_WORDS, self._fail, self._gone())
 
     def _hand_over_children(self) -> None:
-        """Nobody will tell how they end any more; that they end can be seen all the same."""
+        """Watch its children directly: their exit statuses are lost, but not that they end."""
         for process in self._children.values():
             self._watch(process)
         self._children.clear()
@@ -322,7 +321,7 @@ class _Link(asyncio.Protocol):
                 case [int(pid), int(code)]:
                     self._early[pid] = code
                 case _:
-                    raise WireError("an end of a process that is none", code="bad-frame")
+                    raise WireError("malformed EXITED frame", code="bad-frame")
         elif number == self._asked and self._answer is not None and not self._answer.done():
             if kind == Kind.ERROR:
                 self._answer.set_exception(read_error(value))

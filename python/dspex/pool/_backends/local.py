@@ -17,7 +17,7 @@ __all__ = ["LocalProcesses", "make_handshake"]
 
 
 def make_handshake(spec: PoolSpec) -> dict[str, Any]:
-    """What workers and forkservers are told, but for the LM's settings, which only workers need."""
+    """The handshake of workers and forkservers, without the LM's settings, which only workers need."""
     return {
         "protocol": PROTOCOL,
         "dspex": __version__,

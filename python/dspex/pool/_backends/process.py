@@ -62,7 +62,7 @@ class Output(asyncio.Protocol):
             self._lines.append(line.decode(errors="replace")[:_MAX_LINE])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody holds the other end any more."""
+        """Every holder of the other end has closed it."""
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -180,12 +180,12 @@ class Process:
 
     @property
     def resident(self) -> int:
-        """Bytes of memory the process said it has, at its last heartbeat."""
+        """Bytes of memory the process has, from its last heartbeat."""
         return self._heartbeat.resident
 
     @property
     def output_closed(self) -> asyncio.Future[None]:
-        """Done when nobody holds its standard output and error any more."""
+        """Done when every holder of its standard output and error has closed them."""
         return self._output.closed
 
     def tail(self) -> str:
@@ -229,7 +229,7 @@ class Process:
 def how_it_ended(code: int | None) -> tuple[str, str | None]:
     """An exit status in words, and the name of the signal if it was one."""
     if code is None:
-        return "ended, and nobody could say how", None
+        return "ended with an unknown status", None
     if code >= 0:
         return f"exited with status {code}", None
     try:
@@ -298,7 +298,7 @@ async def start_interpreter(
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
         role: What it is to be.
-        given: Descriptors it inherits and is told by number.
+        given: Descriptors it inherits; it gets their numbers as arguments.
         output: The descriptor that becomes its standard output and error.
 
     Raises:
@@ -346,7 +346,7 @@ def _reap_unwanted(start: Future[subprocess.Popen[bytes]]) -> None:
 
 
 def give_up(popen: subprocess.Popen[bytes]) -> None:
-    """End a process that nobody watches."""
+    """End a process that is not watched."""
     kill_group(popen.pid)
     # Without a thread to be had it is reaped by `subprocess`, when that starts another process.
     with contextlib.suppress(RuntimeError):
@@ -368,7 +368,7 @@ def watch_exit(popen: subprocess.Popen[bytes], exited: Callable[[int], None]) ->
     def wait() -> None:
         os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
         code = reap()
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody asks any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed: there is no one to notify
             loop.call_soon_threadsafe(exited, code)
 
     threading.Thread(target=wait, name="dspex-reaper", daemon=True).start()
