@@ -84,7 +84,9 @@ impl Scanner {
                     if c == ',' || is_space(c) {
                         self.held.push(c);
                     } else {
-                        self.release(fields);
+                        if !self.held.is_empty() {
+                            self.release(fields);
+                        }
                         fields.exactly(c);
                     }
                     State::Text
@@ -125,7 +127,8 @@ impl Scanner {
     }
 
     fn release(&mut self, fields: &mut Fields) {
-        self.held.drain(..).for_each(|c| fields.exactly(c));
+        fields.exactly_all(&self.held);
+        self.held.clear();
     }
 
     fn begin(&mut self, c: char, fields: &mut Fields) -> State {

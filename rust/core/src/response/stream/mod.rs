@@ -311,6 +311,14 @@ impl Fields {
         }
     }
 
+    /// So many of them.
+    fn exactly_all(&mut self, text: &str) {
+        if self.open.is_some() && !self.skip {
+            self.text.push_str(text);
+            self.pending += text.len();
+        }
+    }
+
     /// A character of a value that is stripped, its line breaks being `\n`.
     fn stripped(&mut self, c: char) {
         if self.open.is_none() {
