@@ -27,7 +27,7 @@ import msgpack
 import psutil
 
 from dspex import _core
-from dspex.pool import Pool, PoolSpec, State, SyncPool
+from dspex.pool import FunctionRequest, Pool, PoolSpec, PredictRequest, State, SyncPool
 from dspex.testing import ModelServer
 
 PAYLOAD = {"text": "x" * 180}
@@ -329,8 +329,8 @@ async def no_op() -> None:
         actor = ray_actors(ray)[0].remote() if ray else None
         assert await raw.call(body) == body
         assert await bare.call(PAYLOAD) == PAYLOAD
-        assert await pool.call("echo", PAYLOAD) == PAYLOAD
-        assert await asyncio.to_thread(twin.call, "echo", PAYLOAD) == PAYLOAD
+        assert await pool.echo(PAYLOAD) == PAYLOAD
+        assert await asyncio.to_thread(twin.echo, PAYLOAD) == PAYLOAD
         assert mp_pool.apply(echo, (PAYLOAD,)) == PAYLOAD
         assert actor is None or ray.get(actor.echo.remote(PAYLOAD)) == PAYLOAD
         calls = 100 * each
@@ -338,7 +338,7 @@ async def no_op() -> None:
         assert worker.pid is not None
         async_peers: dict[str, tuple[int, Callable[[], Awaitable[Any]]]] = {
             "bare asyncio, ids and msgpack": (bare_child.pid, lambda: bare.call(PAYLOAD)),
-            "dspex pool": (worker.pid, lambda: pool.call("echo", PAYLOAD)),
+            "dspex pool": (worker.pid, lambda: pool.echo(PAYLOAD)),
             "bare asyncio, bytes unread": (raw_child.pid, lambda: raw.call(body)),
         }
         pinned: dict[str, dict[str, list[float]]] = {}
@@ -357,7 +357,7 @@ async def no_op() -> None:
                     pin({os.getpid(): -1, pid: -1})
             for name, (_, call) in async_peers.items():
                 note(rtt, name, await latency(call, count))
-            from_sync = partial(latency_sync, partial(twin.call, "echo", PAYLOAD), count)
+            from_sync = partial(latency_sync, partial(twin.echo, PAYLOAD), count)
             note(rtt, "dspex pool, from sync code", await asyncio.to_thread(from_sync))
             note(rtt, "mp.Pool", latency_sync(lambda: mp_pool.apply(echo, (PAYLOAD,)), count))
             for name, other in executors.items():
@@ -412,17 +412,15 @@ def medians(table: dict[str, list[float]]) -> list[Row]:
 
 async def waits() -> None:
     tables: dict[int, dict[str, list[float]]] = {100: {}, 500: {}}
-    call = {"function": "bench_pool:wait_50_ms_async", "args": [KILOBYTE]}
+    call = FunctionRequest.of("bench_pool:wait_50_ms_async", KILOBYTE)
     each = 5 if QUICK else 20
     with ray_cluster() as ray:
         for inflight, rates in tables.items():
             async with Pool(PoolSpec(workers=2, max_inflight=inflight)) as pool:
-                assert await pool.call("function", call) == KILOBYTE
+                assert await pool.call(call) == KILOBYTE
                 await all_ready(pool, 2)
                 for _ in range(ROUNDS):
-                    rate = await throughput(
-                        lambda: pool.call("function", call), clients=inflight * 2, each=each
-                    )
+                    rate = await throughput(lambda: pool.call(call), clients=inflight * 2, each=each)
                     note(rates, "dspex pool, 2 workers", rate)
             if ray:
                 await ray_waits(ray, inflight, each, rates)
@@ -471,13 +469,13 @@ async def starting() -> None:
         return sum(psutil.Process(pid).memory_full_info().pss for pid in pids) / 2**20
 
     first, recovered, eight, memory, with_forkserver = [], [], [], [], []
-    ask = {"signature": "question -> answer", "inputs": {"question": "the sky's colour?"}}
+    ask = PredictRequest.of("question -> answer", {"question": "the sky's colour?"})
     async with ModelServer("[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]") as server:
         lm = {"model": "openai/gpt-4o-mini", "api_base": server.api_base, "api_key": "none"}
         for start in ("spawn", "forkserver"):
             started = time.perf_counter()
             async with Pool(PoolSpec(workers=1, start=start), lm=lm) as pool:
-                await pool.call("predict", ask)
+                await pool.call(ask)
                 first.append(Row(f"dspex pool, {start}", (time.perf_counter() - started) * 1e3))
                 times = []
                 for _ in range(5):
@@ -490,7 +488,7 @@ async def starting() -> None:
                         None,
                     ):
                         await asyncio.sleep(0)
-                    assert (await pool.call("predict", ask))["completions"] == [{"answer": "blue"}]
+                    assert (await pool.call(ask))["completions"] == [{"answer": "blue"}]
                     times.append((time.perf_counter() - started) * 1e3)
                 recovered.append(Row(f"dspex pool, {start}", statistics.median(times)))
         for start in ("spawn", "forkserver"):
@@ -500,7 +498,7 @@ async def starting() -> None:
             await all_ready(pool, 8)
             eight.append(Row(f"dspex pool, {start}", (time.perf_counter() - started) * 1e3))
             # One real call each: the worker with the fewest calls gets the next.
-            await asyncio.gather(*(pool.call("predict", ask) for _ in range(8)))
+            await asyncio.gather(*(pool.call(ask) for _ in range(8)))
             assert [worker.served for worker in pool.status().workers] == [1] * 8
             pids = [worker.pid for worker in pool.status().workers if worker.pid is not None]
             forkserver = getattr(pool._supervisor._launcher, "pid", None)

@@ -9,12 +9,11 @@ from typing import Final
 __all__ = ["advice"]
 
 _WORKER: Final = (
-    'it is DSPy\'s, and runs in a worker: `pool.call("module", {{"class": "dspy.{0}", "signature": ..., '
-    '"inputs": ...}})`, see docs/pools.md'
+    'it is DSPy\'s, and runs in a worker: `pool.module("dspy.{0}", inputs, signature=...)`, see docs/pools.md'
 )
 _OPTIMIZER: Final = (
     "programs are optimised with DSPy itself, `dspy.{0}`; its demos go into dspex.Predict(demos=...), a "
-    'whole saved program into a worker: `pool.call("module", {{"class": ..., "state": "program.json"}})`'
+    'whole saved program into a worker: `pool.module("my_app.rag:RAG", inputs, state="program.json")`'
 )
 _TYPE: Final = "signatures of dspex take the type of DSPy itself: `import dspy`, then `dspy.{0}`"
 _RUNTIME: Final = (
@@ -52,14 +51,14 @@ _ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("configure_cache", "cache"), _CACHE),
     **dict.fromkeys(("inspect_history", "track_usage"), _USAGE),
     "Module": "a class of your own that derives from dspy.Module runs in a worker by its import path: "
-    '`pool.call("module", {{"class": "my_app.rag:RAG", "inputs": ...}})`, see docs/pools.md',
+    '`pool.module("my_app.rag:RAG", inputs)`, see docs/pools.md',
     "Example": 'a demo is a mapping, {{"question": ..., "answer": ...}}, or a dspy.Example as it is',
     "Adapter": "use dspex.ChatAdapter, JSONAdapter or XMLAdapter; under DSPy, those of dspex.dspy",
     "AdapterParseError": "a reply that cannot be read is a dspex.errors.ReplyError",
     "BaseLM": "an LM of your own has the methods of dspex.lm.LanguageModel",
     "DSPyError": "everything that dspex raises is a dspex.DspexError",
-    "load": 'a worker loads what was saved: `pool.call("module", {{"class": ..., "state": "program.json"}})`',
-    "streamify": 'a worker streams: `pool.stream("module", ...)`, see docs/pools.md',
+    "load": 'a worker loads what was saved: `pool.module("my_app.rag:RAG", inputs, state="program.json")`',
+    "streamify": 'a worker streams: `pool.stream(ModuleRequest.of(...))`, see docs/pools.md',
 }  # fmt: skip
 
 

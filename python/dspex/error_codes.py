@@ -282,13 +282,13 @@ CODES: Final = (
     Code(
         "bad-call",
         "ConfigError",
-        "The operation, session, host calls or `idempotent` of a pool's call are not of the right kind.",
-        "Give texts for the first two, and a mapping of names to functions.",
+        "The request, session, host functions or `idempotent` of a pool's call are not of the right kind.",
+        "Give a request such as `FunctionRequest.of(f, ...)`, a text, and a mapping of names to functions.",
     ),
     Code(
-        "bad-feed",
+        "bad-input-stream",
         "ConfigError",
-        "An input stream cannot be iterated, or the payload takes none.",
+        "An input stream cannot be iterated, or the request takes none.",
         "Give an async iterator, an iterator or a list, by the name of an argument.",
     ),
     Code(
@@ -306,8 +306,8 @@ CODES: Final = (
     Code(
         "bad-payload",
         "ConfigError",
-        "The payload of a pool's call lacks a key, has an unknown one or a value of the wrong kind.",
-        "Correct it; the hint says what the operation takes.",
+        "A request to a worker lacks a part, has an unknown one or a value of the wrong kind.",
+        "Correct it; the hint says what the request takes.",
     ),
     Code(
         "bad-state",

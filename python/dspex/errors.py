@@ -726,7 +726,7 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
     **dict.fromkeys(
         (
             "bad-call",
-            "bad-feed",
+            "bad-input-stream",
             "bad-import-path",
             "bad-module",
             "bad-payload",

@@ -18,7 +18,7 @@ from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, Restart, State
+from dspex.pool import EchoRequest, Pool, Restart, State
 from dspex.pool._backends.connect_back import Listener
 from dspex.pool._backends.process import ChildPipes
 from dspex.protocol.connect_back import GREETING, ROLES
@@ -87,7 +87,7 @@ async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
     pool = await open_pool(
         workers=1, start=start.partition(",")[0], restart=Restart(max=1_000_000), backend=here
     )
-    assert await pool.call("echo", 1, timeout=20) == 1
+    assert await pool.call(EchoRequest(1), timeout=20) == 1
     before = psutil.Process().num_fds()
     for count in range(0, 16, 2):
         deaths = pool.status().deaths
@@ -102,6 +102,6 @@ async def test_a_pool_without_descriptors_starts_again_when_there_are_some(
             await until(partial(has_tried, pool, pid, deaths))
         while True:
             with contextlib.suppress(errors.WorkerDiedError):
-                assert await pool.call("echo", count, timeout=20) == count
+                assert await pool.call(EchoRequest(count), timeout=20) == count
                 break
         await until(lambda: psutil.Process().num_fds() == before)

@@ -14,19 +14,16 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.support import work
 from tests.support.backends import Processes
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children, running, until
 
 from dspex import errors
-from dspex.pool import Limits, Pool, PoolSpec, Restart, State, Timeouts
+from dspex.pool import EchoRequest, Limits, Pool, PoolSpec, Restart, State, Timeouts
 from dspex.protocol.frames import MAX_FRAME
 
 WORK = "tests.support.work:"
-
-
-async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
-    return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
 
 
 # name, the work, its arguments, what the caller gets, what the error says
@@ -68,39 +65,40 @@ DISASTERS: list[tuple[str, str, tuple[Any, ...], type[errors.DspexError], str]] 
 
 
 @pytest.mark.parametrize(
-    ("work", "args", "error", "says"), [row[1:] for row in DISASTERS], ids=[row[0] for row in DISASTERS]
+    ("act", "args", "error", "says"), [row[1:] for row in DISASTERS], ids=[row[0] for row in DISASTERS]
 )
 async def test_a_disaster_fails_only_its_own_call_and_the_pool_carries_on(
-    open_pool: OpenPool, work: str, args: tuple[Any, ...], error: type[errors.DspexError], says: str
+    open_pool: OpenPool, act: str, args: tuple[Any, ...], error: type[errors.DspexError], says: str
 ) -> None:
     pool = await open_pool(workers=1)
 
     with pytest.raises(error, match=says):
-        await run(pool, work, *args, timeout=20)
+        await pool.with_options(timeout=20).run(WORK + act, *args)
 
-    assert await run(pool, "add", 2, 3, timeout=20) == 5
+    assert await pool.with_options(timeout=20).run(work.add, 2, 3) == 5
 
 
 async def test_a_disaster_on_a_spawned_worker_fails_only_its_own_call_too(open_pool: OpenPool) -> None:
     """The whole table on one pool, since each of its deaths costs the start of an interpreter."""
     pool = await open_pool(workers=3, start="spawn", max_inflight=1, restart=Restart(max=100))
-    witness = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    witness = asyncio.ensure_future(pool.run(work.wait_for_ever))
     await until(lambda: sum(worker.inflight for worker in pool.status().workers) == 1)
 
     rows = iter(DISASTERS)
 
     async def meet() -> None:
-        for name, work, args, error, says in rows:
-            assert await run(pool, "add", 2, 3) == 5  # who dies without an answer is replaced later and later
+        for name, act, args, error, says in rows:
+            # Who dies without an answer is replaced later and later.
+            assert await pool.run(work.add, 2, 3) == 5
             end: Any
-            (end,) = await asyncio.gather(run(pool, work, *args), return_exceptions=True)
+            (end,) = await asyncio.gather(pool.run(WORK + act, *args), return_exceptions=True)
             assert type(end) is error, f"{name}: {end!r}"
             assert re.search(says, str(end)), f"{name}: {end}"
 
     await asyncio.gather(meet(), meet())
     assert pool.status().deaths == sum(error is errors.WorkerDiedError for _, _, _, error, _ in DISASTERS)
     assert not witness.done()
-    assert await run(pool, "add", 2, 3, timeout=20) == 5
+    assert await pool.with_options(timeout=20).run(work.add, 2, 3) == 5
     witness.cancel()
 
 
@@ -114,16 +112,16 @@ async def test_each_signal_that_can_end_a_worker_ends_its_calls_and_nothing_else
     ignored = {signal.SIGPIPE, signal.SIGXFSZ}  # by the interpreter
     assert len(deadly) > 50
     for number in deadly:
-        assert await run(pool, "add", 2, 3) == 5
+        assert await pool.run(work.add, 2, 3) == 5
         if number in ignored:
             with pytest.raises(errors.DeadlineExceeded):
-                await run(pool, "die_by_async", int(number), timeout=0.05)
+                await pool.with_options(timeout=0.05).run(work.die_by_async, int(number))
             continue
         with pytest.raises(errors.WorkerDiedError) as raised:
-            await run(pool, "die_by_async", int(number), timeout=20)
+            await pool.with_options(timeout=20).run(work.die_by_async, int(number))
         assert raised.value.exit_status == -number
     await until(lambda: pool.status().deaths == len(deadly) - len(ignored))
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 @pytest.mark.parametrize("start", ["forkserver", "spawn"])
@@ -131,11 +129,11 @@ async def test_memory_there_is_not_is_an_error_of_the_work_and_the_worker_lives(
     open_pool: OpenPool, start: str
 ) -> None:
     pool = await open_pool(start=start, limits=Limits(memory=512 * 2**20))
-    before = await run(pool, "pid")
+    before = await pool.run(work.pid)
     for _ in range(3):
         with pytest.raises(errors.RemoteError, match="MemoryError"):
-            await run(pool, "allocate", 2**30)
-    assert await run(pool, "pid") == before
+            await pool.run(work.allocate, 2**30)
+    assert await pool.run(work.pid) == before
 
 
 # name, the work, whether the worker can be told to stop
@@ -148,36 +146,36 @@ HANGS = [
 ]
 
 
-@pytest.mark.parametrize(("work", "stops"), [row[1:] for row in HANGS], ids=[row[0] for row in HANGS])
+@pytest.mark.parametrize(("act", "stops"), [row[1:] for row in HANGS], ids=[row[0] for row in HANGS])
 async def test_what_hangs_is_ended_at_the_deadline_and_its_place_is_free_again(
-    open_pool: OpenPool, work: str, stops: bool
+    open_pool: OpenPool, act: str, stops: bool
 ) -> None:
     pool = await open_pool(workers=1, max_inflight=1, timeouts=QUICK.replace(cancel=0.2))
-    before = await run(pool, "pid")
+    before = await pool.run(work.pid)
 
     with pytest.raises(errors.DeadlineExceeded):
-        await run(pool, work, timeout=0.3)
+        await pool.with_options(timeout=0.3).run(WORK + act)
 
-    assert await run(pool, "add", 2, 3, timeout=20) == 5
-    assert (await run(pool, "pid") == before) is stops
+    assert await pool.with_options(timeout=20).run(work.add, 2, 3) == 5
+    assert (await pool.run(work.pid) == before) is stops
 
 
-@pytest.mark.parametrize(("work", "stops"), [row[1:] for row in HANGS], ids=[row[0] for row in HANGS])
+@pytest.mark.parametrize(("act", "stops"), [row[1:] for row in HANGS], ids=[row[0] for row in HANGS])
 async def test_a_cancelled_call_frees_its_place(
-    open_pool: OpenPool, tmp_path: Path, work: str, stops: bool
+    open_pool: OpenPool, tmp_path: Path, act: str, stops: bool
 ) -> None:
     pool = await open_pool(workers=1, max_inflight=1, timeouts=QUICK.replace(cancel=0.2))
-    before = await run(pool, "pid")
+    before = await pool.run(work.pid)
     begun = tmp_path / "begun"
-    call = asyncio.ensure_future(run(pool, work, str(begun)))
+    call = asyncio.ensure_future(pool.run(WORK + act, str(begun)))
     await until(begun.exists)  # what has not begun can be taken back, whatever it would have done
 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
 
-    assert await run(pool, "add", 2, 3, timeout=20) == 5
-    assert (await run(pool, "pid") == before) is stops
+    assert await pool.with_options(timeout=20).run(work.add, 2, 3) == 5
+    assert (await pool.run(work.pid) == before) is stops
 
 
 async def test_what_hangs_on_a_spawned_worker_is_ended_at_the_deadline_too(open_pool: OpenPool) -> None:
@@ -190,7 +188,7 @@ async def test_what_hangs_on_a_spawned_worker_is_ended_at_the_deadline_too(open_
     kept = sum(stops for _, _, stops in HANGS)
 
     ends = await asyncio.gather(
-        *(run(pool, work, timeout=0.3) for _, work, _ in HANGS), return_exceptions=True
+        *(pool.with_options(timeout=0.3).run(WORK + act) for _, act, _ in HANGS), return_exceptions=True
     )
 
     assert [type(end) for end in ends] == [errors.DeadlineExceeded] * len(HANGS)
@@ -198,7 +196,7 @@ async def test_what_hangs_on_a_spawned_worker_is_ended_at_the_deadline_too(open_
     await until(lambda: [w.state for w in pool.status().workers] == [State.READY] * len(HANGS), seconds=30)
     between = {worker.pid for worker in pool.status().workers}
     assert len(before & between) == kept
-    assert await run(pool, "add", 2, 3, timeout=20) == 5
+    assert await pool.with_options(timeout=20).run(work.add, 2, 3) == 5
 
 
 STARTS_OF_WORKERS = pytest.mark.parametrize("start", ["forkserver", "spawn"])
@@ -210,7 +208,7 @@ async def test_a_worker_killed_from_outside_fails_its_calls_and_no_other(
 ) -> None:
     pool = await open_pool(workers=2, start=start)
     await until(lambda: [w.state for w in pool.status().workers] == [State.READY, State.READY])
-    calls = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(6)]
+    calls = [asyncio.ensure_future(pool.run(work.wait_for_ever)) for _ in range(6)]
     await until(lambda: [w.inflight for w in pool.status().workers] == [3, 3])
     victim = pool.status().workers[0].pid
     assert victim is not None
@@ -224,7 +222,7 @@ async def test_a_worker_killed_from_outside_fails_its_calls_and_no_other(
     for failure in failures:
         assert isinstance(failure, errors.WorkerDiedError)
         assert (failure.signal, failure.pid) == ("SIGKILL", victim)
-    assert await run(pool, "add", 1, 1) == 2
+    assert await pool.run(work.add, 1, 1) == 2
     for call in calls:
         call.cancel()
 
@@ -244,7 +242,7 @@ async def retried(pool: Pool) -> int:
     """A call may still be put on a worker whose death is not known yet: that one says so."""
     while True:
         try:
-            return int(await run(pool, "add", 2, 3))
+            return int(await pool.run(work.add, 2, 3))
         except errors.WorkerDiedError:
             continue
 
@@ -254,9 +252,11 @@ async def test_the_innocent_on_a_worker_ended_for_anothers_fault_are_run_again(
     open_pool: OpenPool, start: str
 ) -> None:
     pool = await open_pool(start=start, workers=1, max_inflight=8, timeouts=QUICK.replace(cancel=0.2))
-    guilty = asyncio.ensure_future(run(pool, "block", timeout=0.3))
-    innocent = asyncio.ensure_future(run(pool, "survivor_of", await run(pool, "pid"), idempotent=True))
-    touchy = asyncio.ensure_future(run(pool, "wait_for_ever", idempotent=False))
+    guilty = asyncio.ensure_future(pool.with_options(timeout=0.3).run(work.block))
+    innocent = asyncio.ensure_future(
+        pool.with_options(idempotent=True).run(work.survivor_of, await pool.run(work.pid))
+    )
+    touchy = asyncio.ensure_future(pool.with_options(idempotent=False).run(work.wait_for_ever))
 
     with pytest.raises(errors.DeadlineExceeded):
         await guilty
@@ -268,10 +268,10 @@ async def test_the_innocent_on_a_worker_ended_for_anothers_fault_are_run_again(
 @STARTS_OF_WORKERS
 async def test_the_last_words_of_a_worker_are_in_the_error(open_pool: OpenPool, start: str) -> None:
     pool = await open_pool(start=start, workers=1)
-    await run(pool, "say", "the tensor has the wrong shape")
+    await pool.run(work.say, "the tensor has the wrong shape")
 
     with pytest.raises(errors.WorkerDiedError, match="the tensor has the wrong shape"):
-        await run(pool, "leave", 1)
+        await pool.run(work.leave, 1)
 
 
 @STARTS_OF_WORKERS
@@ -280,17 +280,17 @@ async def test_the_last_words_of_a_worker_have_no_secret_of_its_environment(
 ) -> None:
     token = "tok-0123456789"
     pool = await open_pool(start=start, workers=1, env={"SHOP_TOKEN": token, "SHOP_NAME": "a shop of books"})
-    await run(pool, "say", f"{token} of a shop of books")
+    await pool.run(work.say, f"{token} of a shop of books")
 
     with pytest.raises(errors.WorkerDiedError, match=r"\*\*\* of a shop of books") as raised:
-        await run(pool, "leave", 1)
+        await pool.run(work.leave, 1)
     assert token not in repr(raised.value.to_dict())
 
 
 async def test_what_the_work_prints_does_not_touch_the_wire(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
-    await asyncio.gather(*(run(pool, "say", "x" * 100_000) for _ in range(20)))
-    assert await run(pool, "add", 2, 3) == 5
+    await asyncio.gather(*(pool.run(work.say, "x" * 100_000) for _ in range(20)))
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 # name, the module preloaded, more settings, the code of the error, what it says
@@ -355,10 +355,10 @@ async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_ca
         os.kill(here.forkserver, signal.SIGKILL)
         await until(lambda: here.forkserver is None)
     with pytest.raises(errors.WorkerDiedError):
-        await run(pool, "say_and_die", "farewell")
+        await pool.run(work.say_and_die, "farewell")
 
     with pytest.raises(errors.WorkerStartError) as raised:
-        await run(pool, "add", 2, 3, timeout=20)
+        await pool.with_options(timeout=20).run(work.add, 2, 3)
     assert raised.value.code == "restart-budget"
     assert "restart.max=2" in raised.value.message
     assert "farewell" in str(raised.value)  # the first cause, with its last lines
@@ -366,15 +366,15 @@ async def test_starts_that_fail_in_a_loop_spend_the_budget_and_tell_the_first_ca
 
 async def test_the_queue_is_bounded_and_a_cancelled_caller_leaves_it(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_inflight=1, queue=2)
-    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
-    waiting = [asyncio.ensure_future(run(pool, "add", i, 0)) for i in range(2)]
+    running = asyncio.ensure_future(pool.run(work.wait_for_ever))
+    waiting = [asyncio.ensure_future(pool.run(work.add, i, 0)) for i in range(2)]
     await until(lambda: pool.status().waiting == 2)
 
     with pytest.raises(errors.PoolSaturated, match="2 calls wait already"):
-        await run(pool, "add", 0, 0)
+        await pool.run(work.add, 0, 0)
     waiting[0].cancel()
     await until(lambda: pool.status().waiting == 1)
-    another = asyncio.ensure_future(run(pool, "add", 7, 0))
+    another = asyncio.ensure_future(pool.run(work.add, 7, 0))
     await until(lambda: pool.status().waiting == 2)
     running.cancel()
 
@@ -384,11 +384,11 @@ async def test_the_queue_is_bounded_and_a_cancelled_caller_leaves_it(open_pool: 
 
 async def test_a_deadline_counts_the_time_in_the_queue(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_inflight=1)
-    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    running = asyncio.ensure_future(pool.run(work.wait_for_ever))
     await until(lambda: pool.status().workers[0].inflight == 1)
 
     with pytest.raises(errors.DeadlineExceeded, match="in the queue"):
-        await run(pool, "add", 2, 3, timeout=0.2)
+        await pool.with_options(timeout=0.2).run(work.add, 2, 3)
 
     assert pool.status().waiting == 0
     running.cancel()
@@ -396,9 +396,9 @@ async def test_a_deadline_counts_the_time_in_the_queue(open_pool: OpenPool) -> N
 
 async def test_closing_fails_what_does_not_finish_and_refuses_what_comes_after(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_inflight=1)
-    running = asyncio.ensure_future(run(pool, "block"))
+    running = asyncio.ensure_future(pool.run(work.block))
     await until(lambda: pool.status().workers[0].inflight == 1)
-    waiting = asyncio.ensure_future(run(pool, "add", 1, 1))
+    waiting = asyncio.ensure_future(pool.run(work.add, 1, 1))
     await until(lambda: pool.status().waiting == 1)
 
     await pool.aclose(timeout=0)
@@ -408,13 +408,13 @@ async def test_closing_fails_what_does_not_finish_and_refuses_what_comes_after(o
         with pytest.raises(errors.PoolClosedError):
             await call
     with pytest.raises(errors.PoolClosedError, match="it has been closed"):
-        await run(pool, "add", 1, 1)
+        await pool.run(work.add, 1, 1)
     assert pool.state is State.DEAD
 
 
 async def test_closing_lets_calls_finish_within_its_time(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_inflight=1)
-    calls = [asyncio.ensure_future(run(pool, "add", i, 0)) for i in range(50)]
+    calls = [asyncio.ensure_future(pool.run(work.add, i, 0)) for i in range(50)]
     await asyncio.sleep(0)  # each is submitted, and none can have been answered
     assert pool.status().waiting > 0
 
@@ -435,7 +435,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(open_pool: OpenPool) -> 
 async def test_a_timeout_that_is_none_is_refused(open_pool: OpenPool, timeout: Any) -> None:
     pool = await open_pool(workers=1)
     with pytest.raises(errors.ConfigError):
-        await pool.call("echo", None, timeout=timeout)
+        await pool.call(EchoRequest(None), timeout=timeout)
 
 
 async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(
@@ -444,15 +444,15 @@ async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(
     pool = await open_pool(workers=1)
 
     with pytest.raises(errors.PoolClosedError, match="another event loop"):
-        await asyncio.to_thread(lambda: asyncio.run(pool.call("echo", None)))
+        await asyncio.to_thread(lambda: asyncio.run(pool.echo(None)))
 
     here = os.getpid()
     with monkeypatch.context() as fork:
         fork.setattr(os, "getpid", lambda: here + 1)
         with pytest.raises(errors.PoolClosedError, match="a fork of it"):
-            await pool.call("echo", None)
+            await pool.echo(None)
         await pool.aclose()
-    assert await pool.call("echo", 1) == 1
+    assert await pool.echo(1) == 1
 
 
 @pytest.mark.parametrize("start", ["forkserver", "spawn"])
@@ -464,8 +464,8 @@ def test_a_loop_that_ends_takes_its_pool_along(start: Any) -> None:
     async def main() -> Pool:
         pool = Pool(PoolSpec(workers=2, start=start, timeouts=Timeouts(stop=60)))
         await pool.start()
-        for work in ("block", "wait_for_ever", "block_the_loop"):  # whatever its workers do
-            kept.append(asyncio.ensure_future(run(pool, work)))
+        for act in ("block", "wait_for_ever", "block_the_loop"):  # whatever its workers do
+            kept.append(asyncio.ensure_future(pool.run(WORK + act)))
         await until(lambda: sum(worker.inflight for worker in pool.status().workers) == 3)
         return pool
 
@@ -475,7 +475,7 @@ def test_a_loop_that_ends_takes_its_pool_along(start: Any) -> None:
     assert [child for child in children() if child.pid not in before] == []
     assert all(call.done() for call in kept)
     with pytest.raises(errors.PoolClosedError):
-        asyncio.run(pool.call("echo", 1))
+        asyncio.run(pool.echo(1))
     asyncio.run(pool.aclose())
 
 
@@ -488,41 +488,41 @@ async def test_a_pool_starts_once(open_pool: OpenPool) -> None:
 async def test_a_worker_may_be_spawned_where_a_forkserver_cannot_be(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, start="spawn", preload=["tests.support.threaded_start"])
     with pytest.raises(errors.WorkerDiedError, match="SIGKILL"):
-        await run(pool, "die_by", int(signal.SIGKILL))
-    assert await run(pool, "add", 2, 3) == 5
+        await pool.run(work.die_by, int(signal.SIGKILL))
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 async def test_workers_outlive_their_forkserver_and_the_next_one_is_made(open_pool: OpenPool) -> None:
     here = Processes()
     pool = await open_pool(workers=1, backend=here)
     assert here.forkserver is not None
-    first = await run(pool, "pid")
-    call = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    first = await pool.run(work.pid)
+    call = asyncio.ensure_future(pool.run(work.wait_for_ever))
     os.kill(here.forkserver, signal.SIGKILL)
     await until(lambda: here.forkserver is None)
 
-    assert await run(pool, "pid") == first
+    assert await pool.run(work.pid) == first
     assert not call.done()
     with pytest.raises(errors.WorkerDiedError, match="nobody could say how"):
-        await run(pool, "leave", 1)
+        await pool.run(work.leave, 1)
     with pytest.raises(errors.WorkerDiedError):
         await call
-    assert await run(pool, "pid") != first
+    assert await pool.run(work.pid) != first
     assert here.forkserver is not None
 
 
 async def test_forkserver_and_workers_that_die_leave_no_descriptor(open_pool: OpenPool) -> None:
     here = Processes()
     pool = await open_pool(workers=1, restart=Restart(max=1000), backend=here)
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
     before = psutil.Process().num_fds()
     for _ in range(3):
         assert here.forkserver is not None
         os.kill(here.forkserver, signal.SIGKILL)
         await until(lambda: here.forkserver is None)
         with pytest.raises(errors.WorkerDiedError):
-            await run(pool, "leave", 1)
-        assert await run(pool, "add", 2, 3) == 5
+            await pool.run(work.leave, 1)
+        assert await pool.run(work.add, 2, 3) == 5
     await until(lambda: psutil.Process().num_fds() == before)
 
 
@@ -541,42 +541,42 @@ async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
 @STARTS_OF_WORKERS
 async def test_a_worker_that_stops_reading_is_ended_at_the_deadline(open_pool: OpenPool, start: str) -> None:
     pool = await open_pool(start=start, workers=1, timeouts=QUICK.replace(cancel=0.2))
-    pid = await run(pool, "pid")
+    pid = await pool.run(work.pid)
     os.kill(pid, signal.SIGSTOP)
 
     with pytest.raises(errors.DeadlineExceeded):  # 16 MB: far more than the socket holds
-        await pool.call("echo", b"x" * 2**24, timeout=0.5)
+        await pool.call(EchoRequest(b"x" * 2**24), timeout=0.5)
 
-    assert await pool.call("echo", b"x" * 2**24, timeout=20) == b"x" * 2**24
+    assert await pool.call(EchoRequest(b"x" * 2**24), timeout=20) == b"x" * 2**24
 
 
 async def test_a_payload_or_an_answer_beyond_the_limit_of_a_frame_is_refused(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
     with pytest.raises(errors.WireError, match="limit"):
-        await pool.call("echo", b"x" * (MAX_FRAME + 1))
+        await pool.echo(b"x" * (MAX_FRAME + 1))
     with pytest.raises(errors.WireError, match="limit"):
-        await run(pool, "give_bytes", MAX_FRAME + 1)
-    assert await run(pool, "add", 2, 3) == 5
+        await pool.run(work.give_bytes, MAX_FRAME + 1)
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 async def test_a_full_disk_does_not_stop_a_worker(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, env={"TMPDIR": "/dev/full", "DSPY_CACHEDIR": "/dev/full/cache"})
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
     with pytest.raises(errors.RemoteError, match="No space left"):
-        await run(pool, "write_to_a_full_disk")
-    assert await run(pool, "add", 2, 3) == 5
+        await pool.run(work.write_to_a_full_disk)
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 @pytest.mark.parametrize("start", ["forkserver", "spawn"])
 async def test_what_the_work_has_started_ends_with_its_worker(open_pool: OpenPool, start: str) -> None:
     pool = await open_pool(workers=1, start=start)
-    first = psutil.Process(await run(pool, "start_a_child", "live"))
+    first = psutil.Process(await pool.run(work.start_a_child, "live"))
     with pytest.raises(errors.WorkerDiedError, match="SIGKILL") as raised:
-        await run(pool, "start_a_child", "die")
+        await pool.run(work.start_a_child, "die")
     second = int(raised.value.output.split()[-1])
 
     await until(lambda: not running(first) and not psutil.pid_exists(second))
 
-    third = psutil.Process(await run(pool, "start_a_child", "live"))
+    third = psutil.Process(await pool.run(work.start_a_child, "live"))
     await pool.aclose()
     await until(lambda: not running(third))

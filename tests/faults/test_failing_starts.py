@@ -15,7 +15,7 @@ from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children, running, until
 
 from dspex import errors
-from dspex.pool import LocalProcesses, Pool, PoolSpec, State, Timeouts
+from dspex.pool import EchoRequest, LocalProcesses, Pool, PoolSpec, State, Timeouts
 from dspex.pool._backends import forkserver as forkserver_module
 from dspex.pool._backends import process as process_module
 from dspex.pool._backends.base import Handle, Launcher
@@ -161,7 +161,7 @@ async def test_a_pool_whose_next_starts_fail_serves_again_when_they_succeed(
     fault.left = 2
     await kill_worker(pool)
 
-    assert await pool.call("echo", "again", timeout=120) == "again"
+    assert await pool.call(EchoRequest("again"), timeout=120) == "again"
     assert fault.met == 2
 
 
@@ -211,7 +211,7 @@ class OddProcesses(LocalProcesses):
 @pytest.mark.parametrize("name", ["terminate", "kill", "release", "tail"])
 async def test_a_backend_that_raises_at_a_worker_s_end_costs_no_place_and_no_call_waits(name: str) -> None:
     async with Pool(PoolSpec(workers=1, timeouts=Timeouts(stop=2.0)), backend=OddProcesses(name)) as pool:
-        call = asyncio.ensure_future(pool.call("function", {"function": "tests.support.work:block"}))
+        call = asyncio.ensure_future(pool.run("tests.support.work:block"))
         await until(lambda: pool.status().workers[0].inflight == 1)
         (worker,) = pool.status().workers
         assert worker.pid is not None
@@ -219,7 +219,7 @@ async def test_a_backend_that_raises_at_a_worker_s_end_costs_no_place_and_no_cal
 
         with pytest.raises(errors.WorkerDiedError):
             await asyncio.wait_for(call, 60)
-        assert await pool.call("echo", "again", timeout=60) == "again"
+        assert await pool.call(EchoRequest("again"), timeout=60) == "again"
 
 
 async def test_a_pool_that_is_closed_while_it_starts_tells_who_waits_for_the_start() -> None:
@@ -244,7 +244,7 @@ async def test_a_forkserver_that_hangs_is_replaced(
     forkserver.send_signal(signal.SIGSTOP)
     await kill_worker(pool)
 
-    assert await pool.call("echo", "again", timeout=120) == "again"
+    assert await pool.call(EchoRequest("again"), timeout=120) == "again"
 
     assert not running(forkserver)
     assert here.forkserver not in (None, forkserver.pid)

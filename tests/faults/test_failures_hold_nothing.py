@@ -13,7 +13,7 @@ from tests.support.pools import QUICK, Chat, OpenPool
 
 import dspex
 from dspex import errors
-from dspex.pool import Pool, SyncPool
+from dspex.pool import FunctionRequest, Pool, SyncPool
 from dspex.testing import HttpError, Stall
 
 WORK = "tests.support.work:"
@@ -49,30 +49,30 @@ async def is_let_go(failing: Callable[[Held], Awaitable[Any]]) -> bool:
     return end() is None
 
 
-def payload(function: str, value: Held) -> dict[str, Any]:
-    return {"function": WORK + function, "args": [value]}
+def request(function: str, value: Held) -> FunctionRequest:
+    return FunctionRequest.of(WORK + function, value)
 
 
 async def test_a_failed_call_lets_go_of_its_payload(open_pool: OpenPool, no_collector: None) -> None:
     pool = await open_pool(workers=1, max_inflight=4, timeouts=QUICK.replace(cancel=0.2))
 
     async def raises(value: Held) -> None:
-        await pool.call("function", payload("fail", value))
+        await pool.call(request("fail", value))
 
     async def cannot_be_sent(value: Held) -> None:
-        await pool.call("function", {**payload("add", value), "kwargs": {"x": object()}})
+        await pool.call(FunctionRequest.of(WORK + "add", value, x=object()))
 
     async def takes_too_long(value: Held) -> None:
-        await pool.call("function", payload("wait_a_moment", value), timeout=0.001)
+        await pool.call(request("wait_a_moment", value), timeout=0.001)
 
     async def loses_its_worker(value: Held) -> None:
-        await pool.call("function", {"function": "os:_exit", "args": [1], "kwargs": {}, "x": value})
+        await pool.call(request("leave_with", value))
 
     async def has_callbacks(value: Held) -> None:
-        await pool.call("function", payload("fail", value), host_functions={"hold": lambda: value})
+        await pool.call(request("fail", value), host_functions={"hold": lambda: value})
 
     async def streams(value: Held) -> None:
-        async for _ in pool.stream("function", payload("count_then_fail", value)):
+        async for _ in pool.stream(request("count_then_fail", value)):
             pass
 
     async def reads_a_feed(value: Held) -> None:
@@ -80,7 +80,7 @@ async def test_a_failed_call_lets_go_of_its_payload(open_pool: OpenPool, no_coll
             yield value
             raise errors.InputError("the file ends here")
 
-        await pool.call("function", {"function": "statistics:fmean"}, input_streams={"data": parts()})
+        await pool.call(FunctionRequest.of("statistics:fmean"), input_streams={"data": parts()})
 
     ways = (
         raises,
@@ -100,7 +100,7 @@ async def test_the_errors_of_a_batch_hold_no_payload_while_they_live(
     pool = await open_pool(workers=1)
     values = [Held("x" * 1000) for _ in range(3)]
     ends = [weakref.ref(value) for value in values]
-    answers = await pool.batch("function", [payload("fail", value) for value in values])
+    answers = await pool.batch([request("fail", value) for value in values])
     del values
     assert [type(answer) for answer in answers] == [errors.RemoteError] * 3
     await asyncio.sleep(0.01)  # the end of the batch's last task
@@ -114,7 +114,7 @@ async def test_a_failed_blocking_call_lets_go_of_its_payload(open_pool: OpenPool
     pool: Pool = await open_pool(workers=1)
 
     async def blocks(value: Held) -> None:
-        await asyncio.to_thread(SyncPool.of(pool).call, "function", payload("fail", value))
+        await asyncio.to_thread(SyncPool.of(pool).call, request("fail", value))
 
     assert await is_let_go(blocks)
 

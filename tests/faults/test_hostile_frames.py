@@ -15,7 +15,7 @@ from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, Restart
+from dspex.pool import EchoRequest, FunctionRequest, Pool, Restart
 from dspex.protocol.codec import MSGPACK, MessagePack
 from dspex.protocol.frames import PROTOCOL, Kind, encode_frame
 
@@ -67,16 +67,15 @@ def quiet_loop() -> Any:
 
 
 async def frame(pool: Pool, *args: Any) -> Any:
-    payload = {"function": f"{WORK}send_frame", "args": list(args)}
-    return await pool.call("function", payload, timeout=20, idempotent=False)
+    return await pool.with_options(timeout=20).run(f"{WORK}send_frame", *args)
 
 
 async def test_a_frame_that_no_worker_sends_ends_its_sender_alone_and_says_why(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=2, max_inflight=1, restart=Restart(max=1000))
-    witness = asyncio.ensure_future(pool.call("function", {"function": f"{WORK}wait_for_ever"}))
+    witness = asyncio.ensure_future(pool.run(f"{WORK}wait_for_ever"))
     with quiet_loop():
         for name, kind, number, body, says in FRAMES:
-            assert await pool.call("echo", name, timeout=20) == name
+            assert await pool.call(EchoRequest(name), timeout=20) == name
             with pytest.raises(errors.WorkerDiedError) as caught:
                 await frame(pool, int(kind), number, body)
             assert caught.value.reason.startswith("it sent what is not a frame: "), name
@@ -85,19 +84,19 @@ async def test_a_frame_that_no_worker_sends_ends_its_sender_alone_and_says_why(o
             await frame(pool, int(Kind.RESULT), None, 1, 9)
         assert not witness.done()
         witness.cancel()
-    assert await pool.call("echo", "still", timeout=20) == "still"
+    assert await pool.call(EchoRequest("still"), timeout=20) == "still"
 
 
 async def test_a_flood_of_parts_ends_its_sender_before_it_fills_the_memory(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
-    payload = {"function": f"{WORK}send_frame_and_yield", "args": [int(Kind.ITEM), 1, 500]}
+    request = FunctionRequest.of(f"{WORK}send_frame_and_yield", int(Kind.ITEM), 1, 500)
     with quiet_loop():
-        parts = pool.stream("function", payload, timeout=20)
+        parts = pool.stream(request, timeout=20)
         await anext(parts)
         await until(lambda: pool.status().deaths)  # nobody takes parts meanwhile
         with pytest.raises(errors.WorkerDiedError, match="has room for"):
             await _take(parts, [])
-    assert await pool.call("echo", 5, timeout=20) == 5
+    assert await pool.call(EchoRequest(5), timeout=20) == 5
 
 
 async def test_what_changes_nothing_is_let_pass(open_pool: OpenPool) -> None:
@@ -105,15 +104,9 @@ async def test_what_changes_nothing_is_let_pass(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
     pid = pool.status().workers[0].pid
     for kind, number, body in ((Kind.READY, 0, VERSIONS), (Kind.CANCEL, 8, None), (Kind.ERROR, 0, ERROR)):
-        payload = {
-            "function": f"{WORK}send_frame",
-            "args": [int(kind), number, body],
-            "kwargs": {"wait": False},
-        }
-        assert (
-            await pool.call("function", payload, timeout=20) is None
-        )  # behind the frame, on the same socket
-    assert await pool.call("echo", 5, timeout=20) == 5
+        sent = pool.with_options(timeout=20).run(f"{WORK}send_frame", int(kind), number, body, wait=False)
+        assert await sent is None  # the answer comes behind the frame, on the same socket
+    assert await pool.call(EchoRequest(5), timeout=20) == 5
     assert pool.status().workers[0].pid == pid
 
 
@@ -139,9 +132,9 @@ async def test_a_frame_that_no_service_sends_ends_the_worker_and_nothing_else(
     pool = await open_pool(workers=1, backend=here)
     parts: list[Any] = []
     call = asyncio.ensure_future(
-        _take(pool.stream("function", {"function": f"{WORK}yield_and_wait"}, timeout=20), parts)
+        _take(pool.stream(FunctionRequest.of(f"{WORK}yield_and_wait"), timeout=20), parts)
         if number is None
-        else pool.call("function", {"function": f"{WORK}wait_for_ever"}, timeout=20)
+        else pool.call(FunctionRequest.of(f"{WORK}wait_for_ever"), timeout=20)
     )
     with quiet_loop():
         # Before its first part a stream has no use for credit.
@@ -152,7 +145,7 @@ async def test_a_frame_that_no_service_sends_ends_the_worker_and_nothing_else(
         here.handles[0].socket.sendall(frame)
         with pytest.raises(errors.WorkerDiedError):
             await call
-        assert await pool.call("echo", 5, timeout=20) == 5
+        assert await pool.call(EchoRequest(5), timeout=20) == 5
 
 
 async def _take(parts: Any, into: list[Any]) -> None:

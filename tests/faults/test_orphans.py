@@ -65,11 +65,10 @@ async def test_the_end_of_the_lifeline_alone_ends_a_worker(kind: str, number: si
 
 
 async def test_the_kernel_is_asked_to_end_a_worker_and_a_test_can_take_that_back(open_pool: OpenPool) -> None:
-    ask = {"function": "tests.support.work:kernel_signals"}
     pool = await open_pool(start="spawn")
-    assert await pool.call("function", ask) == (9, 9)
+    assert await pool.run("tests.support.work:kernel_signals") == (9, 9)
     pool = await open_pool(start="spawn", preload=("tests.support.disarmed",))
-    assert await pool.call("function", ask) == (0, 0)
+    assert await pool.run("tests.support.work:kernel_signals") == (0, 0)
 
 
 @pytest.mark.parametrize("start", ["forkserver", "spawn"])

@@ -18,6 +18,7 @@ from tests.support.processes import children, until
 from dspex import errors
 from dspex.pool import (
     Backend,
+    FunctionRequest,
     Handle,
     Launcher,
     LocalProcesses,
@@ -132,7 +133,7 @@ async def test_a_first_start_that_meets_an_exception_says_so_in_time_and_leaves_
         with pytest.raises(
             errors.PoolClosedError, match=r"its start failed: .*could not|its start failed: .*did not"
         ):
-            await pool.call("echo", 1)
+            await pool.echo(1)
 
 
 @pytest.mark.parametrize("step", ["_start", "_Link.open", "_Link.ask", "_Link.fork", "_Link.adopt"])
@@ -161,7 +162,7 @@ async def serves(pool: Pool) -> None:
     async with asyncio.timeout(60):
         while True:
             try:
-                assert await pool.call("echo", 1) == 1
+                assert await pool.echo(1) == 1
             except errors.WorkerDiedError:  # of a worker whose death was not known yet
                 continue
             except BaseException as err:
@@ -358,6 +359,6 @@ async def test_a_listener_that_raises_leaves_no_call_without_an_answer(
     async with Pool(PoolSpec(workers=1), on_event=fail) as pool:
         for _ in range(2):
             with pytest.raises(errors.WorkerDiedError):
-                await pool.call("function", {"function": "os:_exit", "args": [1]}, timeout=30)
-        assert await pool.call("echo", 1) == 1
+                await pool.call(FunctionRequest.of("os:_exit", 1), timeout=30)
+        assert await pool.echo(1) == 1
     assert {type(context["exception"]) for context in quiet} == {kind}

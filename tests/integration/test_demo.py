@@ -92,7 +92,7 @@ wire.encode = changed
 """
 CHANGED_FIELD = """
 from dspex.prediction import Prediction
-from dspex.runtime._targets import NativeTarget
+from dspex.runtime._native_target import NativeTarget
 run = NativeTarget.run
 async def changed(self, operation, timeout):
     prediction = await run(self, operation, timeout)

@@ -137,15 +137,15 @@ def test_two_step_asks_the_model_and_then_the_one_that_extracts(
     assert [body["messages"] for body in model.take()] == [first["messages"], second["messages"]]
 
 
-async def test_a_payload_may_name_them(open_pool: OpenPool, chat: Chat) -> None:
+async def test_a_request_may_name_them(open_pool: OpenPool, chat: Chat) -> None:
     answers = {"test": ["blue, I say", '{"answer": "blue"}'], "extractor": ["[[ ## answer ## ]]\nblue"]}
     chat.reply = lambda request: answers[request.model].pop(0)
     pool = await open_pool(lm=chat.lm(), workers=1)
-    ask = {"signature": "question -> answer", "inputs": {"question": "the sky?"}}
-    two_steps = {**ask, "adapter": "two_step", "extraction_lm": {"model": "openai/extractor"}}
-    assert (await pool.call("predict", two_steps))["completions"] == [{"answer": "blue"}]
+    ask = "question -> answer", {"question": "the sky?"}
+    answer = await pool.predict(*ask, adapter="two_step", extraction_lm={"model": "openai/extractor"})
+    assert answer["completions"] == [{"answer": "blue"}]
     assert [body["model"] for body in chat.bodies] == ["test", "extractor"]
-    assert (await pool.call("predict", {**ask, "adapter": "baml"}))["completions"] == [{"answer": "blue"}]
+    assert (await pool.predict(*ask, adapter="baml"))["completions"] == [{"answer": "blue"}]
 
 
 REFUSALS: list[Callable[[Any, Any], Any]] = [

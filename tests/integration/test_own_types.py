@@ -16,8 +16,8 @@ from tests.support.models import Said
 from tests.support.shapes import Colour, Deep, Level, Odd, Outer, Point, Shape, Span
 
 import dspex
-from dspex._engine.plain import foreign_of
 from dspex.errors import ConfigError, ReplyError
+from dspex.protocol.signature_form import SignatureForm
 from dspex.signature import InputField, OutputField
 
 ROUTES = ("native", "python")
@@ -187,7 +187,7 @@ def test_two_types_of_one_name_are_refused() -> None:
         "a": (Shape.model_fields["points"].annotation, OutputField()),
     }
     with pytest.raises(ConfigError) as caught:
-        foreign_of(dspex.Signature(fields))
+        SignatureForm.of(dspex.Signature(fields))
     assert caught.value.code == "type-name"
 
 

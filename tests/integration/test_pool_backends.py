@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import work
 from tests.support.dialled import DialledProcesses
 from tests.support.pools import QUICK, Chat
 from tests.support.processes import children, until
 
 from dspex import errors
-from dspex.pool import Backend, Limits, LocalProcesses, Pool, PoolSpec, State
+from dspex.pool import Backend, FunctionRequest, Limits, LocalProcesses, Pool, PoolSpec, State
 from dspex.pool._backends.connect_back import Listener
 from dspex.protocol.connect_back import GREETING
 
@@ -96,46 +97,43 @@ async def open_pool(backend: tuple[Backend, dict[str, Any]]) -> AsyncIterator[Op
         await until(lambda: not [child for child in children() if child.pid not in before])
 
 
-async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
-    return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
-
-
 def ready(pool: Pool) -> list[int | None]:
     return [worker.pid for worker in pool.status().workers if worker.state is State.READY]
 
 
 async def test_calls_are_answered_many_at_once_by_real_dspy(open_pool: OpenPool, chat: Chat) -> None:
     pool = await open_pool(lm=chat.lm())
-    calls = [run(pool, "wait_a_moment", number) for number in range(200)]
+    calls = [pool.run(work.wait_a_moment, number) for number in range(200)]
     assert await asyncio.gather(*calls) == list(range(200))
-    ask = {"signature": "question -> answer", "inputs": {"question": "sky?"}}
-    assert (await pool.call("predict", ask))["completions"] == [{"answer": "blue"}]
-    assert await pool.call("echo", b"x" * 2**22) == b"x" * 2**22
+    assert (await pool.predict("question -> answer", {"question": "sky?"}))["completions"] == [
+        {"answer": "blue"}
+    ]
+    assert await pool.echo(b"x" * 2**22) == b"x" * 2**22
 
 
 async def test_the_worker_is_another_process_and_says_how_it_is(open_pool: OpenPool) -> None:
     pool = await open_pool(env={"DSPEX_TEST_SAYS": "hello"}, limits=Limits(nice=1))
     (worker,) = pool.status().workers
-    assert worker.pid == await run(pool, "pid") != os.getpid()
+    assert worker.pid == await pool.run(work.pid) != os.getpid()
     assert worker.where
-    assert await run(pool, "environment", "DSPEX_TEST_SAYS") == "hello"
-    assert await run(pool, "environment", "OMP_NUM_THREADS") is not None
-    assert (await run(pool, "niceness_and_cpus"))[0] >= 1
+    assert await pool.run(work.environment, "DSPEX_TEST_SAYS") == "hello"
+    assert await pool.run(work.environment, "OMP_NUM_THREADS") is not None
+    assert (await pool.run(work.niceness_and_cpus))[0] >= 1
     assert pool.status().backend["backend"] in {"local", "dialled", "ray"}
     await until(lambda: pool.status().workers[0].resident > 2**20)
 
 
 async def test_streams_feeds_and_call_backs_work(open_pool: OpenPool, tmp_path: Path) -> None:
     pool = await open_pool()
-    parts = pool.stream("function", {"function": WORK + "count", "args": [500]})
+    parts = pool.stream(FunctionRequest.of(WORK + "count", 500))
     assert [part async for part in parts] == list(range(500))
-    doubled = pool.stream("function", {"function": READERS + "double"}, input_streams={"parts": range(100)})
+    doubled = pool.stream(FunctionRequest.of(READERS + "double"), input_streams={"parts": range(100)})
     assert [part async for part in doubled] == list(range(0, 200, 2))
-    payload = {"function": "tests.support.programs:ask_back", "args": ["pid"]}
-    assert await pool.call("function", payload, host_functions={"pid": os.getpid}) == os.getpid()
+    request = FunctionRequest.of("tests.support.programs:ask_back", "pid")
+    assert await pool.call(request, host_functions={"pid": os.getpid}) == os.getpid()
 
     file = tmp_path / "progress"
-    endless = pool.stream("function", {"function": WORK + "count_and_tell", "args": [str(file)]})
+    endless = pool.stream(FunctionRequest.of(WORK + "count_and_tell", str(file)))
     assert [await anext(endless), await anext(endless)] == [0, 1]
     await endless.aclose()
     await until(lambda: file.read_text().endswith(" closed"))
@@ -147,10 +145,10 @@ async def test_a_cancelled_call_stops_its_work_and_frees_its_place(
     pool = await open_pool(max_inflight=1)
     file = tmp_path / "told"
     before = ready(pool)
-    call = asyncio.ensure_future(run(pool, "wait_and_tell", str(file)))
+    call = asyncio.ensure_future(pool.run(work.wait_and_tell, str(file)))
     await until(lambda: file.exists() and file.read_text() == "begun")
     call.cancel()
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
     assert file.read_text() == "cancelled"
     assert ready(pool) == before
 
@@ -159,23 +157,23 @@ async def test_a_deadline_ends_work_that_stops_and_a_worker_that_does_not(open_p
     pool = await open_pool(timeouts=SLOW_START.replace(cancel=0.2))
     before = ready(pool)
     with pytest.raises(errors.DeadlineExceeded):
-        await run(pool, "wait_for_ever", timeout=0.3)
-    assert await run(pool, "pid") == before[0]
+        await pool.with_options(timeout=0.3).run(work.wait_for_ever)
+    assert await pool.run(work.pid) == before[0]
     with pytest.raises(errors.DeadlineExceeded):
-        await run(pool, "block", timeout=0.3)
+        await pool.with_options(timeout=0.3).run(work.block)
     await until(lambda: ready(pool) not in ([], before), seconds=60)
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 async def test_a_death_fails_what_ran_there_says_its_last_words_and_is_made_good(open_pool: OpenPool) -> None:
     pool = await open_pool()
     before = ready(pool)
     with pytest.raises(errors.WorkerDiedError, match="out of ideas") as raised:
-        await run(pool, "say_and_die", "out of ideas")
+        await pool.run(work.say_and_die, "out of ideas")
     assert raised.value.pid == before[0]
     with pytest.raises(errors.WorkerDiedError):
-        await run(pool, "crash_in_c", timeout=60)
-    assert await run(pool, "add", 2, 3, timeout=60) == 5
+        await pool.with_options(timeout=60).run(work.crash_in_c)
+    assert await pool.with_options(timeout=60).run(work.add, 2, 3) == 5
     assert pool.status().deaths == 2
     assert ready(pool) != before
 
@@ -184,14 +182,14 @@ async def test_what_hangs_as_a_whole_is_missed_and_replaced(open_pool: OpenPool)
     pool = await open_pool(timeouts=SLOW_START.replace(heartbeat=2.0))
     before = ready(pool)
     with pytest.raises(errors.WorkerDiedError, match="no heartbeat"):
-        await run(pool, "stop_the_process", timeout=60)
-    assert await run(pool, "pid", timeout=60) not in before
+        await pool.with_options(timeout=60).run(work.stop_the_process)
+    assert await pool.with_options(timeout=60).run(work.pid) not in before
 
 
 async def test_drain_restart_and_resize_lose_no_call(open_pool: OpenPool) -> None:
     pool = await open_pool(max_inflight=5)
     before = ready(pool)
-    calls = [asyncio.ensure_future(run(pool, "wait_a_moment", number)) for number in range(100)]
+    calls = [asyncio.ensure_future(pool.run(work.wait_a_moment, number)) for number in range(100)]
     await pool.restart()
     pool.resize(2)
     await until(lambda: len(ready(pool)) == 2, seconds=60)
@@ -220,14 +218,14 @@ async def test_a_start_that_takes_too_long_or_is_cancelled_leaves_nothing(open_p
 
 async def test_closing_finishes_what_it_can_and_fails_the_rest(open_pool: OpenPool) -> None:
     pool = await open_pool(max_inflight=1)
-    calls = [asyncio.ensure_future(run(pool, "add", number, 0)) for number in range(20)]
+    calls = [asyncio.ensure_future(pool.run(work.add, number, 0)) for number in range(20)]
     await asyncio.sleep(0)  # each is submitted, and none can have been answered
     assert pool.status().waiting > 0
     await pool.aclose()
     assert await asyncio.gather(*calls) == list(range(20))
 
     pool = await open_pool(max_inflight=1)
-    hanging = asyncio.ensure_future(run(pool, "block"))
+    hanging = asyncio.ensure_future(pool.run(work.block))
     await until(lambda: pool.status().workers[0].inflight == 1)
     await pool.aclose(timeout=0)
     with pytest.raises(errors.PoolClosedError):
@@ -277,6 +275,6 @@ async def test_a_switchboard_hangs_up_on_strangers() -> None:
 
 async def test_the_key_is_told_to_the_worker_and_shown_nowhere(open_pool: OpenPool, chat: Chat) -> None:
     pool = await open_pool(lm=chat.lm())
-    said = await run(pool, "command_line_and_environment")
+    said = await pool.run(work.command_line_and_environment)
     assert chat.lm()["api_key"] not in said
     assert chat.lm()["api_key"] not in repr(pool) + repr(pool.status()) + str(pool.spec)

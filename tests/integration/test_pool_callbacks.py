@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import programs
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, SyncPool
+from dspex.pool import EchoRequest, FunctionRequest, SyncPool
 from dspex.telemetry import current_trace, use_trace
 
 PROGRAMS = "tests.support.programs:"
@@ -23,34 +24,32 @@ OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-a3ce929d0e0e4736-01"
 customer: ContextVar[str] = ContextVar("customer", default="nobody")
 
 
-async def back(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
-    return await pool.call("function", {"function": PROGRAMS + function, "args": list(args)}, **settings)
-
-
 async def test_a_nested_call_has_no_more_time_than_the_call_that_waits_for_it(open_pool: OpenPool) -> None:
     pool = await open_pool(max_inflight=1, timeouts=QUICK.replace(cancel=0.2))
     view = SyncPool.of(pool)
     seen: list[Any] = []
 
     async def ask() -> float:
-        left, _ = await back(pool, "time_and_trace", timeout=600)
-        return float(left)
+        left, _ = await pool.with_options(timeout=600).run(programs.time_and_trace)
+        return left or 0.0
 
     async def ask_for_ever() -> None:
-        await pool.call("function", {"function": WORK + "wait_for_ever"}, timeout=600)
+        await pool.call(FunctionRequest.of(WORK + "wait_for_ever"), timeout=600)
 
     def ask_in_a_thread() -> None:
         try:
-            view.call("function", {"function": WORK + "wait_for_ever"}, timeout=600)
+            view.call(FunctionRequest.of(WORK + "wait_for_ever"), timeout=600)
         except errors.DspexError as err:
             seen.append(err)
             raise
 
-    assert 0 < await back(pool, "ask_back", "ask", host_functions={"ask": ask}, timeout=20) <= 20
-    assert 500 < (await back(pool, "time_and_trace", timeout=600))[0] <= 600
+    asking = pool.with_options(host_functions={"ask": ask}, timeout=20)
+    assert 0 < await asking.run(programs.ask_back, "ask") <= 20
+    assert 500 < await ask() <= 600
     for function in (ask_for_ever, ask_in_a_thread):
+        asking = pool.with_options(host_functions={"ask": function}, timeout=0.4)
         with pytest.raises(errors.DeadlineExceeded):
-            await back(pool, "ask_back", "ask", host_functions={"ask": function}, timeout=0.4)
+            await asking.run(programs.ask_back, "ask")
     await until(lambda: seen != [])
     assert isinstance(seen[0], errors.DeadlineExceeded)
 
@@ -62,12 +61,12 @@ async def test_what_a_call_back_leaves_running_is_nobodys_nested_call(open_pool:
 
     async def later() -> Any:
         await go.wait()
-        return await back(pool, "time_and_trace", timeout=600)
+        return await pool.with_options(timeout=600).run(programs.time_and_trace)
 
     async def leave() -> None:
         left.append(asyncio.create_task(later()))
 
-    await back(pool, "ask_back", "leave", host_functions={"leave": leave}, timeout=20)
+    await pool.with_options(host_functions={"leave": leave}, timeout=20).run(programs.ask_back, "leave")
     go.set()
     seconds, _ = await left[0]
     assert seconds > 500
@@ -80,11 +79,16 @@ async def test_call_backs_may_nest_deeper_than_a_default_executor_has_threads(op
     def deeper(depth: int) -> int:
         if depth == 0:
             return 0
-        payload = {"function": PROGRAMS + "ask_back_from_a_thread", "args": ["deeper", depth - 1]}
-        return 1 + int(view.call("function", payload, host_functions={"deeper": deeper}))
+        request = FunctionRequest.of(PROGRAMS + "ask_back_from_a_thread", "deeper", depth - 1)
+        return 1 + int(view.call(request, host_functions={"deeper": deeper}))
 
     # The default executor has cores + 4 threads, 32 at most.
-    assert await back(pool, "ask_back", "deeper", 40, host_functions={"deeper": deeper}, timeout=50) == 40
+    assert (
+        await pool.with_options(host_functions={"deeper": deeper}, timeout=50).run(
+            programs.ask_back, "deeper", 40
+        )
+        == 40
+    )
 
 
 async def test_a_call_back_runs_in_the_context_of_its_call_and_alone_in_it(open_pool: OpenPool) -> None:
@@ -100,11 +104,11 @@ async def test_a_call_back_runs_in_the_context_of_its_call_and_alone_in_it(open_
         return customer.get()
 
     customer.set("ada")
-    host_functions = {"who": who, "thread": who_in_a_thread}
-    assert await back(pool, "ask_back_many", "who", 5, host_functions=host_functions) == [
+    host_functions: dict[str, Any] = {"who": who, "thread": who_in_a_thread}
+    assert await pool.with_options(host_functions=host_functions).run(programs.ask_back_many, "who", 5) == [
         ("ada", i) for i in range(5)
     ]
-    assert await back(pool, "ask_back", "thread", host_functions=host_functions) == "ada"
+    assert await pool.with_options(host_functions=host_functions).run(programs.ask_back, "thread") == "ada"
 
 
 async def test_a_trace_reaches_the_worker_and_comes_back_in_call_backs_and_nested_calls(
@@ -114,32 +118,32 @@ async def test_a_trace_reaches_the_worker_and_comes_back_in_call_backs_and_neste
     headers = {"traceparent": PARENT, "tracestate": "congo=t61rcWkgMzE"}
 
     async def trace() -> Any:
-        _, nested = await back(pool, "time_and_trace")
+        _, nested = await pool.run(programs.time_and_trace)
         return current_trace(), nested
 
     def trace_in_a_thread() -> Any:
         return current_trace()
 
-    host_functions = {"trace": trace, "thread": trace_in_a_thread}
-    assert (await back(pool, "time_and_trace"))[1] is None
-    assert (await back(pool, "time_and_trace", trace=PARENT))[1] == {"traceparent": PARENT}
-    assert await back(pool, "ask_back", "trace", host_functions=host_functions) == (None, None)
+    host_functions: dict[str, Any] = {"trace": trace, "thread": trace_in_a_thread}
+    assert (await pool.run(programs.time_and_trace))[1] is None
+    assert (await pool.with_options(trace=PARENT).run(programs.time_and_trace))[1] == {"traceparent": PARENT}
+    asking = pool.with_options(host_functions=host_functions)
+    assert await asking.run(programs.ask_back, "trace") == (None, None)
     with use_trace(headers):
-        assert (await back(pool, "time_and_trace"))[1] == headers
-        assert await back(pool, "ask_back", "trace", host_functions=host_functions) == (headers, headers)
-        parts = pool.stream("function", {"function": PROGRAMS + "stream_trace"})
+        assert (await pool.run(programs.time_and_trace))[1] == headers
+        assert await asking.run(programs.ask_back, "trace") == (headers, headers)
+        parts = pool.stream(FunctionRequest.of(PROGRAMS + "stream_trace"))
         assert [part async for part in parts] == [headers]
         # What is said with the call goes before what is around it.
-        assert (await back(pool, "time_and_trace", trace=OTHER))[1] == {"traceparent": OTHER}
+        other = pool.with_options(trace=OTHER)
+        assert (await other.run(programs.time_and_trace))[1] == {"traceparent": OTHER}
         assert await asyncio.to_thread(
             SyncPool.of(pool).call,
-            "function",
-            {"function": PROGRAMS + "ask_back_from_a_thread", "args": ["thread"]},
+            FunctionRequest.of(PROGRAMS + "ask_back_from_a_thread", "thread"),
             host_functions=host_functions,
         ) == headers  # fmt: skip
-    assert await back(pool, "ask_back", "thread", host_functions=host_functions, trace=PARENT) == {
-        "traceparent": PARENT
-    }
+    there = await asking.with_options(trace=PARENT).run(programs.ask_back, "thread")
+    assert there == {"traceparent": PARENT}
 
 
 async def test_the_trace_of_a_call_back_is_the_one_its_work_is_in_by_then(open_pool: OpenPool) -> None:
@@ -148,12 +152,11 @@ async def test_the_trace_of_a_call_back_is_the_one_its_work_is_in_by_then(open_p
     async def trace() -> Any:
         return current_trace()
 
-    host_functions = {"trace": trace}
-    there = await back(
-        pool, "ask_back_in_a_trace", "trace", OTHER, host_functions=host_functions, trace=PARENT
-    )
-    assert there == {"traceparent": OTHER}
-    many = (back(pool, "time_and_trace", trace=PARENT if i % 2 else None) for i in range(20))
+    host_functions: dict[str, Any] = {"trace": trace}
+    asking = pool.with_options(host_functions=host_functions, trace=PARENT)
+    assert await asking.run(programs.ask_back_in_a_trace, "trace", OTHER) == {"traceparent": OTHER}
+    traces = [PARENT if i % 2 else None for i in range(20)]
+    many = (pool.with_options(trace=given).run(programs.time_and_trace) for given in traces)
     assert [trace for _, trace in await asyncio.gather(*many)] == [None, {"traceparent": PARENT}] * 10
 
 
@@ -180,9 +183,9 @@ def test_what_is_no_trace_is_refused(trace: Any) -> None:
 async def test_a_call_with_a_bad_trace_takes_no_place(open_pool: OpenPool) -> None:
     pool = await open_pool(max_inflight=1)
     with pytest.raises(errors.ConfigError):
-        await pool.call("echo", 1, trace="nonsense")
+        await pool.call(EchoRequest(1), trace="nonsense")
     assert pool.status().workers[0].inflight == 0
-    assert await pool.call("echo", 1) == 1
+    assert await pool.echo(1) == 1
 
 
 @pytest.mark.parametrize("timeout", [None, 0.3], ids=["cancelled", "out of time"])
@@ -198,8 +201,8 @@ async def test_work_that_waits_in_a_thread_for_the_service_ends_with_its_call_an
         asked.set()
         await asyncio.Event().wait()
 
-    ask = back(
-        pool, "ask_back_and_tell", "never", str(file), host_functions={"never": never}, timeout=timeout
+    ask = pool.with_options(host_functions={"never": never}, timeout=timeout).run(
+        programs.ask_back_and_tell, "never", str(file)
     )
     call = asyncio.ensure_future(ask)
     await asked.wait()
@@ -246,14 +249,14 @@ async def test_whatever_a_call_back_raises_is_an_answer(
 ) -> None:
     pool = await open_pool()
     with pytest.raises(errors.DspexError, match=says):
-        await back(pool, "ask_back", "fail", host_functions={"fail": function}, timeout=20)
-    assert await pool.call("echo", 1) == 1
+        await pool.with_options(host_functions={"fail": function}, timeout=20).run(programs.ask_back, "fail")
+    assert await pool.echo(1) == 1
 
 
 async def test_a_stop_iteration_of_the_work_is_an_answer_too(open_pool: OpenPool) -> None:
     pool = await open_pool()
     with pytest.raises(errors.RemoteError, match="StopIteration"):
-        await pool.call("function", {"function": WORK + "stop_iterating"}, timeout=20)
+        await pool.call(FunctionRequest.of(WORK + "stop_iterating"), timeout=20)
 
 
 async def test_a_question_that_outlives_its_call_is_answered_with_that(open_pool: OpenPool) -> None:
@@ -262,5 +265,5 @@ async def test_a_question_that_outlives_its_call_is_answered_with_that(open_pool
     async def never() -> None:
         await asyncio.Event().wait()
 
-    await back(pool, "leave_a_question_behind", "never", host_functions={"never": never})
-    assert "the call is over" in await back(pool, "what_was_left")
+    await pool.with_options(host_functions={"never": never}).run(programs.leave_a_question_behind, "never")
+    assert "the call is over" in await pool.run(programs.what_was_left)

@@ -12,7 +12,7 @@ from tests.support.pools import QUICK, Chat, OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, SyncPool
+from dspex.pool import EchoRequest, FunctionRequest, ModuleRequest, Pool, SyncPool
 
 READERS = "tests.support.readers:"
 MOST_AHEAD = 32 + 64
@@ -20,9 +20,7 @@ MOST_AHEAD = 32 + 64
 
 
 async def read(pool: Pool, function: str, input_streams: Any, **settings: Any) -> Any:
-    return await pool.call(
-        "function", {"function": READERS + function}, input_streams=input_streams, **settings
-    )
+    return await pool.call(FunctionRequest.of(READERS + function), input_streams=input_streams, **settings)
 
 
 class Source:
@@ -84,9 +82,7 @@ async def test_a_part_is_there_as_soon_as_it_is_drawn_and_its_answer_too(
             assert await answered.get() == 2 * (number - 1)
             yield number
 
-    parts = pool.stream(
-        "function", {"function": READERS + reader}, input_streams={"parts": one_after_another()}
-    )
+    parts = pool.stream(FunctionRequest.of(READERS + reader), input_streams={"parts": one_after_another()})
     seen = []
     async for part in parts:
         seen.append(part)
@@ -114,13 +110,13 @@ async def test_work_that_does_not_read_stops_its_source(open_pool: OpenPool) -> 
 async def test_a_stream_nobody_takes_stops_the_source_of_its_work(open_pool: OpenPool) -> None:
     pool = await open_pool()
     source = Source(5000)
-    parts = pool.stream("function", {"function": READERS + "double"}, input_streams={"parts": source})
+    parts = pool.stream(FunctionRequest.of(READERS + "double"), input_streams={"parts": source})
     assert await anext(parts) == 0
     before = -1
     while before != source.drawn:  # until a round trip moves nothing any more
         before = source.drawn
         for _ in range(20):
-            await pool.call("echo", None)
+            await pool.echo(None)
 
     assert source.drawn <= MOST_AHEAD + 3 * 32
     assert [part async for part in parts] == [2 * number for number in range(1, 5000)]
@@ -218,7 +214,7 @@ async def test_a_source_is_closed_however_its_call_ends(open_pool: OpenPool, end
 
 async def test_a_call_that_is_refused_closes_its_source_and_never_draws_from_it(open_pool: OpenPool) -> None:
     pool = await open_pool(max_inflight=1, queue=0)
-    running = asyncio.ensure_future(pool.call("function", {"function": "tests.support.work:wait_for_ever"}))
+    running = asyncio.ensure_future(pool.run("tests.support.work:wait_for_ever"))
     await until(lambda: pool.status().workers[0].inflight == 1)
     source = Source()
     with pytest.raises(errors.PoolSaturated):
@@ -250,7 +246,7 @@ async def test_a_source_may_call_the_pool_whose_last_place_its_call_holds(open_p
 
     async def from_the_pool() -> AsyncGenerator[Any, None]:
         for number in range(5):
-            yield await pool.call("echo", number)
+            yield await pool.echo(number)
 
     assert await read(pool, "collect", {"parts": from_the_pool()}, timeout=20) == [0, 1, 2, 3, 4]
 
@@ -260,20 +256,18 @@ async def test_what_is_no_source_is_refused(open_pool: OpenPool, feed: Any) -> N
     pool = await open_pool()
     with pytest.raises(errors.ConfigError) as refused:
         await read(pool, "collect", {"parts": feed})
-    assert refused.value.code == "bad-feed"
-    with pytest.raises(errors.ConfigError, match="payload with arguments"):
-        await pool.call("echo", 7, input_streams={"parts": [1]})
+    assert refused.value.code == "bad-input-stream"
+    with pytest.raises(errors.ConfigError, match="no arguments"):
+        await pool.call(EchoRequest(7), input_streams={"parts": [1]})
 
 
 async def test_callers_without_a_loop_have_feeds_too(open_pool: OpenPool) -> None:
     view = SyncPool.of(await open_pool())
 
     def script() -> tuple[Any, list[Any]]:
-        payload = {"function": READERS + "collect"}
-        whole = view.call("function", payload, input_streams={"parts": in_a_thread(100)})
-        parts = view.stream(
-            "function", {"function": READERS + "double"}, input_streams={"parts": in_a_thread(100)}
-        )
+        collect = FunctionRequest.of(READERS + "collect")
+        whole = view.call(collect, input_streams={"parts": in_a_thread(100)})
+        parts = view.stream(FunctionRequest.of(READERS + "double"), input_streams={"parts": in_a_thread(100)})
         return whole, list(parts)
 
     whole, parts = await asyncio.to_thread(script)
@@ -288,8 +282,8 @@ async def test_a_dspy_program_reads_a_feed_as_one_of_its_inputs(open_pool: OpenP
         yield "the sky"
         yield "is blue"
 
-    payload = {"class": READERS + "Summary", "inputs": {}}
-    answer = await pool.call("module", payload, input_streams={"lines": lines()})
+    request = ModuleRequest.of(READERS + "Summary", {})
+    answer = await pool.call(request, input_streams={"lines": lines()})
 
     assert answer["completions"] == [{"answer": "blue"}]
     assert "the sky is blue" in str(chat.bodies[0]["messages"])

@@ -8,22 +8,27 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from tests.support import work
 from tests.support.pools import QUICK, Chat, OpenPool
 from tests.support.processes import until
 
 import dspex
 from dspex.errors import ConfigError, DeadlineExceeded, PoolClosedError, WorkerDiedError, WorkerStartError
-from dspex.pool import Pool, PoolEvent, PoolSpec, SyncPool, Timeouts
+from dspex.pool import (
+    EchoRequest,
+    Pool,
+    PoolEvent,
+    PoolSpec,
+    PredictRequest,
+    SyncPool,
+    Timeouts,
+)
 from dspex.testing import ChatRequest, ModelServer
 
 WORK = "tests.support.work:"
-ASK = {"signature": "question -> answer", "inputs": {"question": "The sky's colour?"}}
+ASK = PredictRequest.of("question -> answer", {"question": "The sky's colour?"})
 ANSWER = "[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]"
 SPEC = PoolSpec(workers=1, max_inflight=8, timeouts=Timeouts(cancel=0.2, stop=2))
-
-
-async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
-    return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
 
 
 class SlowOnce:
@@ -44,7 +49,7 @@ async def beside_one_that_hangs(pool: Pool, server: SlowOnce, neighbour: Corouti
     task = asyncio.ensure_future(neighbour)
     await until(lambda: server.requests == 1)
     with pytest.raises(DeadlineExceeded):
-        await run(pool, "block", timeout=0.3)
+        await pool.with_options(timeout=0.3).run(work.block)
     return await task
 
 
@@ -54,7 +59,7 @@ async def test_a_prediction_is_not_made_twice_unless_its_caller_says_that_it_may
         lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
         async with Pool(SPEC, lm=lm, on_event=events.append) as pool:
             with pytest.raises(WorkerDiedError, match="did not stop") as died:
-                await beside_one_that_hangs(pool, slow, pool.call("predict", ASK))
+                await beside_one_that_hangs(pool, slow, pool.call(ASK))
     assert slow.requests == 1
     assert not died.value.retryable
     assert "call.repeated" not in [event.name for event in events]
@@ -66,8 +71,8 @@ async def test_an_idempotent_prediction_is_made_again_and_counts_its_attempts() 
         lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
         async with Pool(SPEC, lm=lm, on_event=events.append) as pool:
             (first,) = [worker.pid for worker in pool.status().workers]
-            answer = await beside_one_that_hangs(pool, slow, pool.call("predict", ASK, idempotent=True))
-            assert "attempts" not in await pool.call("predict", ASK)
+            answer = await beside_one_that_hangs(pool, slow, pool.call(ASK, idempotent=True))
+            assert "attempts" not in await pool.call(ASK)
     assert answer["attempts"] == 2
     assert answer["completions"] == [{"answer": "blue"}]
     (told,) = [event for event in events if event.name == "call.repeated"]
@@ -103,7 +108,7 @@ async def test_a_death_is_retryable_where_its_call_may_run_twice(
 ) -> None:
     pool = await open_pool()
     with pytest.raises(WorkerDiedError) as died:
-        await run(pool, "leave", 5, idempotent=idempotent)
+        await pool.with_options(idempotent=idempotent).run(work.leave, 5)
     assert died.value.retryable is bool(idempotent)
     assert died.value.to_dict()["retryable"] is bool(idempotent)
 
@@ -115,7 +120,7 @@ async def test_time_that_ran_out_at_work_is_retryable_where_the_call_may_run_twi
 ) -> None:
     pool = await open_pool(timeouts=QUICK.replace(cancel=0.2))
     with pytest.raises(DeadlineExceeded) as late:
-        await run(pool, function, timeout=0.3, idempotent=idempotent)
+        await pool.with_options(timeout=0.3, idempotent=idempotent).run(WORK + function)
     assert (late.value.stage, late.value.retryable) == ("worker", bool(idempotent))
 
 
@@ -123,10 +128,10 @@ async def test_time_that_ran_out_in_the_queue_is_retryable_since_nothing_was_don
     open_pool: OpenPool,
 ) -> None:
     pool = await open_pool(max_inflight=1)
-    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    running = asyncio.ensure_future(pool.run(work.wait_for_ever))
     await until(lambda: pool.status().workers[0].inflight == 1)
     with pytest.raises(DeadlineExceeded) as late:
-        await run(pool, "add", 1, 2, timeout=0.1)
+        await pool.with_options(timeout=0.1).run(work.add, 1, 2)
     assert (late.value.stage, late.value.retryable) == ("queue", True)
     running.cancel()
 
@@ -137,15 +142,15 @@ async def test_a_worker_with_a_call_that_does_not_stop_is_the_last_to_get_anothe
     pool = await open_pool(workers=2, max_inflight=4, timeouts=QUICK.replace(cancel=60))
     await until(lambda: [worker.state.value for worker in pool.status().workers] == ["ready", "ready"])
     with pytest.raises(DeadlineExceeded):
-        await run(pool, "block", timeout=0.3)
+        await pool.with_options(timeout=0.3).run(work.block)
     (stuck,) = [worker.pid for worker in pool.status().workers if worker.inflight]
-    busy = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(3)]
+    busy = [asyncio.ensure_future(pool.run(work.wait_for_ever)) for _ in range(3)]
     await until(lambda: sorted(worker.inflight for worker in pool.status().workers) == [1, 3])
-    assert await run(pool, "pid") != stuck
+    assert await pool.run(work.pid) != stuck
 
-    busy.append(asyncio.ensure_future(run(pool, "wait_for_ever")))  # the other one is full
+    busy.append(asyncio.ensure_future(pool.run(work.wait_for_ever)))  # the other one is full
     await until(lambda: sorted(worker.inflight for worker in pool.status().workers) == [1, 4])
-    assert await run(pool, "pid") == stuck
+    assert await pool.run(work.pid) == stuck
     for call in busy:
         call.cancel()
 
@@ -154,9 +159,9 @@ async def test_a_worker_whose_cancelled_call_has_stopped_gets_calls_as_before(op
     pool = await open_pool(workers=2, max_inflight=4)
     await until(lambda: [worker.state.value for worker in pool.status().workers] == ["ready", "ready"])
     with pytest.raises(DeadlineExceeded):
-        await run(pool, "wait_for_ever", timeout=0.3)
+        await pool.with_options(timeout=0.3).run(work.wait_for_ever)
     await until(lambda: not any(worker.inflight for worker in pool.status().workers))
-    busy = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(4)]
+    busy = [asyncio.ensure_future(pool.run(work.wait_for_ever)) for _ in range(4)]
     await until(lambda: sorted(worker.inflight for worker in pool.status().workers) == [2, 2])
     for call in busy:
         call.cancel()
@@ -168,7 +173,7 @@ async def test_whether_a_call_may_run_twice_is_true_or_false(open_pool: OpenPool
     misplaced: dict[str, Any] = {"idempotent": True}
     for value in wrong:
         with pytest.raises(ConfigError, match="True or False"):
-            await pool.call("echo", 1, idempotent=value)
+            await pool.call(EchoRequest(1), idempotent=value)
         with pytest.raises(ConfigError, match="True or False"):
             dspex.Predict("question -> answer").with_options(idempotent=value)
     with pytest.raises(ConfigError, match=r"qa\.with_options\(idempotent=True\)"):
@@ -185,11 +190,11 @@ async def test_a_batch_begins_no_more_tasks_than_it_has_payloads(open_pool: Open
 
     loop.set_task_factory(count)
     try:
-        assert await pool.batch("echo", iter([1, 2, 3])) == [1, 2, 3]
+        assert await pool.batch(map(EchoRequest, [1, 2, 3])) == [1, 2, 3]
         assert len([name for name in begun if "batch" in name]) == 3
-        assert await pool.batch("echo", []) == []
+        assert await pool.batch([]) == []
         begun.clear()
-        assert await pool.batch("echo", range(4100)) == list(range(4100))
+        assert await pool.batch(map(EchoRequest, range(4100))) == list(range(4100))
         assert len([name for name in begun if "batch" in name]) == 4000
     finally:
         loop.set_task_factory(None)
@@ -198,25 +203,25 @@ async def test_a_batch_begins_no_more_tasks_than_it_has_payloads(open_pool: Open
 async def test_a_batch_that_cannot_be_made_raises_once_and_makes_no_call(open_pool: OpenPool) -> None:
     pool = await open_pool()
     for wrong in ({"timeout": "5"}, {"timeout": "soon"}, {"session": 3}, {"idempotent": "yes"}):
-        payloads = iter([1, 2, 3])
+        requests = iter(map(EchoRequest, [1, 2, 3]))
         with pytest.raises(ConfigError):
-            await pool.batch("echo", payloads, **wrong)
-        assert next(payloads) == 1, "no payload has been drawn"
+            await pool.batch(requests, **wrong)
+        assert next(requests).value == 1, "no request has been drawn"
     with pytest.raises(ConfigError, match="write timeout=5, a number"):
-        await pool.batch("echo", [1], timeout="5")  # type: ignore[arg-type]
+        await pool.batch([EchoRequest(1)], timeout="5")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="or name a profile: 'interactive'"):
-        await pool.call("echo", 1, timeout="soon")  # type: ignore[arg-type]
-    assert await pool.batch("echo", [1], timeout="interactive") == [1]
+        await pool.call(EchoRequest(1), timeout="soon")  # type: ignore[arg-type]
+    assert await pool.batch([EchoRequest(1)], timeout="interactive") == [1]
 
 
 async def test_a_batch_on_a_pool_that_is_not_open_raises_at_once(open_pool: OpenPool) -> None:
     pool = await open_pool()
     await pool.aclose()
     for shut, what in ((pool, "it has been closed"), (Pool(SPEC), "it has not been started")):
-        payloads = iter([1, 2, 3])
+        requests = iter(map(EchoRequest, [1, 2, 3]))
         with pytest.raises(PoolClosedError, match=what):
-            await shut.batch("echo", payloads)
-        assert next(payloads) == 1, "no payload has been drawn"
+            await shut.batch(requests)
+        assert next(requests).value == 1, "no request has been drawn"
 
 
 async def test_a_pool_whose_start_failed_tells_why_to_whoever_calls_it() -> None:
@@ -224,7 +229,7 @@ async def test_a_pool_whose_start_failed_tells_why_to_whoever_calls_it() -> None
     with pytest.raises(WorkerStartError, match="no_such_module"):
         await pool.start()
     with pytest.raises(PoolClosedError, match=r"its start failed: .*no_such_module") as refused:
-        await pool.call("echo", 1)
+        await pool.echo(1)
     assert "make another pool" in refused.value.hint
     with pytest.raises(PoolClosedError, match=r"its start failed: .*no_such_module"):
         await pool.start()

@@ -14,14 +14,14 @@ from tests.support.pools import OpenPool
 from tests.support.processes import until
 
 from dspex import errors
-from dspex.pool import Pool, State
+from dspex.pool import FunctionRequest, Pool, State
 from dspex.pool._worker import WINDOW
 
 WORK = "tests.support.work:"
 
 
 def stream(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
-    return pool.stream("function", {"function": WORK + function, "args": list(args)}, **settings)
+    return pool.stream(FunctionRequest.of(WORK + function, *args), **settings)
 
 
 async def take_all(parts: Any, taken: list[Any]) -> None:
@@ -97,16 +97,16 @@ async def test_what_does_not_come_in_parts_is_refused_as_a_stream_and_the_other_
     with pytest.raises(errors.ConfigError, match="does not answer in parts"):
         await anext(stream(pool, "add", 2, 3))
     with pytest.raises(errors.WireError, match="async_generator"):
-        await pool.call("function", {"function": WORK + "count_async", "args": [3]})
+        await pool.run(WORK + "count_async", 3)
 
 
 async def test_a_batch_answers_in_order_and_failures_stand_in_their_place(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=2, max_inflight=5, queue=0)
-    payloads: list[Any] = [{"function": WORK + "wait_a_moment", "args": [i]} for i in range(50)]
-    payloads[7] = {"function": WORK + "fail", "args": ["seven"]}
+    requests = [FunctionRequest.of(WORK + "wait_a_moment", i) for i in range(50)]
+    requests[7] = FunctionRequest.of(WORK + "fail", "seven")
 
     await until(lambda: [w.state for w in pool.status().workers] == [State.READY, State.READY])
-    answers = await pool.batch("function", payloads)
+    answers = await pool.batch(requests)
 
     assert isinstance(answers[7], errors.RemoteError)
     assert [answer for i, answer in enumerate(answers) if i != 7] == [i for i in range(50) if i != 7]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from tests.support import work
 from tests.support.backends import Processes
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import until
@@ -21,10 +22,6 @@ WORK = "tests.support.work:"
 FRAGILE = "tests.support.fragile_start"
 
 
-async def run(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
-    return await pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
-
-
 def ready(pool: Pool) -> list[int | None]:
     return [worker.pid for worker in pool.status().workers if worker.state is State.READY]
 
@@ -33,7 +30,7 @@ async def keep_calling(pool: Pool, stop: asyncio.Event) -> int:
     """Calls one after another until told to stop; every one must be answered, and rightly."""
     number = 0
     while not stop.is_set():
-        assert await run(pool, "wait_a_moment", number) == number
+        assert await pool.run(work.wait_a_moment, number) == number
         number += 1
     return number
 
@@ -57,19 +54,19 @@ async def test_a_worker_is_replaced_after_its_number_of_calls_without_losing_one
 
 async def test_a_worker_is_replaced_when_its_own_memory_has_grown(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, recycling=Recycling(memory=300 * 2**20))
-    before = await run(pool, "pid")
-    assert await run(pool, "keep", 10 * 2**20) == before
+    before = await pool.run(work.pid)
+    assert await pool.run(work.keep, 10 * 2**20) == before
 
-    await run(pool, "keep", 300 * 2**20)
+    await pool.run(work.keep, 300 * 2**20)
     await until(lambda: ready(pool) not in ([], [before]), seconds=30)
 
-    assert await run(pool, "pid") != before
+    assert await pool.run(work.pid) != before
     assert pool.status().deaths == 0
 
 
 async def test_a_worker_is_replaced_when_it_is_old(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, recycling=Recycling(age=0.6))
-    before = await run(pool, "pid")
+    before = await pool.run(work.pid)
     await until(lambda: ready(pool) not in ([], [before]), seconds=30)
     assert pool.status().deaths == 0
 
@@ -113,7 +110,7 @@ async def test_a_rolling_restart_of_a_pool_that_shrinks_comes_to_its_end(
     here = Processes()
     pool = await open_pool(workers=2, backend=here)
     await until(lambda: len(ready(pool)) == 2)
-    busy = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    busy = asyncio.ensure_future(pool.run(work.wait_for_ever))
     await until(lambda: pool.status().workers[0].inflight == 1)
     here.starts.clear()
     restart = asyncio.ensure_future(pool.restart())
@@ -125,7 +122,7 @@ async def test_a_rolling_restart_of_a_pool_that_shrinks_comes_to_its_end(
     await asyncio.wait_for(restart, 10)
     busy.cancel()
     await until(lambda: len(pool.status().workers) == 1)
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 async def test_rolling_restarts_at_the_same_time_all_come_to_their_end(
@@ -151,16 +148,16 @@ async def test_a_rolling_restart_that_fails_says_why_and_leaves_the_old_worker(
     pool = await open_pool(
         workers=1, env={"DSPEX_TEST_BROKEN": str(tmp_path / "broken")}, preload=[FRAGILE], start="spawn"
     )
-    before = await run(pool, "pid")
+    before = await pool.run(work.pid)
     (tmp_path / "broken").touch()
 
     with pytest.raises(errors.WorkerStartError, match="the model file is gone"):
         await pool.restart()
 
-    assert await run(pool, "pid") == before
+    assert await pool.run(work.pid) == before
     (tmp_path / "broken").unlink()
     await pool.restart()
-    assert await run(pool, "pid") != before
+    assert await pool.run(work.pid) != before
 
 
 async def test_a_pool_can_be_resized_both_ways_under_load(open_pool: OpenPool) -> None:
@@ -187,7 +184,7 @@ async def test_calls_that_wait_get_more_workers_and_idle_ones_go_again(open_pool
     pool = await open_pool(
         workers=1, max_workers=3, max_inflight=1, scaling=Scaling(up_after=0.01, down_after=0.3)
     )
-    running = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(4)]
+    running = [asyncio.ensure_future(pool.run(work.wait_for_ever)) for _ in range(4)]
 
     await until(lambda: [w.inflight for w in pool.status().workers] == [1, 1, 1])
     assert pool.status().waiting == 1
@@ -195,13 +192,13 @@ async def test_calls_that_wait_get_more_workers_and_idle_ones_go_again(open_pool
         call.cancel()
 
     await until(lambda: len(pool.status().workers) == 1)
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
     assert pool.status().deaths == 0
 
 
 async def test_a_pool_does_not_grow_for_calls_that_are_served_in_time(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_workers=3, max_inflight=1, scaling=Scaling(up_after=20.0))
-    assert await asyncio.gather(*(run(pool, "wait_a_moment", i) for i in range(20))) == list(range(20))
+    assert await asyncio.gather(*(pool.run(work.wait_a_moment, i) for i in range(20))) == list(range(20))
     assert len(pool.status().workers) == 1
 
 
@@ -211,11 +208,11 @@ async def test_niceness_processors_and_environment_reach_the_worker(open_pool: O
     pool = await open_pool(
         workers=1, limits=Limits(nice=3, cpus=[cpu]), env={"CUDA_VISIBLE_DEVICES": "1"}, start=start
     )
-    niceness, cpus = await run(pool, "niceness_and_cpus")
+    niceness, cpus = await pool.run(work.niceness_and_cpus)
     assert niceness == os.nice(0) + 3
     assert cpus == [cpu]
-    assert await run(pool, "environment", "CUDA_VISIBLE_DEVICES") == "1"
-    assert await run(pool, "environment", "OMP_NUM_THREADS") == "1"
+    assert await pool.run(work.environment, "CUDA_VISIBLE_DEVICES") == "1"
+    assert await pool.run(work.environment, "OMP_NUM_THREADS") == "1"
 
 
 async def test_a_worker_without_heartbeats_is_replaced_though_nobody_calls_it(open_pool: OpenPool) -> None:
@@ -230,7 +227,7 @@ async def test_a_worker_without_heartbeats_is_replaced_though_nobody_calls_it(op
 async def test_work_that_blocks_the_loop_does_not_stop_the_heartbeats(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, timeouts=QUICK.replace(heartbeat=1.0, cancel=0.2))
     with pytest.raises(errors.DeadlineExceeded):  # and not WorkerDiedError for want of a heartbeat
-        await run(pool, "block_the_loop", timeout=2.5)
+        await pool.with_options(timeout=2.5).run(work.block_the_loop)
 
 
 async def test_a_crash_loop_ends_with_the_first_cause_and_the_pool_recovers_by_itself(
@@ -239,21 +236,21 @@ async def test_a_crash_loop_ends_with_the_first_cause_and_the_pool_recovers_by_i
     pool = await open_pool(workers=1, restart=Restart(max=2, window=2.0))
     for _ in range(3):
         with pytest.raises(errors.WorkerDiedError):
-            await run(pool, "say_and_die", "out of ideas")
+            await pool.run(work.say_and_die, "out of ideas")
 
     with pytest.raises(errors.WorkerStartError, match=r"restart\.max=2") as raised:
-        await run(pool, "add", 2, 3)
+        await pool.run(work.add, 2, 3)
     assert raised.value.code == "restart-budget"
     assert "out of ideas" in str(raised.value)
 
     await until(lambda: ready(pool) != [], seconds=20)
-    assert await run(pool, "add", 2, 3) == 5
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 async def test_calls_that_wait_when_the_budget_ends_are_told(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_inflight=1, restart=Restart(max=0))
-    deadly = asyncio.ensure_future(run(pool, "say_and_die", "the end"))
-    waiting = asyncio.ensure_future(run(pool, "add", 2, 3))
+    deadly = asyncio.ensure_future(pool.run(work.say_and_die, "the end"))
+    waiting = asyncio.ensure_future(pool.run(work.add, 2, 3))
     with pytest.raises(errors.WorkerDiedError):
         await deadly
     with pytest.raises(errors.WorkerStartError, match="the end"):
@@ -266,7 +263,7 @@ async def test_every_transition_is_an_event() -> None:
     async with pool:
         (before,) = ready(pool)
         with pytest.raises(errors.WorkerDiedError):
-            await run(pool, "leave", 5)
+            await pool.run(work.leave, 5)
         await until(lambda: ready(pool) not in ([], [before]))
     assert {event.pool for event in events} == {"told"}
     assert [event.name for event in events] == [
@@ -297,7 +294,7 @@ async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> No
     )
     async with Pool(spec, on_event=events.append) as pool:
         for number in range(3):  # the third wears it out
-            assert await run(pool, "add", number, 0) == number
+            assert await pool.run(work.add, number, 0) == number
         await until(lambda: [event.name for event in events].count("worker.dead") == 1)
         pool.resize(2)
         await until(lambda: len(ready(pool)) == 2)
@@ -307,7 +304,7 @@ async def test_every_kind_of_event_is_told_with_its_place_and_its_reason() -> No
         await until(lambda: len(pool.status().workers) == 1)
         for _ in range(2):
             with pytest.raises(errors.WorkerDiedError):
-                await run(pool, "leave", 5)
+                await pool.run(work.leave, 5)
         await until(lambda: "pool.backing_off" in [event.name for event in events])
 
     # `call.repeated` needs two calls at once on a worker: see `test_pool_repeats`.
@@ -343,8 +340,8 @@ async def test_the_status_says_of_each_worker_what_it_is_and_does(open_pool: Ope
     ]
 
     for _ in range(4):
-        await run(pool, "add", 1, 1)
-    calls = [asyncio.ensure_future(run(pool, "wait_for_ever")) for _ in range(7)]
+        await pool.run(work.add, 1, 1)
+    calls = [asyncio.ensure_future(pool.run(work.wait_for_ever)) for _ in range(7)]
     await until(lambda: pool.status().waiting == 1)
     busy = pool.status()
     assert [worker.inflight for worker in busy.workers] == [3, 3]
@@ -378,18 +375,18 @@ async def test_a_listener_that_fails_does_not_harm_the_pool() -> None:
         raise ValueError("a listener's mistake")
 
     async with Pool(PoolSpec(workers=1), on_event=fail) as pool:
-        assert await run(pool, "add", 2, 3) == 5
+        assert await pool.run(work.add, 2, 3) == 5
     assert {str(problem["exception"]) for problem in problems} == {"a listener's mistake"}
 
 
 async def test_a_call_that_needs_more_turns_waits_for_its_session(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, max_inflight=1)
     order: list[str] = []
-    running = asyncio.ensure_future(run(pool, "wait_for_ever"))
+    running = asyncio.ensure_future(pool.run(work.wait_for_ever))
     await until(lambda: pool.status().workers[0].inflight == 1)
 
     async def ask(name: str) -> None:
-        await run(pool, "give", name, session=name[0])
+        await pool.with_options(session=name[0]).run(work.give, name)
         order.append(name)
 
     calls = [asyncio.ensure_future(ask(name)) for name in ("a1", "a2", "a3", "b1", "c1")]

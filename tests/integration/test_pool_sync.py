@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import work
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children
 
 from dspex import errors
-from dspex.pool import PoolEvent, PoolSpec, State, SyncPool
+from dspex.pool import FunctionRequest, PoolEvent, PoolSpec, State, SyncPool
 from dspex.testing import ModelServer
 
 WORK = "tests.support.work:"
 OpenSyncPool = Callable[..., SyncPool]
-
-
-def run(pool: SyncPool, function: str, *args: Any, **settings: Any) -> Any:
-    return pool.call("function", {"function": WORK + function, "args": list(args)}, **settings)
 
 
 @pytest.fixture
@@ -51,7 +48,7 @@ async def test_real_dspy_answers_a_caller_who_has_no_loop() -> None:
         def script() -> Any:
             with SyncPool(PoolSpec(workers=1), lm=lm) as pool:
                 assert pool.versions["dspy"]
-                return pool.call("predict", {"signature": "question -> answer", "inputs": {"question": "?"}})
+                return pool.predict("question -> answer", {"question": "?"})
 
         answer = await asyncio.to_thread(script)
     assert answer["completions"] == [{"answer": "blue"}]
@@ -60,7 +57,7 @@ async def test_real_dspy_answers_a_caller_who_has_no_loop() -> None:
 def test_calls_from_many_threads_share_a_worker_and_keep_their_answers(open_sync_pool: OpenSyncPool) -> None:
     pool = open_sync_pool()
     with ThreadPoolExecutor(32) as threads:
-        answers = list(threads.map(lambda i: run(pool, "wait_a_moment", i), range(200)))
+        answers = list(threads.map(lambda i: pool.run(work.wait_a_moment, i), range(200)))
     assert answers == list(range(200))
     assert pool.status().workers[0].served == 200
 
@@ -68,30 +65,31 @@ def test_calls_from_many_threads_share_a_worker_and_keep_their_answers(open_sync
 def test_errors_deadlines_and_deaths_are_what_they_are_in_a_loop(open_sync_pool: OpenSyncPool) -> None:
     pool = open_sync_pool(timeouts=QUICK.replace(cancel=0.2))
     with pytest.raises(errors.RemoteError, match="ValueError: no such row"):
-        run(pool, "fail", "no such row")
+        pool.run(work.fail, "no such row")
     with pytest.raises(errors.DeadlineExceeded):
-        run(pool, "wait_for_ever", timeout=0.2)
+        pool.with_options(timeout=0.2).run(work.wait_for_ever)
     with pytest.raises(errors.WorkerDiedError, match="status 7"):
-        run(pool, "leave", 7)
+        pool.run(work.leave, 7)
+    unknown: Any = "soon"
     with pytest.raises(errors.ConfigError, match="or name a profile"):
-        run(pool, "add", 1, 1, timeout="soon")  # a profile there is not
-    assert run(pool, "add", 2, 3, timeout="interactive") == 5
+        pool.with_options(timeout=unknown).run(work.add, 1, 1)
+    assert pool.with_options(timeout="interactive").run(work.add, 2, 3) == 5
 
 
 def test_a_stream_comes_in_parts_and_its_end_stops_the_work(
     open_sync_pool: OpenSyncPool, tmp_path: Path
 ) -> None:
     pool = open_sync_pool()
-    assert list(pool.stream("function", {"function": WORK + "count", "args": [100]})) == list(range(100))
+    assert list(pool.stream(FunctionRequest.of(WORK + "count", 100))) == list(range(100))
 
     file = tmp_path / "progress"
-    parts = pool.stream("function", {"function": WORK + "count_and_tell", "args": [str(file)]})
+    parts = pool.stream(FunctionRequest.of(WORK + "count_and_tell", str(file)))
     assert [next(parts), next(parts)] == [0, 1]
     parts.close()
     while not file.read_text().endswith(" closed"):
         pass
 
-    failing = pool.stream("function", {"function": WORK + "count_then_fail", "args": [2]})
+    failing = pool.stream(FunctionRequest.of(WORK + "count_then_fail", 2))
     assert [next(failing), next(failing)] == [0, 1]
     with pytest.raises(errors.RemoteError, match="no more numbers"):
         next(failing)
@@ -99,8 +97,8 @@ def test_a_stream_comes_in_parts_and_its_end_stops_the_work(
 
 def test_batch_resize_and_restart(open_sync_pool: OpenSyncPool) -> None:
     pool = open_sync_pool()
-    payloads = [{"function": WORK + "add", "args": [i, 1]} for i in range(20)]
-    assert pool.batch("function", payloads) == list(range(1, 21))
+    requests = [FunctionRequest.of(work.add, i, 1) for i in range(20)]
+    assert pool.batch(requests) == list(range(1, 21))
 
     pool.resize(2)
     while [worker.state for worker in pool.status().workers] != [State.READY, State.READY]:
@@ -116,16 +114,16 @@ def test_callbacks_sync_and_async_are_called_and_may_call_the_pool(open_sync_poo
     pool = open_sync_pool(max_inflight=1)
 
     def twice(number: int) -> Any:
-        return run(pool, "add", number, number)
+        return pool.run(work.add, number, number)
 
     async def on_the_loop(number: int) -> Any:
-        return run(pool, "add", number, number)
+        return pool.run(work.add, number, number)
 
-    payload = {"function": "tests.support.programs:ask_back", "args": ["ask", 21]}
-    assert pool.call("function", payload, host_functions={"ask": twice}) == 42
+    request = FunctionRequest.of("tests.support.programs:ask_back", "ask", 21)
+    assert pool.call(request, host_functions={"ask": twice}) == 42
     # An async one runs on the pool's own loop, which must not wait for itself.
     with pytest.raises(errors.ConfigError, match="would wait for its own event loop") as refused:
-        pool.call("function", payload, host_functions={"ask": on_the_loop})
+        pool.call(request, host_functions={"ask": on_the_loop})
     assert refused.value.code == "blocking-in-loop"
 
 
@@ -134,7 +132,7 @@ def test_a_closed_pool_says_so_and_a_start_that_fails_leaves_nothing(open_sync_p
     pool.close()
     pool.close()
     assert pool.state is State.DEAD
-    for use in (lambda: pool.call("echo", 1), pool.restart, pool.start, pool.status):
+    for use in (lambda: pool.echo(1), pool.restart, pool.start, pool.status):
         with pytest.raises(errors.PoolClosedError):
             use()
     with pytest.raises(errors.WorkerStartError, match="the model file is missing"):
@@ -142,7 +140,7 @@ def test_a_closed_pool_says_so_and_a_start_that_fails_leaves_nothing(open_sync_p
 
     never = SyncPool(PoolSpec(workers=1))
     with pytest.raises(errors.PoolClosedError):
-        never.call("echo", 1)
+        never.echo(1)
     never.close()
     with pytest.raises(errors.PoolClosedError):
         never.start()
@@ -159,12 +157,12 @@ async def test_a_view_serves_the_threads_of_a_service_that_has_a_loop(open_pool:
     pool = await open_pool()
     view = SyncPool.of(pool)
 
-    assert await asyncio.to_thread(run, view, "add", 2, 3) == 5
+    assert await asyncio.to_thread(view.run, work.add, 2, 3) == 5
     with pytest.raises(errors.ConfigError) as refused:
-        run(view, "add", 2, 3)
+        view.run(work.add, 2, 3)
     assert refused.value.code == "blocking-in-loop"
     with view, pytest.raises(errors.ConfigError, match="a view"):
         view.close()
-    assert await pool.call("echo", 1) == 1
+    assert await pool.echo(1) == 1
     with pytest.raises(errors.PoolClosedError):
-        SyncPool.of(type(pool)()).call("echo", 1)
+        SyncPool.of(type(pool)()).echo(1)

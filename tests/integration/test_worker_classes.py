@@ -12,6 +12,7 @@ from tests.support import programs
 from tests.support.pools import Chat, OpenPool
 
 from dspex import errors
+from dspex.pool import ModuleRequest
 from dspex.testing import ChatRequest
 
 PROGRAMS = "tests.support.programs:"
@@ -91,7 +92,7 @@ async def test_a_class_gives_in_a_worker_what_it_gives_here(
     chat.reply = (lambda r: reply(r).replace("\nblue", f"\n{number}")) if number else reply
     pool = await open_pool(lm=chat.lm())
 
-    answer = await pool.call("module", {"class": name, **payload, "inputs": inputs}, timeout=40)
+    answer = await pool.call(ModuleRequest.of(name, inputs, **payload), timeout=40)
     theirs = chat.bodies
     with dspy.context(lm=dspy.LM(**chat.lm(), cache=False), adapter=dspy.ChatAdapter()):
         expected = await dspy.asyncify(make())(**inputs)
@@ -122,8 +123,7 @@ async def test_an_optimizer_asks_the_service_for_its_metric_from_all_its_threads
     pool = await open_pool(lm=chat.lm())
 
     answer = await pool.call(
-        "module",
-        {"class": PROGRAMS + "Optimize", "inputs": {"questions": questions}},
+        ModuleRequest.of(PROGRAMS + "Optimize", {"questions": questions}),
         host_functions={"metric": metric, "progress": progress.append},
         timeout="optimizer",
     )
@@ -136,8 +136,10 @@ async def test_an_optimizer_asks_the_service_for_its_metric_from_all_its_threads
         (q["answer"], name[::-1]) for q, name in zip(questions, names, strict=True)
     )
     assert 80_000 < row["left"] <= 86_400
-    state = {"signature": ASK, "state": row["state"], "inputs": {"question": "colour of ice?"}}
-    assert (await pool.call("predict", state))["completions"] == [{"answer": "eci"}]
+    again = await pool.module(
+        "dspy.Predict", {"question": "colour of ice?"}, signature=ASK, state=row["state"]
+    )
+    assert again["completions"] == [{"answer": "eci"}]
     assert "colour of snow" in str(chat.bodies[-1]["messages"])
 
 
@@ -148,12 +150,12 @@ async def test_a_program_of_thought_without_its_sandbox_says_what_to_install(
     (tmp_path / "deno").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "deno").chmod(0o755)
     pool = await open_pool(lm=chat.lm(), env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
-    payload = {"class": "dspy.ProgramOfThought", "signature": ASK, "inputs": {"question": "?"}}
+    request = ModuleRequest.of("dspy.ProgramOfThought", {"question": "?"}, signature=ASK)
     with pytest.raises(errors.ConfigError) as refused:
-        await pool.call("module", payload, timeout=40)
+        await pool.call(request, timeout=40)
     assert refused.value.code == "no-code-interpreter"
     assert "dspy[deno]" in refused.value.hint
-    assert await pool.call("echo", 1) == 1
+    assert await pool.echo(1) == 1
 
 
 async def test_a_state_is_read_from_the_file_that_save_wrote_and_again_when_it_has_changed(
@@ -165,14 +167,14 @@ async def test_a_state_is_read_from_the_file_that_save_wrote_and_again_when_it_h
     program.draft.demos = [{"question": "grass?", "draft": "green, I think"}]
     program.save(file)
     pool = await open_pool(lm=chat.lm())
-    payload = {"class": PROGRAMS + "TwoSteps", "state": str(file), "inputs": {"question": "sky?"}}
+    request = ModuleRequest.of(PROGRAMS + "TwoSteps", {"question": "sky?"}, state=str(file))
 
-    await pool.call("module", payload)
+    await pool.call(request)
     assert "green, I think" in str(chat.bodies[0])
 
     program.draft.demos = [{"question": "snow?", "draft": "white, as far as I know"}]
     program.save(file)
-    await pool.call("module", payload)
+    await pool.call(request)
     assert "white, as far as I know" in str(chat.bodies[2])
 
 
@@ -190,7 +192,7 @@ async def test_a_state_that_cannot_be_read_is_one_clear_error(
     (tmp_path / "program.pkl").write_bytes(b"\x80\x04.")
     (tmp_path / "empty.json").write_text("{}")
     pool = await open_pool(lm=chat.lm())
-    payload = {"class": PROGRAMS + "TwoSteps", "state": str(tmp_path / file), "inputs": {"question": "?"}}
+    request = ModuleRequest.of(PROGRAMS + "TwoSteps", {"question": "?"}, state=str(tmp_path / file))
     with pytest.raises(errors.ConfigError, match=says):
-        await pool.call("module", payload)
+        await pool.call(request)
     assert chat.bodies == []

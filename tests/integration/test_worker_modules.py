@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import dspy
 import pytest
+from tests.support import programs
 from tests.support.pools import Chat, OpenPool
 from tests.support.processes import until
 from tests.support.programs import TwoSteps
 
 from dspex import errors
-from dspex.pool import Pool, describe_tool
+from dspex.pool import ModuleRequest, PredictRequest, Tool, describe_tool
+from dspex.protocol.requests import ParsingName
 from dspex.testing import ChatRequest
 
 PROGRAMS = "tests.support.programs:"
@@ -24,20 +27,10 @@ def fields(**values: Any) -> str:
     return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in {**values, "completed": ""}.items())
 
 
-async def back(pool: Pool, function: str, *args: Any, **settings: Any) -> Any:
-    return await pool.call("function", {"function": PROGRAMS + function, "args": list(args)}, **settings)
-
-
 async def test_chain_of_thought_reasons_and_sends_what_dspy_sends(open_pool: OpenPool, chat: Chat) -> None:
     chat.reply = lambda _: fields(reasoning="it scatters", answer="blue")
     pool = await open_pool(lm=chat.lm())
-    payload = {
-        "class": "dspy.ChainOfThought",
-        "signature": "question -> answer",
-        "inputs": {"question": "sky?"},
-    }
-
-    answer = await pool.call("module", payload)
+    answer = await pool.module("dspy.ChainOfThought", {"question": "sky?"}, signature="question -> answer")
     lm = dspy.LM(**chat.lm(), cache=False)
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
         expected = await dspy.ChainOfThought("question -> answer").acall(question="sky?")
@@ -68,14 +61,11 @@ def react_replies(tool: str, **args: Any) -> Any:
 async def test_react_uses_a_tool_in_the_worker(open_pool: OpenPool, chat: Chat) -> None:
     chat.reply = react_replies("look_up", city="Berlin")
     pool = await open_pool(lm=chat.lm())
-    answer = await pool.call(
-        "module",
-        {
-            "class": "dspy.ReAct",
-            "signature": "question -> answer",
-            "tools": [{"function": PROGRAMS + "look_up"}],
-            "inputs": {"question": "weather in Berlin?"},
-        },
+    answer = await pool.module(
+        "dspy.ReAct",
+        {"question": "weather in Berlin?"},
+        signature="question -> answer",
+        tools=[Tool(function=PROGRAMS + "look_up")],
     )
     (row,) = answer["completions"]
     assert row["trajectory"]["observation_0"] == "rain in Berlin"
@@ -97,13 +87,12 @@ async def test_react_uses_a_tool_in_the_service(open_pool: OpenPool, chat: Chat,
     pool = await open_pool(lm=chat.lm())
 
     answer = await pool.call(
-        "module",
-        {
-            "class": "dspy.ReAct",
-            "signature": "question -> answer",
-            "tools": [describe_tool(look_up)],
-            "inputs": {"question": "weather in Rome?"},
-        },
+        ModuleRequest.of(
+            "dspy.ReAct",
+            {"question": "weather in Rome?"},
+            signature="question -> answer",
+            tools=[describe_tool(look_up)],
+        ),
         host_functions={"look_up": look_up},
     )
 
@@ -125,14 +114,8 @@ async def test_a_users_program_runs_with_its_saved_state(open_pool: OpenPool, ch
     ) else fields(answer="polished")  # fmt: skip
     pool = await open_pool(lm=chat.lm())
 
-    answer = await pool.call(
-        "module",
-        {
-            "class": PROGRAMS + "TwoSteps",
-            "args": {"tone": "formal"},
-            "state": program.dump_state(),
-            "inputs": {"question": "sky?"},
-        },
+    answer = await pool.module(
+        PROGRAMS + "TwoSteps", {"question": "sky?"}, args={"tone": "formal"}, state=program.dump_state()
     )
 
     assert answer["completions"] == [{"answer": "polished", "draft": "a draft"}]
@@ -144,13 +127,13 @@ async def test_a_users_program_runs_with_its_saved_state(open_pool: OpenPool, ch
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"class": "dspy.NoSuchThing"}, errors.ConfigError, "NoSuchThing"),
-        ({"class": "os.path"}, errors.ConfigError, "not a DSPy module"),
-        ({"class": "tests.support.programs:look_up"}, errors.ConfigError, "not a DSPy module"),
-        ({"class": "nothing"}, errors.ConfigError, "is not a path"),
-        ({"class": PROGRAMS + "TwoSteps", "args": {"colour": 1}}, errors.ConfigError, "colour"),
-        ({"class": PROGRAMS + "TwoSteps", "state": {}}, errors.ConfigError, "refuses what it was made with"),
-        ({"class": PROGRAMS + "NoPrediction"}, errors.ConfigError, "not a dspy.Prediction"),
+        ({"module": "dspy.NoSuchThing"}, errors.ConfigError, "NoSuchThing"),
+        ({"module": "os.path"}, errors.ConfigError, "not a DSPy module"),
+        ({"module": "tests.support.programs:look_up"}, errors.ConfigError, "not a DSPy module"),
+        ({"module": "nothing"}, errors.ConfigError, "is not a path"),
+        ({"module": PROGRAMS + "TwoSteps", "args": {"colour": 1}}, errors.ConfigError, "colour"),
+        ({"module": PROGRAMS + "TwoSteps", "state": {}}, errors.ConfigError, "refuses what it was made with"),
+        ({"module": PROGRAMS + "NoPrediction"}, errors.ConfigError, "not a dspy.Prediction"),
     ],
 )
 async def test_a_module_that_cannot_be_used_gets_one_clear_error(
@@ -158,7 +141,7 @@ async def test_a_module_that_cannot_be_used_gets_one_clear_error(
 ) -> None:
     pool = await open_pool(lm=chat.lm())
     with pytest.raises(error, match=says):
-        await pool.call("module", {"inputs": {}, **change})
+        await pool.call(ModuleRequest(inputs={}, **change))
 
 
 async def test_a_call_back_may_be_sync_or_async_and_comes_from_work_of_both_kinds(
@@ -170,16 +153,21 @@ async def test_a_call_back_may_be_sync_or_async_and_comes_from_work_of_both_kind
         await asyncio.sleep(0)
         return (value, value)
 
-    host_functions = {"double": double, "pid": os.getpid}
-    assert await back(pool, "ask_back", "double", {1}, host_functions=host_functions) == ({1}, {1})
-    assert await back(pool, "ask_back", "pid", host_functions=host_functions) == os.getpid()
-    assert await back(pool, "ask_back_from_a_thread", "double", "x", host_functions=host_functions) == (
+    host_functions: dict[str, Any] = {"double": double, "pid": os.getpid}
+    assert await pool.with_options(host_functions=host_functions).run(programs.ask_back, "double", {1}) == (
+        {1},
+        {1},
+    )
+    assert await pool.with_options(host_functions=host_functions).run(programs.ask_back, "pid") == os.getpid()
+    assert await pool.with_options(host_functions=host_functions).run(
+        programs.ask_back_from_a_thread, "double", "x"
+    ) == (
         "x",
         "x",
     )
-    assert await back(pool, "ask_back_many", "double", 300, host_functions=host_functions) == [
-        (i, i) for i in range(300)
-    ]
+    assert await pool.with_options(host_functions=host_functions).run(
+        programs.ask_back_many, "double", 300
+    ) == [(i, i) for i in range(300)]
 
 
 async def test_an_error_of_a_call_back_crosses_both_ways(open_pool: OpenPool) -> None:
@@ -192,18 +180,20 @@ async def test_an_error_of_a_call_back_crosses_both_ways(open_pool: OpenPool) ->
         raise errors.InputError("no such customer", code="no-customer", field="customer", count=7)
 
     with pytest.raises(errors.RemoteError, match="the metric has no cases") as raised:
-        await back(pool, "ask_back", "fail", host_functions={"fail": fail})
+        await pool.with_options(host_functions={"fail": fail}).run(programs.ask_back, "fail")
     assert raised.value.type == "ZeroDivisionError"
     assert "in fail" in raised.value.traceback
     with pytest.raises(errors.InputError) as refused:
-        await back(pool, "ask_back_from_a_thread", "refuse", host_functions={"refuse": refuse})
+        await pool.with_options(host_functions={"refuse": refuse}).run(
+            programs.ask_back_from_a_thread, "refuse"
+        )
     assert (refused.value.code, refused.value.field, refused.value.count) == ("no-customer", "customer", 7)
 
 
 async def test_a_call_back_that_was_not_given_is_refused_by_name(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
     with pytest.raises(errors.ConfigError, match="'secret'") as raised:
-        await back(pool, "ask_back", "secret", host_functions={"open": print})
+        await pool.with_options(host_functions={"open": print}).run(programs.ask_back, "secret")
     assert "open" in raised.value.hint
 
 
@@ -214,10 +204,16 @@ async def test_calls_nested_in_call_backs_cannot_deadlock_a_full_pool(open_pool:
         if depth == 0:
             return 0
         kind = "ask_back" if depth % 2 else "ask_back_from_a_thread"
-        below: int = await back(pool, kind, "deeper", depth - 1, host_functions={"deeper": deeper})
+        asking = pool.with_options(host_functions={"deeper": deeper})
+        below: int = await asking.run(PROGRAMS + kind, "deeper", depth - 1)
         return 1 + below
 
-    assert await back(pool, "ask_back", "deeper", 6, host_functions={"deeper": deeper}, timeout=30) == 6
+    assert (
+        await pool.with_options(host_functions={"deeper": deeper}, timeout=30).run(
+            programs.ask_back, "deeper", 6
+        )
+        == 6
+    )
 
 
 async def test_what_a_call_back_runs_ends_with_its_call(open_pool: OpenPool) -> None:
@@ -232,16 +228,22 @@ async def test_what_a_call_back_runs_ends_with_its_call(open_pool: OpenPool) -> 
         finally:
             ended.append(name)
 
-    host_functions = {"wait": wait}
+    host_functions: dict[str, Any] = {"wait": wait}
     with pytest.raises(errors.DeadlineExceeded):
-        await back(pool, "ask_back", "wait", "deadline", host_functions=host_functions, timeout=0.3)
+        await pool.with_options(host_functions=host_functions, timeout=0.3).run(
+            programs.ask_back, "wait", "deadline"
+        )
     await until(lambda: ended == ["deadline"])
 
-    call = asyncio.ensure_future(back(pool, "ask_back", "wait", "cancelled", host_functions=host_functions))
+    call = asyncio.ensure_future(
+        pool.with_options(host_functions=host_functions).run(programs.ask_back, "wait", "cancelled")
+    )
     await until(lambda: pool.status().workers[0].inflight == 1)
     call.cancel()
     await asyncio.wait([call])
-    killed = asyncio.ensure_future(back(pool, "ask_back", "wait", "killed", host_functions=host_functions))
+    killed = asyncio.ensure_future(
+        pool.with_options(host_functions=host_functions).run(programs.ask_back, "wait", "killed")
+    )
     await until(lambda: "killed" in begun)
     pid = pool.status().workers[0].pid
     assert pid is not None
@@ -261,21 +263,21 @@ def test_a_tool_without_types_is_refused() -> None:
 
 @pytest.mark.parametrize("parsing", [None, "tolerant"])
 async def test_a_reply_that_dspy_reads_for_minutes_ends_with_its_call(
-    open_pool: OpenPool, chat: Chat, parsing: str | None
+    open_pool: OpenPool, chat: Chat, parsing: ParsingName | None
 ) -> None:
     """DSPy's own adapter has no bound but the deadline of the call; the drop-in has that of the core."""
     garbage = "[[ ## answer ## ]]\n<![CDATA[" + '{"answer": ' * 8_000
     chat.reply = lambda _: garbage
     pool = await open_pool(workers=1, lm=chat.lm())
-    payload: dict[str, Any] = {"signature": "q -> answer: dict[str, int]", "inputs": {"q": "?"}}
+    request = PredictRequest.of("q -> answer: dict[str, int]", {"q": "?"})
     if parsing:
         with pytest.raises(errors.ReplyError) as refused:
-            await pool.call("module", {**payload, "parsing": parsing}, timeout=60)
+            await pool.call(replace(request, parsing=parsing), timeout=60)
         assert refused.value.code == "reply-too-costly"
     else:
         with pytest.raises(errors.DeadlineExceeded):
-            await pool.call("module", payload, timeout=2)
+            await pool.call(request, timeout=2)
     chat.reply = lambda _: fields(answer='{"a": 1}')
     # A call that does not stop is ended with its worker, and others there are made again if they may be.
-    answer = await pool.call("module", payload, timeout=60, idempotent=True)
+    answer = await pool.call(request, timeout=60, idempotent=True)
     assert answer["completions"] == [{"answer": {"a": 1}}]

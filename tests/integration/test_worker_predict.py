@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -11,10 +12,11 @@ from tests.parity.versions import NEWER_THAN_33
 from tests.support.pools import KEY, Chat, OpenPool
 
 from dspex import errors
+from dspex.pool import PredictRequest, SignatureForm
 from dspex.testing import ChatRequest
 from dspex.testing._faults import Cut, Fault, HttpError, MalformedJSON, WrongContentType
 
-ASK = {"signature": "question -> answer", "inputs": {"question": "the sky's colour?"}}
+ASK = PredictRequest.of("question -> answer", {"question": "the sky's colour?"})
 
 
 async def test_a_prediction_comes_back_with_its_fields_usage_and_timings(
@@ -22,7 +24,7 @@ async def test_a_prediction_comes_back_with_its_fields_usage_and_timings(
 ) -> None:
     pool = await open_pool(lm=chat.lm())
 
-    answer = await pool.call("predict", ASK)
+    answer = await pool.call(ASK)
 
     assert answer["completions"] == [{"answer": "blue"}]
     tokens = answer["usage"]
@@ -30,50 +32,52 @@ async def test_a_prediction_comes_back_with_its_fields_usage_and_timings(
     assert 0 < answer["timings"]["lm"] <= answer["timings"]["worker"]
 
 
-CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+CASES: list[tuple[str, PredictRequest, dict[str, Any]]] = [
     ("plain", ASK, {"answer": "blue"}),
     (
         "typed",
-        {
-            "signature": "question, context: list[str] -> answer: str, confidence: float",
-            "inputs": {"question": "the sky's colour?", "context": ["It is blue.", "Sometimes."]},
-        },
+        PredictRequest.of(
+            "question, context: list[str] -> answer: str, confidence: float",
+            {"question": "the sky's colour?", "context": ["It is blue.", "Sometimes."]},
+        ),
         {"answer": "blue", "confidence": 0.5},
     ),
     (
         "instructions, descriptions and demos",
-        {
-            "signature": "question -> answer: Literal['blue', 'red']",
-            "instructions": "Name a colour.",
-            "fields": {"answer": {"desc": "a colour"}, "question": {"desc": "what to look at"}},
-            "demos": [{"question": "blood?", "answer": "red"}, {"question": "sea?", "answer": "blue"}],
-            "inputs": {"question": "sky?"},
-        },
+        PredictRequest.of(
+            SignatureForm(
+                "question -> answer: Literal['blue', 'red']",
+                "Name a colour.",
+                {"answer": {"desc": "a colour"}, "question": {"desc": "what to look at"}},
+            ),
+            {"question": "sky?"},
+            demos=[{"question": "blood?", "answer": "red"}, {"question": "sea?", "answer": "blue"}],
+        ),
         {"answer": "blue"},
     ),
 ]
 
 
-def reference(payload: dict[str, Any], url: str) -> dspy.Prediction:
+def reference(request: PredictRequest, url: str) -> dspy.Prediction:
     """The same with DSPy in this process, as a user of DSPy would write it."""
-    signature = dspy.Signature(payload["signature"], payload.get("instructions"))
-    for name, given in payload.get("fields", {}).items():
+    signature = dspy.Signature(request.signature.text, request.signature.instructions)
+    for name, given in request.signature.fields.items():
         signature = signature.with_updated_fields(name, **given)
     lm = dspy.LM("openai/test", api_base=url, api_key="x", cache=False, num_retries=0)
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
-        return dspy.Predict(signature)(demos=payload.get("demos", []), **payload["inputs"])
+        return dspy.Predict(signature)(demos=[*(request.demos or ())], **request.inputs)
 
 
-@pytest.mark.parametrize(("payload", "fields"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("ask", "fields"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 async def test_the_worker_sends_what_dspy_sends_and_reads_what_it_reads(
-    open_pool: OpenPool, chat: Chat, payload: dict[str, Any], fields: dict[str, Any]
+    open_pool: OpenPool, chat: Chat, ask: PredictRequest, fields: dict[str, Any]
 ) -> None:
     parts = {**fields, "completed": ""}
     chat.reply = lambda _: "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in parts.items())
     pool = await open_pool(lm=chat.lm())
 
-    answer = await pool.call("predict", payload)
-    expected = await asyncio.to_thread(reference, payload, chat.server.api_base)
+    answer = await pool.call(ask)
+    expected = await asyncio.to_thread(reference, ask, chat.server.api_base)
 
     assert answer["completions"] == [dict(expected)] == [fields]
     mine, theirs = chat.bodies
@@ -85,7 +89,7 @@ async def test_config_reaches_the_lm_and_every_generation_comes_back(open_pool: 
     chat.reply = lambda _: f"[[ ## answer ## ]]\n{next(colours)}"
     pool = await open_pool(lm=chat.lm(max_tokens=50))
 
-    answer = await pool.call("predict", {**ASK, "config": {"n": 2, "temperature": 0.9}})
+    answer = await pool.call(replace(ASK, config={"n": 2, "temperature": 0.9}))
 
     assert sorted(row["answer"] for row in answer["completions"]) == ["blue", "grey"]
     # DSPy 3.3 asks once, and passes the limit on as it was given.
@@ -97,8 +101,8 @@ async def test_config_reaches_the_lm_and_every_generation_comes_back(open_pool: 
 async def test_a_call_may_bring_lm_settings_of_its_own(open_pool: OpenPool, chat: Chat) -> None:
     pool = await open_pool(lm=chat.lm(temperature=0.1))
 
-    await pool.call("predict", {**ASK, "lm": {"model": "openai/other", "temperature": 0.8}})
-    await pool.call("predict", ASK)
+    await pool.call(replace(ASK, lm={"model": "openai/other", "temperature": 0.8}))
+    await pool.call(ASK)
 
     assert [(r["model"], r["temperature"]) for r in chat.bodies] == [("other", 0.8), ("test", 0.1)]
 
@@ -115,19 +119,19 @@ async def test_a_hundred_calls_are_in_flight_in_one_worker(open_pool: OpenPool, 
     pool = await open_pool(lm=chat.lm(), workers=1, max_inflight=100)
 
     answers = await asyncio.gather(
-        *(pool.call("predict", {**ASK, "inputs": {"question": f"number {i}"}}) for i in range(100))
+        *(pool.call(replace(ASK, inputs={"question": f"number {i}"})) for i in range(100))
     )
 
     assert [a["completions"][0]["answer"] for a in answers] == [str(i) for i in range(100)]
 
 
 @pytest.mark.parametrize("adapter", ["json", "xml"])
-async def test_the_other_adapters_answer_too(open_pool: OpenPool, chat: Chat, adapter: str) -> None:
+async def test_the_other_adapters_answer_too(open_pool: OpenPool, chat: Chat, adapter: Any) -> None:
     replies = {"json": '{"answer": "blue"}', "xml": "<answer>\nblue\n</answer>"}
     chat.reply = lambda _: replies[adapter]
     pool = await open_pool(lm=chat.lm())
 
-    answer = await pool.call("predict", {**ASK, "adapter": adapter})
+    answer = await pool.call(replace(ASK, adapter=adapter))
 
     assert answer["completions"] == [{"answer": "blue"}]
 
@@ -139,7 +143,7 @@ async def test_a_reply_that_cannot_be_read_is_a_reply_error_after_one_lm_call(
     pool = await open_pool(lm=chat.lm())
 
     with pytest.raises(errors.ReplyError) as raised:
-        await pool.call("predict", {**ASK, "signature": "question -> answer, reason"})
+        await pool.predict("question -> answer, reason", ASK.inputs)
 
     assert raised.value.reply == "[[ ## answer ## ]]\nblue"
     assert raised.value.fields == ["answer"]
@@ -164,7 +168,7 @@ async def test_what_the_server_refuses_is_an_lm_error_after_one_attempt(
     pool = await open_pool(lm=chat.lm())
 
     with pytest.raises(error, match="no, says the server") as raised:
-        await pool.call("predict", ASK)
+        await pool.call(ASK)
 
     assert raised.value.status == status
     if status == 429:
@@ -179,7 +183,7 @@ async def test_a_server_that_echoes_the_key_does_not_get_it_into_the_error(
     pool = await open_pool(lm=chat.lm())
 
     with pytest.raises(errors.LMAuthError) as raised:
-        await pool.call("predict", ASK)
+        await pool.call(ASK)
 
     assert KEY not in repr(raised.value.to_dict())
     assert "***" in str(raised.value)
@@ -193,7 +197,7 @@ async def test_an_answer_that_is_no_chat_completion_is_an_lm_error(
     pool = await open_pool(lm=chat.lm())
 
     with pytest.raises(errors.LMError):
-        await pool.call("predict", ASK)
+        await pool.call(ASK)
 
 
 async def test_a_server_that_is_not_there_is_a_connection_error(open_pool: OpenPool, chat: Chat) -> None:
@@ -201,15 +205,23 @@ async def test_a_server_that_is_not_there_is_a_connection_error(open_pool: OpenP
     await chat.server.__aexit__()
 
     with pytest.raises(errors.LMConnectionError):
-        await pool.call("predict", ASK)
+        await pool.call(ASK)
 
 
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"signature": "question answer"}, errors.SignatureError, "->"),
-        ({"signature": "question -> answer: nonsense_type"}, errors.SignatureError, "nonsense_type"),
-        ({"fields": {"nothing": {"desc": "x"}}}, errors.SignatureError, "nothing"),
+        ({"signature": SignatureForm("question answer")}, errors.SignatureError, "->"),
+        (
+            {"signature": SignatureForm("question -> answer: nonsense_type")},
+            errors.SignatureError,
+            "nonsense_type",
+        ),
+        (
+            {"signature": SignatureForm("q -> a", fields={"nothing": {"desc": "x"}})},
+            errors.SignatureError,
+            "nothing",
+        ),
         ({"adapter": "yaml"}, errors.ConfigError, "chat, json, xml"),
         ({"lm": {"model": None}}, errors.ConfigError, "no language model"),
         pytest.param(
@@ -220,19 +232,19 @@ async def test_a_server_that_is_not_there_is_a_connection_error(open_pool: OpenP
         ),
     ],
 )
-async def test_a_payload_that_is_wrong_gets_one_clear_error(
+async def test_a_askthat_is_wrong_gets_one_clear_error(
     open_pool: OpenPool, chat: Chat, change: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     pool = await open_pool(lm=chat.lm())
     with pytest.raises(error, match=says):
-        await pool.call("predict", {**ASK, **change})
+        await pool.call(replace(ASK, **change))
     assert chat.bodies == []
 
 
 async def test_the_key_is_nowhere_but_on_the_wire(open_pool: OpenPool, chat: Chat) -> None:
     pool = await open_pool(lm=chat.lm())
 
-    seen = await pool.call("function", {"function": "tests.support.work:command_line_and_environment"})
+    seen = await pool.run("tests.support.work:command_line_and_environment")
 
     assert "dspex.worker" in seen
     assert KEY not in seen
@@ -251,10 +263,10 @@ async def test_a_hundred_calls_at_once_each_keep_their_own_settings(open_pool: O
     chat.reply = say_what_you_were_asked
     pool = await open_pool(lm=chat.lm(), workers=1, max_inflight=100)
 
-    def payload(number: int) -> dict[str, Any]:
+    def request(number: int) -> PredictRequest:
         lm = {"model": f"openai/m{number}", "temperature": number / 100}
-        return {**ASK, "lm": lm, "adapter": "json" if number % 2 else "chat"}
+        return replace(ASK, lm=lm, adapter="json" if number % 2 else "chat")
 
-    answers = await asyncio.gather(*(pool.call("predict", payload(number)) for number in range(100)))
+    answers = await asyncio.gather(*(pool.call(request(number)) for number in range(100)))
 
     assert [a["completions"][0]["answer"] for a in answers] == [f"m{n} {n / 100}" for n in range(100)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -14,15 +15,15 @@ from tests.support.processes import until
 
 from dspex import Prediction, errors
 from dspex.events import Event, FieldEnd, FieldStart, Status, TextDelta
-from dspex.pool import Pool
+from dspex.pool import ModuleRequest, Pool, PredictRequest, Request, StreamedFields
 from dspex.testing import ChatRequest, Cut, Stall
 
 PROGRAMS = "tests.support.programs:"
 TEXT = "Rayleigh scattering makes short waves turn aside, so that the sky is blue [mostly] by day."
 
 
-async def collect(pool: Pool, payload: dict[str, Any], **settings: Any) -> list[Event]:
-    return [event async for event in pool.stream("module", payload, **settings)]
+async def collect(pool: Pool, request: Request) -> list[Event]:
+    return [event async for event in pool.stream(request)]
 
 
 def chunks(events: list[Event]) -> list[tuple[str, str, str, bool]]:
@@ -64,7 +65,7 @@ MODULES: list[tuple[str, Any, dict[str, Any]]] = [
 @pytest.mark.parametrize("parsing", [None, "tolerant"])
 @pytest.mark.parametrize(("name", "make", "more"), MODULES, ids=[row[0] for row in MODULES])
 async def test_the_chunks_are_those_of_streamify(
-    open_pool: OpenPool, chat: Chat, name: str, make: Any, more: dict[str, Any], adapter: str, parsing: Any
+    open_pool: OpenPool, chat: Chat, name: str, make: Any, more: dict[str, Any], adapter: Any, parsing: Any
 ) -> None:
     def reply(request: ChatRequest) -> str:
         names = ("draft",) if "draft" in str(request.messages[0]) and "tone" not in request.prompt else (
@@ -80,9 +81,9 @@ async def test_the_chunks_are_those_of_streamify(
         for where, predictor in module.named_predictors()
         for field in predictor.signature.output_fields
     ]
-    payload = {"class": name, **more, "inputs": {"question": "why?"}, "adapter": adapter}
+    request = ModuleRequest.of(name, {"question": "why?"}, adapter=adapter, parsing=parsing, **more)
 
-    parts = await collect(pool, {**payload, "parsing": parsing} if parsing else payload)
+    parts = await collect(pool, request)
     expected: list[Any] = []
     with dspy.context(lm=dspy.LM(**chat.lm(), cache=False), adapter=ADAPTERS[adapter]()):
         is_async = hasattr(module, "aforward")
@@ -105,7 +106,7 @@ async def test_each_field_of_each_reply_begins_and_ends(open_pool: OpenPool, cha
         "chat", **{"answer" if "[[ ## tone ## ]]" in request.prompt else "draft": TEXT}
     )
     pool = await open_pool(lm=chat.lm())
-    events = await collect(pool, {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}})
+    events = await collect(pool, ModuleRequest.of(PROGRAMS + "TwoSteps", {"question": "why?"}))
 
     for predictor, field in (("draft", "draft"), ("polish", "answer")):
         its: list[Any] = [event for event in events if getattr(event, "predictor", None) == predictor]
@@ -120,8 +121,8 @@ async def test_a_chunk_is_here_before_the_lm_has_finished_and_leaving_ends_the_r
     chat.reply = lambda _: fields("chat", answer=TEXT)
     chat.server.faults.push(Stall(at="middle"))
     pool = await open_pool(lm=chat.lm())
-    payload = {"signature": "question -> answer", "inputs": {"question": "why?"}}
-    async with aclosing(pool.stream("predict", payload)) as parts:
+    request = PredictRequest.of("question -> answer", {"question": "why?"})
+    async with aclosing(pool.stream(request)) as parts:
         assert await anext(parts) == FieldStart("answer")
         delta = await anext(parts)
         assert isinstance(delta, TextDelta)
@@ -131,7 +132,7 @@ async def test_a_chunk_is_here_before_the_lm_has_finished_and_leaving_ends_the_r
 
     await until(lambda: pool.status().workers[0].inflight == 0)
     await until(lambda: chat.server.requests[0].seconds is not None)
-    assert (await pool.call("predict", payload))["completions"] == [{"answer": TEXT}]
+    assert (await pool.call(request))["completions"] == [{"answer": TEXT}]
 
 
 async def test_a_caller_who_does_not_take_the_parts_stops_the_reading_of_the_reply(
@@ -144,12 +145,12 @@ async def test_a_caller_who_does_not_take_the_parts_stops_the_reading_of_the_rep
     async def lm_is_done() -> None:
         done.set()
 
-    payload = {"class": PROGRAMS + "Telling", "inputs": {"question": "why?"}}
-    async with aclosing(pool.stream("module", payload, host_functions={"lm_is_done": lm_is_done})) as parts:
+    request = ModuleRequest.of(PROGRAMS + "Telling", {"question": "why?"})
+    async with aclosing(pool.stream(request, host_functions={"lm_is_done": lm_is_done})) as parts:
         assert isinstance(await anext(parts), FieldStart)
         text = ""
         for _ in range(300):  # turns enough for the worker to read it all, if it did
-            await pool.call("echo", None)
+            await pool.echo(None)
         assert not done.is_set()
         async for part in parts:
             text += part.text if isinstance(part, TextDelta) else ""
@@ -173,8 +174,8 @@ async def test_the_fields_that_stream_are_chosen(
         "chat", **{"answer" if "[[ ## tone ## ]]" in request.prompt else "draft": TEXT}
     )
     pool = await open_pool(lm=chat.lm())
-    payload = {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}}
-    parts = await collect(pool, payload if wanted is None else {**payload, "stream": {"fields": wanted}})
+    stream = None if wanted is None else StreamedFields(fields=wanted)
+    parts = await collect(pool, ModuleRequest.of(PROGRAMS + "TwoSteps", {"question": "why?"}, stream=stream))
     assert {(predictor, field) for predictor, field, _, _ in chunks(parts)} == fields_seen
     assert rows(parts) == [{"answer": TEXT, "draft": TEXT}]
 
@@ -182,17 +183,17 @@ async def test_the_fields_that_stream_are_chosen(
 @pytest.mark.parametrize(
     ("stream", "says"),
     [
-        ({"fields": ["colour"]}, "no predictor has an output field 'colour'"),
-        ({"status": "tests.support.work:add"}, "is not a dspy.streaming.StatusMessageProvider"),
+        (StreamedFields(fields=["colour"]), "no predictor has an output field 'colour'"),
+        (StreamedFields(status="tests.support.work:add"), "is not a dspy.streaming.StatusMessageProvider"),
     ],
 )
 async def test_what_cannot_be_streamed_is_refused(
-    open_pool: OpenPool, chat: Chat, stream: dict[str, Any], says: str
+    open_pool: OpenPool, chat: Chat, stream: StreamedFields, says: str
 ) -> None:
     pool = await open_pool(lm=chat.lm())
-    payload = {"signature": "question -> answer", "inputs": {"question": "?"}, "stream": stream}
+    request = PredictRequest.of("question -> answer", {"question": "?"}, stream=stream)
     with pytest.raises(errors.ConfigError, match=says):
-        await collect(pool, payload)
+        await collect(pool, request)
     assert chat.bodies == []
 
 
@@ -201,18 +202,19 @@ async def test_messages_tell_of_progress_and_can_never_block_the_worker(
 ) -> None:
     chat.reply = lambda _: fields("chat", answer=TEXT)
     pool = await open_pool(lm=chat.lm())
-    payload = {"class": PROGRAMS + "ManyTools", "inputs": {"question": "why?"}}
+    request = ModuleRequest.of(PROGRAMS + "ManyTools", {"question": "why?"})
 
     # A hundred tools, more than any buffer, while nobody takes a part.
-    async with aclosing(pool.stream("module", payload)) as parts:
+    async with aclosing(pool.stream(request)) as parts:
         first = await anext(parts)
-        assert await pool.call("echo", 1) == 1
+        assert await pool.echo(1) == 1
         texts = [first.text] + [event.text async for event in parts if isinstance(event, Status)]
     assert texts[0] == "Calling tool look_up..."
     assert texts[1].startswith("Tool calling finished!")
     assert len(texts) == 200
 
-    own = await collect(pool, {**payload, "stream": {"status": PROGRAMS + "Messages", "fields": []}})
+    stream = StreamedFields(status=PROGRAMS + "Messages", fields=[])
+    own = await collect(pool, replace(request, stream=stream))
     said = [e.text for e in own if isinstance(e, Status) and "tool" not in e.text.lower()]
     assert said == ["running Predict", "asking", "answered"]
 
@@ -224,8 +226,8 @@ async def test_streams_side_by_side_do_not_mix(open_pool: OpenPool, chat: Chat) 
     pool = await open_pool(lm=chat.lm())
 
     async def ask(number: int) -> str:
-        payload = {"signature": "question -> answer", "inputs": {"question": f"number {number} ?"}}
-        return "".join(text for _, _, text, _ in chunks(await collect(pool, payload)))
+        request = PredictRequest.of("question -> answer", {"question": f"number {number} ?"})
+        return "".join(text for _, _, text, _ in chunks(await collect(pool, request)))
 
     assert await asyncio.gather(*map(ask, range(30))) == [f"about {n} and so on" for n in range(30)]
 
@@ -234,11 +236,11 @@ async def test_a_reply_that_breaks_off_is_an_error_after_its_chunks(open_pool: O
     chat.reply = lambda _: fields("chat", answer=TEXT)
     chat.server.faults.push(Cut(at="middle"))
     pool = await open_pool(lm=chat.lm())
-    payload = {"signature": "question -> answer", "inputs": {"question": "why?"}}
+    request = PredictRequest.of("question -> answer", {"question": "why?"})
     seen: list[Event] = []
 
     async def take() -> None:
-        async for part in pool.stream("predict", payload):
+        async for part in pool.stream(request):
             seen.append(part)
 
     with pytest.raises(errors.LMError):
@@ -246,7 +248,7 @@ async def test_a_reply_that_breaks_off_is_an_error_after_its_chunks(open_pool: O
     assert seen[0] == FieldStart("answer")
     assert TEXT.startswith("".join(text for _, _, text, _ in chunks(seen)))
     assert not any(isinstance(event, FieldEnd | Prediction) for event in seen)
-    assert rows(await collect(pool, payload)) == [{"answer": TEXT}]
+    assert rows(await collect(pool, request)) == [{"answer": TEXT}]
 
 
 async def test_a_stream_of_a_program_without_an_async_form_is_waited_for(
@@ -255,9 +257,9 @@ async def test_a_stream_of_a_program_without_an_async_form_is_waited_for(
     chat.reply = lambda _: fields("chat", draft=TEXT)
     chat.server.faults.push(Stall(at="middle"))
     pool = await open_pool(lm=chat.lm(timeout=1), timeouts=QUICK.replace(cancel=20), max_inflight=1)
-    payload = {"class": PROGRAMS + "TwoSteps", "inputs": {"question": "why?"}}
+    request = ModuleRequest.of(PROGRAMS + "TwoSteps", {"question": "why?"})
     (before,) = pool.status().workers
-    async with aclosing(pool.stream("module", payload)) as parts:
+    async with aclosing(pool.stream(request)) as parts:
         await anext(parts)
     # Its thread cannot be stopped: the place is free when the thread has given up, not before.
     await until(lambda: pool.status().workers[0].inflight == 0, seconds=20)

@@ -27,7 +27,7 @@ from tests.support.backends import Processes
 from tests.support.processes import children, until
 
 from dspex import errors
-from dspex.pool import Pool, PoolSpec, Recycling, Restart, Timeouts
+from dspex.pool import EchoRequest, FunctionRequest, Pool, PoolSpec, Recycling, Restart, Timeouts
 
 WORK = "tests.support.work:"
 PATIENCE = 40.0
@@ -38,8 +38,8 @@ class WrongError(Exception):
     """A call had another answer than its own."""
 
 
-def say(name: str, *args: Any) -> dict[str, Any]:
-    return {"function": WORK + name, "args": list(args)}
+def say(name: str, *args: Any) -> FunctionRequest:
+    return FunctionRequest.of(WORK + name, *args)
 
 
 class Caller:
@@ -51,7 +51,7 @@ class Caller:
         self.timeout = choice.choice([0.02, 0.1, 0.5, 5.0])
 
     async def function(self, name: str, *args: Any, expected: Any = None, **settings: Any) -> None:
-        answer = await self.pool.call("function", say(name, *args), timeout=self.timeout, **settings)
+        answer = await self.pool.call(say(name, *args), timeout=self.timeout, **settings)
         if answer != expected:
             raise WrongError(f"{name} answered {answer!r}, not {expected!r}")
 
@@ -59,7 +59,7 @@ class Caller:
         value = self.choice.choice(
             [self.choice.random(), self.choice.randbytes(self.choice.randint(0, 10**6))]
         )
-        if await self.pool.call("echo", value, timeout=self.timeout) != value:
+        if await self.pool.call(EchoRequest(value), timeout=self.timeout) != value:
             raise WrongError("echo")
 
     async def quick(self) -> None:
@@ -79,11 +79,11 @@ class Caller:
             await self.function("die_by", int(signal.SIGKILL))
 
     async def unsendable(self) -> None:
-        await self.pool.call("echo", object(), timeout=self.timeout)
+        await self.pool.call(EchoRequest(object()), timeout=self.timeout)
 
     async def batch(self) -> None:
-        payloads = [say("add", number, 1) for number in range(20)]
-        answers = await self.pool.batch("function", payloads, timeout=self.timeout)
+        requests = [say("add", number, 1) for number in range(20)]
+        answers = await self.pool.batch(requests, timeout=self.timeout)
         for number, answer in enumerate(answers):
             if answer != number + 1 and not isinstance(answer, errors.DspexError):
                 raise WrongError(f"batch: {answer!r}")
@@ -91,7 +91,7 @@ class Caller:
     async def stream(self) -> None:
         count = self.choice.randint(0, 200)
         enough = self.choice.choice([count, count // 2])
-        parts = self.pool.stream("function", say("count_to", count), timeout=self.timeout)
+        parts = self.pool.stream(say("count_to", count), timeout=self.timeout)
         taken = []
         async with contextlib.aclosing(parts):
             async for part in parts:
@@ -124,7 +124,7 @@ class Caller:
             if kind == "hangs":
                 await asyncio.Event().wait()
             if kind == "nested":
-                return int(await self.pool.call("function", say("add", value, 0)))
+                return int(await self.pool.call(say("add", value, 0)))
             return value
 
         def ask_in_a_thread(value: int) -> int:

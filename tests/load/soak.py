@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from dspex.pool import Pool, PoolSpec
+from dspex.pool import Pool, PoolSpec, PredictRequest
 from dspex.testing import ModelServer
 
 INFLIGHT = 100
@@ -44,7 +44,7 @@ class Reading:
 
 
 async def main(calls: int) -> int:
-    ask = {"signature": "question -> answer", "inputs": {"question": "the sky's colour?"}}
+    ask = PredictRequest.of("question -> answer", {"question": "the sky's colour?"})
     readings: list[Reading] = []
     async with ModelServer("[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]") as server:
         lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
@@ -53,14 +53,14 @@ async def main(calls: int) -> int:
             async def client(number: int, count: int) -> None:
                 for turn in range(count):
                     if turn % DSPY_SHARE == number % DSPY_SHARE:
-                        answer = await pool.call("predict", ask)
+                        answer = await pool.call(ask)
                         assert answer["completions"] == [{"answer": "blue"}]
                     else:
-                        assert await pool.call("echo", (number, turn)) == (number, turn)
+                        assert await pool.echo((number, turn)) == (number, turn)
 
             # The LM clients keep connections for as many calls as they ever had at once: have that now.
             for _ in range(3):
-                await asyncio.gather(*(pool.call("predict", ask) for _ in range(2 * INFLIGHT)))
+                await asyncio.gather(*(pool.call(ask) for _ in range(2 * INFLIGHT)))
             for tenth in range(10):
                 await asyncio.gather(*(client(i, calls // 10 // INFLIGHT) for i in range(INFLIGHT)))
                 server.requests.clear()  # the records of the test's own server

@@ -20,7 +20,7 @@ from collections import Counter
 from tests.support.processes import children, until
 
 from dspex import errors
-from dspex.pool import Pool, PoolSpec, Restart, State
+from dspex.pool import Pool, PoolSpec, PredictRequest, Restart, State
 from dspex.testing import ChatRequest, ModelServer
 
 KILL_EVERY = 0.3
@@ -45,9 +45,7 @@ async def client(
         started = time.perf_counter()
         try:
             answer = await pool.call(
-                "predict",
-                {"signature": "question -> answer", "inputs": {"question": question}},
-                timeout=20,
+                PredictRequest.of("question -> answer", {"question": question}), timeout=20
             )
         except errors.WorkerDiedError as err:
             outcome["worker died" if err.signal == "SIGKILL" else f"unexpected: {err}"] += 1

@@ -44,8 +44,9 @@ from tests.support.route_types import (
 import dspex
 from dspex.adapters import Adapter
 from dspex.errors import ConfigError, DspexError, ReplyError, WireError
+from dspex.protocol.requests import CustomValues, ModuleRequest
 from dspex.router import Operation
-from dspex.runtime._targets import _Request
+from dspex.runtime._pool_request import prepare
 from dspex.signature import InputField, OutputField
 from dspex.worker.operations.adapters import make
 
@@ -342,7 +343,7 @@ def test_num_generations_is_dspys_other_name_for_n(runtime: dspex.Runtime, said:
 
 def test_the_first_generation_that_is_wrong_is_the_error(said: Said) -> None:
     signature = dspy.Signature("q -> a: int")
-    adapter = make({"parsing": "tolerant"}, lambda: None)
+    adapter = make(ModuleRequest(inputs={}, parsing="tolerant"), lambda: None)
     with pytest.raises(ReplyError) as caught:
         adapter._call_postprocess(signature, signature, ["[[ ## a ## ]]\nmany", ""], None, {})
     assert caught.value.code == "reply-field-value"
@@ -363,12 +364,12 @@ class Heard(BaseCallback):
 
 @pytest.mark.parametrize("parsing", ["tolerant", "dspy"])
 @pytest.mark.parametrize("name", ["chat", "json", "xml", "baml"])
-def test_callbacks_hear_of_a_workers_adapter_as_often_as_of_dspys(name: str, parsing: str) -> None:
+def test_callbacks_hear_of_a_workers_adapter_as_often_as_of_dspys(name: Any, parsing: Any) -> None:
     signature = dspy.Signature("q -> a")
     reply = {"chat": "[[ ## a ## ]]\nyes", "xml": "<a>\nyes\n</a>"}.get(name, '{"a": "yes"}')
     runs = []
-    for payload in ({"adapter": name}, {"adapter": name, "parsing": parsing}):
-        adapter, heard = make(payload, lambda: None), Heard()
+    for way in (None, parsing):
+        adapter, heard = make(ModuleRequest(inputs={}, adapter=name, parsing=way), lambda: None), Heard()
         with dspy.context(callbacks=[heard]):
             messages = adapter.format(signature, [], {"q": "?"})
             runs.append((messages, adapter.parse(signature, reply), heard.events))
@@ -379,15 +380,16 @@ def test_callbacks_hear_of_a_workers_adapter_as_often_as_of_dspys(name: str, par
 async def test_values_that_cross_are_laid_out_by_dspy_and_the_others_here() -> None:
     signature = dspex.Signature("person: Person, thing: Any -> a: Page[Person]")
     operation = Operation(signature=signature, inputs={"person": PERSON, "thing": {"k": (1, b"x")}})
-    payload = _Request.of(operation, dspex.ChatAdapter(), "3.4").payload
-    assert payload["inputs"] == {"person": {"name": "Ada"}, "thing": {"k": (1, b"x")}}
-    assert payload["typed"] == {"inputs": ["person"], "demos": []}
-    assert payload["replies"] == ["a"]
-    assert "messages" not in payload
+    request, _ = prepare(operation, dspex.ChatAdapter(), "3.4")
+    assert request.inputs == {"person": {"name": "Ada"}, "thing": {"k": (1, b"x")}}
+    assert request.custom == CustomValues(inputs=["person"], demos=[])
+    assert request.raw_outputs == ["a"]
+    assert request.messages is None
     operation = Operation(signature=signature, inputs={"person": PERSON, "thing": Odd()})
-    payload = _Request.of(operation, dspex.ChatAdapter(), "3.4").payload
-    assert (payload["inputs"], payload["messages"][-1]["role"]) == ({}, "user")
-    assert "Odd()" in payload["messages"][-1]["content"]
+    request, _ = prepare(operation, dspex.ChatAdapter(), "3.4")
+    assert request.messages is not None
+    assert (request.inputs, request.messages[-1]["role"]) == ({}, "user")
+    assert "Odd()" in request.messages[-1]["content"]
 
 
 @pytest.mark.parametrize(("adapter", "dialect"), [(dspex.ChatAdapter(), None), (Adapter.of("baml"), "3.4")])
@@ -396,5 +398,5 @@ def test_a_value_that_cannot_cross_is_refused_where_nobody_here_knows_the_prompt
 ) -> None:
     operation = Operation(signature=dspex.Signature("q: Any -> a"), inputs={}, demos=[{"q": Odd(), "a": "x"}])
     with pytest.raises(WireError, match="the value of `q`, a Odd,") as caught:
-        _Request.of(operation, adapter, dialect)
+        prepare(operation, adapter, dialect)
     assert caught.value.code == "not-encodable"

@@ -19,10 +19,8 @@ async def main(kind: str, start: Any, *preload: str) -> None:
     await pool.start()
     while [worker.state for worker in pool.status().workers] != [State.READY, State.READY]:
         await asyncio.sleep(0.01)
-    calls = [
-        asyncio.ensure_future(pool.call("function", {"function": function})) for _ in range(4) if function
-    ]
-    await asyncio.gather(*(pool.call("echo", None) for _ in range(4) if kind != "greedy"))
+    calls = [asyncio.ensure_future(pool.run(function)) for _ in range(4) if function]
+    await asyncio.gather(*(pool.echo(None) for _ in range(4) if kind != "greedy"))
     if kind == "forked" and os.fork() == 0:
         sys.stdin.read()  # a child of the service that goes on without it
         os._exit(0)

@@ -50,6 +50,10 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
+def leave_with(value: Any) -> None:
+    os._exit(1)
+
+
 def ask_to_exit() -> None:
     sys.exit(3)
 

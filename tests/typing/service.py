@@ -13,7 +13,18 @@ from dspex.adapters import ChatAdapter
 from dspex.errors import ConfigError, DspexError, LMError, PoolSaturated, ReplyError, WorkerDiedError
 from dspex.events import PartialValue
 from dspex.lm import LanguageModel, LMRequest, LMResponse, RequestSettings
-from dspex.pool import Limits, PoolEvent, Recycling, Restart, Scaling, Timeouts, load_pools
+from dspex.pool import (
+    EchoRequest,
+    FunctionRequest,
+    Limits,
+    PoolEvent,
+    PredictRequest,
+    Recycling,
+    Restart,
+    Scaling,
+    Timeouts,
+    load_pools,
+)
 from dspex.prediction import Repair
 from dspex.testing import ModelServer, ScriptedLM
 
@@ -102,13 +113,13 @@ async def ask(question: str) -> str:
 async def pools() -> list[Any]:
     events: list[PoolEvent] = []
     async with Pool(SPEC, lm={"model": "openai/test"}, on_event=events.append) as pool:
-        one: Any = await pool.call("function", {"function": "math:sqrt", "args": [2]}, timeout="interactive")
-        parts = [part async for part in pool.stream("predict", {"signature": "q -> a", "inputs": {"q": "?"}})]
+        one: Any = await pool.call(FunctionRequest.of("math:sqrt", 2), timeout="interactive")
+        parts = [part async for part in pool.stream(PredictRequest.of("q -> a", {"q": "?"}))]
         served: list[int] = [worker.served for worker in pool.status().workers]
         names: set[str] = {event.name for event in events}
     with SyncPool(PoolSpec(workers=1)) as twin:
         try:
-            one = twin.call("echo", "there and back", timeout=5)
+            one = twin.call(EchoRequest("there and back"), timeout=5)
         except WorkerDiedError as error:
             one = error.message
     return [one, parts, served, names]

@@ -30,8 +30,8 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 INSTEAD = [
-    ("ChainOfThought", '"class": "dspy.ChainOfThought"'),
-    ("ReAct", '"class": "dspy.ReAct"'),
+    ("ChainOfThought", 'pool.module("dspy.ChainOfThought"'),
+    ("ReAct", 'pool.module("dspy.ReAct"'),
     ("MIPROv2", "dspex.Predict(demos=...)"),
     ("Module", "by its import path"),
     ("Image", "`dspy.Image`"),

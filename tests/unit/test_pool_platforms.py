@@ -54,7 +54,7 @@ async def test_what_a_system_cannot_do_is_refused_at_the_start(
 
 async def test_a_pool_as_on_macos_answers(tmp_path: Path) -> None:
     async with Pool(PoolSpec(workers=1), backend=LocalProcesses("darwin")) as pool:
-        assert await pool.call("echo", 1) == 1
+        assert await pool.echo(1) == 1
         assert pool.status().backend["platform"] == "darwin"
 
 

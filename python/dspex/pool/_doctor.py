@@ -13,6 +13,7 @@ from dspex.dialects import KNOWN, dialect_of
 from dspex.errors import DspexError
 from dspex.pool._pool import Pool
 from dspex.pool._spec import PoolSpec
+from dspex.protocol.requests import EchoRequest
 
 __all__ = ["Finding", "examine"]
 
@@ -129,6 +130,6 @@ async def _round_trip(pool: Pool) -> Finding:
     times = []
     for _ in range(_ROUND_TRIPS):
         began = time.perf_counter()
-        await pool.call("echo", "are you there?", timeout=10)
+        await pool.call(EchoRequest("are you there?"), timeout=10)
         times.append(time.perf_counter() - began)
     return Finding("round trip", True, f"{statistics.median(times) * 1e6:.0f} us")

@@ -25,6 +25,7 @@ from dspex.pool._call import Call
 from dspex.protocol.channel import Channel
 from dspex.protocol.errors import remote_error
 from dspex.protocol.frames import Kind
+from dspex.protocol.requests import Tool
 from dspex.telemetry._trace import CURRENT, Trace
 
 __all__ = ["HostCalls", "describe_tool", "in_host_thread", "outer_call"]
@@ -157,8 +158,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> dict[str, Any]:
-    """A function of the service, as a payload's `tools` names it.
+def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> Tool:
+    """A function of the service, as a tool of a module.
 
     The LM is shown its docstring and the JSON schema of each argument.
 
@@ -185,4 +186,4 @@ def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> d
                 code="bad-tool",
                 hint="annotate it with str, int, list[...] and the like",
             ) from err
-    return {"callback": called, "name": called, "desc": inspect.getdoc(function) or "", "args": args}
+    return Tool(host_function=called, name=called, desc=inspect.getdoc(function) or "", args=args)

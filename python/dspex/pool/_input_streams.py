@@ -9,8 +9,8 @@
 The worker asks for parts when it has none left, and is given what there is, at least one. So a slow work
 stops its source, a slow source delays nobody but its work, and many small parts share a round trip. Parts
 that cannot be sent together (too large, or one of them has no form on the wire) are asked for again, one by
-one, so that the mistake is found at its place. A feed adds no kind of frame: it is a host call whose name a
-user cannot give, and has its deadline, errors and cancellation from there.
+one, so that the mistake is found at its place. An input stream adds no kind of frame: it is a host call whose
+name a user cannot give, and has its deadline, errors and cancellation from there.
 
 A source belongs to its call from the moment it is given: it is closed when the work has enough of it, or at
 the end of the call, however that comes.
@@ -25,20 +25,26 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Iterable,
     Mapping,
     Sequence,
 )
-from typing import Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dspex.errors import ConfigError
 from dspex.pool._host_calls import in_host_thread
 from dspex.protocol.input_streams import host_name
+from dspex.protocol.requests import Request
+
+if TYPE_CHECKING:
+    from dspex.pool._options import CallOptions
 
 __all__ = ["Source", "streaming_inputs"]
 
 Source = AsyncIterable[Any] | Iterable[Any]
+
+R = TypeVar("R", bound=Request)
 
 _WINDOW: Final = 32
 """Parts drawn from a source before the work asks for them."""
@@ -46,32 +52,30 @@ _WINDOW: Final = 32
 
 @contextlib.asynccontextmanager
 async def streaming_inputs(
-    sources: Mapping[str, Source],
-    payload: Any,
-    host_functions: Mapping[str, Callable[..., Any]] | None,
-    patience: float,
-) -> AsyncGenerator[tuple[dict[str, Any], dict[str, Callable[..., Any]]], None]:
-    """Lend sources to a call that is made inside; gives the payload and the host calls to make it with.
+    request: R, options: CallOptions, patience: float
+) -> AsyncGenerator[tuple[R, CallOptions], None]:
+    """Lend sources to a call that is made inside; gives the request and the options to make it with.
 
     Args:
-        sources: They, by the name of the argument under which the work finds them.
-        payload: The call's.
-        host_functions: The call's.
+        request: What is asked for.
+        options: The call's, with the sources by the names of the arguments under which the work finds them.
         patience: Seconds to wait at the end for sources to close; one that takes longer closes behind it.
 
     Raises:
-        ConfigError: If one of them cannot be iterated, or the payload has no arguments (`bad-feed`).
+        ConfigError: If one of them cannot be iterated, or the request has no arguments (`bad-input-stream`).
     """
-    if not isinstance(payload, Mapping):
-        raise ConfigError("only a payload with arguments can have input_streams", code="bad-feed")
+    sources = options.input_streams
     if not isinstance(sources, Mapping):
-        raise ConfigError("input_streams are iterators by the names of their arguments", code="bad-feed")
-    input_streams = {name: _Feed(_iterate(name, source)) for name, source in sources.items()}
-    takers = {host_name(name): feed.take for name, feed in input_streams.items()}
+        what = "input_streams are iterators by the names of their arguments"
+        raise ConfigError(what, code="bad-input-stream")
+    reading = request.with_input_streams(list(sources))
+    streams = {name: _InputStream(_iterate(name, source)) for name, source in sources.items()}
+    takers = {host_name(name): stream.take for name, stream in streams.items()}
+    functions = {**(options.host_functions or {}), **takers}
     try:
-        yield {**payload, "input_streams": list(input_streams)}, {**(host_functions or {}), **takers}
+        yield reading, replace(options, input_streams=None, host_functions=functions, idempotent=False)
     finally:
-        closing = [asyncio.ensure_future(feed.close()) for feed in input_streams.values()]
+        closing = [asyncio.ensure_future(stream.close()) for stream in streams.values()]
         _closing.update(closing)
         for task in closing:
             task.add_done_callback(_closing.discard)
@@ -82,7 +86,7 @@ _closing: Final[set[asyncio.Future[None]]] = set()
 """Of sources that are being closed: a loop holds its tasks by no more than a weak reference."""
 
 
-class _Feed:
+class _InputStream:
     """One source, and the parts drawn from it that the work has not asked for yet."""
 
     def __init__(self, source: AsyncIterator[Any]) -> None:
@@ -99,7 +103,7 @@ class _Feed:
         """Give the parts there are, at least one unless there are no more; and whether there are no more.
 
         Args:
-            most: No more parts than this; 0 closes the feed.
+            most: No more parts than this; 0 closes the stream.
             again: What was given last did not arrive; begin with that.
 
         Raises:
@@ -130,7 +134,7 @@ class _Feed:
         if self._drawing is not None:
             self._drawing.cancel()
             await asyncio.wait([self._drawing])
-        # Both hold this feed, the one by its traceback, the other by the call that its context knows of.
+        # Both hold this stream, the one by its traceback, the other by the call that its context knows of.
         self._error = self._drawing = None
         aclose = getattr(self._source, "aclose", None)
         if aclose is not None:
@@ -161,8 +165,8 @@ def _iterate(name: str, source: Source) -> AsyncIterator[Any]:
     if isinstance(source, Iterable) and not isinstance(source, str | bytes):
         return _in_threads(source)
     raise ConfigError(
-        f"the feed {name!r} is a {type(source).__name__}, which cannot be iterated",
-        code="bad-feed",
+        f"the input stream {name!r} is a {type(source).__name__}, which cannot be iterated",
+        code="bad-input-stream",
         hint="give an async iterator, an iterator or a list",
     )
 

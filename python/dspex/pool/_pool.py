@@ -14,23 +14,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from contextvars import copy_context
+from dataclasses import replace
 from itertools import chain, islice
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
-from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
 from dspex.errors import ConfigError, DspexError, PoolClosedError
 from dspex.pool._backends.base import Backend
 from dspex.pool._backends.local import LocalProcesses, make_handshake
 from dspex.pool._call import END, Call
+from dspex.pool._calls import PoolCalls
 from dspex.pool._events import EventName, Events, PoolEvent
 from dspex.pool._host_calls import outer_call
-from dspex.pool._input_streams import Source, streaming_inputs
+from dspex.pool._input_streams import streaming_inputs
 from dspex.pool._lifecycle import Lifecycle, State
 from dspex.pool._loop_end import LoopEnd
-from dspex.pool._profiles import Profile, seconds_of
+from dspex.pool._options import DEFAULT_OPTIONS, CallKeywords, CallOptions
+from dspex.pool._profiles import seconds_of
 from dspex.pool._residence import Residence
 from dspex.pool._scheduler import Scheduler
 from dspex.pool._spec import PoolSpec
@@ -38,13 +40,10 @@ from dspex.pool._status import PoolStatus
 from dspex.pool._tasks import Outcome, Tasks
 from dspex.pool._worker import WINDOW
 from dspex.protocol.events import event_of
-from dspex.telemetry._trace import Trace, current_trace, read_trace
+from dspex.protocol.requests import Request
+from dspex.telemetry._trace import current_trace, read_trace
 
 __all__ = ["Pool"]
-
-_IDEMPOTENT: Final = frozenset({"echo"})
-"""Operations that may be run again without harm, when the caller does not say. `predict` is none: to ask an
-LM twice costs twice, and only the caller knows what a second answer does."""
 
 _PREDICTIONS: Final = frozenset({"predict", "module"})
 """Operations whose answer is a mapping that tells how it came about."""
@@ -59,7 +58,7 @@ _TOLD: Final[Mapping[State, EventName]] = {
 }
 
 
-class Pool:
+class Pool(PoolCalls):
     """Worker processes of one kind, kept alive, with a queue in front.
 
     Args:
@@ -227,67 +226,16 @@ class Pool:
 
     # --- calls ---
 
-    async def call(
-        self,
-        op: str,
-        payload: Any,
-        *,
-        timeout: float | Profile | None = None,
-        idempotent: bool | None = None,
-        session: str = "",
-        host_functions: Mapping[str, Callable[..., Any]] | None = None,
-        input_streams: Mapping[str, Source] | None = None,
-        trace: str | Trace | None = None,
-    ) -> Any:
-        """Run an operation on one of the workers.
+    async def call(self, request: Request, **options: Unpack[CallKeywords]) -> Any:
+        given = CallOptions(**options) if options else DEFAULT_OPTIONS
+        if given.input_streams:
+            async with streaming_inputs(request, given, self.spec.timeouts.cancel) as (reading, taken):
+                return await self._answer(reading, taken)
+        return await self._answer(request, given)
 
-        Args:
-            op: The operation's name, such as `"predict"`.
-            payload: Its argument: plain values (see `dspex.protocol`).
-            timeout: Seconds from now until the answer, waiting in the queue included; or a profile of
-                `DEADLINES`; None for the pool's `timeouts.call`.
-            idempotent: Whether the call may be run again when its worker is ended for another call's fault.
-                None is False for all operations but `echo`. One whose own work ends the worker is not run
-                again; its `WorkerDiedError` is then `retryable`.
-            session: Whose call it is: sessions take turns in the queue.
-            host_functions: Functions of this process, by name, that the work may call while the call
-                lasts: sync ones run in a thread, async ones on this loop, both in a copy of this context. A
-                call that such a function makes to a pool does not wait for a place and has no more time than
-                this one.
-            input_streams: Input that comes in parts: async iterators, iterators (each step in a thread) or
-                lists, by the name of the argument under which the work finds an iterator over the same
-                parts. They are drawn no faster than the work reads, and closed when it has enough or is over.
-                A call with input streams is never run twice.
-            trace: The trace the call belongs to: a W3C `traceparent`, or a mapping with it; None for the one
-                of `dspex.telemetry.use_trace`. The work finds it by `dspex.telemetry.current_trace`.
-
-        Returns:
-            What the operation answered. That of `predict` and `module` has `attempts`, how many workers the
-            call was given to, if there was more than one.
-
-        Raises:
-            DeadlineExceeded: The time ran out.
-            PoolSaturated: The queue is full; nothing was done.
-            PoolClosedError: The pool is not open.
-            WorkerDiedError: The worker died with the call.
-            WorkerStartError: No worker is there and the restart budget is spent.
-            WireError: The payload cannot be sent.
-            DspexError: Whatever the operation raised, in the classes of `dspex.errors`.
-        """
-        if input_streams:
-            streams = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
-            async with streams as (payload, host_functions):
-                return await self.call(
-                    op,
-                    payload,
-                    timeout=timeout,
-                    idempotent=False,
-                    session=session,
-                    host_functions=host_functions,
-                    trace=trace,
-                )
+    async def _answer(self, request: Request, options: CallOptions) -> Any:
         scheduler = self._check_open()
-        call = self._make_call(op, payload, timeout, session, host_functions, trace, idempotent)
+        call = self._make_call(request, options)
         scheduler.submit(call)
         try:
             answer = await call.answer  # a call that is answered has been let go of already
@@ -300,56 +248,25 @@ class Pool:
             # keeps the payload until somebody collects it.
             del call
 
-    async def stream(
-        self,
-        op: str,
-        payload: Any,
-        *,
-        timeout: float | Profile | None = None,
-        session: str = "",
-        host_functions: Mapping[str, Callable[..., Any]] | None = None,
-        input_streams: Mapping[str, Source] | None = None,
-        trace: str | Trace | None = None,
-    ) -> AsyncGenerator[Any, None]:
-        """Run an operation whose answer comes in parts, and yield them as they come.
+    async def stream(self, request: Request, **options: Unpack[CallKeywords]) -> AsyncGenerator[Any, None]:
+        given = replace(CallOptions(**options), idempotent=False)
+        async with AsyncExitStack() as stack:
+            if given.input_streams:
+                streams = streaming_inputs(request, given, self.spec.timeouts.cancel)
+                request, given = await stack.enter_async_context(streams)
+            parts = await stack.enter_async_context(aclosing(self._parts(request, given)))
+            async for part in parts:
+                yield part
 
-        Those of `predict` and `module` are `dspex.events`: fields as they are written, messages of progress,
-        and at last a `dspex.Prediction`. Those of `function` are what an async generator, or a generator in a
-        thread, yields.
-
-        The worker is never more than a few dozen parts ahead of whoever takes them. Close the generator
-        (`contextlib.aclosing`) to stop the work early. It is never run twice.
-
-        Args:
-            op: As for `call`.
-            payload: As for `call`.
-            timeout: As for `call`, for the whole.
-            session: As for `call`.
-            host_functions: As for `call`.
-            input_streams: As for `call`.
-            trace: As for `call`.
-
-        Raises:
-            DspexError: As for `call`; parts that came before have been yielded.
-        """
-        if input_streams:
-            streams = streaming_inputs(input_streams, payload, host_functions, self.spec.timeouts.cancel)
-            async with streams as (payload, host_functions):
-                parts = self.stream(
-                    op, payload, timeout=timeout, session=session, host_functions=host_functions, trace=trace
-                )
-                async with aclosing(parts):
-                    async for part in parts:
-                        yield part
-            return
+    async def _parts(self, request: Request, options: CallOptions) -> AsyncGenerator[Any, None]:
         scheduler = self._check_open()
         items: asyncio.Queue[Any] = asyncio.Queue()
-        call = self._make_call(op, payload, timeout, session, host_functions, trace, False, items)
+        call = self._make_call(request, options, items)
         scheduler.submit(call)
         taken = 0
         try:
             while (item := await items.get()) is not END:
-                yield event_of(item) if op in _PREDICTIONS else item
+                yield event_of(item) if call.op in _PREDICTIONS else item
                 taken += 1
                 if taken % (WINDOW // 2) == 0:
                     call.grant(WINDOW // 2)
@@ -357,45 +274,22 @@ class Pool:
         finally:
             call.abandon()
             scheduler.let_go(call)
-            del call  # as in `call`
+            del call  # as in `_answer`
 
-    async def batch(
-        self,
-        op: str,
-        payloads: Iterable[Any],
-        *,
-        timeout: float | Profile | None = None,
-        idempotent: bool | None = None,
-        session: str = "",
-    ) -> list[Any]:
-        """Run an operation on many payloads, as many at once as the pool has places.
-
-        Args:
-            op: As for `call`.
-            payloads: One argument for each call.
-            timeout: As for `call`, for each of them from the time it is begun.
-            idempotent: As for `call`.
-            session: As for `call`.
-
-        Returns:
-            For each payload its answer, or the `DspexError` it failed with, in the order of the payloads.
-
-        Raises:
-            ConfigError: If an argument that all the calls share is wrong; none of them is made.
-            PoolClosedError: If the pool is not open; no payload has been drawn.
-        """
+    async def batch(self, requests: Iterable[Request], **options: Unpack[CallKeywords]) -> list[Any]:
         scheduler = self._check_open()
-        self._check_call(op, timeout, session, idempotent)
+        given = CallOptions(**options)
+        self._check_options(given)
+        if given.input_streams:
+            raise ConfigError("the calls of a batch cannot share input streams", code="bad-call")
         places = self.spec.max_inflight * scheduler.scaler.most
-        waiting = enumerate(payloads)
+        waiting = enumerate(requests)
         answers: dict[int, Any] = {}
 
-        async def work(first: tuple[int, Any]) -> None:
-            for index, payload in chain((first,), waiting):
+        async def work(first: tuple[int, Request]) -> None:
+            for index, request in chain((first,), waiting):
                 try:
-                    answers[index] = await self.call(
-                        op, payload, timeout=timeout, idempotent=idempotent, session=session
-                    )
+                    answers[index] = await self._answer(request, given)
                 except DspexError as err:
                     # Nobody raises it; its traceback would hold the payload for as long as the error lives.
                     answers[index] = err.with_traceback(None)
@@ -404,7 +298,7 @@ class Pool:
             async with asyncio.TaskGroup() as group:
                 for first in islice(waiting, places):
                     group.create_task(work(first))
-        except ExceptionGroup as errors:  # of the payloads' iterator, which raised: the first of them is it
+        except ExceptionGroup as errors:  # of the requests' iterator, which raised: the first of them is it
             raise errors.exceptions[0] from None
         return [answers[index] for index in range(len(answers))]
 
@@ -425,53 +319,34 @@ class Pool:
     # --- a call ---
 
     def _make_call(
-        self,
-        op: str,
-        payload: Any,
-        timeout: float | Profile | None,
-        session: str,
-        host_functions: Mapping[str, Callable[..., Any]] | None,
-        trace: str | Trace | None,
-        idempotent: bool | None,
-        items: asyncio.Queue[Any] | None = None,
+        self, request: Request, options: CallOptions, items: asyncio.Queue[Any] | None = None
     ) -> Call:
         """A call as its caller says it: the one place where one is made."""
-        seconds = self._check_call(op, timeout, session, idempotent)
-        if host_functions and not (
-            isinstance(host_functions, Mapping) and all(map(callable, host_functions.values()))
-        ):
-            raise ConfigError("host calls are functions by their names", code="bad-call")
+        seconds = self._check_options(options)
+        operation, payload = _asked(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         outer = outer_call()
+        functions, trace = options.host_functions, options.trace
         return Call(
-            op=op,
+            op=operation,
             payload=payload,
             answer=loop.create_future(),
             deadline=deadline if outer is None else min(deadline, outer.deadline),
-            session=session,
-            idempotent=op in _IDEMPOTENT if idempotent is None else idempotent,
+            session=options.session,
+            idempotent=request.idempotent if options.idempotent is None else options.idempotent,
             nested=outer is not None,
-            host_functions=host_functions,
-            context=copy_context() if host_functions else None,
+            host_functions=functions,
+            context=copy_context() if functions else None,
             trace=current_trace() if trace is None else read_trace(trace),
             items=items,
         )
 
-    def _check_call(
-        self, op: str, timeout: float | Profile | None, session: str, idempotent: bool | None
-    ) -> float:
-        """The seconds a call has, once what can be wrong with it, whatever its payload, has been looked at.
-
-        The queue and the worker look these up: what cannot be would come to light among others' calls.
-        """
-        if not (isinstance(op, str) and isinstance(session, str)):
-            raise ConfigError(
-                f"an operation and a session are texts: op={op!r}, session={session!r}", code="bad-call"
-            )
-        if idempotent is not None:
-            check_idempotent(idempotent)
-        return self.spec.timeouts.call if timeout is None else seconds_of(timeout)
+    def _check_options(self, options: CallOptions) -> float:
+        """The seconds a call has, once its options have been looked at."""
+        if options is not DEFAULT_OPTIONS:
+            options.check()
+        return self.spec.timeouts.call if options.timeout is None else seconds_of(options.timeout)
 
     # --- whether it can be used ---
 
@@ -517,6 +392,22 @@ def _checked(spec: Any) -> PoolSpec:
     # Values may be secrets: a pool's settings hold an environment.
     shown = repr(spec) if isinstance(spec, str | int | float) else f"a {type(spec).__name__}"
     raise ConfigError(f"a pool is made of a PoolSpec, not of {shown}"[:200], code="bad-pools", hint=hint)
+
+
+def _asked(request: Request) -> tuple[str, Any]:
+    """What a request asks for: an operation, and what it is told.
+
+    Raises:
+        ConfigError: If it is no request (`bad-call`).
+    """
+    operation = getattr(request, "operation", None)
+    if not isinstance(operation, str):
+        raise ConfigError(
+            f"a pool is given a request, not a {type(request).__name__}",
+            code="bad-call",
+            hint="use pool.run(function, ...), pool.predict(signature, inputs) or pool.module(class, inputs)",
+        )
+    return operation, request.to_wire()
 
 
 def _counted(answer: Any, call: Call) -> Any:

@@ -16,20 +16,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
 from dspex._timeouts import check_seconds
 from dspex.errors import ConfigError, DspexError, PoolClosedError
 from dspex.pool._backends.base import Backend
+from dspex.pool._calls import SyncPoolCalls
 from dspex.pool._events import PoolEvent
-from dspex.pool._input_streams import Source
 from dspex.pool._lifecycle import State
+from dspex.pool._options import CallKeywords
 from dspex.pool._pool import Pool
 from dspex.pool._profiles import Profile, seconds_of
 from dspex.pool._spec import PoolSpec
 from dspex.pool._status import PoolStatus
-from dspex.telemetry._trace import Trace
+from dspex.protocol.requests import Request
 
 __all__ = ["SyncPool"]
 
@@ -41,7 +42,7 @@ _KILL_SECONDS: Final = 15.0
 """What ending a process that is stuck in the kernel may take beyond the ladder."""
 
 
-class SyncPool:
+class SyncPool(SyncPoolCalls):
     """Worker processes behind blocking calls: `Pool` for scripts, threads and synchronous services.
 
     Args:
@@ -56,7 +57,7 @@ class SyncPool:
     Example:
         ```python
         with dspex.SyncPool(dspex.PoolSpec(workers=2)) as pool:
-            pool.call("echo", "there and back", timeout=5)
+            pool.with_options(timeout=5).echo("there and back")
         ```
     """
 
@@ -162,82 +163,24 @@ class SyncPool:
         if not self._view:
             self.close()
 
-    # --- what a pool does ---
+    # --- what a pool does: see `SyncPoolCalls` ---
 
-    def call(
-        self,
-        op: str,
-        payload: Any,
-        *,
-        timeout: float | Profile | None = None,
-        idempotent: bool | None = None,
-        session: str = "",
-        host_functions: Mapping[str, Callable[..., Any]] | None = None,
-        input_streams: Mapping[str, Source] | None = None,
-        trace: str | Trace | None = None,
-    ) -> Any:
-        """Run an operation on one of the workers and wait for its answer.
+    def call(self, request: Request, **options: Unpack[CallKeywords]) -> Any:
+        seconds = self._seconds(options.get("timeout"))
+        return self._cross(self._pool.call(request, **options), "call", seconds)
 
-        Arguments, result and errors are those of `Pool.call`. An async function in `host_functions` runs on
-        the pool's own loop, any other in a thread.
-
-        Raises:
-            ConfigError: Also if an event loop runs on this thread, which the call would stop.
-        """
-        seconds = self._seconds(timeout)
-        call = self._pool.call(
-            op,
-            payload,
-            timeout=timeout,
-            idempotent=idempotent,
-            session=session,
-            host_functions=host_functions,
-            input_streams=input_streams,
-            trace=trace,
-        )
-        return self._run(call, "call", seconds)
-
-    def stream(
-        self,
-        op: str,
-        payload: Any,
-        *,
-        timeout: float | Profile | None = None,
-        session: str = "",
-        host_functions: Mapping[str, Callable[..., Any]] | None = None,
-        input_streams: Mapping[str, Source] | None = None,
-        trace: str | Trace | None = None,
-    ) -> Generator[Any, None, None]:
-        """Run an operation whose answer comes in parts, and yield them as they come; see `Pool.stream`."""
-        seconds = self._seconds(timeout)
-        parts = self._pool.stream(
-            op,
-            payload,
-            timeout=timeout,
-            session=session,
-            host_functions=host_functions,
-            input_streams=input_streams,
-            trace=trace,
-        )
+    def stream(self, request: Request, **options: Unpack[CallKeywords]) -> Generator[Any, None, None]:
+        seconds = self._seconds(options.get("timeout"))
+        parts = self._pool.stream(request, **options)
         try:
-            while (part := self._run(_next(parts), "stream", seconds)) is not _END:
+            while (part := self._cross(_next(parts), "stream", seconds)) is not _END:
                 yield part
         finally:
             with contextlib.suppress(PoolClosedError):  # closed before its stream: nothing is left to end
-                self._run(_close(parts), "stream", seconds)
+                self._cross(_close(parts), "stream", seconds)
 
-    def batch(
-        self,
-        op: str,
-        payloads: Iterable[Any],
-        *,
-        timeout: float | Profile | None = None,
-        idempotent: bool | None = None,
-        session: str = "",
-    ) -> list[Any]:
-        """Run an operation on many payloads, as many at once as the pool has places; see `Pool.batch`."""
-        batch = self._pool.batch(op, payloads, timeout=timeout, idempotent=idempotent, session=session)
-        return self._run(batch, "batch", None)
+    def batch(self, requests: Iterable[Request], **options: Unpack[CallKeywords]) -> list[Any]:
+        return self._cross(self._pool.batch(requests, **options), "batch", None)
 
     def status(self) -> PoolStatus:
         """What the pool and each worker are doing now."""
@@ -245,7 +188,7 @@ class SyncPool:
         async def status() -> PoolStatus:
             return self._pool.status()
 
-        return self._run(status(), "status", 0)
+        return self._cross(status(), "status", 0)
 
     def resize(self, workers: int) -> None:
         """Want this many workers from now on; see `Pool.resize`."""
@@ -253,18 +196,18 @@ class SyncPool:
         async def resize() -> None:
             self._pool.resize(workers)
 
-        self._run(resize(), "resize", 0)
+        self._cross(resize(), "resize", 0)
 
     def restart(self) -> None:
         """Replace the workers one by one and lose no call; see `Pool.restart`."""
-        self._run(self._pool.restart(), "restart", None)
+        self._cross(self._pool.restart(), "restart", None)
 
     # --- the crossing ---
 
     def _seconds(self, timeout: float | Profile | None) -> float:
         return self.spec.timeouts.call if timeout is None else seconds_of(timeout)
 
-    def _run(self, coroutine: Coroutine[Any, Any, T], twin: str, seconds: float | None) -> T:
+    def _cross(self, coroutine: Coroutine[Any, Any, T], twin: str, seconds: float | None) -> T:
         try:
             residence = self._pool._residence
             residence.check_process()

@@ -32,7 +32,8 @@ from dspex.errors import ConfigError, DeadlineExceeded, DspexError
 from dspex.prediction import Prediction
 from dspex.router import Operation, Router, TargetCounts, forget, offer, use
 from dspex.runtime._arguments import language_model, pool_specs
-from dspex.runtime._targets import NativeTarget, PoolTarget, refusal_of
+from dspex.runtime._native_target import NativeTarget, refusal_of
+from dspex.runtime._pool_target import PoolTarget
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,4 +1,4 @@
-"""The worker's end of a feed: an iterator whose parts come from the service, as the work takes them.
+"""The worker's end of an input stream: an iterator whose parts come from the service, as the work takes them.
 
 See `dspex.pool._input_streams` for the other end and the drawing.
 """
@@ -6,7 +6,7 @@ See `dspex.pool._input_streams` for the other end and the drawing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Final, Self
 
 from dspex.errors import WireError
@@ -19,9 +19,9 @@ _MOST: Final = 64
 """Parts asked for at once: enough that the way there and back is shared, few enough to hold."""
 
 
-def input_streams_of(payload: Mapping[str, Any]) -> dict[str, InputStream]:
-    """The arguments of a payload that are input_streams."""
-    return {name: InputStream(name) for name in payload.get("input_streams", ())}
+def input_streams_of(names: Iterable[str]) -> dict[str, InputStream]:
+    """The arguments of a request that are input streams."""
+    return {name: InputStream(name) for name in names}
 
 
 class InputStream(AsyncIterator[Any], Iterator[Any]):
@@ -32,11 +32,11 @@ class InputStream(AsyncIterator[Any], Iterator[Any]):
     sooner by `aclose` or `close`.
 
     Args:
-        name: The feed's name.
+        name: The stream's name.
     """
 
     def __init__(self, name: str) -> None:
-        self._callback = host_name(name)
+        self._host_name = host_name(name)
         self._parts: deque[Any] = deque()
         self._ended = False
         self._most = _MOST
@@ -44,12 +44,12 @@ class InputStream(AsyncIterator[Any], Iterator[Any]):
     async def __anext__(self) -> Any:
         if not self._parts and not self._ended:
             try:
-                self._took(await call_host(self._callback, self._most))
+                self._took(await call_host(self._host_name, self._most))
             except WireError:
                 if self._most == 1:
                     raise
                 self._most = 1
-                self._took(await call_host(self._callback, 1, True))
+                self._took(await call_host(self._host_name, 1, True))
         if not self._parts:
             raise StopAsyncIteration
         return self._parts.popleft()
@@ -57,12 +57,12 @@ class InputStream(AsyncIterator[Any], Iterator[Any]):
     def __next__(self) -> Any:
         if not self._parts and not self._ended:
             try:
-                self._took(call_host_sync(self._callback, self._most))
+                self._took(call_host_sync(self._host_name, self._most))
             except WireError:
                 if self._most == 1:
                     raise
                 self._most = 1
-                self._took(call_host_sync(self._callback, 1, True))
+                self._took(call_host_sync(self._host_name, 1, True))
         if not self._parts:
             raise StopIteration
         return self._parts.popleft()
@@ -70,13 +70,13 @@ class InputStream(AsyncIterator[Any], Iterator[Any]):
     async def aclose(self) -> None:
         """Want no more; the service closes its iterator."""
         if not self._ended:
-            self._took(await call_host(self._callback, 0))
+            self._took(await call_host(self._host_name, 0))
         self._parts.clear()
 
     def close(self) -> None:
         """The same from a thread."""
         if not self._ended:
-            self._took(call_host_sync(self._callback, 0))
+            self._took(call_host_sync(self._host_name, 0))
         self._parts.clear()
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,7 @@ use crate::guard::guarded;
 const MAX_DEPTH: usize = 64;
 
 /// The values of these fields, where all of them are texts, numbers, constants, and lists, tuples and dicts of such,
-/// and none is of a class of its own. None where there are others, which `dspex._engine.plain` looks at.
+/// and none is of a class of its own. None where there are others, which `dspex.protocol.values` looks at.
 #[pyfunction]
 #[pyo3(signature = (values, fields, /))]
 pub(crate) fn plain_fields<'py>(

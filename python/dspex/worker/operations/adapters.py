@@ -1,9 +1,9 @@
 """The adapters of a worker's calls: DSPy's, which read a reply as the call wants it read.
 
-A payload without `parsing` gets DSPy's adapter as it is. A runtime says `parsing`, so that a worker and the
+A request without `parsing` gets DSPy's adapter as it is. A runtime says `parsing`, so that a worker and the
 native route accept the same replies, give the same values and raise the same errors:
 
-- Messages are DSPy's own, made by DSPy's own code, unless the payload brings them: where markers are escaped,
+- Messages are DSPy's own, made by DSPy's own code, unless the request brings them: where markers are escaped,
   which DSPy does not know, or a value cannot cross, the runtime lays the prompt out.
 - `parsing="dspy"`: DSPy's own code reads the reply. What it refuses is an error of DSPy's with few facts, so
   the core, which refuses the same, says what was wrong.
@@ -31,6 +31,7 @@ from dspex._core import Plan
 from dspex._engine.dspy_adapters import CoreAdapter, without_callbacks
 from dspex.errors import DspexError, ReplyError
 from dspex.prediction import Repair
+from dspex.protocol.requests import ModuleRequest, PredictRequest
 
 __all__ = ["ADAPTERS", "CallAdapter", "make"]
 
@@ -41,7 +42,7 @@ ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
     "xml": lambda: dspy.XMLAdapter(use_json_adapter_fallback=False),
     "baml": baml_adapter.BAMLAdapter,
 }
-"""The adapters a payload may name, and `two_step`, which takes a model."""
+"""The adapters a request may name, and `two_step`, which takes a model."""
 
 TWO_STEP: Final = "two_step"
 
@@ -146,18 +147,18 @@ class XMLAdapter(CallAdapter, dspy.XMLAdapter):  # type: ignore[misc]
     _layout = "xml"
 
 
-def make(payload: Mapping[str, Any], extraction: Callable[[], dspy.LM]) -> dspy.Adapter:
-    """The adapter that a payload names by `adapter` and `parsing`.
+def make(request: PredictRequest | ModuleRequest, extraction: Callable[[], dspy.LM]) -> dspy.Adapter:
+    """The adapter that a request names by `adapter` and `parsing`.
 
     Args:
-        payload: The call's.
+        request: The call's.
         extraction: Gives the model for the second step, where there is one.
     """
-    name = payload.get("adapter") or "chat"
+    name = request.adapter or "chat"
     if name == TWO_STEP:
         return dspy.TwoStepAdapter(extraction())
-    made = _made(name, payload.get("parsing"))
-    return made.for_call(payload.get("messages")) if isinstance(made, CallAdapter) else made
+    made = _made(name, request.parsing)
+    return made.for_call(request.messages) if isinstance(made, CallAdapter) else made
 
 
 @cache

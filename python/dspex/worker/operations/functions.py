@@ -1,62 +1,35 @@
-"""The operation `function`: a plain function of the service's own code, by import path.
-
-The payload is ``{"function": "package.module:name", "args": [...], "kwargs": {...}}``; `input_streams`, put
-there by the pool, names arguments that are iterators. A generator function, async or not, answers
-`Pool.stream`. The path is written by the service's programmer, as in a setting; it never comes from an LM or
-from a request. An async function runs on the worker's loop, any other in a thread.
-"""
+"""The operation `function`: a plain function of the service's own code; see `FunctionRequest`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import functools
-import importlib
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dspex._imports import find
 from dspex._threads import settled
 from dspex.errors import ConfigError, InputError
+from dspex.protocol.requests import FunctionRequest
 from dspex.worker.input_streams import input_streams_of
-from dspex.worker.operations.payloads import FUNCTION, check
 
-__all__ = ["call_function", "find", "in_thread", "refuse_arguments"]
-
-
-@functools.cache
-def find(path: str) -> Any:
-    """What `package.module:name` names; `name` may have dots.
-
-    Raises:
-        ConfigError: If it is not such a path, or nothing is there.
-    """
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise ConfigError(f"{path!r} is not a path such as 'package.module:name'", code="bad-import-path")
-    try:
-        return functools.reduce(getattr, name.split("."), importlib.import_module(module_name))
-    except (ImportError, AttributeError) as err:
-        raise ConfigError(
-            f"the worker cannot import {path!r}: {err}",
-            code="bad-import-path",
-            hint="a worker imports what the service can; what is defined in a script's __main__ it cannot",
-        ) from err
+__all__ = ["call_function", "in_thread", "refuse_arguments"]
 
 
-async def call_function(threads: ThreadPoolExecutor, payload: Mapping[str, Any]) -> Any:
+async def call_function(threads: ThreadPoolExecutor, request: FunctionRequest) -> Any:
     """Serve one `function` call.
 
     Raises:
-        ConfigError: If the payload or the path in it is wrong.
+        ConfigError: If nothing is where the path says, or it cannot be called.
         InputError: If the function takes no such arguments.
     """
-    check(payload, FUNCTION)
-    function, is_async, is_generator = _known(payload["function"])
-    args, kwargs = payload.get("args") or (), payload.get("kwargs") or {}
-    if "input_streams" in payload:
-        kwargs = {**kwargs, **input_streams_of(payload)}
+    function, is_async, is_generator = _known(request.function)
+    args, kwargs = request.args, request.kwargs
+    if request.input_streams:
+        kwargs = {**kwargs, **input_streams_of(request.input_streams)}
     try:
         if is_async:
             result = function(*args, **kwargs)

@@ -5,13 +5,8 @@
     SSE --> dspy.LM --> dspy.streamify with a listener per output field --> parts --> the caller
     tools, LM and module calls --> messages of a StatusMessageProvider ------^
 
-The payload is that of `modules` and, as wanted::
-
-    "stream": {"fields": ["answer", "draft.answer"],     # or by predictor; left out: every output field
-               "status": "my_app.texts:Messages"}        # a StatusMessageProvider; left out: DSPy's own
-
-and the parts are events, as `dspex.protocol.events` writes them: `FieldStart`, `TextDelta` and `FieldEnd`
-for each field of each reply, `Status` for the messages, and at last the prediction.
+The parts are events, as `dspex.protocol.events` writes them: `FieldStart`, `TextDelta` and `FieldEnd` for
+each field of each reply, `Status` for the messages, and at last the prediction.
 
 It is DSPy's streaming, its rules included: a reply that comes in one piece has no events of fields, and the
 text of a field is the reply's, not yet read as the field's type. A caller who does not take the parts stops
@@ -23,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import anyio
@@ -32,14 +27,14 @@ import dspy
 from dspy.streaming import StatusMessageProvider, StreamListener, StreamResponse, streamify
 from dspy.streaming.messages import StatusStreamingCallback
 
-from dspex._engine.plain import to_plain
+from dspex._imports import find
 from dspex._threads import settled
 from dspex.errors import ConfigError
 from dspex.events import FieldEnd, FieldStart, PartialValue, ReplyEvent, Status, TextDelta
 from dspex.protocol.events import last_part, part_of
-from dspex.worker.operations.functions import find
+from dspex.protocol.requests import ModuleRequest, PredictRequest, StreamedFields
+from dspex.protocol.values import to_wire
 from dspex.worker.operations.modules import Modules
-from dspex.worker.operations.payloads import MODULE, check
 
 __all__ = ["Told", "parts_of"]
 
@@ -49,21 +44,22 @@ _AHEAD: Final = 16
 _END: Final = object()
 
 
-async def parts_of(modules: Modules, payload: Mapping[str, Any]) -> AsyncGenerator[list[Any], None]:
-    """Serve one `module` call in parts; see the module's docstring for what goes in and out.
+async def parts_of(
+    modules: Modules, request: PredictRequest | ModuleRequest
+) -> AsyncGenerator[list[Any], None]:
+    """Serve one call in parts; see the module's docstring for what comes out.
 
     Raises:
         ConfigError: If a field to stream, or the provider of messages, is none.
         DspexError: As `Modules.answer`.
     """
-    check(payload, MODULE)
-    wish = payload.get("stream") or {}
+    wanted = request.stream or StreamedFields()
     parts: asyncio.Queue[Any] = asyncio.Queue()
-    status = _Status(_provider(wish.get("status")), parts.put_nowait)
-    with modules.ready(payload) as run, dspy.track_usage() as usage:
+    status = _Status(_provider(wanted.status), parts.put_nowait)
+    with modules.ready(request) as run, dspy.track_usage() as usage:
         settings = {**run.settings, "callbacks": [*run.settings["callbacks"], status]}
         program = run.module if hasattr(run.module, "aforward") else _Threaded(run.module)
-        listeners = _listeners(run.module, wish.get("fields"))
+        listeners = _listeners(run.module, wanted.fields)
         with dspy.context(**settings):
             source = streamify(program, stream_listeners=listeners, is_async_program=True)
             told = Told()
@@ -94,7 +90,7 @@ class Told:
         if isinstance(chunk.chunk, str):
             yield TextDelta(field, chunk.chunk, is_last, predictor)
         else:  # types of DSPy's that stream have values in their chunks
-            yield PartialValue(field, to_plain(chunk.chunk), is_last, predictor)
+            yield PartialValue(field, to_wire(chunk.chunk), is_last, predictor)
         if is_last:
             del self._open[predictor, field]
             yield FieldEnd(field, predictor=predictor)
@@ -194,7 +190,7 @@ def _provider(path: str | None) -> StatusMessageProvider:
     return provider
 
 
-def _listeners(module: dspy.Module, wanted: list[str] | None) -> list[StreamListener]:
+def _listeners(module: dspy.Module, wanted: Sequence[str] | None) -> list[StreamListener]:
     """A listener for each field to stream; fresh ones, since each keeps where it is in a reply."""
     there = {
         f"{name}.{field}": (name, predictor, field)

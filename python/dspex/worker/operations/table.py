@@ -1,7 +1,8 @@
 """What a worker can be asked for, by name.
 
-An operation is an async function of the context and the call's payload. It answers with plain values and
-raises what it likes; `failures` makes an error of the tree of it.
+An operation is an async function of the context and of what has arrived, which it reads as its request first
+(`dspex.protocol.requests`). It answers with plain values and raises what it likes; `failures` makes an error
+of the tree of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import dspy
 
+from dspex.protocol.requests import FunctionRequest, ModuleRequest, PredictRequest
 from dspex.worker.operations.functions import call_function
 from dspex.worker.operations.lm import Models
 from dspex.worker.operations.modules import Modules
@@ -48,23 +50,35 @@ def _echo(context: WorkerContext, payload: Any) -> Any:
 
 
 async def _function(context: WorkerContext, payload: Any) -> Any:
-    return await call_function(context.threads, payload)
+    return await call_function(context.threads, FunctionRequest.from_wire(payload))
+
+
+async def _predict(context: WorkerContext, payload: Any) -> Any:
+    return await context.modules.answer(PredictRequest.from_wire(payload))
 
 
 async def _module(context: WorkerContext, payload: Any) -> Any:
-    return await context.modules.answer(payload)
+    return await context.modules.answer(ModuleRequest.from_wire(payload))
+
+
+async def _predict_in_parts(context: WorkerContext, payload: Any) -> Any:
+    return _parts(context, PredictRequest.from_wire(payload))
 
 
 async def _module_in_parts(context: WorkerContext, payload: Any) -> Any:
+    return _parts(context, ModuleRequest.from_wire(payload))
+
+
+def _parts(context: WorkerContext, request: PredictRequest | ModuleRequest) -> Any:
     from dspex.worker.operations.streams import parts_of  # a worker nobody streams from does without
 
-    return parts_of(context.modules, payload)
+    return parts_of(context.modules, request)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "function": _function,
     "module": _module,
-    "predict": _module,
+    "predict": _predict,
 }
 
 INSTANT: Final[Mapping[str, InstantOperation]] = {"echo": _echo}
@@ -73,6 +87,6 @@ INSTANT: Final[Mapping[str, InstantOperation]] = {"echo": _echo}
 STREAMS: Final[Mapping[str, Operation]] = {
     "function": _function,
     "module": _module_in_parts,
-    "predict": _module_in_parts,
+    "predict": _predict_in_parts,
 }
 """What answers in parts: such an operation gives an async generator."""

@@ -1,9 +1,10 @@
-"""Unions that Python code writes with a bar, on their way to a worker.
+"""Unions that Python code writes with a bar (PEP 604), on their way to a worker.
 
 DSPy 3.3 calls `int | None` in a class `UnionType[int, NoneType]`. The text of a signature, which is what a
-worker gets, has no such unions: DSPy makes each bar in it a `Union`. So the places of bars go along, in the
-order in which unions stand in a type, and the worker puts them back. A bar inside a `Union` or `Optional` may
-be lost, because `typing` keeps the first of two equal types that it saw in the process.
+worker gets, has no such unions: DSPy makes each bar in it a `Union`. So it is told which unions of a type are
+written with a bar, in the order in which unions stand in it, and the worker puts the bars back. A bar inside
+a `Union` or `Optional` may be lost, because `typing` keeps the first of two equal types that it saw in the
+process.
 """
 
 from __future__ import annotations
@@ -12,17 +13,13 @@ import functools
 import operator
 import types
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin
 
-from dspex._release import released
 from dspex.signature import Signature
 
 __all__ = ["bars_of", "with_bars"]
 
 
-@released
-@lru_cache(maxsize=1024)
 def bars_of(signature: Signature) -> dict[str, list[bool]]:
     """For each field with a bar in its type, which of its unions have one."""
     found = {name: list(_bars(field.annotation)) for name, field in signature.fields.items()}

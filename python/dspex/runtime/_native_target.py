@@ -1,0 +1,118 @@
+"""`NativeTarget`: runs operations in this process, with the Rust core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from dspex import dialects
+from dspex._settings import of_call
+from dspex.errors import DspexError, LMResponseError, ReplyError
+from dspex.lm import LMRequest
+from dspex.prediction import Prediction, Repair
+from dspex.runtime._replies import adapter_of, read_reply
+
+if TYPE_CHECKING:
+    from dspex.adapters import Adapter
+    from dspex.lm import LanguageModel
+    from dspex.router import Operation
+
+__all__ = ["NativeTarget", "refusal_of"]
+
+LOW_TEMPERATURE = 0.15
+SAMPLING_TEMPERATURE = 0.7
+
+_WITHOUT_TEXT: Final = frozenset({"lm-no-choices", "lm-no-content", "lm-refusal"})
+"""Codes of answers in which there is nothing to read."""
+
+
+class NativeTarget:
+    """Renders the prompt and reads the reply in Rust, and asks the LM from this process.
+
+    Args:
+        lm: The language model.
+        adapter: Lays out prompts and reads replies, where a call brings none of its own.
+        dialect: The version of DSPy whose prompts are written, or None where the installed one is not known.
+    """
+
+    name = "native"
+    side: Literal["native", "python"] = "native"
+
+    def __init__(self, lm: LanguageModel, adapter: Adapter, dialect: str | None) -> None:
+        self._lm = lm
+        self._lm_refusal = refusal_of(lm)
+        self._adapter = adapter
+        self._dialect = dialect
+
+    def unable(self, operation: Operation) -> DspexError | None:
+        """Why the operation cannot run here: only DSPy has its model, its adapter, or its prompts."""
+        if self._lm_refusal is not None:
+            return self._lm_refusal
+        adapter = operation.adapter or self._adapter
+        if self._dialect is None and adapter.dialect is None:
+            return adapter.refusal() or dialects.unknown_dspy()
+        return adapter.refusal()
+
+    async def run(self, operation: Operation, timeout: float) -> Prediction:
+        """Run the operation here; see `dspex.router.Target.run`."""
+        begun = time.perf_counter()
+        config = of_call(operation.config)
+        plan = adapter_of(operation, self._adapter).compile(operation.signature, self._dialect)
+        messages = plan.render(operation.inputs, operation.demos)
+        rendered = time.perf_counter()
+        settings = sampling(config, getattr(self._lm, "settings", {}))
+        left = timeout - (rendered - begun)
+        try:
+            response = await self._lm.complete(LMRequest(messages, settings, left))
+        except LMResponseError as error:
+            if error.code in _WITHOUT_TEXT:
+                # To the caller it is the same as an empty text; a worker could not tell them apart.
+                raise ReplyError.empty(error.message.partition("completion: ")[2]) from error
+            raise
+        answered = time.perf_counter()
+        rows: list[Mapping[str, Any]] = []
+        repairs: list[Repair] = []
+        for text in response.texts:
+            if not text:
+                raise ReplyError.empty()
+            fields, done = read_reply(plan, text)
+            rows.append(fields)
+            repairs += done
+        parsed = time.perf_counter()
+        return Prediction(
+            rows,
+            usage=response.usage,
+            repairs=repairs,
+            timings={
+                "render": rendered - begun,
+                "lm": answered - rendered,
+                "parse": parsed - answered,
+                "total": parsed - begun,
+            },
+        )
+
+
+def refusal_of(part: Any) -> DspexError | None:
+    """Why nothing with this LM or adapter can run natively; None where it can, or does not say."""
+    refusal = getattr(part, "refusal", None)
+    why: DspexError | None = None if refusal is None else refusal()
+    return why
+
+
+def sampling(config: Mapping[str, Any], lm_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one LM call, by the rule of `dspy.Predict`.
+
+    Several generations at a temperature of nearly nothing would all be the same, so DSPy raises an unset
+    temperature, or one of 0.15 and below, to 0.7 when more than one is asked for.
+
+    Args:
+        config: The call's settings.
+        lm_settings: The LM's own, which the call's override.
+    """
+    settings = dict(config)
+    temperature = config.get("temperature") or lm_settings.get("temperature")
+    generations = config.get("n") or lm_settings.get("n") or lm_settings.get("num_generations") or 1
+    if generations > 1 and (temperature is None or temperature <= LOW_TEMPERATURE):
+        settings["temperature"] = SAMPLING_TEMPERATURE
+    return settings

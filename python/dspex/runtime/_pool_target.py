@@ -1,0 +1,162 @@
+"""`PoolTarget`: runs operations with real DSPy, in the workers of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from dspex import dialects
+from dspex._timeouts import without_frames
+from dspex.adapters import TwoStepAdapter
+from dspex.errors import DeadlineExceeded, DspexError, from_dict
+from dspex.prediction import Prediction
+from dspex.protocol.events import prediction_of
+from dspex.runtime._replies import adapter_of
+
+if TYPE_CHECKING:
+    from dspex.adapters import Adapter
+    from dspex.pool import Pool, PoolSpec
+    from dspex.router import Operation
+
+__all__ = ["PoolTarget"]
+
+SHORTEST_SECONDS: Final = 0.001
+"""What a call is given whose time ran out on the way: enough for the pool to say so in its own words."""
+
+
+class PoolTarget:
+    """Runs the real `dspy.Predict` in a worker of a pool, which starts with the first call.
+
+    Args:
+        spec: The pool's settings; None for a pool with nothing but defaults.
+        lm_settings: Gives the settings of the workers' LM, key included, when the pool starts.
+        adapter: Lays out prompts and reads replies, where a call brings none of its own.
+        dialect: The version of DSPy whose prompts the native side writes, or None if it writes none.
+        native_lm: Whether the native side can ask the LM too; then both take the same settings.
+    """
+
+    side: Literal["native", "python"] = "python"
+
+    def __init__(
+        self,
+        spec: PoolSpec | None,
+        lm_settings: Callable[[], Mapping[str, Any]],
+        adapter: Adapter,
+        dialect: str | None,
+        *,
+        native_lm: bool = True,
+    ) -> None:
+        self._spec = spec
+        self.name = f"pool:{spec.name if spec is not None else 'general'}"
+        self._lm_settings = lm_settings
+        self._adapter = adapter
+        self._dialect = dialect
+        self._native_lm = native_lm
+        self._opening: asyncio.Task[Pool] | None = None
+
+    @property
+    def spec(self) -> PoolSpec:
+        """The pool's settings."""
+        if self._spec is None:
+            from dspex.pool import PoolSpec  # most runtimes have the default pool, and few ever start it
+
+            self._spec = PoolSpec()
+        return self._spec
+
+    def unable(self, operation: Operation) -> DspexError | None:
+        """None: real DSPy runs everything."""
+        return None
+
+    async def run(self, operation: Operation, timeout: float) -> Prediction:
+        """Run the operation in a worker; see `dspex.router.Target.run`."""
+        from dspex.runtime._pool_request import prepare  # as in `_started`
+
+        begun = time.perf_counter()
+        adapter = adapter_of(operation, self._adapter)
+        request, reader = prepare(
+            operation,
+            adapter,
+            self._dialect,
+            native_lm=self._native_lm,
+            extraction_lm=self._second_lm(adapter),
+        )
+        pool = await self._open(timeout)
+        left = timeout - (time.perf_counter() - begun)
+        left = max(left, SHORTEST_SECONDS)
+        answer = await pool.call(request, timeout=left, idempotent=operation.idempotent)
+        return prediction_of(answer, reader.rows(answer), total=time.perf_counter() - begun)
+
+    def _second_lm(self, adapter: Adapter) -> dict[str, Any]:
+        """Settings of the model of a two-step adapter that has its own."""
+        if not isinstance(adapter, TwoStepAdapter) or adapter.extraction_lm is None:
+            return {}
+        # Over the pool's settings in the worker, of which it wants none.
+        none = dict.fromkeys(self._lm_settings())
+        return {**none, **adapter.extraction_lm.settings_for_worker()}
+
+    @property
+    def pool(self) -> Pool | None:
+        """The pool, once it has started."""
+        opening = self._opening
+        return opening.result() if opening is not None and opening.done() and not _failed(opening) else None
+
+    async def warm(self) -> None:
+        """Start the pool now; the wait is bounded by its own `timeouts.start`."""
+        await asyncio.shield(self._start())
+
+    async def aclose(self) -> None:
+        """End the pool, also one that is still starting."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        if not opening.done():
+            opening.cancel()
+        with suppress(asyncio.CancelledError, DspexError):
+            await (await opening).aclose()
+
+    async def _open(self, timeout: float) -> Pool:
+        opening, scope = self._start(), asyncio.timeout(timeout)
+        try:
+            if opening.done():
+                return opening.result()
+            async with scope:
+                # Others may be waiting for the same start, so a caller that goes away does not end it.
+                return await asyncio.shield(opening)
+        except DspexError as error:
+            # To each caller its own: one that many raise gathers their frames, and the start holds it.
+            raise from_dict(error.to_dict()) from None
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise DeadlineExceeded(
+                f"the call's {timeout:g} s ran out while {self.name} was starting",
+                hint="call `runtime.warmup()` before there is traffic",
+                retryable=True,
+                timeout=timeout,
+                stage="pool-start",
+            ) from without_frames(error)
+        finally:
+            del opening, scope  # they know tasks, which hold their errors, which hold this frame
+
+    def _start(self) -> asyncio.Task[Pool]:
+        # A start that failed is forgotten, so that the next call tries again.
+        if self._opening is None or (self._opening.done() and _failed(self._opening)):
+            self._opening = asyncio.create_task(self._started())
+        return self._opening
+
+    async def _started(self) -> Pool:
+        from dspex.pool import Pool  # a runtime whose pools never start does without all of that
+
+        pool = Pool(self.spec, lm=self._lm_settings())
+        await pool.start()
+        theirs = pool.versions["dspy"]
+        if self._dialect is not None and dialects.dialect_of(theirs) != self._dialect:
+            dialects.warn_mixed(self.name, theirs, self._dialect)
+        return pool
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or task.exception() is not None

@@ -1,0 +1,35 @@
+"""What both targets do alike: choose a call's adapter, and read a reply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dspex.errors import DspexError, ReplyError
+from dspex.prediction import Repair
+
+if TYPE_CHECKING:
+    from dspex._core import Plan
+    from dspex.adapters import Adapter
+    from dspex.router import Operation
+
+__all__ = ["adapter_of", "read_reply"]
+
+
+def adapter_of(operation: Operation, default: Adapter) -> Adapter:
+    """The adapter of a call: its own or the target's, with the call's way of reading."""
+    adapter = operation.adapter or default
+    return adapter if operation.parsing is None else adapter.with_parsing(operation.parsing)
+
+
+def read_reply(plan: Plan, reply: str) -> tuple[dict[str, Any], list[Repair]]:
+    """The fields of a reply and what was repaired in it.
+
+    Raises:
+        ReplyError: If it cannot be read, whatever a validator of the user's raises.
+    """
+    try:
+        return plan.read(reply)
+    except DspexError:
+        raise
+    except Exception as error:  # DSPy 3.4 lets through what a validator raises
+        raise ReplyError.raised(error, reply) from error
