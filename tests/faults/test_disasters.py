@@ -21,6 +21,7 @@ from tests.support.processes import children, running, until
 
 from dspex import errors
 from dspex.pool import EchoRequest, Limits, Pool, PoolSpec, Restart, State, Timeouts
+from dspex.protocol import handshake
 from dspex.protocol.frames import MAX_FRAME
 
 WORK = "tests.support.work:"
@@ -530,7 +531,7 @@ async def test_forkserver_and_workers_that_die_leave_no_descriptor(open_pool: Op
 async def test_a_worker_of_another_version_is_refused_at_the_hand_shake(
     start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dspex.pool._backends.local.__version__", "0.0.0-other")
+    monkeypatch.setitem(handshake._VERSIONS, "dspex", "0.0.0-other")
     pool = Pool(PoolSpec(workers=1, start=start))  # type: ignore[arg-type]
     with pytest.raises(errors.WorkerStartError, match=r"0\.0\.0-other") as raised:
         await pool.start()

@@ -82,7 +82,7 @@ class Pool(PoolCalls):
     ) -> None:
         self.spec = PoolSpec() if spec is None else _checked(spec)
         self._backend = backend or LocalProcesses()
-        self._handshake = {**make_handshake(self.spec), "lm": dict(lm) if lm else None}
+        self._handshake = replace(make_handshake(self.spec), lm=dict(lm or {}))
         self._events = Events(self.spec.name, on_event)
         self._life = Lifecycle()
         self._life.watch(lambda state: self._events.tell(_TOLD[state]))
@@ -110,8 +110,10 @@ class Pool(PoolCalls):
     def versions(self) -> dict[str, str]:
         """What the workers run: `python`, `dspy`, `dspex`; empty before one is ready."""
         workers = self._scheduler.supervisor.workers if self._scheduler else ()
-        ready = next((worker.versions for worker in workers if worker.versions), None)
-        return {name: str(ready[name]) for name in ("python", "dspy", "dspex")} if ready else {}
+        greeting = next((worker.greeting for worker in workers if worker.greeting), None)
+        if greeting is None:
+            return {}
+        return {"python": greeting.python, "dspy": greeting.dspy, "dspex": greeting.dspex}
 
     # --- opening and closing ---
 

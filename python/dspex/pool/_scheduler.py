@@ -14,8 +14,7 @@ keeps the workers and tells of them (`SupervisorListener`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from dspex.errors import (
     DeadlineExceeded,
@@ -35,6 +34,7 @@ from dspex.pool._spec import PoolSpec
 from dspex.pool._supervisor import Supervisor
 from dspex.pool._worker import Worker
 from dspex.protocol.deadlines import Deadlines
+from dspex.protocol.handshake import Handshake
 
 __all__ = ["Scheduler"]
 
@@ -58,7 +58,7 @@ class Scheduler:
     def __init__(
         self,
         spec: PoolSpec,
-        handshake: Mapping[str, Any],
+        handshake: Handshake,
         launcher: Launcher,
         life: Lifecycle,
         events: Events,

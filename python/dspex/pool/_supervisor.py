@@ -12,12 +12,11 @@ another task goes on from there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import Protocol
 
 from dspex.errors import PoolClosedError, WorkerDiedError, WorkerStartError
 from dspex.pool._backends.base import Launcher
@@ -30,6 +29,7 @@ from dspex.pool._policy import GiveUp, Respawn, due_for_recycling
 from dspex.pool._spec import PoolSpec
 from dspex.pool._tasks import Outcome, Tasks, is_cancelled
 from dspex.pool._worker import Worker
+from dspex.protocol.handshake import Handshake
 
 __all__ = ["Supervisor", "SupervisorListener"]
 
@@ -104,7 +104,7 @@ class Supervisor:
     def __init__(
         self,
         spec: PoolSpec,
-        handshake: Mapping[str, Any],
+        handshake: Handshake,
         launcher: Launcher,
         listener: SupervisorListener,
         events: Events,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -16,7 +16,8 @@ from dspex.pool._status import WorkerStatus
 from dspex.pool._tasks import Outcome, is_cancelled
 from dspex.protocol.channel import Channel
 from dspex.protocol.errors import read_error
-from dspex.protocol.frames import PROTOCOL, Kind
+from dspex.protocol.frames import Kind
+from dspex.protocol.handshake import Greeting, Handshake
 
 if TYPE_CHECKING:
     from dspex.pool._backends.base import Handle, Launcher
@@ -82,7 +83,7 @@ class Worker(asyncio.BufferedProtocol):
     def __init__(
         self,
         spec: PoolSpec,
-        handshake: Mapping[str, Any],
+        handshake: Handshake,
         launcher: Launcher,
         *,
         slot: int,
@@ -106,7 +107,7 @@ class Worker(asyncio.BufferedProtocol):
         self.ended: Outcome[WorkerDiedError] = Outcome()
         """How it died, once it is reaped and its calls are settled."""
         self.process: Handle | None = None
-        self.versions: dict[str, Any] = {}
+        self.greeting: Greeting | None = None
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._restarts = restarts
@@ -118,10 +119,10 @@ class Worker(asyncio.BufferedProtocol):
         self._on_free = on_free
         self._on_beat = on_beat
         self._counts_requests = spec.recycling.requests is not None
-        self._last_words = LastWords(spec, handshake["lm"] or {}, launcher)
+        self._last_words = LastWords(spec, handshake.lm, launcher)
         self._channel = Channel(loop)
         self._host_calls = HostCalls(self.calls, self._channel)
-        self._ready: Outcome[dict[str, Any]] = Outcome()
+        self._ready: Outcome[Greeting] = Outcome()
         self._start_limit: asyncio.Timeout | None = None
         self._start_error: WorkerStartError | None = None
         self._death: WorkerDiedError | None = None
@@ -161,7 +162,7 @@ class Worker(asyncio.BufferedProtocol):
         limit = asyncio.timeout(self._spec.timeouts.start)
         try:
             async with limit:
-                self.versions = await self._shake_hands(limit)
+                self.greeting = await self._shake_hands(limit)
             if self.order is None:
                 self.life.become(State.READY)
                 self._watch_heartbeat()
@@ -176,14 +177,14 @@ class Worker(asyncio.BufferedProtocol):
             if self.order is None or said is not None:
                 self.fail_start(said or err, overdue=limit.expired())
 
-    async def _shake_hands(self, limit: asyncio.Timeout) -> dict[str, Any]:
+    async def _shake_hands(self, limit: asyncio.Timeout) -> Greeting:
         self._start_limit = limit  # so that an order to end stops what is under way
         try:
             self.process = await self._launcher.launch()
             self.process.on_beat(lambda: self._on_beat(self))
             self.process.exited.add_done_callback(lambda _: self._exited())
             await self._loop.create_connection(lambda: self, sock=self.process.socket)
-            self._channel.send(Kind.HELLO, 0, self._handshake)
+            self._channel.send(Kind.HELLO, 0, self._handshake.to_wire())
             return await self._ready.wait()
         finally:
             self._start_limit = None
@@ -403,18 +404,11 @@ class Worker(asyncio.BufferedProtocol):
         elif kind == Kind.CANCEL:
             self._host_calls.cancel(number)
         elif kind == Kind.READY:
-            self._greeted(decode(body))
+            self._ready.succeed(Greeting.from_wire(decode(body)))
         elif kind == Kind.ERROR:
             self._ready.fail(_as_start_error(read_error(decode(body))))
         else:
             raise _bad_frame(f"a service does not take {Kind(kind).name} frames")
-
-    def _greeted(self, ready: Any) -> None:
-        if not (isinstance(ready, dict) and ready.keys() >= {"protocol", "python", "dspy", "dspex"}):
-            raise _bad_frame("a greeting without versions")
-        if ready["protocol"] != PROTOCOL:
-            raise _bad_frame(f"the worker speaks protocol {ready['protocol']}, not {PROTOCOL}")
-        self._ready.succeed(ready)
 
 
 def _bad_frame(what: str) -> WireError:

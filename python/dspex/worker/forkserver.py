@@ -38,9 +38,10 @@ from typing import Any, Final, NoReturn
 from dspex.errors import WorkerStartError
 from dspex.protocol.codec import MSGPACK, MessagePack
 from dspex.protocol.frames import FrameReader, Kind, encode_frame
+from dspex.protocol.handshake import Greeting, Handshake
 from dspex.protocol.process_group import kill_group
-from dspex.worker.handshake import check_versions, import_preload, prepare_interpreter, start_error, versions
 from dspex.worker.parent_watch import Descriptors, kill_on_hangup, watch_parent
+from dspex.worker.startup import import_preload, prepare_interpreter, start_error
 
 __all__ = ["run"]
 
@@ -106,8 +107,8 @@ class Forkserver:
     def _take(self, kind: int, number: int, body: memoryview, descriptors: list[int]) -> None:
         try:
             if kind == Kind.HELLO:
-                self._warm(self._codec.decode(body))
-                self._send(Kind.READY, number, versions())
+                self._warm(Handshake.from_wire(self._codec.decode(body)))
+                self._send(Kind.READY, number, Greeting.of_this_process().to_wire())
             elif kind == Kind.FORK:
                 self._send(Kind.FORKED, number, self._fork(descriptors))
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
@@ -118,10 +119,9 @@ class Forkserver:
 
     # --- warming ---
 
-    def _warm(self, handshake: dict[str, Any]) -> None:
+    def _warm(self, handshake: Handshake) -> None:
         # A collection leaves holes in pages, which workers would fill, each in a copy of its own.
         gc.disable()
-        check_versions(handshake)
         prepare_interpreter(handshake)
         import dspex.worker.server
 
@@ -129,7 +129,7 @@ class Forkserver:
         import dspex.worker.operations.table  # noqa: F401 - imports DSPy, for the workers
 
         _check_threads("dspy")
-        for module in handshake["preload"]:
+        for module in handshake.preload:
             import_preload(module)
             _check_threads(module)
         if sys.version_info < (3, 12):

@@ -23,16 +23,10 @@ from dspex.protocol.channel import Channel
 from dspex.protocol.deadlines import Deadlines
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import Kind
+from dspex.protocol.handshake import Greeting, Handshake
 from dspex.telemetry._trace import CURRENT, Trace
-from dspex.worker.handshake import (
-    apply_limits,
-    check_versions,
-    import_preload,
-    prepare_interpreter,
-    start_error,
-    versions,
-)
 from dspex.worker.host import RUNNING, connect
+from dspex.worker.startup import apply_limits, import_preload, prepare_interpreter, start_error
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -147,30 +141,30 @@ class Server(asyncio.BufferedProtocol):
 
     # --- hand-shake ---
 
-    def _greet(self, handshake: dict[str, Any]) -> None:
+    def _greet(self, wire: Any) -> None:
         try:
-            check_versions(handshake)
+            handshake = Handshake.from_wire(wire)
             prepare_interpreter(handshake)
-            apply_limits(handshake["limits"])
+            apply_limits(handshake.limits)
             # DSPy's async path goes through the default executor for parts of every call, and its size of
             # cores + 4 would be the number of calls that make progress. Work that is not async has threads of
             # its own: it may wait for a host call whose work needs the others.
             self._loop.set_default_executor(
-                ThreadPoolExecutor(max_workers=handshake["max_inflight"], thread_name_prefix="dspex-dspy")
+                ThreadPoolExecutor(max_workers=handshake.max_inflight, thread_name_prefix="dspex-dspy")
             )
             threads = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
             from dspex.worker.operations.table import INSTANT, OPERATIONS, STREAMS, WorkerContext
 
-            for module in handshake["preload"]:
+            for module in handshake.preload:
                 import_preload(module)
-            self._context = WorkerContext(handshake["lm"], threads)
+            self._context = WorkerContext(handshake.lm, threads)
             self._operations, self._instant = OPERATIONS, INSTANT
             self._streams = STREAMS
             connect(self._loop, self._call_back, self._deadlines.left)
         except Exception as err:  # noqa: BLE001 - whatever it was, the service must hear of it
             self._channel.send_error(0, start_error(err))
             self._leave()
-        self._channel.send(Kind.READY, 0, versions())
+        self._channel.send(Kind.READY, 0, Greeting.of_this_process().to_wire())
 
     # --- calls ---
 

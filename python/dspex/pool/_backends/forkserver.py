@@ -26,6 +26,7 @@ from dspex.pool._backends.process import (
 from dspex.protocol.codec import MSGPACK, MessagePack
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import FrameReader, Kind, encode_frame
+from dspex.protocol.handshake import Handshake
 
 __all__ = ["FORK_SECONDS", "ForkserverLauncher"]
 
@@ -60,13 +61,13 @@ class ForkserverLauncher:
         self,
         python: str | None,
         env: Mapping[str, str],
-        handshake: Mapping[str, Any],
+        handshake: Handshake,
         fork_seconds: float = FORK_SECONDS,
     ) -> None:
         self._fork_seconds = fork_seconds
         self._python = python
         self._env = dict(env)
-        self._handshake = dict(handshake)
+        self._handshake = handshake
         self._link: _Link | None = None
         self._turn = asyncio.Lock()  # one request at a time: see `dspex.worker.forkserver`
 
@@ -150,7 +151,7 @@ class ForkserverLauncher:
         child.close()
         try:
             await link.open()
-            await link.ask(Kind.HELLO, self._handshake)
+            await link.ask(Kind.HELLO, self._handshake.to_wire())
         except BaseException:
             await asyncio.shield(link.end())
             raise

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-from dspex import __version__
 from dspex.errors import ConfigError
 from dspex.pool._backends.base import Launcher
 from dspex.pool._backends.forkserver import FORK_SECONDS, ForkserverLauncher
 from dspex.pool._backends.process import SpawnLauncher
 from dspex.pool._spec import PoolSpec
-from dspex.protocol.frames import PROTOCOL
+from dspex.protocol.handshake import Handshake, ProcessLimits
 
 __all__ = ["LocalProcesses", "make_handshake"]
 
 
-def make_handshake(spec: PoolSpec) -> dict[str, Any]:
+def make_handshake(spec: PoolSpec) -> Handshake:
     """The handshake of workers and forkservers, without the LM's settings, which only workers need."""
-    return {
-        "protocol": PROTOCOL,
-        "dspex": __version__,
-        "max_inflight": spec.max_inflight,
-        "limits": {"memory": spec.limits.memory, "nice": spec.limits.nice, "cpus": list(spec.limits.cpus)},
-        "preload": list(spec.preload),
+    return Handshake(
+        max_inflight=spec.max_inflight,
+        limits=ProcessLimits(memory=spec.limits.memory, nice=spec.limits.nice, cpus=list(spec.limits.cpus)),
+        preload=list(spec.preload),
         # As multiprocessing does: what the service can import, its workers can. Another interpreter has
         # its own packages.
-        "path": [entry for entry in sys.path if entry] if spec.python is None else [],
-    }
+        path=[entry for entry in sys.path if entry] if spec.python is None else [],
+    )
 
 
 class LocalProcesses:
