@@ -107,7 +107,7 @@ class Call:
             return error
         described = error.to_dict()
         if self.idempotent and isinstance(error, WorkerDiedError):
-            described |= {"retryable": True, "hint": "the call was said to be idempotent: make it again"}
+            described |= {"retryable": True, "hint": "the call was declared idempotent: make it again"}
         elif self.idempotent and isinstance(error, DeadlineExceeded):
             described["retryable"] = True
         return from_dict(described)

@@ -1,4 +1,4 @@
-"""What happens in a pool, told to whoever asked."""
+"""Events of a pool, delivered to its observer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a worker that did not start, or that died: its exit, and the last lines of its output."""
+"""Errors about a worker that did not start, or that died, with its exit and the last lines of its output."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LastWords:
     def start_error(
         self, err: BaseException, process: Handle | None, *, overdue: bool = False
     ) -> WorkerStartError:
-        """What whoever waits for a worker is told about `err`, whatever it is.
+        """The error for those who wait for a worker whose start ended with `err`.
 
         Args:
             err: What the start ended with.

@@ -121,7 +121,7 @@ class Pool(PoolCalls):
         """Start the workers; returns when one can serve. The others follow by themselves.
 
         Raises:
-            WorkerStartError: If none came up within the restart budget; the first failure is told.
+            WorkerStartError: If none came up within the restart budget; it describes the first failure.
             PoolClosedError: If the pool has been started before.
             ConfigError: If the backend cannot give what the settings say; on Windows, always.
         """

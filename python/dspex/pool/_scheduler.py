@@ -8,7 +8,7 @@
                  +------ worker_exited
 
 Everything here runs on the pool's event loop, so there is nothing to lock, and nothing polls. The supervisor
-keeps the workers and tells of them (`SupervisorListener`).
+keeps the workers and reports on them (`SupervisorListener`).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Scheduler:
 
     Args:
         spec: The pool's settings.
-        handshake: What every worker is told at the hand-shake.
+        handshake: What every worker gets at the handshake.
         launcher: What starts processes.
         life: The pool's; the first worker that is ready makes it READY.
-        events: Takes what is told.
+        events: Takes the pool's events.
     """
 
     def __init__(

@@ -95,10 +95,10 @@ class Supervisor:
 
     Args:
         spec: The pool's settings.
-        handshake: What every worker is told at the hand-shake.
+        handshake: What every worker gets at the handshake.
         launcher: What starts processes.
         listener: The scheduler.
-        events: Takes what is told of workers.
+        events: Takes the events of workers.
     """
 
     def __init__(
@@ -284,7 +284,7 @@ class Supervisor:
             old.drain(slot.replace)
         slot.renewed()
         self._listener.worker_ready()
-        self._first.succeed(None)  # last: whoever is told of the worker may close the pool before
+        self._first.succeed(None)  # last: an observer of the event may close the pool before
 
     async def _back_off(self, slot: _Slot, cause: WorkerStartError | WorkerDiedError, *, served: int) -> None:
         """Wait as long as the policy says before the next start."""

@@ -172,10 +172,10 @@ class Worker(asyncio.BufferedProtocol):
         except BaseException as err:
             if isinstance(err, asyncio.CancelledError) and is_cancelled():
                 raise
-            # What it said of itself says more than that it has gone, or was sent away, since.
-            said = self._ready.error
-            if self.order is None or said is not None:
-                self.fail_start(said or err, overdue=limit.expired())
+            # The error that it sent explains more than that it has gone, or was ended, since.
+            sent = self._ready.error
+            if self.order is None or sent is not None:
+                self.fail_start(sent or err, overdue=limit.expired())
 
     async def _shake_hands(self, limit: asyncio.Timeout) -> Greeting:
         self._start_limit = limit  # so that an order to end stops what is under way
@@ -217,7 +217,7 @@ class Worker(asyncio.BufferedProtocol):
             if self.life.state in _LIVING:
                 self.reason = reason
                 self.life.become(State.STOPPING)
-        finally:  # whatever is told, the end comes
+        finally:  # whatever an observer raises, the end comes
             self.ordered.set()
             if self._start_limit is not None and not self._start_limit.expired():
                 self._start_limit.reschedule(self._loop.time())  # a start that still runs stops here
