@@ -1,6 +1,6 @@
 """The parent side of worker pools: start, supervise, and call processes that run real DSPy.
 
-`docs/pools.md` draws the whole. In short: a `Pool` has a queue and some slots; each slot keeps one
+`docs/pools_inside.md` draws the whole. In short: a `Pool` has a queue and some slots; each slot keeps one
 `Worker` alive; a worker is a process, a socket, and the calls in flight on it.
 
 Names load on first use: a runtime that never starts a pool needs its settings at most.
