@@ -24,7 +24,7 @@ from dspex.events import (
 )
 from dspex.protocol.codec import MessagePack
 from dspex.protocol.events import event_of, last_part, part_of
-from dspex.worker.operations.streams import Told
+from dspex.worker.operations.streams import FieldEvents
 
 EVENTS = [
     FieldStart("answer"),
@@ -105,23 +105,23 @@ def test_a_chunk_of_dspy_s_that_is_no_text_is_a_value() -> None:
     citations = Citations.from_dict_list(
         [{"cited_text": "Water boils.", "document_index": 0, "start_char_index": 0, "end_char_index": 12}]
     )
-    told = Told()
-    (start, value) = told.events(StreamResponse("self", "citations", citations, False))
+    fields = FieldEvents()
+    (start, value) = fields.events(StreamResponse("self", "citations", citations, False))
     assert start == FieldStart("citations")
     assert isinstance(value, PartialValue)
     assert value.value["citations"][0]["cited_text"] == "Water boils."
     assert MessagePack().encode(part_of(value))
-    assert list(told.left_open()) == [FieldEnd("citations", complete=False)]
+    assert list(fields.left_open()) == [FieldEnd("citations", complete=False)]
 
 
 def test_a_field_begins_again_in_a_loop() -> None:
-    told = Told()
+    fields = FieldEvents()
     events = [
         event
         for text, is_last in (("a", True), ("b", False), ("c", True))
-        for event in told.events(StreamResponse("react", "next", text, is_last))
+        for event in fields.events(StreamResponse("react", "next", text, is_last))
     ]
     begun = FieldStart("next", "react")
     ended = FieldEnd("next", predictor="react")
     assert [event for event in events if not isinstance(event, TextDelta)] == [begun, ended, begun, ended]
-    assert list(told.left_open()) == []
+    assert list(fields.left_open()) == []

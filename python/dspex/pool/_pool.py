@@ -397,7 +397,7 @@ def _checked(spec: Any) -> PoolSpec:
 
 
 def _asked(request: Request) -> tuple[str, Any]:
-    """What a request asks for: an operation, and what it is told.
+    """What a request asks for: an operation and its body.
 
     Raises:
         ConfigError: If it is no request (`bad-call`).

@@ -40,7 +40,7 @@ class ProcessLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What a worker is told before its first call; a forkserver is told the same, without the LM.
+    """What a worker gets before its first call; a forkserver gets the same, without the LM.
 
     Attributes:
         max_inflight: Calls it has at once, at most.

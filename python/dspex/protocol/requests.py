@@ -144,7 +144,7 @@ class Tool:
         function: The path of the worker's, `"package.module:name"`.
         host_function: The name of the service's, among the call's `host_functions`.
         name: What the LM calls it; None for its own name.
-        desc: What the LM is told of it; None for its docstring.
+        desc: Its description for the LM; None for its docstring.
         args: A JSON schema for each argument of the service's; the worker's are looked at there.
     """
 

@@ -37,7 +37,7 @@ _KNOWN_ROOTS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SignatureForm:
-    """A signature, as a worker is told of it.
+    """A signature in the form in which it crosses to a worker.
 
     Attributes:
         text: Fields and types, such as `"question, context: list[str] -> answer: str"`.
@@ -93,7 +93,7 @@ class SignatureForm:
         """DSPy's class for the signature. Imports DSPy.
 
         Raises:
-            SignatureError: If the text cannot be read, or what is said of a field does not fit.
+            SignatureError: If the text cannot be read, or the settings of a field do not fit.
             ConfigError: If a type cannot be imported.
         """
         ours = self.read()

@@ -1,10 +1,10 @@
 """Unions that Python code writes with a bar (PEP 604), on their way to a worker.
 
 DSPy 3.3 calls `int | None` in a class `UnionType[int, NoneType]`. The text of a signature, which is what a
-worker gets, has no such unions: DSPy makes each bar in it a `Union`. So it is told which unions of a type are
-written with a bar, in the order in which unions stand in it, and the worker puts the bars back. A bar inside
-a `Union` or `Optional` may be lost, because `typing` keeps the first of two equal types that it saw in the
-process.
+worker gets, has no such unions: DSPy makes each bar in it a `Union`. So the service also sends which unions
+of a type are written with a bar, in the order in which unions stand in it, and the worker restores the bars.
+A bar inside a `Union` or `Optional` may be lost, because `typing` keeps the first of two equal types that it
+saw in the process.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def prepare(
     Raises:
         InputError: If a value cannot be written into a prompt, or holds a marker where that is refused.
         WireError: If a value cannot cross and the prompt cannot be laid out here (`not-encodable`).
-        ConfigError: If a setting, or a type of the signature, is nothing a worker can be told.
+        ConfigError: If a setting, or a type of the signature, cannot be sent to a worker.
     """
     config = of_call(operation.config, native=native_lm)
     types = _types_of(operation.signature)

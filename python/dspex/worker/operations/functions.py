@@ -102,7 +102,7 @@ async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any
             try:
                 await asyncio.wait([done])
             except asyncio.CancelledError:
-                continue  # told again: it changes nothing
+                continue  # a second cancellation changes nothing
         if done.done() and not done.cancelled():
             done.exception()  # nobody asks for it any more
         raise

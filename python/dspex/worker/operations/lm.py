@@ -28,9 +28,9 @@ _MAX_MODELS: Final = 64
 class Models:
     """The LMs of this worker, one object per settings, so that connections are kept.
 
-    An LM is lent: whoever gets one gives it back. The one that was not asked for longest goes when there are
-    too many, and is closed when nobody has it any more: its connections are descriptors of this process, and
-    DSPy closes none by itself.
+    Whoever gets an LM gives it back. When there are too many, the least recently used one is dropped, and
+    closed when its last user has given it back: its connections are descriptors of this process, and DSPy
+    closes none by itself.
 
     Args:
         default: Settings of the pool's LM, or None: `model` and anything `dspy.LM` takes.

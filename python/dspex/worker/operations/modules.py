@@ -99,7 +99,7 @@ class Modules:
 
     @contextlib.contextmanager
     def ready(self, request: PredictRequest | ModuleRequest) -> Iterator[Run]:
-        """What a request asks for, made ready; raises what `answer` does. Its LM is lent for as long."""
+        """What a request asks for, made ready, with its LM kept open; raises what `answer` does."""
         started = time.perf_counter()
         module, required = self._made.get(request)
         if not request.validated:
@@ -107,10 +107,10 @@ class Modules:
         watch = LMWatch()
         inputs, call = _arguments(module, request)
         inputs.update(input_streams_of(request.input_streams))
-        with contextlib.ExitStack() as lent:
-            adapter = adapters.make(request, lambda: self._lend(lent, request.extraction_lm or request.lm))
+        with contextlib.ExitStack() as stack:
+            adapter = adapters.make(request, lambda: self._lm(stack, request.extraction_lm or request.lm))
             settings = {
-                "lm": self._lend(lent, request.lm),
+                "lm": self._lm(stack, request.lm),
                 "adapter": adapter,
                 "callbacks": [*dspy.settings.callbacks, watch],
                 # Modules made of others look at what those did; for one predictor nobody does.
@@ -121,10 +121,10 @@ class Modules:
             outputs = () if request.custom is None else request.custom.outputs
             yield Run(module, inputs, settings, watch, started, outputs, request.raw_outputs)
 
-    def _lend(self, lent: contextlib.ExitStack, override: Mapping[str, Any] | None) -> dspy.LM:
+    def _lm(self, stack: contextlib.ExitStack, override: Mapping[str, Any] | None) -> dspy.LM:
         """An LM, until the stack is unwound."""
         lm = self._models.get(override)
-        lent.callback(self._models.give_back, lm)
+        stack.callback(self._models.give_back, lm)
         return lm
 
 
@@ -198,7 +198,7 @@ def _rows(result: Any, completions: int) -> list[dict[str, Any]]:
 
 
 def _sum(by_model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Tokens over all models of a call. What is no count is kept from the first model that has it."""
+    """Tokens over all models of a call. Entries other than counts come from the first model that has them."""
     total: dict[str, Any] = {}
     for tokens in by_model.values():
         for name, count in tokens.items():

@@ -36,10 +36,10 @@ from dspex.protocol.requests import ModuleRequest, PredictRequest, StreamedField
 from dspex.protocol.values import to_wire
 from dspex.worker.operations.modules import Modules
 
-__all__ = ["Told", "parts_of"]
+__all__ = ["FieldEvents", "parts_of"]
 
 _AHEAD: Final = 16
-"""Chunks read from the LM that nobody has taken, as in DSPy's own stream."""
+"""Chunks read from the LM ahead of the reader, as in DSPy's own stream."""
 
 _END: Final = object()
 
@@ -62,27 +62,27 @@ async def parts_of(
         listeners = _listeners(run.module, wanted.fields)
         with dspy.context(**settings):
             source = streamify(program, stream_listeners=listeners, is_async_program=True)
-            told = Told()
+            fields = FieldEvents()
             async for part in _merged(source(**run.inputs), parts):
                 if isinstance(part, StreamResponse):
-                    for event in told.events(part):
+                    for event in fields.events(part):
                         yield part_of(event)
                 elif isinstance(part, str):
                     yield part_of(Status(part))
                 elif isinstance(part, dspy.Prediction):
-                    for event in told.left_open():
+                    for event in fields.left_open():
                         yield part_of(event)
                     yield last_part(run.answer(part, usage))
 
 
-class Told:
-    """Makes events of DSPy's chunks, which do not say where a field begins or ends."""
+class FieldEvents:
+    """Turns DSPy's chunks, which do not mark where a field begins or ends, into events."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], None] = {}
 
     def events(self, chunk: StreamResponse) -> Iterator[ReplyEvent]:
-        """What a chunk says."""
+        """The events of a chunk."""
         field, predictor, is_last = chunk.signature_field_name, chunk.predict_name, chunk.is_last_chunk
         if (predictor, field) not in self._open:
             self._open[predictor, field] = None
