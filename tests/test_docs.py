@@ -7,6 +7,7 @@ and the blocks below import it, in workers too.
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,12 @@ def test_the_page_of_public_names_is_what_the_docstrings_say() -> None:
     check = [sys.executable, str(ROOT / "docs" / "api_page.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), "docs/api.md is old: run `python docs/api_page.py`"
+
+
+def test_the_layers_of_the_architecture_are_those_that_imports_keep_to() -> None:
+    may_import = runpy.run_path(str(ROOT / "tests" / "unit" / "test_imports.py"))["MAY_IMPORT"]
+    rows = re.findall(r"^  (\d)  (.*)$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    layer = {name: int(number) for number, names in rows for name in re.findall(r"\w+", names)}
+    assert set(may_import) <= set(layer)
+    for package, below in may_import.items():
+        assert all(layer[name] < layer[package] for name in below.split()), package
