@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import dspy
-from dspy.utils import exceptions as foreign
+from dspy.utils import exceptions as dspy_errors
 
 from dspex import errors
 from dspex.protocol.errors import remote_error
@@ -45,7 +45,7 @@ def _convert(error: BaseException, secrets: tuple[str, ...]) -> errors.DspexErro
             reply=error.lm_response,
             fields=list(error.parsed_result or ()),
         )
-    if isinstance(error, foreign.LMError):
+    if isinstance(error, dspy_errors.LMError):
         return to_lm_error(error, secrets)
     if isinstance(error, dspy.CodeInterpreterError) and "Deno" in str(error):
         return errors.ConfigError(

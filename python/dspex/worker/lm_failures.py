@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from dspy.utils import exceptions as foreign
+from dspy.utils import exceptions as dspy_errors
 
 from dspex import _lm_failures as failures
 from dspex import errors
@@ -42,11 +42,11 @@ _BY_NAME: Final[Mapping[str, type[errors.LMError]]] = {
     "LMServerError": errors.LMServerError,
 }
 
-LM_ERRORS: Final[Mapping[type[foreign.LMError], type[errors.LMError]]] = {
+LM_ERRORS: Final[Mapping[type[dspy_errors.LMError], type[errors.LMError]]] = {
     # By name, because a version of DSPy need not have them all.
-    getattr(foreign, name): ours
+    getattr(dspy_errors, name): ours
     for name, ours in _BY_NAME.items()
-    if hasattr(foreign, name)
+    if hasattr(dspy_errors, name)
 }
 """Every LM error of DSPy and what it is here if nothing more is known; a class that is not listed is what its
 parent is."""
@@ -82,7 +82,7 @@ class _Server(NamedTuple):
     variable: str
 
     @classmethod
-    def of(cls, error: foreign.LMError) -> _Server:
+    def of(cls, error: dspy_errors.LMError) -> _Server:
         """The server of the LM that raised `error`; without an address if it is not known."""
         lm = getattr(error, "dspex_lm", None)
         settings: Mapping[str, Any] = getattr(lm, "kwargs", {})
@@ -104,7 +104,7 @@ class _Answer(NamedTuple):
     wait: float | None
 
 
-def to_lm_error(error: foreign.LMError, secrets: Sequence[str] = ()) -> errors.LMError:
+def to_lm_error(error: dspy_errors.LMError, secrets: Sequence[str] = ()) -> errors.LMError:
     """The error that `dspex.LM` raises where DSPy raises `error`.
 
     Args:
@@ -121,7 +121,7 @@ def to_lm_error(error: foreign.LMError, secrets: Sequence[str] = ()) -> errors.L
     return _broken(error, chain, server) or _other(error, server, secrets)
 
 
-_NOT_CONFIGURED: Final = getattr(foreign, "LMNotConfiguredError", ())
+_NOT_CONFIGURED: Final = getattr(dspy_errors, "LMNotConfiguredError", ())
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -132,7 +132,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(inner))
         yield inner
         inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
-        if isinstance(inner, foreign.LMError):
+        if isinstance(inner, dspy_errors.LMError):
             return
 
 
@@ -155,7 +155,7 @@ def _answer(chain: Sequence[BaseException], secrets: Sequence[str]) -> _Answer |
 
 
 def _answer_of_dspy(
-    error: foreign.LMError, chain: Sequence[BaseException], secrets: Sequence[str]
+    error: dspy_errors.LMError, chain: Sequence[BaseException], secrets: Sequence[str]
 ) -> _Answer | None:
     """The server's answer by what DSPy's own client keeps of it: a status and words."""
     name = type(error).__name__
@@ -170,17 +170,19 @@ def _answer_of_dspy(
     return _Answer(status, _words(error, secrets), code, error.retry_after)
 
 
-def _broken(error: foreign.LMError, chain: Sequence[BaseException], server: _Server) -> errors.LMError | None:
+def _broken(
+    error: dspy_errors.LMError, chain: Sequence[BaseException], server: _Server
+) -> errors.LMError | None:
     base, model = server.base, server.model
     if any(isinstance(cause, json.JSONDecodeError) or _NO_OBJECT.search(str(cause)) for cause in chain):
         return failures.from_rejected("it is not a JSON object", "lm-not-json", base=base, model=model)
     failure = failures.find_break(chain)
-    if failure is None and isinstance(error, foreign.LMTransportError):
+    if failure is None and isinstance(error, dspy_errors.LMTransportError):
         failure = failures.BROKEN
     return None if failure is None else failures.from_failure(failure, base=base, model=model)
 
 
-def _other(error: foreign.LMError, server: _Server, secrets: Sequence[str]) -> errors.LMError:
+def _other(error: dspy_errors.LMError, server: _Server, secrets: Sequence[str]) -> errors.LMError:
     """What is none of these, such as a setting that DSPy refuses."""
     cls = next(LM_ERRORS[base] for base in type(error).__mro__ if base in LM_ERRORS)
     said = _words(error, secrets)
@@ -194,7 +196,7 @@ def _other(error: foreign.LMError, server: _Server, secrets: Sequence[str]) -> e
     )
 
 
-def _words(error: foreign.LMError, secrets: Sequence[str]) -> str:
+def _words(error: dspy_errors.LMError, secrets: Sequence[str]) -> str:
     """What the server said, without what a client put around it."""
     if _NO_OBJECT.search(error.message or ""):
         return ""
