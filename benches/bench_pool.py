@@ -27,7 +27,7 @@ import msgpack
 import psutil
 
 from dspex import _core
-from dspex.pool import FunctionRequest, Pool, PoolSpec, PredictRequest, State, SyncPool
+from dspex.pool import EchoRequest, FunctionRequest, Pool, PoolSpec, PredictRequest, State, SyncPool
 from dspex.testing import ModelServer
 
 PAYLOAD = {"text": "x" * 180}
@@ -35,6 +35,7 @@ KILOBYTE = {"text": "x" * 1000}
 QUICK = "quick" in sys.argv
 CORES = os.sched_getaffinity(0)
 ROUNDS = 3
+ECHO = EchoRequest(PAYLOAD)
 
 
 def echo(value: Any) -> Any:
@@ -329,8 +330,8 @@ async def no_op() -> None:
         actor = ray_actors(ray)[0].remote() if ray else None
         assert await raw.call(body) == body
         assert await bare.call(PAYLOAD) == PAYLOAD
-        assert await pool.echo(PAYLOAD) == PAYLOAD
-        assert await asyncio.to_thread(twin.echo, PAYLOAD) == PAYLOAD
+        assert await pool.call(ECHO) == PAYLOAD
+        assert await asyncio.to_thread(twin.call, ECHO) == PAYLOAD
         assert mp_pool.apply(echo, (PAYLOAD,)) == PAYLOAD
         assert actor is None or ray.get(actor.echo.remote(PAYLOAD)) == PAYLOAD
         calls = 100 * each
@@ -338,7 +339,7 @@ async def no_op() -> None:
         assert worker.pid is not None
         async_peers: dict[str, tuple[int, Callable[[], Awaitable[Any]]]] = {
             "bare asyncio, ids and msgpack": (bare_child.pid, lambda: bare.call(PAYLOAD)),
-            "dspex pool": (worker.pid, lambda: pool.echo(PAYLOAD)),
+            "dspex pool": (worker.pid, lambda: pool.call(ECHO)),
             "bare asyncio, bytes unread": (raw_child.pid, lambda: raw.call(body)),
         }
         pinned: dict[str, dict[str, list[float]]] = {}
@@ -357,7 +358,7 @@ async def no_op() -> None:
                     pin({os.getpid(): -1, pid: -1})
             for name, (_, call) in async_peers.items():
                 note(rtt, name, await latency(call, count))
-            from_sync = partial(latency_sync, partial(twin.echo, PAYLOAD), count)
+            from_sync = partial(latency_sync, partial(twin.call, ECHO), count)
             note(rtt, "dspex pool, from sync code", await asyncio.to_thread(from_sync))
             note(rtt, "mp.Pool", latency_sync(lambda: mp_pool.apply(echo, (PAYLOAD,)), count))
             for name, other in executors.items():

@@ -13,7 +13,7 @@ A pool lives on one event loop, the one `start` was awaited on, and in one proce
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from contextvars import copy_context
 from dataclasses import replace
@@ -228,14 +228,13 @@ class Pool(PoolCalls):
 
     # --- calls ---
 
-    async def call(self, request: Request, **options: Unpack[CallKeywords]) -> Any:
-        given = CallOptions(**options) if options else DEFAULT_OPTIONS
-        if given.input_streams:
-            async with streaming_inputs(request, given, self.spec.timeouts.cancel) as (reading, taken):
-                return await self._answer(reading, taken)
-        return await self._answer(request, given)
+    def call(self, request: Request, **options: Unpack[CallKeywords]) -> Coroutine[Any, Any, Any]:
+        return self._answer(request, CallOptions(**options) if options else DEFAULT_OPTIONS)
 
     async def _answer(self, request: Request, options: CallOptions) -> Any:
+        if options.input_streams:
+            async with streaming_inputs(request, options, self.spec.timeouts.cancel) as (reading, given):
+                return await self._answer(reading, given)
         scheduler = self._check_open()
         call = self._make_call(request, options)
         scheduler.submit(call)
@@ -324,15 +323,17 @@ class Pool(PoolCalls):
         self, request: Request, options: CallOptions, items: asyncio.Queue[Any] | None = None
     ) -> Call:
         """A call as its caller says it: the one place where one is made."""
-        seconds = self._check_options(options)
-        operation, payload = _asked(request)
+        seconds = self.spec.timeouts.call if options is DEFAULT_OPTIONS else self._check_options(options)
+        operation = getattr(request, "operation", None)
+        if not isinstance(operation, str):
+            raise _no_request(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         outer = outer_call()
         functions, trace = options.host_functions, options.trace
         return Call(
             op=operation,
-            payload=payload,
+            payload=request.to_wire(),
             answer=loop.create_future(),
             deadline=deadline if outer is None else min(deadline, outer.deadline),
             session=options.session,
@@ -346,8 +347,7 @@ class Pool(PoolCalls):
 
     def _check_options(self, options: CallOptions) -> float:
         """The seconds a call has, once its options have been looked at."""
-        if options is not DEFAULT_OPTIONS:
-            options.check()
+        options.check()
         return self.spec.timeouts.call if options.timeout is None else seconds_of(options.timeout)
 
     # --- whether it can be used ---
@@ -396,20 +396,12 @@ def _checked(spec: Any) -> PoolSpec:
     raise ConfigError(f"a pool is made of a PoolSpec, not of {shown}"[:200], code="bad-pools", hint=hint)
 
 
-def _asked(request: Request) -> tuple[str, Any]:
-    """What a request asks for: an operation and its body.
-
-    Raises:
-        ConfigError: If it is no request (`bad-call`).
-    """
-    operation = getattr(request, "operation", None)
-    if not isinstance(operation, str):
-        raise ConfigError(
-            f"a pool is given a request, not a {type(request).__name__}",
-            code="bad-call",
-            hint="use pool.run(function, ...), pool.predict(signature, inputs) or pool.module(class, inputs)",
-        )
-    return operation, request.to_wire()
+def _no_request(given: Any) -> ConfigError:
+    return ConfigError(
+        f"a pool is given a request, not a {type(given).__name__}",
+        code="bad-call",
+        hint="use pool.run(function, ...), pool.predict(signature, inputs) or pool.module(class, inputs)",
+    )
 
 
 def _counted(answer: Any, call: Call) -> Any:

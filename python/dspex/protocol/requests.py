@@ -119,7 +119,16 @@ class FunctionRequest:
 
     def to_wire(self) -> dict[str, Any]:
         """See `Request.to_wire`."""
-        return to_wire(self)
+        wire: dict[str, Any] = {
+            "function": self.function
+        }  # by hand: functions may be small, and called often
+        if self.args:
+            wire["args"] = list(self.args)
+        if self.kwargs:
+            wire["kwargs"] = self.kwargs
+        if self.input_streams:
+            wire["input_streams"] = list(self.input_streams)
+        return wire
 
     @classmethod
     def from_wire(cls, wire: Any) -> FunctionRequest:
