@@ -16,7 +16,7 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import EchoRequest, FunctionRequest, Pool, Restart
-from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.codec import MessagePack
 from dspex.protocol.frames import PROTOCOL, Kind, encode_frame
 
 WORK = "tests.support.work:"
@@ -141,7 +141,7 @@ async def test_a_frame_that_no_service_sends_ends_the_worker_and_nothing_else(
         await until(lambda: parts if number is None else pool.status().workers[0].inflight)
         first_call = 1
         call_id = first_call if number is None else number
-        frame = encode_frame(kind, call_id, MessagePack().encode(body), MSGPACK)
+        frame = encode_frame(kind, call_id, MessagePack().encode(body))
         here.handles[0].socket.sendall(frame)
         with pytest.raises(errors.WorkerDiedError):
             await call

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.errors import WireError
-from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.codec import MessagePack
 from dspex.protocol.frames import HEADER_SIZE, FrameReader, Kind, encode_frame
 from dspex.protocol.secrets import redacted, secrets_in
 
 BODY = b"\x93\x01\x02\x03"
-GOOD = encode_frame(Kind.CALL, 7, BODY, codec=MSGPACK)
+GOOD = encode_frame(Kind.CALL, 7, BODY)
 
 
 @settings(max_examples=200)
@@ -32,7 +32,7 @@ GOOD = encode_frame(Kind.CALL, 7, BODY, codec=MSGPACK)
     cuts=st.lists(st.integers(0, 2000), max_size=12),
 )
 def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: Any, cuts: list[int]) -> None:
-    stream = b"".join(encode_frame(kind, number, body, codec=MSGPACK) for kind, number, body in frames)
+    stream = b"".join(encode_frame(kind, number, body) for kind, number, body in frames)
     places = sorted({0, *(cut for cut in cuts if cut < len(stream)), len(stream)})
     reader = FrameReader()
 
@@ -40,7 +40,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: Any, 
     for a, b in itertools.pairwise(places):
         out += [(*head, bytes(body)) for *head, body in reader.feed(stream[a:b])]
 
-    assert out == [(kind, number, MSGPACK, 0, body) for kind, number, body in frames]
+    assert out == [(kind, number, body) for kind, number, body in frames]
     reader.finish()
 
 
@@ -54,9 +54,7 @@ def test_frames_of_any_size_come_out_of_the_room_they_are_written_into(
 ) -> None:
     """As a socket does it: never more than the room has, often less, and whatever size comes next."""
     bodies = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
-    stream = b"".join(
-        encode_frame(Kind.CALL, number, body, codec=MSGPACK) for number, body in enumerate(bodies)
-    )
+    stream = b"".join(encode_frame(Kind.CALL, number, body) for number, body in enumerate(bodies))
     reader, out, at = FrameReader(), [], 0
 
     for most in itertools.chain(reads, itertools.repeat(len(stream))):
@@ -65,7 +63,7 @@ def test_frames_of_any_size_come_out_of_the_room_they_are_written_into(
         room = reader.room()
         count = min(most, len(room), len(stream) - at)
         room[:count] = stream[at : at + count]
-        out += [(number, bytes(body)) for _, number, _, _, body in reader.take(count)]
+        out += [(number, bytes(body)) for _, number, body in reader.take(count)]
         at += count
 
     assert out == list(enumerate(bodies))
@@ -74,7 +72,7 @@ def test_frames_of_any_size_come_out_of_the_room_they_are_written_into(
 
 def test_a_header_alone_reserves_no_memory_and_a_large_frame_keeps_none() -> None:
     reader = FrameReader()
-    large = encode_frame(Kind.CALL, 1, b"x" * 20_000_000, codec=MSGPACK)
+    large = encode_frame(Kind.CALL, 1, b"x" * 20_000_000)
     usual, most, at = len(reader.room()), 0.0, 0
 
     while at < len(large):
@@ -98,10 +96,11 @@ def test_a_header_alone_reserves_no_memory_and_a_large_frame_keeps_none() -> Non
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "bad-frame"),
         (GOOD[:1] + b"\xff" + GOOD[2:], "bad-frame"),
         (GOOD[:1] + b"\x00" + GOOD[2:], "bad-frame"),
+        (GOOD[:2] + b"\x02" + GOOD[3:], "bad-frame"),
         (GOOD[:4] + b"\xff\xff\xff\xff" + GOOD[8:], "frame-too-large"),
         (GOOD + b"\x00" * HEADER_SIZE, "bad-frame"),
     ],
-    ids=["magic", "http", "kind-255", "kind-0", "length", "second-frame"],
+    ids=["magic", "http", "kind-255", "kind-0", "codec-2", "length", "second-frame"],
 )
 def test_a_hostile_stream_is_refused_from_its_header(stream: bytes, code: str) -> None:
     reader = FrameReader(limit=1000)
@@ -115,10 +114,10 @@ def test_a_hostile_stream_is_refused_from_its_header(stream: bytes, code: str) -
 
 
 def test_a_frame_at_the_limit_passes_and_one_byte_more_does_not() -> None:
-    ((*_, body),) = FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 10, codec=MSGPACK))
+    ((*_, body),) = FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 10))
     assert body == b"x" * 10
     with pytest.raises(WireError, match="the limit is 10"):
-        FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 11, codec=MSGPACK))
+        FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 11))
 
 
 @pytest.mark.parametrize("length", range(1, len(GOOD)))

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from dspex._threads import settled
+from dspex._threads import in_thread
 from dspex.errors import ConfigError, DspexError
 from dspex.pool._call import Call
 from dspex.protocol.channel import Channel
@@ -28,7 +26,7 @@ from dspex.protocol.frames import Kind
 from dspex.protocol.requests import Tool
 from dspex.telemetry._trace import CURRENT, Trace
 
-__all__ = ["HostCalls", "describe_tool", "in_host_thread", "outer_call"]
+__all__ = ["HostCalls", "describe_tool", "outer_call"]
 
 _outer: ContextVar[Call | None] = ContextVar("dspex_outer_call", default=None)
 
@@ -114,7 +112,7 @@ class HostCalls:
             if inspect.iscoroutinefunction(function):
                 result = await function(*args, **kwargs)
             else:
-                result = await in_host_thread(function, *args, **kwargs)
+                result = await in_thread(partial(function, *args, **kwargs), abandon=True)
                 if inspect.isawaitable(result):
                     result = await result
             self._channel.send(Kind.RESULT, number, result, alone=True)
@@ -124,38 +122,6 @@ class HostCalls:
             raise
         except (Exception, SystemExit) as err:  # noqa: BLE001 - an answer too
             self._channel.send_error(number, remote_error(err))
-
-
-async def in_host_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run `function` in a thread that work of the pool may wait for, in a copy of this context.
-
-    There is always another thread: the loop's default executor has a few, and as many calls that are nested
-    in host calls, each of them waiting in its thread for the next, would wait for ever.
-    """
-    running = _threads().submit(copy_context().run, settled, partial(function, *args, **kwargs))
-    return await asyncio.wrap_future(running)
-
-
-_MANY: Final = 100_000
-"""Threads there may be: the calls in flight are bounded already, and a second bound could only deadlock."""
-
-_executor: ThreadPoolExecutor | None = None
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _executor  # one per process, for its life; idle threads are used again
-    if _executor is None:
-        _executor = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-callback")
-    return _executor
-
-
-def _after_fork_in_child() -> None:
-    global _executor  # the threads did not come along
-    _executor = None
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> Tool:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -32,8 +31,9 @@ from collections.abc import (
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from dspex._read_ahead import ReadAhead
+from dspex._threads import iterate_in_threads
 from dspex.errors import ConfigError
-from dspex.pool._host_calls import in_host_thread
 from dspex.protocol.input_streams import host_name
 from dspex.protocol.requests import Request
 
@@ -54,7 +54,7 @@ _WINDOW: Final = 32
 async def streaming_inputs(
     request: R, options: CallOptions, patience: float
 ) -> AsyncGenerator[tuple[R, CallOptions], None]:
-    """Lend sources to a call that is made inside; gives the request and the options to make it with.
+    """Give sources to a call that is made inside; gives the request and the options to make it with.
 
     Args:
         request: What is asked for.
@@ -87,17 +87,11 @@ _closing: Final[set[asyncio.Future[None]]] = set()
 
 
 class _InputStream:
-    """One source, and the parts drawn from it that the work has not asked for yet."""
+    """One source, and what the work was given of it last."""
 
     def __init__(self, source: AsyncIterator[Any]) -> None:
-        self._source = source
-        self._parts: deque[Any] = deque()
-        self._given: list[Any] = []  # at the last asking: it may not have arrived
-        self._room = asyncio.Semaphore(_WINDOW)
-        self._changed = asyncio.Event()
-        self._ended = False
-        self._error: Exception | None = None
-        self._drawing: asyncio.Task[None] | None = None
+        self._ahead = ReadAhead(source, _WINDOW)
+        self._given: list[Any] = []
 
     async def take(self, most: int, again: bool = False) -> tuple[list[Any], bool]:
         """Give the parts there are, at least one unless there are no more; and whether there are no more.
@@ -113,48 +107,13 @@ class _InputStream:
             await self.close()
             return [], True
         if again:
-            self._parts.extendleft(reversed(self._given))
-        if self._drawing is None and not self._ended:
-            self._drawing = asyncio.create_task(self._draw())  # not before somebody wants something
-        while not (self._parts or self._ended):
-            self._changed.clear()
-            await self._changed.wait()
-        parts = self._given = [self._parts.popleft() for _ in range(min(most, len(self._parts)))]
-        if not again:
-            for _ in parts:
-                self._room.release()
-        if not parts and self._error is not None:
-            raise self._error
-        return parts, self._ended and not self._parts and self._error is None
+            self._ahead.give_back(self._given)
+        parts = self._given = await self._ahead.take(most)
+        return parts, self._ahead.finished
 
     async def close(self) -> None:
-        """Draw no more and close the source. Safe to call twice."""
-        self._ended = True
-        self._changed.set()
-        if self._drawing is not None:
-            self._drawing.cancel()
-            await asyncio.wait([self._drawing])
-        # Both hold this stream, the one by its traceback, the other by the call that its context knows of.
-        self._error = self._drawing = None
-        aclose = getattr(self._source, "aclose", None)
-        if aclose is not None:
-            # What a source does when it is closed is its own affair: the call has its answer already.
-            with contextlib.suppress(Exception):
-                await aclose()
-
-    async def _draw(self) -> None:
-        try:
-            while True:
-                await self._room.acquire()
-                self._parts.append(await anext(self._source))
-                self._changed.set()
-        except StopAsyncIteration:
-            pass
-        except Exception as err:  # noqa: BLE001 - whatever it is, the work hears of it
-            self._error = err
-        finally:
-            self._ended = True
-            self._changed.set()
+        """Read no more and close the source. Safe to call twice."""
+        await self._ahead.close()
 
 
 def _iterate(name: str, source: Source) -> AsyncIterator[Any]:
@@ -163,7 +122,7 @@ def _iterate(name: str, source: Source) -> AsyncIterator[Any]:
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         return _at_once(source)
     if isinstance(source, Iterable) and not isinstance(source, str | bytes):
-        return _in_threads(source)
+        return iterate_in_threads(source)
     raise ConfigError(
         f"the input stream {name!r} is a {type(source).__name__}, which cannot be iterated",
         code="bad-input-stream",
@@ -174,23 +133,3 @@ def _iterate(name: str, source: Source) -> AsyncIterator[Any]:
 async def _at_once(source: Sequence[Any]) -> AsyncGenerator[Any, None]:
     for part in source:
         yield part
-
-
-async def _in_threads(source: Iterable[Any]) -> AsyncGenerator[Any, None]:
-    """Each step in a thread: it may block, as reading a file does."""
-    iterator = iter(source)
-    end = object()
-    step: asyncio.Future[Any] | None = None
-    try:
-        while True:
-            step = asyncio.ensure_future(in_host_thread(next, iterator, end))
-            part = await asyncio.shield(step)
-            if part is end:
-                return
-            yield part
-    finally:
-        if step is not None and not step.done():
-            await asyncio.wait([step])  # what a thread is in cannot be closed under it
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            await in_host_thread(close)

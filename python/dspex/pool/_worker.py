@@ -353,7 +353,7 @@ class Worker(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for kind, number, _, _, body in self._channel.take(nbytes):
+            for kind, number, body in self._channel.take(nbytes):
                 if number and kind in _ANSWERS:
                     value = self._channel.decode(body)
                     self._answered(number, value, None if kind == _RESULT else read_error(value))

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from dspex.errors import DspexError, WireError
-from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.codec import MessagePack
 from dspex.protocol.frames import MAX_FRAME, FrameReader, Kind, encode_frame
 
 __all__ = ["Channel"]
@@ -67,7 +67,7 @@ class Channel:
                 code="frame-too-large",
                 hint="send less at once, or a path to where it is",
             )
-        frame = encode_frame(kind, call_id, body, MSGPACK)
+        frame = encode_frame(kind, call_id, body)
         if self._gathered:
             self._gathered.append(frame)
         elif alone:

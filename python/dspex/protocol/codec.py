@@ -1,4 +1,4 @@
-"""How a frame's body is coded. Today MessagePack; a codec is a number in the frame and a row in `CODECS`.
+"""How a frame's body is coded: as MessagePack. The header says so by a number; there is no other codec yet.
 
 MessagePack alone would turn tuples into lists and refuse what JSON has no word for. The extension types
 below keep the standard library's value types what they were. A class is never named on the wire, so
@@ -11,42 +11,20 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 import msgpack
 
 from dspex.errors import WireError
 
-__all__ = ["CODECS", "MSGPACK", "Codec", "MessagePack"]
+__all__ = ["MSGPACK", "MessagePack"]
 
 MSGPACK: Final = 1
 
 _MAX_NESTED: Final = 32
 """How deep extensions may stand in each other. Each level is a decoder of msgpack's on the C stack, which no
 `RecursionError` guards: 200 levels, a body of about a kilobyte, ended the process with SIGSEGV."""
-
-
-class Codec(Protocol):
-    """Turns values into the bytes of a body and back. An instance serves one connection and one thread."""
-
-    number: int
-
-    def encode(self, value: Any) -> bytes:
-        """The body for `value`.
-
-        Raises:
-            WireError: If the value, or something in it, cannot be encoded (`not-encodable`).
-        """
-        ...
-
-    def decode(self, body: bytes | memoryview) -> Any:
-        """The value in `body`.
-
-        Raises:
-            WireError: If the body is not this codec's (`bad-body`).
-        """
-        ...
 
 
 # One row per type that MessagePack has no word for: its number on the wire, how it becomes plain, and back.
@@ -73,7 +51,7 @@ def _with_fold(kind: Any, plain: Any) -> Any:
 
 
 class MessagePack:
-    """MessagePack, with the value types of the standard library."""
+    """MessagePack, with the value types of the standard library. For one connection and one thread."""
 
     number = MSGPACK
 
@@ -85,7 +63,11 @@ class MessagePack:
         )
 
     def encode(self, value: Any) -> bytes:
-        """See `Codec.encode`."""
+        """The body that says `value`.
+
+        Raises:
+            WireError: If the value, or something in it, cannot be said (`not-encodable`).
+        """
         try:
             packed: bytes = self._packer.pack(value)
         except Exception as err:
@@ -100,7 +82,11 @@ class MessagePack:
         return packed
 
     def decode(self, body: bytes | memoryview) -> Any:
-        """See `Codec.decode`."""
+        """The value that `body` says.
+
+        Raises:
+            WireError: If the body is not MessagePack (`bad-body`).
+        """
         return self._decode(body, _OUTERMOST)
 
     @staticmethod
@@ -179,7 +165,3 @@ def _culprit(value: Any, place: str = "$", depth: int = 0) -> tuple[str, Any]:
             except Exception:  # noqa: BLE001 - as above
                 return _culprit(item, where, depth + 1)
     return place, value
-
-
-CODECS: Final[Mapping[int, Callable[[], Codec]]] = {MSGPACK: MessagePack}
-"""The codecs by their number in a frame."""

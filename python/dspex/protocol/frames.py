@@ -3,7 +3,7 @@
 ::
 
     byte  0      1     2      3      4..7            8..15            16..
-          magic  kind  codec  flags  length (u32)    call id (u64)    body
+          magic  kind  codec  0      length (u32)    call id (u64)    body
 
 Numbers are big-endian. The id names the call a frame belongs to; 0 is the connection itself. Either side
 may open calls: the service uses odd ids, the worker even ones, so that neither has to ask.
@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import Final
 
 from dspex.errors import WireError
-from dspex.protocol.codec import CODECS
+from dspex.protocol.codec import MSGPACK
 
 __all__ = ["HEADER_SIZE", "MAX_FRAME", "PROTOCOL", "Frame", "FrameReader", "Kind", "encode_frame"]
 
@@ -59,21 +59,21 @@ class Kind(IntEnum):
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
 
 
-Frame = tuple[int, int, int, int, memoryview]
-"""One message: kind, id, codec, flags, and its body, still coded.
+Frame = tuple[int, int, memoryview]
+"""One message: kind, id, and its body, still coded.
 
 The body is a part of the reader's buffer: it is good until the reader is next asked for room. A plain tuple,
 because making a named one costs more than cutting the frame."""
 
 
-def encode_frame(kind: int, call_id: int, body: bytes, codec: int, flags: int = 0) -> bytes:
+def encode_frame(kind: int, call_id: int, body: bytes, codec: int = MSGPACK) -> bytes:
     """The bytes of one frame.
 
     Raises:
         WireError: If the body is longer than the length field can say (`frame-too-large`).
     """
     try:
-        return _pack(_MAGIC, kind, codec, flags, len(body), call_id) + body
+        return _pack(_MAGIC, kind, codec, 0, len(body), call_id) + body
     except struct.error as err:
         raise WireError(f"a body of {len(body)} bytes fits no frame", code="frame-too-large") from err
 
@@ -133,13 +133,13 @@ class FrameReader:
             return frames
         need = HEADER_SIZE
         while end - at >= HEADER_SIZE:
-            magic, kind, codec, flags, length, id_ = _unpack(buffer, at)
-            if magic != _MAGIC or kind not in _KINDS or codec not in CODECS or length > self._limit:
+            magic, kind, codec, _, length, id_ = _unpack(buffer, at)
+            if magic != _MAGIC or kind not in _KINDS or codec != MSGPACK or length > self._limit:
                 self._refuse(magic, kind, codec, length)
             need = HEADER_SIZE + length
             if end - at < need:
                 break
-            frames.append((kind, id_, codec, flags, view[at + HEADER_SIZE : at + need]))
+            frames.append((kind, id_, view[at + HEADER_SIZE : at + need]))
             at += need
             need = HEADER_SIZE
         self._need = need
@@ -182,7 +182,7 @@ class FrameReader:
             raise WireError(f"a frame starts with {_MAGIC:#x}, not {magic:#x}", code="bad-frame")
         if kind not in _KINDS:
             raise WireError(f"no frame is of kind {kind}", code="bad-frame")
-        if codec not in CODECS:
+        if codec != MSGPACK:
             raise WireError(f"no codec has the number {codec}", code="bad-frame")
         raise WireError(
             f"a frame of {length} bytes; the limit is {self._limit}",

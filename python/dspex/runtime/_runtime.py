@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import enum
-import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from dspex import dialects
+from dspex._forks import OwnerProcess
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter
@@ -118,7 +118,7 @@ class Runtime:
         self._state_lock = threading.Lock()
         self._home: asyncio.AbstractEventLoop | None = None
         self._home_thread = 0
-        self._pid = os.getpid()
+        self._owner = OwnerProcess()
         self._portal: Portal | None = None
         self._scope = ExitStack()
         self._calls: set[asyncio.Task[Prediction]] = set()
@@ -159,7 +159,7 @@ class Runtime:
             self._state is _State.OPEN
             and home is not None
             and not home.is_closed()
-            and self._pid == os.getpid()
+            and not self._owner.is_elsewhere
         )
 
     # -- opening and closing ----------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Runtime:
             ConfigError: If the runtime was opened by `async with`, or an event loop runs on this thread: use
                 `aclose` there.
         """
-        if self._pid != os.getpid():  # in a fork neither the thread nor the workers are ours
+        if self._owner.is_elsewhere:  # in a fork neither the thread nor the workers are ours
             self._leave()
             return
         if self._state is _State.OPEN and self._portal is None:
@@ -376,7 +376,7 @@ class Runtime:
         return self._timeout if operation.timeout is None else operation.timeout
 
     def _open_home(self) -> asyncio.AbstractEventLoop:
-        if self._pid != os.getpid():
+        if self._owner.is_elsewhere:
             raise ConfigError(
                 "this runtime belongs to the process that opened it",
                 code="runtime-forked",

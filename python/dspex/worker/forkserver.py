@@ -36,7 +36,7 @@ import time
 from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
-from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.codec import MessagePack
 from dspex.protocol.frames import FrameReader, Kind, encode_frame
 from dspex.protocol.handshake import Greeting, Handshake
 from dspex.protocol.process_group import kill_group
@@ -99,7 +99,7 @@ class Forkserver:
                 data, numbers, _, _ = socket.recv_fds(self._control, 65536, 8)
                 if not data:
                     return
-                for kind, call_id, _, _, body in self._reader.feed(data):
+                for kind, call_id, body in self._reader.feed(data):
                     if kind == Kind.STOP:
                         return
                     self._take(kind, call_id, body, numbers)
@@ -115,7 +115,7 @@ class Forkserver:
             self._send(Kind.ERROR, number, start_error(err).to_dict())
 
     def _send(self, kind: Kind, call_id: int, value: Any) -> None:
-        self._control.sendall(encode_frame(kind, call_id, self._codec.encode(value), codec=MSGPACK))
+        self._control.sendall(encode_frame(kind, call_id, self._codec.encode(value)))
 
     # --- warming ---
 

@@ -40,9 +40,6 @@ __all__ = ["serve"]
 _CALL: Final = int(Kind.CALL)
 _RESULT: Final = int(Kind.RESULT)
 
-_MANY: Final = 100_000
-"""Threads the work may have: the pool bounds the calls in flight, and a second bound could only deadlock."""
-
 
 def serve(descriptors: Descriptors) -> None:
     """Serve calls on the socket until the service sends STOP or closes it."""
@@ -95,7 +92,7 @@ class Server(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for kind, number, _, _, body in self._channel.take(nbytes):
+            for kind, number, body in self._channel.take(nbytes):
                 if kind == _CALL:
                     self._begin(number, body)
                 else:
@@ -152,12 +149,11 @@ class Server(asyncio.BufferedProtocol):
             self._loop.set_default_executor(
                 ThreadPoolExecutor(max_workers=handshake.max_inflight, thread_name_prefix="dspex-dspy")
             )
-            threads = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
             from dspex.worker.operations.table import INSTANT, OPERATIONS, STREAMS, WorkerContext
 
             for module in handshake.preload:
                 import_preload(module)
-            self._context = WorkerContext(handshake.lm, threads)
+            self._context = WorkerContext(handshake.lm)
             self._operations, self._instant = OPERATIONS, INSTANT
             self._streams = STREAMS
             connect(self._loop, self._call_back, self._deadlines.left)

@@ -23,7 +23,7 @@ from dspex.pool._backends.process import (
     start_interpreter,
     watch_exit,
 )
-from dspex.protocol.codec import MSGPACK, MessagePack
+from dspex.protocol.codec import MessagePack
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import FrameReader, Kind, encode_frame
 from dspex.protocol.handshake import Handshake
@@ -241,7 +241,7 @@ class _Link(asyncio.Protocol):
         """
         self._answer = self._loop.create_future()
         self._asked += 1
-        frame = encode_frame(kind, self._asked, self._codec.encode(value), codec=MSGPACK)
+        frame = encode_frame(kind, self._asked, self._codec.encode(value))
         try:
             socket.send_fds(self._sock, [frame], numbers or [])
         except OSError as err:
@@ -306,7 +306,7 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
         try:
-            for kind, number, _, _, body in self._reader.feed(data):
+            for kind, number, body in self._reader.feed(data):
                 self._take(kind, number, self._codec.decode(body))
         except WireError as err:
             self._fail(err)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dspex._imports import find
-from dspex._threads import settled
+from dspex._threads import in_thread, iterate_in_threads
 from dspex.errors import ConfigError, InputError
 from dspex.protocol.requests import FunctionRequest
 from dspex.worker.input_streams import input_streams_of
 
-__all__ = ["call_function", "in_thread", "refuse_arguments"]
+__all__ = ["call_function", "refuse_arguments"]
 
 
-async def call_function(threads: ThreadPoolExecutor, request: FunctionRequest) -> Any:
+async def call_function(request: FunctionRequest) -> Any:
     """Serve one `function` call.
 
     Raises:
@@ -35,8 +32,8 @@ async def call_function(threads: ThreadPoolExecutor, request: FunctionRequest) -
             result = function(*args, **kwargs)
             return result if is_generator else await result
         if is_generator:
-            return _iterate(threads, function(*args, **kwargs))
-        return await in_thread(threads, functools.partial(function, *args, **kwargs))
+            return iterate_in_threads(function(*args, **kwargs))
+        return await in_thread(functools.partial(function, *args, **kwargs))
     except TypeError as error:
         refuse_arguments(function, args, kwargs, "$", error)
         raise
@@ -73,36 +70,3 @@ def _known(path: str) -> tuple[Callable[..., Any], bool, bool]:
     async_generator = inspect.isasyncgenfunction(function)
     is_async = async_generator or inspect.iscoroutinefunction(function)
     return function, is_async, async_generator or inspect.isgeneratorfunction(function)
-
-
-async def _iterate(
-    threads: ThreadPoolExecutor, items: Generator[Any, None, None]
-) -> AsyncGenerator[Any, None]:
-    """What a generator yields, each step taken in a thread."""
-    end = object()
-    try:
-        while (item := await in_thread(threads, functools.partial(next, items, end))) is not end:
-            yield item
-    finally:
-        items.close()
-
-
-async def in_thread(threads: ThreadPoolExecutor, call: Callable[[], Any]) -> Any:
-    """Run `call` in a thread and wait for it, whatever happens.
-
-    A thread cannot be stopped. To say "cancelled" while it runs on would give its place away and let
-    threads pile up; so the wait goes on, and the pool, whose patience has an end, ends the worker.
-    """
-    running = threads.submit(contextvars.copy_context().run, settled, call)
-    done = asyncio.wrap_future(running)
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        while not running.cancel() and not running.done():
-            try:
-                await asyncio.wait([done])
-            except asyncio.CancelledError:
-                continue  # a second cancellation changes nothing
-        if done.done() and not done.cancelled():
-            done.exception()  # nobody asks for it any more
-        raise

@@ -11,11 +11,11 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import dspy
 
+from dspex._threads import in_thread
 from dspex.errors import ConfigError, InputError
 from dspex.protocol.records import refusal
 from dspex.protocol.requests import ModuleAnswer, ModuleRequest, PredictRequest
@@ -23,7 +23,7 @@ from dspex.protocol.values import from_wire, to_wire
 from dspex.worker.host import RUNNING, SETTING
 from dspex.worker.input_streams import input_streams_of
 from dspex.worker.operations import adapters
-from dspex.worker.operations.functions import in_thread, refuse_arguments
+from dspex.worker.operations.functions import refuse_arguments
 from dspex.worker.operations.lm import LMWatch, Models
 from dspex.worker.operations.module_cache import ModuleCache
 from dspex.worker.operations.predict import CALL, Call, Predict
@@ -69,12 +69,10 @@ class Modules:
 
     Args:
         models: The worker's LMs.
-        threads: Where modules run that have no async form.
     """
 
-    def __init__(self, models: Models, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, models: Models) -> None:
         self._models = models
-        self._threads = threads
         self._made = ModuleCache()
 
     async def answer(self, request: PredictRequest | ModuleRequest) -> ModuleAnswer:
@@ -90,7 +88,7 @@ class Modules:
                 if hasattr(run.module, "aforward"):
                     result = await run.module.acall(**run.inputs)
                 else:
-                    result = await in_thread(self._threads, functools.partial(run.module, **run.inputs))
+                    result = await in_thread(functools.partial(run.module, **run.inputs))
             except TypeError as error:
                 forward = getattr(run.module, "aforward", None) or getattr(run.module, "forward", None)
                 refuse_arguments(forward, (), run.inputs, "$.inputs", error)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import anyio
@@ -28,6 +28,7 @@ from dspy.streaming import StatusMessageProvider, StreamListener, StreamResponse
 from dspy.streaming.messages import StatusStreamingCallback
 
 from dspex._imports import find
+from dspex._read_ahead import ReadAhead
 from dspex._threads import settled
 from dspex.errors import ConfigError
 from dspex.events import FieldEnd, FieldStart, PartialValue, ReplyEvent, Status, TextDelta
@@ -41,8 +42,6 @@ __all__ = ["FieldEvents", "parts_of"]
 _AHEAD: Final = 16
 """Chunks read from the LM ahead of the reader, as in DSPy's own stream."""
 
-_END: Final = object()
-
 
 async def parts_of(
     modules: Modules, request: PredictRequest | ModuleRequest
@@ -54,25 +53,28 @@ async def parts_of(
         DspexError: As `Modules.answer`.
     """
     wanted = request.stream or StreamedFields()
-    parts: asyncio.Queue[Any] = asyncio.Queue()
-    status = _Status(_provider(wanted.status), parts.put_nowait)
+    status = _Status(_provider(wanted.status), lambda text: parts.add(text))
     with modules.ready(request) as run, dspy.track_usage() as usage:
         settings = {**run.settings, "callbacks": [*run.settings["callbacks"], status]}
         program = run.module if hasattr(run.module, "aforward") else _Threaded(run.module)
         listeners = _listeners(run.module, wanted.fields)
         with dspy.context(**settings):
             source = streamify(program, stream_listeners=listeners, is_async_program=True)
+            # Only chunks wait for whoever takes the parts. Messages cannot: DSPy's callbacks are called on
+            # the loop, and one that waited there (as DSPy's own does, once it is full) would wait for ever.
+            parts = ReadAhead(source(**run.inputs), _AHEAD)
             fields = FieldEvents()
-            async for part in _merged(source(**run.inputs), parts):
-                if isinstance(part, StreamResponse):
-                    for event in fields.events(part):
-                        yield part_of(event)
-                elif isinstance(part, str):
-                    yield part_of(Status(part))
-                elif isinstance(part, dspy.Prediction):
-                    for event in fields.left_open():
-                        yield part_of(event)
-                    yield last_part(run.answer(part, usage))
+            async with contextlib.aclosing(_each(parts)) as each:
+                async for part in each:
+                    if isinstance(part, StreamResponse):
+                        for event in fields.events(part):
+                            yield part_of(event)
+                    elif isinstance(part, str):
+                        yield part_of(Status(part))
+                    elif isinstance(part, dspy.Prediction):
+                        for event in fields.left_open():
+                            yield part_of(event)
+                        yield last_part(run.answer(part, usage))
 
 
 class FieldEvents:
@@ -101,33 +103,12 @@ class FieldEvents:
             yield FieldEnd(field, complete=False, predictor=predictor)
 
 
-async def _merged(source: AsyncGenerator[Any, None], parts: asyncio.Queue[Any]) -> AsyncIterator[Any]:
-    """What `source` yields, and what else is put into `parts` meanwhile, in the order it comes.
-
-    Only `source` has to wait for whoever takes the parts. Messages cannot: DSPy's callbacks are called on
-    the loop, and one that waited there (as DSPy's own does, once its stream is full) would wait for ever.
-    """
-    room = asyncio.Semaphore(_AHEAD)
-
-    async def draw() -> None:
-        try:
-            async with contextlib.aclosing(source):
-                async for part in source:
-                    await room.acquire()
-                    parts.put_nowait(part)
-        finally:
-            parts.put_nowait(_END)
-
-    drawing = asyncio.create_task(draw())
+async def _each(parts: ReadAhead[Any]) -> AsyncGenerator[Any, None]:
     try:
-        while (part := await parts.get()) is not _END:
-            if not isinstance(part, str):
-                room.release()
-            yield part
-        await drawing
+        while taken := await parts.take():
+            yield taken[0]
     finally:
-        drawing.cancel()
-        await asyncio.wait([drawing])
+        await parts.close()
 
 
 class _Threaded:

@@ -8,7 +8,6 @@ of the tree of it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import dspy
@@ -26,13 +25,11 @@ class WorkerContext:
 
     Args:
         lm: Settings of the pool's LM, or None.
-        threads: Where work that is not async runs.
     """
 
-    def __init__(self, lm: Mapping[str, Any] | None, threads: ThreadPoolExecutor) -> None:
-        self.threads = threads
+    def __init__(self, lm: Mapping[str, Any] | None) -> None:
         self.models = Models(lm)
-        self.modules = Modules(self.models, threads)
+        self.modules = Modules(self.models)
         # A worker lives long and nobody reads its history: keep none. The disk cache would open dozens of
         # descriptors in every worker and has locks that cross processes.
         dspy.configure(disable_history=True)
@@ -50,7 +47,7 @@ def _echo(context: WorkerContext, payload: Any) -> Any:
 
 
 async def _function(context: WorkerContext, payload: Any) -> Any:
-    return await call_function(context.threads, FunctionRequest.from_wire(payload))
+    return await call_function(FunctionRequest.from_wire(payload))
 
 
 async def _predict(context: WorkerContext, payload: Any) -> Any:
