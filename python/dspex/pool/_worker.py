@@ -404,11 +404,14 @@ class Worker(asyncio.BufferedProtocol):
         elif kind == Kind.CANCEL:
             self._host_calls.cancel(number)
         elif kind == Kind.READY:
-            self._ready.succeed(Greeting.from_wire(decode(body)))
+            self._greeted(decode(body))
         elif kind == Kind.ERROR:
             self._ready.fail(_as_start_error(read_error(decode(body))))
         else:
             raise _bad_frame(f"a service does not take {Kind(kind).name} frames")
+
+    def _greeted(self, ready: Any) -> None:
+        self._ready.succeed(Greeting.from_wire(ready))
 
 
 def _bad_frame(what: str) -> WireError:
