@@ -158,17 +158,10 @@ mod tests {
         assert_eq!(read("5 million", false), Scaled::Multiple("5".into()));
         assert_eq!(read("1,000 K", false), Scaled::Multiple("1000".into()));
         assert_eq!(read("5 %", false), Scaled::Multiple("5".into()));
-        assert_eq!(read("3 or 4", false), Scaled::Several);
-        for text in [
-            "3 of 3",
-            "1,23",
-            "12345,678",
-            "4.",
-            ".5",
-            "",
-            "five",
-            "1_000",
-        ] {
+        for text in ["3 or 4", "1,23", "12345,678", "1_000"] {
+            assert_eq!(read(text, false), Scaled::Several, "{text}");
+        }
+        for text in ["3 of 3", "4.", ".5", "", "five"] {
             assert_eq!(read(text, false), Scaled::Nothing, "{text}");
         }
         assert_eq!(read("4.5", false), Scaled::Nothing);
