@@ -160,6 +160,8 @@ class Supervisor:
         for slot in list(self._slots):
             if slot not in self._slots:  # the pool was made smaller meanwhile
                 continue
+            if slot.starting is not None and slot.starting.life.state is State.READY:
+                await asyncio.sleep(0)  # its slot takes it in this turn of the loop; it is to be replaced too
             renewal = slot.renewal = slot.renewal or Outcome()
             slot.ask_replacement("the pool is restarted")
             await renewal.wait()
