@@ -35,7 +35,9 @@ class LastWords:
 
     def output(self, process: Handle | None) -> str:
         """The last lines a worker wrote."""
-        return self._redacted((attempt(process.tail) if process else None) or "")
+        return self._redacted(
+            (attempt("to read its output", lambda: process.tail()) if process else None) or ""
+        )
 
     def death(self, process: Handle | None, reason: str) -> WorkerDiedError:
         """The error of a worker that is gone.
@@ -86,7 +88,9 @@ class LastWords:
         return error
 
     def _start_error(self, code: str, what: str, process: Handle | None, hint: str = "") -> WorkerStartError:
-        output = self.output(process) or self._redacted(attempt(self._launcher.output) or "")
+        output = self.output(process) or self._redacted(
+            attempt("to read the output of its launcher", lambda: self._launcher.output()) or ""
+        )
         return WorkerStartError(
             f"a worker of pool {self._spec.name!r} did not start: {what}" + _with_output(output),
             code=code,
@@ -110,14 +114,19 @@ def _exit_code(process: Handle) -> int | None:
     return exited.result() if known else None
 
 
-def attempt(step: Callable[..., T], *args: Any) -> T | None:
-    """Take a step that the following ones must not depend on; what it raises goes to the loop's handler."""
+def attempt(what: str, step: Callable[[], T]) -> T | None:
+    """Take a step that the following ones must not depend on; what it raises goes to the loop's handler.
+
+    Args:
+        what: The step in words.
+        step: It. A look-up on a backend's object belongs inside: it may raise too.
+    """
     try:
-        return step(*args)
+        return step()
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as err:  # noqa: BLE001 - code of a backend may raise anything
-        report(f"dspex: {getattr(step, '__qualname__', repr(step))} failed", err)
+        report(f"dspex: of a worker, {what} failed", err)
         return None
 
 

@@ -236,13 +236,13 @@ class Worker(asyncio.BufferedProtocol):
         if process is None:
             return self._dead(self._last_words.death(None, order.reason.removeprefix(_NOT_STARTED)))
         if not order.force:
-            attempt(self._channel.send, Kind.STOP, 0, None)
-            attempt(self._channel.flush)
+            attempt("to tell it to stop", lambda: self._channel.send(Kind.STOP, 0, None))
+            attempt("to tell it to stop", lambda: self._channel.flush())
             await self._wait_exit(process, self._spec.timeouts.stop)
         if not order.force and not process.exited.done():
-            attempt(process.terminate)
+            attempt("to terminate it", lambda: process.terminate())
             await self._wait_exit(process, self._spec.timeouts.stop)
-        attempt(process.kill)
+        attempt("to kill it", lambda: process.kill())
         await self._wait_exit(process, _KILL_WAIT)
         if not process.output_closed.done():
             await asyncio.wait([process.output_closed], timeout=_OUTPUT_WAIT)
@@ -256,8 +256,9 @@ class Worker(asyncio.BufferedProtocol):
             return self._death
         reason = self.order.reason if self.order is not None else "it was given up"
         if self.process is not None:
-            attempt(self.process.kill)
-            self._let_go(self.process)
+            process = self.process
+            attempt("to kill it", lambda: process.kill())
+            self._let_go(process)
         return self._dead(WorkerDiedError(f"{reason}; its end failed: {type(error).__name__}: {error}"))
 
     def conclude(self, death: WorkerDiedError) -> None:
@@ -271,8 +272,8 @@ class Worker(asyncio.BufferedProtocol):
             await asyncio.wait([process.exited], timeout=seconds)
 
     def _let_go(self, process: Handle) -> None:
-        attempt(self._channel.close)
-        attempt(process.release)
+        attempt("to close its connection", lambda: self._channel.close())
+        attempt("to release it", lambda: process.release())
 
     def _dead(self, death: WorkerDiedError) -> WorkerDiedError:
         if self.life.state is not State.DEAD:
