@@ -502,11 +502,10 @@ async def starting() -> None:
             await asyncio.gather(*(pool.call(ask) for _ in range(8)))
             assert [worker.served for worker in pool.status().workers] == [1] * 8
             pids = [worker.pid for worker in pool.status().workers if worker.pid is not None]
-            forkserver = getattr(pool._supervisor._launcher, "pid", None)
+            started_here = psutil.Process().children()
+            forkservers = [child.pid for child in started_here if "forkserver" in child.cmdline()]
             memory.append(Row(f"dspex pool, {start}", pss(pids)))
-            with_forkserver.append(
-                Row(f"dspex pool, {start}", pss(pids + ([forkserver] if forkserver else [])))
-            )
+            with_forkserver.append(Row(f"dspex pool, {start}", pss(pids + forkservers)))
             await pool.aclose()
         async with Pool(PoolSpec(workers=1), lm=lm) as pool:
             started = time.perf_counter()

@@ -95,7 +95,7 @@ FIRST_STEPS = [
     "process.Process.on_beat",
     "_worker.Worker.start",
     "channel.Channel.attach",
-    "_worker.Worker._greeted",
+    "_worker.Worker._take",
     "channel.Channel.send",
     "_supervisor.Supervisor._spawn",
     "_supervisor.Supervisor._live",
