@@ -331,18 +331,18 @@ class Pool(PoolCalls):
         deadline = loop.time() + seconds
         outer = outer_call()
         functions, trace = options.host_functions, options.trace
-        return Call(
-            op=operation,
-            payload=request.to_wire(),
-            answer=loop.create_future(),
-            deadline=deadline if outer is None else min(deadline, outer.deadline),
-            session=options.session,
-            idempotent=request.idempotent if options.idempotent is None else options.idempotent,
-            nested=outer is not None,
-            host_functions=functions,
-            context=copy_context() if functions else None,
-            trace=current_trace() if trace is None else read_trace(trace),
-            items=items,
+        return Call(  # by position: eleven names would cost a tenth of the whole call
+            operation,
+            request.to_wire(),
+            loop.create_future(),
+            deadline if outer is None else min(deadline, outer.deadline),
+            options.session,
+            request.idempotent if options.idempotent is None else options.idempotent,
+            outer is not None,
+            functions,
+            copy_context() if functions else None,
+            current_trace() if trace is None else read_trace(trace),
+            items,
         )
 
     def _check_options(self, options: CallOptions) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from asyncio import get_running_loop
 
 from dspex._forks import OwnerProcess
 from dspex.errors import PoolClosedError
@@ -28,7 +30,7 @@ class Residence:
 
     def move_in(self) -> None:
         """Live on the running loop from now on."""
-        self.loop = asyncio.get_running_loop()
+        self.loop = get_running_loop()
         self.thread = threading.get_ident()
 
     @property
@@ -60,8 +62,9 @@ class Residence:
         Raises:
             PoolClosedError: If this is one.
         """
-        self.check_process()
-        if asyncio.get_running_loop() is not self.loop:
+        if os.getpid() != self._owner.pid:  # asked with every call: not by way of `check_process`
+            self.check_process()
+        if get_running_loop() is not self.loop:
             raise PoolClosedError(
                 f"pool {self._pool!r} belongs to another event loop",
                 code="pool-other-loop",

@@ -44,6 +44,10 @@ _WORKER_MARGIN: Final = 0.05
 """Seconds, at most, by which the worker's limit fires before the caller's, to be the one that explains."""
 
 
+_LEAST: Final = 0.001
+"""Seconds that a worker is given at least: it says better than we do that there was no time."""
+
+
 class Scheduler:
     """The queue of a pool, its deadlines, and the workers that serve them.
 
@@ -64,6 +68,7 @@ class Scheduler:
         events: Events,
     ) -> None:
         self._spec = spec
+        self._scales = spec.max_workers is not None  # asked with every call
         self._life = life
         self._events = events
         self._loop = asyncio.get_running_loop()
@@ -90,7 +95,7 @@ class Scheduler:
             PoolSaturated: If the queue is full.
             WorkerStartError: If there is no worker, and none on its way.
         """
-        worker = self._choose(full=call.nested)
+        worker = self._choose(call.nested)
         if worker is None:
             if len(self.queue) >= self._spec.queue:
                 raise PoolSaturated(
@@ -140,7 +145,7 @@ class Scheduler:
         self._deadlines.discard(call)
         if self.queue.count:
             self._dispatch()
-        else:
+        elif self._scales:
             self.scaler.nothing_waits()
 
     def worker_ready(self) -> None:
@@ -175,7 +180,7 @@ class Scheduler:
 
     # --- who gets which call ---
 
-    def _choose(self, *, full: bool = False) -> Worker | None:
+    def _choose(self, full: bool = False) -> Worker | None:
         """The worker with the fewest calls, if it has room; with `full`, whether it has or not.
 
         One with a call that was cancelled and has not stopped is the last resort: it may have to be ended
@@ -198,8 +203,10 @@ class Scheduler:
 
     def _send(self, call: Call, worker: Worker) -> None:
         left = call.deadline - self._loop.time()
+        # A tenth of the time, but no more than the margin; written out, for it is done with every call.
+        limit = left - _WORKER_MARGIN if left > 10 * _WORKER_MARGIN else left * 0.9
         try:
-            worker.send(call, max(0.001, left - min(_WORKER_MARGIN, left / 10)))
+            worker.send(call, limit if limit > _LEAST else _LEAST)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as err:  # noqa: BLE001 - whatever it is, it is this call's alone
