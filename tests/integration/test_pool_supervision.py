@@ -87,6 +87,25 @@ async def test_a_rolling_restart_replaces_every_worker_and_loses_no_call(open_po
     assert pool.status().deaths == 0
 
 
+async def test_a_restart_replaces_a_worker_that_has_just_become_ready() -> None:
+    began: list[int] = []
+    again = asyncio.Event()
+
+    def heard(event: PoolEvent) -> None:
+        if event.name == "worker.ready" and event.pid is not None:
+            began.append(event.pid)
+            if len(began) == 2:
+                again.set()  # wakes who waits before the worker's slot has taken it
+
+    async with Pool(PoolSpec(workers=1), on_event=heard) as pool:
+        os.kill(began[0], signal.SIGKILL)
+        async with asyncio.timeout(60):
+            await again.wait()
+        await pool.restart()
+        assert len(began) == 3
+        assert ready(pool) == began[2:]
+
+
 async def test_a_rolling_restart_ends_with_its_pool(
     open_pool: OpenPool,
 ) -> None:

@@ -9,6 +9,7 @@ The classes keep DSPy's names because its streaming looks adapters up by name.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import dspy
@@ -20,7 +21,7 @@ from dspex._engine.plans import plans_of
 __all__ = ["CoreAdapter", "function_of", "without_callbacks"]
 
 
-class CoreAdapter:
+class CoreAdapter(ABC):
     """Mixed into a class of DSPy's, before it; a class that says its `_layout` is one to use.
 
     A policy is a subclass that says what `format` and `parse` do: `_messages_of` and `_fields_of`. Both get
@@ -54,11 +55,13 @@ class CoreAdapter:
         """The fields of a reply, as DSPy's class of this name reads them, or with tolerance."""
         return self._fields_of(super().parse, signature, completion)  # type: ignore[misc]
 
+    @abstractmethod
     def _messages_of(self, theirs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
-        raise NotImplementedError
+        """What `format` answers; `theirs` is DSPy's method."""
 
+    @abstractmethod
     def _fields_of(self, theirs: Any, signature: Any, completion: Any) -> Any:
-        raise NotImplementedError
+        """What `parse` answers; `theirs` is DSPy's method."""
 
     def _plan(self, signature: type[dspy.Signature]) -> Plan | None:
         """The plan for a signature; None where the core cannot serve it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from dspex.protocol.requests import (
     EchoRequest,
@@ -32,6 +32,7 @@ __all__ = ["PoolCalls", "SyncPoolCalls"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Calls = TypeVar("Calls")
 
 
 class PoolCalls(ABC):
@@ -179,8 +180,10 @@ class PoolCalls(ABC):
         return _WithOptions(self, options)
 
 
-class _WithOptions(PoolCalls):
-    def __init__(self, calls: PoolCalls, options: CallKeywords) -> None:
+class _Options(Generic[Calls]):
+    """Calls, and the options of those that do not give their own."""
+
+    def __init__(self, calls: Calls, options: CallKeywords) -> None:
         self._calls = calls
         self._options = options
 
@@ -190,6 +193,8 @@ class _WithOptions(PoolCalls):
     def __repr__(self) -> str:
         return f"{self._calls!r}.with_options({', '.join(self._options)})"
 
+
+class _WithOptions(_Options[PoolCalls], PoolCalls):
     def call(self, request: Request, **options: Unpack[CallKeywords]) -> Coroutine[Any, Any, Any]:
         return self._calls.call(request, **self._merged(options))
 
@@ -259,17 +264,7 @@ class SyncPoolCalls(ABC):
         return _SyncWithOptions(self, options)
 
 
-class _SyncWithOptions(SyncPoolCalls):
-    def __init__(self, calls: SyncPoolCalls, options: CallKeywords) -> None:
-        self._calls = calls
-        self._options = options
-
-    def _merged(self, options: CallKeywords) -> CallKeywords:
-        return {**self._options, **options}
-
-    def __repr__(self) -> str:
-        return f"{self._calls!r}.with_options({', '.join(self._options)})"
-
+class _SyncWithOptions(_Options[SyncPoolCalls], SyncPoolCalls):
     def call(self, request: Request, **options: Unpack[CallKeywords]) -> Any:
         return self._calls.call(request, **self._merged(options))
 

@@ -81,8 +81,28 @@ class EchoRequest:
         raise ConfigError("an echo has no arguments that could be input streams", code="bad-input-stream")
 
 
+class _WithArguments:
+    """What requests share that have arguments, some of which may be input streams."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_wire(cls, wire: Any) -> Self:
+        """The request that has arrived.
+
+        Raises:
+            ConfigError: If something is wrong with it (`bad-payload`).
+        """
+        return read(cls, wire)
+
+    def with_input_streams(self, names: Sequence[str]) -> Self:
+        """See `Request.with_input_streams`."""
+        changed: Self = replace(cast(Any, self), input_streams=tuple(names))
+        return changed
+
+
 @dataclass(frozen=True, slots=True)
-class FunctionRequest:
+class FunctionRequest(_WithArguments):
     """Call a function, async or not, or a generator function, whose items are the parts of a stream.
 
     The function's path is written by the service's programmer, as in a setting; it never comes from an LM or
@@ -119,9 +139,8 @@ class FunctionRequest:
 
     def to_wire(self) -> dict[str, Any]:
         """See `Request.to_wire`."""
-        wire: dict[str, Any] = {
-            "function": self.function
-        }  # by hand: functions may be small, and called often
+        # By hand: functions may be small, and called often.
+        wire: dict[str, Any] = {"function": self.function}
         if self.args:
             wire["args"] = list(self.args)
         if self.kwargs:
@@ -129,19 +148,6 @@ class FunctionRequest:
         if self.input_streams:
             wire["input_streams"] = list(self.input_streams)
         return wire
-
-    @classmethod
-    def from_wire(cls, wire: Any) -> FunctionRequest:
-        """The request that has arrived.
-
-        Raises:
-            ConfigError: If something is wrong with it (`bad-payload`).
-        """
-        return read(cls, wire)
-
-    def with_input_streams(self, names: Sequence[str]) -> Self:
-        """See `Request.with_input_streams`."""
-        return replace(self, input_streams=tuple(names))
 
 
 @one_of("function", "host_function")
@@ -200,7 +206,7 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ModelRequest:
+class _ModelRequest(_WithArguments):
     """What `PredictRequest` and `ModuleRequest` share; `pool.predict` documents the parts for users.
 
     Attributes:
@@ -240,19 +246,6 @@ class _ModelRequest:
     def to_wire(self) -> dict[str, Any]:
         """See `Request.to_wire`."""
         return to_wire(self)
-
-    @classmethod
-    def from_wire(cls, wire: Any) -> Self:
-        """The request that has arrived.
-
-        Raises:
-            ConfigError: If something is wrong with it (`bad-payload`).
-        """
-        return read(cls, wire)
-
-    def with_input_streams(self, names: Sequence[str]) -> Self:
-        """See `Request.with_input_streams`."""
-        return replace(self, input_streams=tuple(names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
