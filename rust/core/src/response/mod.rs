@@ -9,6 +9,7 @@
 //! chat       a reply cut at its markers
 //! xml        a reply of plain elements
 //! value      a text of plain JSON as a type                                    Reading
+//! strict     JSON that is whole, straight into values
 //! repair     JSON broken in ways whose repair takes no guess
 //! guess      JSON broken in any other way, as `json_repair` has it
 //! tolerant   where the text of a field may be that DSPy does not find
@@ -22,6 +23,7 @@ mod near;
 mod read;
 mod repair;
 pub mod stream;
+mod strict;
 mod tolerant;
 mod value;
 mod xml;

@@ -11,6 +11,7 @@ use jiter::JsonValue;
 
 use super::read::RepairCode;
 use super::repair::repair;
+use super::strict;
 use crate::dialect::Dialect;
 use crate::text::strip;
 use crate::types::{Constant, Container, Type};
@@ -169,8 +170,8 @@ fn read_literal<'a>(text: &'a str, ty: &Type) -> Reading<'a> {
         "False" => Value::Bool(false),
         "None" => Value::None,
         _ => {
-            if let Ok(json) = JsonValue::parse(text.as_bytes(), true) {
-                json.into()
+            if let Some(json) = strict::parse(text) {
+                json
             } else {
                 let Some(mut found) = repair(text) else {
                     return Reading::Deferred;

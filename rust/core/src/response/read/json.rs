@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use jiter::JsonValue;
-
 use super::{Host, HostJson, ReadErrorKind, Reader, RepairCode, Step, Values};
 use crate::response::guess::{Guess, Refusal, guess};
 use crate::response::repair::repair;
+use crate::response::strict;
 use crate::response::value::Value;
 
 /// JSON that was read.
@@ -23,9 +22,7 @@ impl<H: Host> Reader<'_, H> {
     /// One object, with a value for each output.
     pub(super) fn json(&mut self) -> Step<(), H> {
         let reply = self.reply;
-        if let Ok(json @ JsonValue::Object(_)) = JsonValue::parse(reply.as_bytes(), true)
-            && let Value::Map(entries) = json.into()
-        {
+        if let Some(Value::Map(entries)) = strict::parse(reply) {
             return self.entries(entries);
         }
         if let Some(found) = repair(reply) {
@@ -121,8 +118,8 @@ impl<H: Host> Reader<'_, H> {
         &mut self,
         text: &'t str,
     ) -> Step<Option<Loaded<'t, H::Value>>, H> {
-        if let Ok(json) = JsonValue::parse(text.as_bytes(), true) {
-            return Ok(Some((Json::Plain(json.into()), None)));
+        if let Some(json) = strict::parse(text) {
+            return Ok(Some((Json::Plain(json), None)));
         }
         match self.host.parse_json(text)? {
             HostJson::Value(value) => return Ok(Some((Json::Made(value), None))),

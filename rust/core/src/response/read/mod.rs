@@ -31,13 +31,13 @@ pub use self::repairs::{Repair, RepairCode};
 
 use super::chat::sections;
 use super::stream::partial;
+use super::strict;
 use super::value::{Reading, Value, read_json, read_text};
 use super::xml::read_xml;
 use crate::dialect::Dialect;
 use crate::prompt::Layout;
 use crate::signature::{Field, FieldDefault};
 use crate::types::Type;
-use jiter::JsonValue;
 
 /// How closely a reply must keep to its layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,11 +132,11 @@ pub fn read_output<H: Host>(
     };
     let read = match plan.layout {
         Layout::Chat => Reader::new(plan, raw, host).text(output, raw).map(Some),
-        Layout::Json => match JsonValue::parse(raw.as_bytes(), true) {
-            Ok(json) => Reader::new(plan, raw, host)
-                .json_value(output, &mut json.into())
+        Layout::Json => match strict::parse(raw) {
+            Some(mut json) => Reader::new(plan, raw, host)
+                .json_value(output, &mut json)
                 .map(Some),
-            Err(_) => Ok(None),
+            None => Ok(None),
         },
         Layout::Xml => {
             let mut reader = Reader::new(plan, &element, host);

@@ -20,11 +20,10 @@ mod string;
 
 use std::borrow::Cow;
 
-use jiter::Jiter;
-
 use self::around::{Found, skip_blank, skip_prose};
 use self::string::Context;
 use super::read::RepairCode;
+use super::strict;
 use super::value::Value;
 use crate::text::is_space;
 
@@ -76,13 +75,12 @@ pub fn repair(text: &str) -> Option<Repaired<'_>> {
     let end = parser.at;
     if whole.is_none() || parser.dropped {
         // Behind other text, or before it, `json_repair` takes a value that is strict JSON as it is.
-        let mut strict = Jiter::new(&text.as_bytes()[start..]).with_allow_inf_nan();
-        if let Ok(value) = strict.next_value() {
-            let end = start + strict.current_index();
+        if let Some((value, length)) = strict::parse_prefix(&text[start..]) {
+            let end = start + length;
             let is_alone = start == 0 && text[end..].trim_start_matches(is_space).starts_with(',');
             if !is_alone {
-                return is_prose(text, end).then(|| Repaired {
-                    value: value.into(),
+                return is_prose(text, end).then_some(Repaired {
+                    value,
                     cut_off: false,
                 });
             }

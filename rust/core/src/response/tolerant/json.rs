@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use jiter::JsonValue;
-
 use super::{Candidate, Strict};
 use crate::response::read::{Host, HostJson, Kind, Reader, Repair, RepairCode, Step, Values};
+use crate::response::strict;
 use crate::response::value::Value;
 use crate::text::{is_space, is_word, strip, strip_start};
 
@@ -67,7 +66,7 @@ impl<H: Host> Reader<'_, H> {
 
     /// Whether the whole reply is JSON.
     fn is_json(&mut self) -> Step<bool, H> {
-        if JsonValue::parse(self.reply.as_bytes(), true).is_ok() {
+        if strict::parse(self.reply).is_some() {
             return Ok(true);
         }
         Ok(matches!(
@@ -93,7 +92,7 @@ impl<H: Host> Reader<'_, H> {
     /// The text of a string whose quotes may not be escaped.
     fn unescaped(&mut self, inside: &str) -> Step<(H::Value, String), H> {
         if let Some(json) = quoted(inside) {
-            if let Ok(JsonValue::Str(text)) = JsonValue::parse(json.as_bytes(), true) {
+            if let Some(Value::Str(text)) = strict::parse(&json) {
                 let text = text.into_owned();
                 return Ok((self.host.values().make(&Value::Str((&*text).into()))?, text));
             }
