@@ -168,7 +168,8 @@ BIN33 := $(VENV33)/bin
 # ARGS="tests/integration/test_worker_predict.py tests/integration/test_worker_modules.py" runs more.
 TESTS33 := tests/parity tests/unit/test_dialects.py tests/unit/test_adapters.py tests/unit/test_worker_failures.py \
 	tests/unit/test_cli_diff.py \
-	tests/integration/test_runtime.py tests/integration/test_dspy_adapters.py
+	tests/integration/test_runtime.py tests/integration/test_dspy_adapters.py \
+	tests/integration/test_worker_streams.py::test_a_reply_that_breaks_off_is_an_error_after_its_chunks
 
 $(VENV33)/.deps: pyproject.toml
 	@echo 'installing DSPy 3.3 into $(VENV33)'

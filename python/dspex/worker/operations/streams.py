@@ -104,11 +104,22 @@ class FieldEvents:
 
 
 async def _each(parts: ReadAhead[Any]) -> AsyncGenerator[Any, None]:
+    failure: Exception | None = None
     try:
         while taken := await parts.take():
             yield taken[0]
+    except ExceptionGroup as group:
+        failure = _alone(group)
     finally:
         await parts.close()
+    if failure is not None:
+        raise failure  # here, where no other is being handled, so that its own causes stay
+
+
+def _alone(group: ExceptionGroup[Exception]) -> Exception:
+    """What the program raised, without the group of tasks that DSPy 3.3 puts around it."""
+    is_of_tasks = group.message.startswith("unhandled errors in a TaskGroup") and len(group.exceptions) == 1
+    return group.exceptions[0] if is_of_tasks else group
 
 
 class _Threaded:
