@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
-    from dspex.modules import Predict
+    from dspex.modules import ChainOfThought, Predict
     from dspex.pool import Pool, PoolSpec, SyncPool
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LM",
     "BAMLAdapter",
+    "ChainOfThought",
     "ChatAdapter",
     "Completions",
     "DspexError",
@@ -57,6 +58,7 @@ __all__ = [
 
 _HOME = {
     "BAMLAdapter": "dspex.adapters",
+    "ChainOfThought": "dspex.modules",
     "ChatAdapter": "dspex.adapters",
     "Completions": "dspex.prediction",
     "DspexError": "dspex.errors",

@@ -8,7 +8,7 @@ from typing import Any, Final
 from dspex._settings import check_spelling
 from dspex.errors import ConfigError, InputError
 
-__all__ = ["check_names", "check_runtime", "mapping_of", "positional", "rows_of"]
+__all__ = ["OWN", "check_names", "check_runtime", "mapping_of", "positional", "rows_of"]
 
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "timeout": "give it to a call, qa(..., timeout=5), or to all: qa.with_options(timeout=5)",
@@ -20,20 +20,26 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
 }
 """Names that are arguments of something else, of DSPy's `Predict` among others."""
 
-_OWN: Final = frozenset(
+OWN: Final = frozenset(
     {"adapter", "config", "demos", "parsing", "route", "runtime", "signature", "timeout", "validate"}
 )
+"""The arguments that every module has, and the options of its calls."""
 
 
-def check_names(config: Mapping[str, Any]) -> None:
+def check_names(config: Mapping[str, Any], module: str, own: frozenset[str]) -> None:
     """Refuse a keyword that is no setting of the LM but an argument that belongs elsewhere, or a slip.
+
+    Args:
+        config: The keywords.
+        module: The class they were given to, for the message.
+        own: The arguments that it has.
 
     Raises:
         ConfigError: If one is (`unknown-setting`).
     """
     for name in config.keys() & _ELSEWHERE.keys():
-        raise ConfigError(f"Predict(...) takes no {name!r}", code="unknown-setting", hint=_ELSEWHERE[name])
-    check_spelling(config, _OWN, "Predict")
+        raise ConfigError(f"{module}(...) takes no {name!r}", code="unknown-setting", hint=_ELSEWHERE[name])
+    check_spelling(config, own, module)
 
 
 def check_runtime(runtime: Any) -> None:

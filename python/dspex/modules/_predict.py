@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Never, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Never, Self
 
 from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
-from dspex.modules._arguments import check_names, check_runtime, mapping_of, positional, rows_of
+from dspex.modules._arguments import OWN, check_names, check_runtime, mapping_of, positional, rows_of
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
 from dspex.signature import Signature, SignatureLike, Validation
@@ -56,6 +56,8 @@ class Predict:
         ```
     """
 
+    _own: ClassVar[frozenset[str]] = OWN
+
     def __init__(
         self,
         signature: SignatureLike,
@@ -71,7 +73,7 @@ class Predict:
         self.validate = validate
         self._defaults = self.signature.input_defaults()
         self._demos = rows_of(demos)
-        check_names(config)
+        check_names(config, type(self).__name__, self._own)
         self.config = config
         chosen = Adapter.of("chat" if adapter is None else adapter, parsing)
         self._adapter = None if adapter is None else chosen
@@ -194,4 +196,4 @@ class Predict:
         )
 
     def __repr__(self) -> str:
-        return f"Predict({self.signature.text!r})"
+        return f"{type(self).__name__}({self.signature.text!r})"
