@@ -18,7 +18,7 @@ from types import ModuleType
 
 PAGE = Path(__file__).parent / "api.md"
 WIDTH = 110
-MOST = 8
+MOST = 7
 """Arguments that are shown of one name; a pool has over a dozen settings."""
 
 PACKAGES = {
