@@ -32,6 +32,20 @@ async def test_a_prediction_comes_back_with_its_fields_usage_and_timings(
     assert 0 < answer["timings"]["lm"] <= answer["timings"]["worker"]
 
 
+@pytest.mark.skipif(
+    not NEWER_THAN_33, reason="DSPy 3.3 asks through LiteLLM, which imports more with each call"
+)
+async def test_the_first_prediction_of_a_forked_worker_imports_nothing(
+    open_pool: OpenPool, chat: Chat
+) -> None:
+    pool = await open_pool(start="forkserver", lm=chat.lm())
+    before = await pool.run("tests.support.work:loaded_modules")
+
+    await pool.call(ASK)
+
+    assert await pool.run("tests.support.work:loaded_modules") == before
+
+
 CASES: list[tuple[str, PredictRequest, dict[str, Any]]] = [
     ("plain", ASK, {"answer": "blue"}),
     (

@@ -22,6 +22,10 @@ def is_loaded(module: str) -> bool:
     return module in sys.modules
 
 
+def loaded_modules() -> set[str]:
+    return set(sys.modules)
+
+
 def give(value: Any) -> Any:
     return value
 

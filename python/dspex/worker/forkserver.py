@@ -33,6 +33,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
@@ -190,21 +191,38 @@ class Forkserver:
 def _rehearse() -> None:
     """Some predictions from end to end, on an LM that is not there, so that no worker pays for the first.
 
+    They go the way of a worker's own: what that imports or makes at its first call is shared by all workers.
+    A plain `dspy.Predict` left out what reads signatures, 2 MiB and 4 ms of each worker.
+
     Several, because the interpreter rewrites code that has run a few times: what it rewrites here stays
     shared, what it rewrites in a worker is a copy of the page.
     """
     import dspy
     from dspy.utils.dummies import DummyLM
 
-    adapter = dspy.ChatAdapter(use_json_adapter_fallback=False)
+    from dspex.protocol.requests import PredictRequest
+    from dspex.worker.operations.lm import Models
+    from dspex.worker.operations.modules import Modules
+
+    class Rehearsed(Models):
+        """The LMs of a worker, each of which is the one that is not there."""
+
+        def get(self, override: Mapping[str, Any] | None = None) -> dspy.LM:
+            return lm
+
+        def give_back(self, lm: dspy.LM) -> None:
+            pass
+
     lm = DummyLM([{"answer": "yes", "score": "0.5"}] * _REHEARSALS)
+    modules = Modules(Rehearsed(None))
 
     async def predict() -> None:
-        with dspy.context(lm=lm, adapter=adapter, disable_history=True):
+        with dspy.context(disable_history=True):
             for number in range(_REHEARSALS):
                 # A signature of its own each time: a worker's first one is new too.
-                ask = dspy.Predict(f"question, context{number}: list[str] -> answer: str, score: float")
-                await ask.acall(question="is it warm?", **{f"context{number}": ["yes"]})
+                signature = f"question, context{number}: list[str] -> answer: str, score: float"
+                inputs = {"question": "is it warm?", f"context{number}": ["yes"]}
+                await modules.answer(PredictRequest.from_wire(PredictRequest.of(signature, inputs).to_wire()))
 
     asyncio.run(predict())  # it joins the threads it started
     # DSPy asks its catalogue of models before a model's first call, 16 MB that all workers can share. With
