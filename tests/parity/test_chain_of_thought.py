@@ -38,7 +38,7 @@ def runtime(said: Said) -> Iterator[dspex.Runtime]:
         yield runtime
 
 
-class Model(dspy.BaseLM):  # type: ignore[misc]  # DSPy has no type hints
+class Model(dspy.BaseLM):
     """Says what the server says. DSPy 3.3's own client leaves event loops behind."""
 
     def __init__(self, said: Said) -> None:
