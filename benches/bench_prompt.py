@@ -105,6 +105,7 @@ LONG = {
 }
 
 ROWS = [{"name": f"Row {i}", "score": i / 8, "tags": ["one", "two", "three"]} for i in range(13)]
+MANY_ROWS = json.dumps({"rows": [{"a": i, "b": i + 1, "c": i * 7} for i in range(200)], "note": "x"})
 BROKEN = {
     "900 bytes": json.dumps({"rows": ROWS, "note": "cut off"})[:-4],
     "9 kB": "Here it is:\n" + json.dumps({"rows": ROWS * 10, "note": "with a comma"})[:-1] + ",}",
@@ -126,6 +127,9 @@ CASES: dict[str, Callable[[], Case]] = {
         for count in (0, 4, 16)
     },
     **{f"{name} parse, small": lambda name=name: parse(name, FOUR, SMALL[name]) for name in SMALL},
+    "JSONAdapter parse, 200 rows": lambda: parse(
+        "JSONAdapter", "q -> rows: list[dict[str, int]], note", MANY_ROWS
+    ),
     **{
         f"JSONAdapter parse, broken, {size}": lambda reply=reply: parse(
             "JSONAdapter", "q -> rows: list[dict[str, Any]], note", reply

@@ -6,7 +6,6 @@ import datetime as dt
 import enum
 import fractions
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import dspy
@@ -21,20 +20,6 @@ from dspex.protocol.signature_form import SignatureForm
 from dspex.signature import InputField, OutputField
 
 ROUTES = ("native", "python")
-
-
-@pytest.fixture(scope="module")
-def said() -> Iterator[Said]:
-    said = Said()
-    with said.server:
-        yield said
-
-
-@pytest.fixture(scope="module")
-def runtime(said: Said) -> Iterator[dspex.Runtime]:
-    lm = dspex.LM("openai/local", api_base=said.server.api_base, api_key="k")
-    with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
-        yield runtime
 
 
 def both(said: Said, runtime: dspex.Runtime, signature: Any, inputs: dict[str, Any], demos: Any = ()) -> Any:

@@ -32,9 +32,6 @@ async def test_a_prediction_comes_back_with_its_fields_usage_and_timings(
     assert 0 < answer["timings"]["lm"] <= answer["timings"]["worker"]
 
 
-@pytest.mark.skipif(
-    not NEWER_THAN_33, reason="DSPy 3.3 asks through LiteLLM, which imports more with each call"
-)
 async def test_the_first_prediction_of_a_forked_worker_imports_nothing(
     open_pool: OpenPool, chat: Chat
 ) -> None:
@@ -43,7 +40,9 @@ async def test_the_first_prediction_of_a_forked_worker_imports_nothing(
 
     await pool.call(ASK)
 
-    assert await pool.run("tests.support.work:loaded_modules") == before
+    late = await pool.run("tests.support.work:loaded_modules") - before
+    # LiteLLM, through which DSPy 3.3 asks, imports as it goes.
+    assert {name for name in late if NEWER_THAN_33 or name.startswith("dspex")} == set()
 
 
 CASES: list[tuple[str, PredictRequest, dict[str, Any]]] = [
@@ -246,7 +245,7 @@ async def test_a_server_that_is_not_there_is_a_connection_error(open_pool: OpenP
         ),
     ],
 )
-async def test_a_askthat_is_wrong_gets_one_clear_error(
+async def test_a_request_that_is_wrong_gets_one_clear_error(
     open_pool: OpenPool, chat: Chat, change: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     pool = await open_pool(lm=chat.lm())

@@ -1,10 +1,13 @@
-"""How long one differential test may take, by profile: thousands of calls of DSPy, on a busy machine."""
+"""What differential tests share, and how long one may take: thousands of calls of DSPy, on a busy machine."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from tests.support.models import runtime, said
+
+__all__ = ["runtime", "said"]
 
 SECONDS = {"brief": 600, "ci": 1_200, "parity": 7_200}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import dspy
@@ -22,20 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Implementing custom LMs through 
 
 ADAPTERS: dict[str, Any] = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
 REPLIES = {"chat": cases.chat_replies, "json": cases.json_replies, "xml": cases.xml_replies}
-
-
-@pytest.fixture(scope="module")
-def said() -> Iterator[Said]:
-    said = Said()
-    with said.server:
-        yield said
-
-
-@pytest.fixture(scope="module")
-def runtime(said: Said) -> Iterator[dspex.Runtime]:
-    lm = dspex.LM("openai/local", api_base=said.server.api_base, api_key="k")
-    with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
-        yield runtime
 
 
 class Model(dspy.BaseLM):

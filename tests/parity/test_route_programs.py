@@ -16,7 +16,6 @@ import json
 import logging
 import math
 import uuid
-from collections.abc import Iterator
 from typing import Any, Literal, Optional
 
 import dspy
@@ -114,20 +113,6 @@ CONFIGS: list[dict[str, Any]] = [
     {"response_format": {"type": "json_object"}}, {"thinking": {}}, {"headers": {}}, {"rollout_id": 2},
     {"frequency_penalty": Real(0.5)}, {"logit_bias": {5: 1}}, {"stream": True}, {"base_url": "x"},
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def said() -> Iterator[Said]:
-    said = Said()
-    with said.server:
-        yield said
-
-
-@pytest.fixture(scope="module")
-def runtime(said: Said) -> Iterator[dspex.Runtime]:
-    lm = dspex.LM("openai/local", api_base=said.server.api_base, api_key="k")
-    with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
-        yield runtime
 
 
 def shown(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,20 +18,6 @@ from dspex.errors import InputError, ReplyError
 LAYOUTS = ["chat", "json", "xml"]
 PARSINGS = ["tolerant", "dspy"]
 REPLIES = {"chat": cases.chat_replies, "json": cases.json_replies, "xml": cases.xml_replies}
-
-
-@pytest.fixture(scope="module")
-def said() -> Iterator[Said]:
-    said = Said()
-    with said.server:
-        yield said
-
-
-@pytest.fixture(scope="module")
-def runtime(said: Said) -> Iterator[dspex.Runtime]:
-    lm = dspex.LM("openai/local", api_base=said.server.api_base, api_key="k")
-    with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
-        yield runtime
 
 
 def made(module: dspex.Predict, route: str, inputs: dict[str, Any]) -> tuple[Any, ...]:

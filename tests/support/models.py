@@ -1,12 +1,16 @@
-"""Models that say what a test tells them to say."""
+"""Models that say what a test tells them to say, and a runtime that asks one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+import dspex
 from dspex.testing import ModelServer
 
-__all__ = ["Said", "completion"]
+__all__ = ["Said", "completion", "runtime", "said"]
 
 
 class Said:
@@ -15,6 +19,21 @@ class Said:
     def __init__(self) -> None:
         self.reply = ""
         self.server = ModelServer(lambda _: self.reply)
+
+
+@pytest.fixture(scope="module")
+def said() -> Iterator[Said]:
+    said = Said()
+    with said.server:
+        yield said
+
+
+@pytest.fixture(scope="module")
+def runtime(said: Said) -> Iterator[dspex.Runtime]:
+    """Serves both routes, with the model of `said`."""
+    lm = dspex.LM("openai/local", api_base=said.server.api_base, api_key="k")
+    with dspex.Runtime(lm, pools=dspex.PoolSpec(workers=1)) as runtime:
+        yield runtime
 
 
 def completion(reply: str | dict[str, Any]) -> Any:
