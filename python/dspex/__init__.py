@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
-    from dspex.modules import ChainOfThought, Predict
+    from dspex.modules import ChainOfThought, Module, Predict
     from dspex.pool import Pool, PoolSpec, SyncPool
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure
@@ -41,6 +41,7 @@ __all__ = [
     "DspexError",
     "InputField",
     "JSONAdapter",
+    "Module",
     "OutputField",
     "Pool",
     "PoolSpec",
@@ -65,6 +66,7 @@ _HOME = {
     "InputField": "dspex.signature",
     "JSONAdapter": "dspex.adapters",
     "LM": "dspex.lm",
+    "Module": "dspex.modules",
     "OutputField": "dspex.signature",
     "Pool": "dspex.pool",
     "PoolSpec": "dspex.pool",

@@ -50,8 +50,6 @@ _ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("asyncify", "syncify"), _ASYNC),
     **dict.fromkeys(("configure_cache", "cache"), _CACHE),
     **dict.fromkeys(("inspect_history", "track_usage"), _USAGE),
-    "Module": "a class of your own that derives from dspy.Module runs in a worker by its import path: "
-    '`pool.module("my_app.rag:RAG", inputs)`, see docs/pools.md',
     "Example": 'a demo is a mapping, {{"question": ..., "answer": ...}}, or a dspy.Example as it is',
     "Adapter": "use dspex.ChatAdapter, JSONAdapter or XMLAdapter; under DSPy, those of dspex.dspy",
     "AdapterParseError": "a reply that cannot be read is a dspex.errors.ReplyError",

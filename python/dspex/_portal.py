@@ -7,11 +7,12 @@ import concurrent.futures
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError
 
-__all__ = ["CROSSING_SECONDS", "Portal", "cross", "refuse_blocking", "wait"]
+__all__ = ["CROSSING_SECONDS", "Portal", "cross", "refuse_blocking", "run_alone", "wait"]
 
 T = TypeVar("T")
 
@@ -116,6 +117,15 @@ def wait(future: concurrent.futures.Future[T], seconds: float | None, closed: Ca
     finally:
         future.cancel()  # nothing when it is done; on Ctrl-C it ends the call with its caller
         del future  # it holds the exception, which holds this frame: see `Pool.call`
+
+
+def run_alone(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on an event loop of its own: on this thread, or on another where this has a loop."""
+    if asyncio._get_running_loop() is None:
+        return asyncio.run(coroutine)
+    context = copy_context()
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="dspex-alone") as thread:
+        return thread.submit(context.run, asyncio.run, coroutine).result()
 
 
 def refuse_blocking(home_thread: int, instead: str) -> None:

@@ -177,6 +177,12 @@ CODES: Final = (
         "Install `dspex[ray]` and call `ray.init(...)` before.",
     ),
     Code(
+        "no-forward",
+        "ConfigError",
+        "A program of one's own says nowhere what it does.",
+        "Define `def forward(self, ...)` or `async def aforward(self, ...)`.",
+    ),
+    Code(
         "no-runtime",
         "ConfigError",
         "There is no runtime that could run the call.",
@@ -241,6 +247,12 @@ CODES: Final = (
         "ConfigError",
         "A runtime was opened a second time.",
         "Make a new `Runtime`.",
+    ),
+    Code(
+        "several-lms",
+        "ConfigError",
+        "The predictors of a program have no language model in common.",
+        "Ask a predictor for its own: `program.named_predictors()`.",
     ),
     Code(
         "template-limit",

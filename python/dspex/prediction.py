@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Self, overload
 
 __all__ = ["Completions", "Prediction", "Repair"]
 
@@ -27,12 +27,16 @@ class Completions(Sequence[Mapping[str, Any]]):
 
     `completions[i]` is the i-th generation as a mapping; `completions.answer` is the list of that
     field's values over all generations, as in DSPy.
+
+    Attributes:
+        signature: The signature they answer, where that is known.
     """
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_rows", "signature")
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], signature: Any = None) -> None:
         self._rows = tuple(dict(row) for row in rows)
+        self.signature = signature
 
     @overload
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
@@ -61,6 +65,8 @@ class Completions(Sequence[Mapping[str, Any]]):
 class Prediction(Mapping[str, Any]):
     """The output fields of one call, by attribute (`p.answer`) and by key (`p["answer"]`).
 
+    A program of one's own returns one that it makes: `dspex.Prediction(answer=..., context=...)`.
+
     Two predictions are equal when their fields are; how they were made (route, timings, usage) is not
     compared. A field whose name is one of the attributes below is reached by key.
 
@@ -79,20 +85,56 @@ class Prediction(Mapping[str, Any]):
 
     __slots__ = ("_fields", "attempts", "completions", "repairs", "route", "route_reason", "timings", "usage")
 
-    def __init__(
-        self,
-        rows: Sequence[Mapping[str, Any]],
+    def __init__(self, fields: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        self._fill([{**(fields or {}), **more}], None)
+
+    @classmethod
+    def from_completions(
+        cls,
+        completions: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+        signature: Any = None,
         *,
         route: str = "",
         usage: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
         repairs: Sequence[Repair] = (),
         attempts: int = 1,
-    ) -> None:
-        if not rows:
+    ) -> Self:
+        """The prediction that several generations make; its fields are the first one's.
+
+        Args:
+            completions: The fields of each generation, or, as DSPy has it too, the values of each field.
+            signature: The signature they answer.
+            route: For this and the others see the attributes of the class.
+            usage: Tokens.
+            timings: Seconds by stage.
+            repairs: What was done to the replies.
+            attempts: How many workers the call was given to.
+
+        Raises:
+            ValueError: If there is no generation, or one field has more values than another.
+        """
+        if isinstance(completions, Mapping):
+            columns = completions.values()
+            completions = [dict(zip(completions, row, strict=True)) for row in zip(*columns, strict=True)]
+        if not completions:
             raise ValueError("a prediction needs at least one completion")
+        prediction = cls.__new__(cls)
+        prediction._fill(completions, signature, route, usage, timings, repairs, attempts)
+        return prediction
+
+    def _fill(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        signature: Any,
+        route: str = "",
+        usage: Mapping[str, Any] | None = None,
+        timings: Mapping[str, float] | None = None,
+        repairs: Sequence[Repair] = (),
+        attempts: int = 1,
+    ) -> None:
         self._fields = dict(rows[0])
-        self.completions = Completions(rows)
+        self.completions = Completions(rows, signature)
         self.route = route
         self.route_reason = ""
         self.usage = dict(usage or {})
@@ -126,6 +168,8 @@ class Prediction(Mapping[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """The output fields as a plain dict."""
         return dict(self._fields)
+
+    toDict = to_dict  # noqa: N815 - DSPy's name for it
 
     def __repr__(self) -> str:
         fields = ",\n    ".join(f"{name}={value!r}" for name, value in self._fields.items())

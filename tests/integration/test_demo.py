@@ -96,7 +96,7 @@ from dspex.runtime._native_target import NativeTarget
 run = NativeTarget.run
 async def changed(self, operation, timeout):
     prediction = await run(self, operation, timeout)
-    return Prediction([{**prediction, "confidence": 2.0}], timings=prediction.timings)
+    return Prediction.from_completions([{**prediction, "confidence": 2.0}], timings=prediction.timings)
 NativeTarget.run = changed
 """
 

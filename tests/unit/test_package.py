@@ -33,7 +33,6 @@ INSTEAD = [
     ("BestOfN", 'pool.module("dspy.BestOfN"'),
     ("ReAct", 'pool.module("dspy.ReAct"'),
     ("MIPROv2", "dspex.Predict(demos=...)"),
-    ("Module", "by its import path"),
     ("Image", "`dspy.Image`"),
     ("context", "with dspex.Runtime"),
     ("streamify", "pool.stream"),

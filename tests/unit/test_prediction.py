@@ -10,7 +10,7 @@ from dspex import Completions, Prediction
 
 
 def test_fields_are_read_by_attribute_and_by_key() -> None:
-    prediction = Prediction([{"answer": "Ada", "items": [1]}], route="native")
+    prediction = Prediction.from_completions([{"answer": "Ada", "items": [1]}], route="native")
 
     assert prediction.answer == prediction["answer"] == "Ada"
     assert prediction["items"] == [1], "a field named like a mapping's method is reached by key"
@@ -19,7 +19,7 @@ def test_fields_are_read_by_attribute_and_by_key() -> None:
 
 
 def test_the_first_completion_is_the_prediction_and_all_are_kept() -> None:
-    prediction = Prediction([{"answer": "a"}, {"answer": "b"}])
+    prediction = Prediction.from_completions([{"answer": "a"}, {"answer": "b"}])
 
     assert prediction.answer == "a"
     assert prediction.completions.answer == ["a", "b"]
@@ -28,23 +28,25 @@ def test_the_first_completion_is_the_prediction_and_all_are_kept() -> None:
 
 
 def test_equality_compares_fields_not_how_they_were_made() -> None:
-    one = Prediction([{"answer": "a"}], route="native", timings={"total": 1.0})
-    other = Prediction([{"answer": "a"}], route="pool:general")
+    one = Prediction.from_completions([{"answer": "a"}], route="native", timings={"total": 1.0})
+    other = Prediction.from_completions([{"answer": "a"}], route="pool:general")
 
     assert one == other
-    assert one != Prediction([{"answer": "b"}])
+    assert one != Prediction.from_completions([{"answer": "b"}])
 
 
 def test_a_missing_field_says_which_there_are() -> None:
     with pytest.raises(AttributeError, match="has no field 'anser'; it has: answer, score"):
-        Prediction([{"answer": "a", "score": 1}]).anser  # noqa: B018
+        Prediction.from_completions([{"answer": "a", "score": 1}]).anser  # noqa: B018
     with pytest.raises(AttributeError, match="no completion has a field 'nope'"):
         Completions([{"answer": "a"}]).nope  # noqa: B018
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
 def test_a_prediction_survives_copying_and_pickling(again: Any) -> None:
-    prediction = Prediction([{"answer": "a"}], route="native", usage={"total_tokens": 3}, timings={"lm": 0.5})
+    prediction = Prediction.from_completions(
+        [{"answer": "a"}], route="native", usage={"total_tokens": 3}, timings={"lm": 0.5}
+    )
 
     twin = again(prediction)
 
@@ -55,4 +57,4 @@ def test_a_prediction_survives_copying_and_pickling(again: Any) -> None:
 
 def test_a_prediction_without_completions_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one completion"):
-        Prediction([])
+        Prediction.from_completions([])

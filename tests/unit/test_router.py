@@ -32,7 +32,7 @@ class Echo:
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        return Prediction([{"answer": self.name}])
+        return Prediction.from_completions([{"answer": self.name}])
 
 
 @pytest.fixture

@@ -515,7 +515,6 @@ def test_a_model_that_only_dspy_speaks_to_needs_a_pool() -> None:
         ({"timeout": 5}, "with_options"),
         ({"route": "python"}, "with_options"),
         ({"config": {"n": 2}}, "Predict(..., temperature=0.5)"),
-        ({"lm": "openai/x"}, "runtime="),
         ({"callbacks": []}, "no callbacks"),
         ({"runtime": object()}, "runtime=dspex.Runtime"),
         ({"runtime": dspex.Runtime}, "runtime=dspex.Runtime"),

@@ -10,9 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dspex._request_settings import RequestSettings
     from dspex.lm._client import LM
+    from dspex.lm._given import language_model
     from dspex.lm._protocol import LanguageModel, LMChoice, LMRequest, LMResponse
 
-__all__ = ["LM", "LMChoice", "LMRequest", "LMResponse", "LanguageModel", "RequestSettings"]
+__all__ = ["LM", "LMChoice", "LMRequest", "LMResponse", "LanguageModel", "RequestSettings", "language_model"]
 
 _HOMES = {
     "LM": "dspex.lm._client",
@@ -21,6 +22,7 @@ _HOMES = {
     "LMResponse": "dspex.lm._protocol",
     "LanguageModel": "dspex.lm._protocol",
     "RequestSettings": "dspex._request_settings",
+    "language_model": "dspex.lm._given",
 }
 
 if not TYPE_CHECKING:  # or a type checker would take every name for one that is there

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex._settings import check_spelling
 from dspex.errors import ConfigError, InputError
 
-__all__ = ["OWN", "check_names", "check_runtime", "mapping_of", "positional", "rows_of"]
+if TYPE_CHECKING:
+    from dspex.lm import LanguageModel
+
+__all__ = ["OWN", "check_names", "check_runtime", "lm_of", "mapping_of", "positional", "rows_of"]
 
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "timeout": "give it to a call, qa(..., timeout=5), or to all: qa.with_options(timeout=5)",
     "route": 'give it to a call, qa(..., route="python"), or to all: qa.with_options(route="python")',
     "idempotent": "say so of all calls of a copy: qa.with_options(idempotent=True)",
     "config": "write the settings themselves: Predict(..., temperature=0.5)",
-    "lm": "the model belongs to a runtime: Predict(..., runtime=dspex.Runtime(lm=...).open())",
     "callbacks": "dspex has no callbacks; prediction.timings and prediction.usage say what a call took",
 }
 """Names that are arguments of something else, of DSPy's `Predict` among others."""
 
 OWN: Final = frozenset(
-    {"adapter", "config", "demos", "parsing", "route", "runtime", "signature", "timeout", "validate"}
+    {"adapter", "config", "demos", "lm", "parsing", "route", "runtime", "signature", "timeout", "validate"}
 )
 """The arguments that every module has, and the options of its calls."""
 
@@ -55,6 +57,19 @@ def check_runtime(runtime: Any) -> None:
             code="bad-runtime",
             hint="make one: runtime=dspex.Runtime(lm=...)",
         )
+
+
+def lm_of(lm: Any) -> LanguageModel | None:
+    """A module's or a call's own language model; None is the runtime's.
+
+    Raises:
+        ConfigError: If it is none; see `dspex.lm.language_model`.
+    """
+    if lm is None:
+        return None
+    from dspex.lm import language_model  # with the client, which most modules leave to the runtime
+
+    return language_model(lm)
 
 
 def rows_of(demos: Any) -> list[Mapping[str, Any]]:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Never, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
-from dspex.modules._arguments import OWN, check_names, check_runtime, mapping_of, positional, rows_of
+from dspex.modules._arguments import (
+    OWN,
+    check_names,
+    check_runtime,
+    lm_of,
+    mapping_of,
+    positional,
+    rows_of,
+)
+from dspex.modules._module import Module
+from dspex.modules._scope import current_scope
+from dspex.modules._tree import PredictorNode
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
 from dspex.signature import Signature, SignatureLike, Validation
@@ -18,13 +29,17 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dspex._request_settings import RequestSettings
+    from dspex.lm import LanguageModel
 
 __all__ = ["Predict"]
 
-_OPTIONS = ("route", "timeout", "demos", "config")
+_OPTIONS = ("route", "timeout", "demos", "config", "lm")
+
+_SHARED = ("_runtime", "_lm", "_adapter", "_options", "_signature")
+"""What copies share: values, and what owns connections."""
 
 
-class Predict:
+class Predict(Module, PredictorNode):
     """Maps inputs to outputs by one LM call, like `dspy.Predict`.
 
     A call runs on the Rust core or, with `route="python"`, as the real `dspy.Predict` in a worker
@@ -34,6 +49,7 @@ class Predict:
         signature: What goes in and what comes out: text, a `dspex.Signature`, or anything that
             `Signature.of` takes.
         demos: Few-shot examples: mappings of field names to values, or examples of DSPy's.
+        lm: The language model to ask, as for `Runtime`; by default the runtime's.
         runtime: What runs the calls; by default the runtime current at each call.
         validate: What to do about inputs that do not fit the signature: `"strict"` raises, `"warn"` logs a
             warning and goes on as DSPy does, `"off"` does not look.
@@ -47,7 +63,8 @@ class Predict:
     Raises:
         SignatureError: If the signature cannot be read.
         InputError: If the demos are none.
-        ConfigError: If there is no such adapter, no such way of reading, or a setting is a slip.
+        ConfigError: If there is no such language model, no such adapter, no such way of reading, or a setting
+            is a slip.
 
     Example:
         ```python
@@ -56,31 +73,42 @@ class Predict:
         ```
     """
 
-    _own: ClassVar[frozenset[str]] = OWN
-
     def __init__(
         self,
         signature: SignatureLike,
         *,
         demos: Sequence[Mapping[str, Any]] | None = (),
+        lm: str | LanguageModel | None = None,
         runtime: Dispatcher | None = None,
         validate: Validation = "strict",
         adapter: AdapterLike | None = None,
         parsing: Parsing | None = None,
         **config: Unpack[RequestSettings],
     ) -> None:
-        self.signature = Signature.of(signature)
+        self._take(Signature.of(signature))
         self.validate = validate
-        self._defaults = self.signature.input_defaults()
         self._demos = rows_of(demos)
-        check_names(config, type(self).__name__, self._own)
-        self.config = config
+        check_names(config, type(self).__name__, OWN)
+        self.config: dict[str, Any] = {**config}
         chosen = Adapter.of("chat" if adapter is None else adapter, parsing)
         self._adapter = None if adapter is None else chosen
         self.parsing = parsing
         check_runtime(runtime)
         self._runtime = runtime
-        self._options: dict[str, Any] = {}
+        self._lm = lm_of(lm)
+
+    @property
+    def signature(self) -> Signature:
+        """What goes in and what comes out."""
+        return self._signature
+
+    @signature.setter
+    def signature(self, signature: SignatureLike) -> None:
+        self._take(Signature.of(signature))
+
+    def _take(self, signature: Signature) -> None:
+        self._signature = signature
+        self._defaults = signature.input_defaults()
 
     @property
     def demos(self) -> list[Mapping[str, Any]]:
@@ -100,15 +128,25 @@ class Predict:
     def adapter(self, adapter: AdapterLike | None) -> None:
         self._adapter = None if adapter is None else Adapter.of(adapter)
 
+    @property
+    def lm(self) -> LanguageModel | None:
+        """The language model of every call; None for the runtime's."""
+        return self._lm
+
+    @lm.setter
+    def lm(self, lm: str | LanguageModel | None) -> None:
+        self._lm = lm_of(lm)
+
     def __call__(self, /, *args: Never, **inputs: Any) -> Prediction:
         """Run the call and wait for its prediction.
 
         Args:
             *args: None: inputs are given by name.
-            **inputs: A value for each input field. Four more names are options unless the signature has
+            **inputs: A value for each input field. Six more names are options unless the signature has
                 an input field of that name (then use `with_options`): `route` (`"native"`, `"python"` or
-                a target's name), `timeout` (seconds for the whole call), `demos` and `config` (instead
-                of, and on top of, the module's own).
+                a target's name), `timeout` (seconds for the whole call), `demos`, `lm` and `signature`
+                (instead of the module's own), and `config` (on top of the module's own). As in DSPy,
+                `prediction={"type": "content", ...}` is a setting of the LM.
 
         Raises:
             InputError: If inputs are missing, unknown or of the wrong type, all of them named.
@@ -137,6 +175,7 @@ class Predict:
         timeout: float | None = None,
         demos: Sequence[Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
+        lm: str | LanguageModel | None = None,
         idempotent: bool | None = None,
     ) -> Self:
         """A copy of this module whose calls have these options, whatever the input fields are named.
@@ -146,6 +185,7 @@ class Predict:
             timeout: Seconds for the whole call.
             demos: Instead of the module's own.
             config: On top of the module's own.
+            lm: Instead of the module's own.
             idempotent: Whether a worker may ask the LM again when the worker that was at it is ended for
                 another call's fault. False unless given: nothing is asked twice in silence.
                 `prediction.attempts` counts.
@@ -155,45 +195,81 @@ class Predict:
             ConfigError: If another option is none.
         """
         twin = copy.copy(self)
-        twin._options = self._options | {
+        twin._options = {**self._options} | {
             name: value
             for name, value in (
                 ("route", route),
                 ("timeout", None if timeout is None else check_seconds(timeout)),
                 ("demos", None if demos is None else rows_of(demos)),
                 ("config", None if config is None else mapping_of(config)),
+                ("lm", lm_of(lm)),
                 ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
             )
             if value is not None
         }
         return twin
 
+    def reset(self) -> None:
+        """Forget the demos and the language model, as `dspy.Predict.reset` does."""
+        self._demos = []
+        self._lm = None
+
     def _dispatcher(self) -> Dispatcher:
         return self._runtime or current_dispatcher()
 
     def _operation(self, inputs: dict[str, Any]) -> Operation:
-        fields = self.signature.input_fields
+        signature, defaults = self._signature, self._defaults
         options = dict(self._options)
+        if "signature" in inputs and "signature" not in signature.input_fields:
+            signature = Signature.of(inputs.pop("signature"))
+            defaults = signature.input_defaults()
+        fields = signature.input_fields
         for name in _OPTIONS:
             if name in inputs and name not in fields:
                 options[name] = inputs.pop(name)
-        inputs = {**self._defaults, **inputs}
-        self.signature.validate_inputs(inputs, self.validate)
-        timeout = options.get("timeout")
+        config: dict[str, Any] = self.config
+        if (given := options.get("config")) is not None:
+            config = {**config, **mapping_of(given)}
+        if "prediction" in inputs and _is_predicted_output(inputs["prediction"]):
+            config = {**config, "prediction": inputs.pop("prediction")}
+        inputs = {**defaults, **inputs}
+        signature.validate_inputs(inputs, self.validate)
+        timeout, route = options.get("timeout"), options.get("route")
         if timeout is not None:
             timeout = check_seconds(timeout)
-        demos, config = options.get("demos"), options.get("config")
+        idempotent = options.get("idempotent")
+        scope = current_scope()
+        if scope is not None:
+            timeout = scope.left(timeout)
+            route = scope.route if route is None else route
+            idempotent = scope.idempotent if idempotent is None else idempotent
+            config = {**scope.settings, **config}
+        demos = options.get("demos")
         return Operation(
-            signature=self.signature,
+            signature=signature,
             inputs=inputs,
             demos=self._demos if demos is None else rows_of(demos),
-            config=self.config if config is None else {**self.config, **mapping_of(config)},
-            route=options.get("route"),
+            config=config,
+            route=route,
             timeout=timeout,
-            idempotent=options.get("idempotent", False),
+            idempotent=bool(idempotent),
             adapter=self._adapter,
             parsing=self.parsing,
+            lm=lm_of(options["lm"]) if options.get("lm") is not None else self._lm,
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        for name, value in vars(self).items():
+            if name not in _SHARED:
+                setattr(twin, name, copy.deepcopy(value, memo))
+        return twin
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.signature.text!r})"
+        return f"{type(self).__name__}({self._signature.text!r})"
+
+
+def _is_predicted_output(value: Any) -> bool:
+    """Whether a value is OpenAI's form of a predicted output, which DSPy never takes for an input."""
+    return isinstance(value, dict) and value.get("type") == "content" and "content" in value

@@ -77,7 +77,7 @@ def prediction_of(
         total: Seconds that the call took, if that is to be among its timings.
     """
     timings = answer["timings"] if total is None else {**answer["timings"], "total": total}
-    return Prediction(
+    return Prediction.from_completions(
         # A module may answer with no completion; a prediction of no fields is what DSPy makes of that.
         (answer["completions"] if rows is None else rows) or [{}],
         usage=answer["usage"],

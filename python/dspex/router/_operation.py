@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter, Parsing
+    from dspex.lm import LanguageModel
     from dspex.signature import Signature
 
 __all__ = ["Operation", "RouteName"]
@@ -30,6 +31,7 @@ class Operation:
         idempotent: Whether a worker may run it again when the first is ended for another call's fault.
         adapter: A `dspex.adapters.Adapter` for this call, or None for the runtime's.
         parsing: How the call's replies are read, or None for the adapter's own way.
+        lm: The language model to ask, or None for the runtime's.
     """
 
     signature: Signature
@@ -41,3 +43,4 @@ class Operation:
     idempotent: bool = False
     adapter: Adapter | None = None
     parsing: Parsing | None = None
+    lm: LanguageModel | None = None

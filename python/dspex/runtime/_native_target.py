@@ -11,14 +11,14 @@ from dspex._settings import of_call
 from dspex.errors import DspexError, LMResponseError, ReplyError
 from dspex.lm import LMRequest
 from dspex.prediction import Prediction, Repair
-from dspex.runtime._replies import adapter_of, read_reply
+from dspex.runtime._replies import adapter_of, read_reply, refusal_of
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.lm import LanguageModel
     from dspex.router import Operation
 
-__all__ = ["NativeTarget", "refusal_of"]
+__all__ = ["NativeTarget"]
 
 LOW_TEMPERATURE = 0.15
 SAMPLING_TEMPERATURE = 0.7
@@ -47,8 +47,9 @@ class NativeTarget:
 
     def unable(self, operation: Operation) -> DspexError | None:
         """Why the operation cannot run here: only DSPy has its model, its adapter, or its prompts."""
-        if self._lm_refusal is not None:
-            return self._lm_refusal
+        refusal = self._lm_refusal if operation.lm is None else refusal_of(operation.lm)
+        if refusal is not None:
+            return refusal
         adapter = operation.adapter or self._adapter
         if self._dialect is None and adapter.dialect is None:
             return adapter.refusal() or dialects.unknown_dspy()
@@ -61,10 +62,11 @@ class NativeTarget:
         plan = adapter_of(operation, self._adapter).compile(operation.signature, self._dialect)
         messages = plan.render(operation.inputs, operation.demos)
         rendered = time.perf_counter()
-        settings = sampling(config, getattr(self._lm, "settings", {}))
+        lm = operation.lm or self._lm
+        settings = sampling(config, getattr(lm, "settings", {}))
         left = timeout - (rendered - begun)
         try:
-            response = await self._lm.complete(LMRequest(messages, settings, left))
+            response = await lm.complete(LMRequest(messages, settings, left))
         except LMResponseError as error:
             if error.code in _WITHOUT_TEXT:
                 # To the caller it is the same as an empty text; a worker could not tell them apart.
@@ -80,7 +82,7 @@ class NativeTarget:
             rows.append(fields)
             repairs += done
         parsed = time.perf_counter()
-        return Prediction(
+        return Prediction.from_completions(
             rows,
             usage=response.usage,
             repairs=repairs,
@@ -91,13 +93,6 @@ class NativeTarget:
                 "total": parsed - begun,
             },
         )
-
-
-def refusal_of(part: Any) -> DspexError | None:
-    """Why nothing with this LM or adapter can run natively; None where it can, or does not say."""
-    refusal = getattr(part, "refusal", None)
-    why: DspexError | None = None if refusal is None else refusal()
-    return why
 
 
 def sampling(config: Mapping[str, Any], lm_settings: Mapping[str, Any]) -> dict[str, Any]:

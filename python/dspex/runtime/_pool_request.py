@@ -60,6 +60,7 @@ def prepare(
     dialect: str | None,
     *,
     native_lm: bool = True,
+    lm: Mapping[str, Any] | None = None,
     extraction_lm: Mapping[str, Any] | None = None,
 ) -> tuple[PredictRequest, AnswerReader]:
     """The request for an operation, and what reads its answer.
@@ -69,6 +70,7 @@ def prepare(
         adapter: The call's.
         dialect: The version of DSPy whose prompts the native side writes, or None if it writes none.
         native_lm: Whether the native side can ask the LM too; then both take the same settings.
+        lm: Settings of a model of the call's own, over the pool's.
         extraction_lm: Settings of a second model, for an adapter that has one.
 
     Raises:
@@ -100,6 +102,7 @@ def prepare(
         custom=CustomValues(**custom) if custom else None,
         raw_outputs=list(outputs) if plan is not None else (),
         config=config,
+        lm=lm or {},
         adapter=adapter.layout,
         parsing=adapter.parsing,
         extraction_lm=extraction_lm or {},

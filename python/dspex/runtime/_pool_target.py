@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from dspex import dialects
 from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
-from dspex.errors import DeadlineExceeded, DspexError, from_dict
+from dspex.errors import ConfigError, DeadlineExceeded, DspexError, from_dict
 from dspex.prediction import Prediction
 from dspex.protocol.events import prediction_of
-from dspex.runtime._replies import adapter_of
+from dspex.runtime._replies import adapter_of, refusal_of
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.pool import Pool, PoolSpec
     from dspex.router import Operation
 
-__all__ = ["PoolTarget"]
+__all__ = ["PoolTarget", "not_for_workers"]
 
 SHORTEST_SECONDS: Final = 0.001
 """What a call is given whose time ran out on the way: enough for the pool to say so in its own words."""
@@ -80,7 +80,8 @@ class PoolTarget:
             operation,
             adapter,
             self._dialect,
-            native_lm=self._native_lm,
+            native_lm=self._native_lm if operation.lm is None else refusal_of(operation.lm) is None,
+            lm=self._over_the_pool_s(operation.lm),
             extraction_lm=self._second_lm(adapter),
         )
         pool = await self._open(timeout)
@@ -91,11 +92,19 @@ class PoolTarget:
 
     def _second_lm(self, adapter: Adapter) -> dict[str, Any]:
         """Settings of the model of a two-step adapter that has its own."""
-        if not isinstance(adapter, TwoStepAdapter) or adapter.extraction_lm is None:
+        return self._over_the_pool_s(adapter.extraction_lm if isinstance(adapter, TwoStepAdapter) else None)
+
+    def _over_the_pool_s(self, lm: Any) -> dict[str, Any]:
+        """Settings of a model of the call's own, over the pool's in the worker, of which it wants none.
+
+        Raises:
+            ConfigError: If it lives in this process (`lm-not-for-workers`).
+        """
+        if lm is None:
             return {}
-        # Over the pool's settings in the worker, of which it wants none.
-        none = dict.fromkeys(self._lm_settings())
-        return {**none, **adapter.extraction_lm.settings_for_worker()}
+        if not hasattr(lm, "settings_for_worker"):
+            raise not_for_workers(lm, 'leave out route="python", or give the call a dspex.LM')
+        return {**dict.fromkeys(self._lm_settings()), **lm.settings_for_worker()}
 
     @property
     def pool(self) -> Pool | None:
@@ -160,3 +169,12 @@ class PoolTarget:
 
 def _failed(task: asyncio.Task[Any]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def not_for_workers(lm: Any, hint: str) -> ConfigError:
+    """The error for a language model that no worker can ask."""
+    return ConfigError(
+        f"{type(lm).__name__} lives in this process and cannot serve workers",
+        code="lm-not-for-workers",
+        hint=hint,
+    )

@@ -1,4 +1,4 @@
-"""What both targets do alike: choose a call's adapter, and read a reply."""
+"""What both targets do alike: choose a call's adapter, ask what refuses, and read a reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.router import Operation
 
-__all__ = ["adapter_of", "read_reply"]
+__all__ = ["adapter_of", "read_reply", "refusal_of"]
 
 
 def adapter_of(operation: Operation, default: Adapter) -> Adapter:
@@ -33,3 +33,10 @@ def read_reply(plan: Plan, reply: str) -> tuple[dict[str, Any], list[Repair]]:
         raise
     except Exception as error:  # DSPy 3.4 lets through what a validator raises
         raise ReplyError.raised(error, reply) from error
+
+
+def refusal_of(part: Any) -> DspexError | None:
+    """Why nothing with this LM or adapter can run natively; None where it can, or does not say."""
+    refusal = getattr(part, "refusal", None)
+    why: DspexError | None = None if refusal is None else refusal()
+    return why

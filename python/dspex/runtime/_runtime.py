@@ -29,11 +29,14 @@ from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError
+from dspex.lm import language_model
 from dspex.prediction import Prediction
 from dspex.router import Operation, Router, TargetCounts, forget, offer, use
-from dspex.runtime._arguments import language_model, pool_specs
-from dspex.runtime._native_target import NativeTarget, refusal_of
-from dspex.runtime._pool_target import PoolTarget
+from dspex.runtime._arguments import pool_specs
+from dspex.runtime._borrowed import BorrowedModels
+from dspex.runtime._native_target import NativeTarget
+from dspex.runtime._pool_target import PoolTarget, not_for_workers
+from dspex.runtime._replies import refusal_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,6 +125,7 @@ class Runtime:
         self._portal: Portal | None = None
         self._scope = ExitStack()
         self._calls: set[asyncio.Task[Prediction]] = set()
+        self._borrowed = BorrowedModels()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):  # targets and plans have been made of the settings
@@ -329,6 +333,8 @@ class Runtime:
     # -- inside ---------------------------------------------------------------------------------------
 
     async def _call(self, operation: Operation, timeout: float) -> Prediction:
+        if operation.lm is not None:
+            self._borrowed.take(operation.lm)
         # A task of its own, so that closing can end the call without cancelling the caller's task.
         task = asyncio.create_task(self._router.dispatch(operation, timeout))
         self._calls.add(task)
@@ -341,6 +347,8 @@ class Runtime:
                 raise
             raise _closed() from None
         finally:
+            if operation.lm is not None:
+                await self._borrowed.give_back(operation.lm)
             del task  # it holds the exception, which holds this frame: see `Pool.call`
 
     async def _warm(self, timeout: float) -> None:
@@ -362,7 +370,9 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
         results = await asyncio.gather(
-            *(pool.aclose() for pool in self._pools), self._lm.aclose(), return_exceptions=True
+            *(pool.aclose() for pool in self._pools),
+            *(lm.aclose() for lm in (self._lm, *self._borrowed.all())),
+            return_exceptions=True,
         )
         for result in results:
             if isinstance(result, BaseException):
@@ -436,10 +446,6 @@ def _pool_targets(
         # An object of this process, such as a scripted model: there is nothing to send to a worker.
         if not pools:
             return []
-        raise ConfigError(
-            f"{type(lm).__name__} lives in this process and cannot serve workers",
-            code="lm-not-for-workers",
-            hint="leave out `pools=`, or use a dspex.LM",
-        )
+        raise not_for_workers(lm, "leave out `pools=`, or use a dspex.LM")
     native_lm = refusal_of(lm) is None
     return [PoolTarget(spec, lm_settings, adapter, dialect, native_lm=native_lm) for spec in specs]

@@ -1,0 +1,210 @@
+"""`Module`: what all modules share, and the base of programs of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+from dspex._portal import refuse_blocking, run_alone
+from dspex._settings import check_idempotent
+from dspex._threads import in_thread
+from dspex._timeouts import check_seconds, without_frames
+from dspex.errors import ConfigError
+from dspex.modules import _scope
+from dspex.modules._tree import ModuleNode, predictors_of, replace_at, sub_modules_of
+
+if TYPE_CHECKING:
+    from dspex.lm import LanguageModel
+    from dspex.modules._predict import Predict
+    from dspex.router import RouteName
+
+__all__ = ["Module"]
+
+
+class Module(ModuleNode):
+    """A program of one's own, like `dspy.Module`: plain Python around modules that are its attributes.
+
+    A subclass makes its modules in `__init__` and says in `forward`, in `aforward`, or in both, what they do.
+    A program with one of the two has both ways to be called: `acall` runs a `forward` in a thread, and a call
+    runs an `aforward` on an event loop of its own.
+
+    Example:
+        ```python
+        class Answer(dspex.Module):
+            def __init__(self):
+                self.draft = dspex.ChainOfThought("question -> draft")
+                self.polish = dspex.Predict("draft -> answer")
+
+            def forward(self, question):
+                return self.polish(draft=self.draft(question=question).draft)
+        ```
+    """
+
+    if TYPE_CHECKING:
+        forward: Callable[..., Any]
+        aforward: Callable[..., Any]
+    _options: Mapping[str, Any] = {}
+
+    def __call__(self, /, *args: Any, **inputs: Any) -> Any:
+        """Run the program and wait for what it returns.
+
+        Args:
+            *args: What its `forward` takes by position.
+            **inputs: What it takes by name.
+
+        Raises:
+            ConfigError: If it has neither `forward` nor `aforward` (`no-forward`), or the call would block an
+                event loop that runs on this thread (`blocking-in-loop`): use `acall` there.
+            DspexError: Whatever a call in it raised, and `DeadlineExceeded` if the time ran out.
+        """
+        forward = getattr(self, "forward", None)
+        if forward is None:
+            refuse_blocking(0, "`await acall(...)`")
+            return run_alone(self.acall(*args, **inputs))
+        if not self._options:
+            return forward(*args, **inputs)
+        with _scope.enter(**self._options):
+            return forward(*args, **inputs)
+
+    async def acall(self, /, *args: Any, **inputs: Any) -> Any:
+        """The call, awaited; see `__call__` for arguments and errors."""
+        with _scope.enter(**self._options) as scope:
+            running = self._run(args, inputs)
+            left = scope.left(None)
+            if left is None:
+                return await running
+            limit = asyncio.timeout(left)
+            try:
+                async with limit:
+                    return await running
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise scope.ran_out() from without_frames(error)
+
+    def _run(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        aforward = getattr(self, "aforward", None)
+        if aforward is not None:
+            running: Coroutine[Any, Any, Any] = aforward(*args, **inputs)
+            return running
+        forward = getattr(self, "forward", None)
+        if forward is None:
+            raise ConfigError(
+                f"{type(self).__name__} has neither forward nor aforward",
+                code="no-forward",
+                hint="define `def forward(self, ...)` or `async def aforward(self, ...)`",
+            )
+        return in_thread(partial(forward, *args, **inputs))
+
+    def with_options(
+        self,
+        *,
+        route: RouteName | None = None,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+    ) -> Self:
+        """A copy of this program whose calls have these options; it shares the modules inside.
+
+        Args:
+            route: Where the calls inside go, unless they say otherwise: `"native"`, `"python"` or a target's
+                name.
+            timeout: Seconds for the whole program. Each call inside has what is left of them.
+            idempotent: Whether a worker may run the calls inside again; see `Predict.with_options`.
+
+        Raises:
+            ConfigError: If an option is none.
+        """
+        twin = copy.copy(self)
+        twin._options = {**self._options} | {
+            name: value
+            for name, value in (
+                ("route", route),
+                ("timeout", None if timeout is None else check_seconds(timeout)),
+                ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
+            )
+            if value is not None
+        }
+        return twin
+
+    # -- what is inside ---------------------------------------------------------------------------
+
+    def named_predictors(self) -> list[tuple[str, Predict]]:
+        """Each predictor inside with its path, as DSPy names them: `("draft.predict", ...)`.
+
+        A path begins with the name of an attribute; of a list or a dict it says the place: `steps[0]`,
+        `by_name['short']`. A predictor itself is `"self"`.
+        """
+        return predictors_of(self)
+
+    def predictors(self) -> list[Predict]:
+        """The predictors inside, in their order."""
+        return [predictor for _, predictor in predictors_of(self)]
+
+    def named_sub_modules(self) -> Iterator[tuple[str, Module]]:
+        """This module as `"self"`, and each module inside with its path: `"self.draft"`, level by level."""
+        return sub_modules_of(self)
+
+    def map_named_predictors(self, change: Callable[[Predict], Any]) -> Self:
+        """Put in the place of each predictor what `change` makes of it.
+
+        Returns:
+            This module.
+        """
+        for _, predictor in self.named_predictors():
+            replace_at(self, predictor, change(predictor))
+        return self
+
+    def set_lm(self, lm: str | LanguageModel | None) -> None:
+        """Let all predictors inside ask this language model; None for the runtime's.
+
+        Raises:
+            ConfigError: If it is none.
+        """
+        for predictor in self.predictors():
+            predictor.lm = lm
+
+    def get_lm(self) -> LanguageModel | None:
+        """The language model of all predictors inside; None for the runtime's.
+
+        Raises:
+            ConfigError: If they have several, or there are no predictors (`several-lms`).
+        """
+        found = [predictor.lm for predictor in self.predictors()]
+        if not found or any(lm is not found[0] and lm != found[0] for lm in found):
+            raise ConfigError(
+                f"the predictors of {type(self).__name__} have {len(found) and 'several'} language models",
+                code="several-lms",
+                hint="ask a predictor for its own: program.named_predictors()",
+            )
+        return found[0]
+
+    def deepcopy(self) -> Self:
+        """A copy with predictors of its own; language models and runtimes are shared.
+
+        An attribute that cannot be copied is shared too, as in DSPy.
+        """
+        try:
+            return copy.deepcopy(self)
+        except Exception:  # noqa: BLE001 - whatever a class of the user's raises
+            twin = copy.copy(self)
+            for name, value in vars(self).items():
+                if isinstance(value, Module):
+                    setattr(twin, name, value.deepcopy())
+                else:
+                    with suppress(Exception):
+                        setattr(twin, name, copy.deepcopy(value))
+            return twin
+
+    def reset_copy(self) -> Self:
+        """A copy whose predictors have neither demos nor language models of their own."""
+        twin = self.deepcopy()
+        for predictor in twin.predictors():
+            predictor.reset()
+        return twin
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{path} = {predictor!r}" for path, predictor in self.named_predictors())

@@ -1,0 +1,95 @@
+"""What the calls inside a module's call take over from it, on whatever thread or task they run.
+
+A program of one's own calls predictors from plain Python; nothing hands them a deadline or a route. So the
+call of the program leaves a `Scope` in the context, and each predictor's call looks there. Scopes nest: the
+inner one starts from what the outer one says, and a deadline only ever becomes earlier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from dspex.errors import DeadlineExceeded
+from dspex.router import RouteName
+
+__all__ = ["Scope", "current_scope", "enter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What holds for the calls inside a call.
+
+    Attributes:
+        deadline: When the outer call's time runs out, by `time.monotonic`; None for no limit of its own.
+        seconds: How long that time was.
+        route: Where they go, unless they say otherwise.
+        idempotent: Whether a worker may run them again, unless they say otherwise.
+        settings: Settings of the LM in the place of its own; a predictor's own come before these.
+    """
+
+    deadline: float | None = None
+    seconds: float = 0.0
+    route: RouteName | None = None
+    idempotent: bool | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def left(self, timeout: float | None) -> float | None:
+        """The seconds of a call inside: its own or what is left, whichever is less; None for the runtime's.
+
+        Raises:
+            DeadlineExceeded: If nothing is left.
+        """
+        if self.deadline is None:
+            return timeout
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise self.ran_out()
+        return left if timeout is None else min(left, timeout)
+
+    def ran_out(self) -> DeadlineExceeded:
+        """The error for a call that has nothing left."""
+        return DeadlineExceeded(
+            f"the {self.seconds:g} s of the program's call ran out",
+            hint="allow the program more time: with_options(timeout=...)",
+            timeout=self.seconds,
+            stage="program",
+        )
+
+
+_scope: Final[ContextVar[Scope | None]] = ContextVar("dspex_scope", default=None)
+_NONE: Final = Scope()
+
+current_scope = _scope.get
+"""The scope of this context, or None."""
+
+
+@contextmanager
+def enter(
+    *,
+    timeout: float | None = None,
+    route: RouteName | None = None,
+    idempotent: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Scope]:
+    """Let these hold for the calls in the block, over what holds already."""
+    scope = _scope.get() or _NONE
+    if timeout is not None:
+        deadline = time.monotonic() + timeout
+        if scope.deadline is None or deadline < scope.deadline:
+            scope = replace(scope, deadline=deadline, seconds=timeout)
+    if route is not None:
+        scope = replace(scope, route=route)
+    if idempotent is not None:
+        scope = replace(scope, idempotent=idempotent)
+    if settings:
+        scope = replace(scope, settings={**scope.settings, **settings})
+    token = _scope.set(scope)
+    try:
+        yield scope
+    finally:
+        _scope.reset(token)
