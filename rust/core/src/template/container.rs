@@ -7,7 +7,7 @@ use std::sync::Arc;
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value};
 use minijinja::{Error, ErrorKind, State};
 
-use super::rendering::Rendering;
+use super::rendering::{fail, is_spent, spend};
 
 /// A list or a map that belongs to the caller. Its first error ends the rendering, whatever the template does with the
 /// entry.
@@ -61,14 +61,11 @@ impl<C> From<Value> for Entry<C> {
 }
 
 impl<C: Container> Entry<C> {
-    /// The entry as a value of this rendering.
-    pub(super) fn into_value(self, rendering: &Arc<Rendering<C::Error>>) -> Value {
+    /// The entry as a value of the rendering that goes on.
+    pub(super) fn into_value(self) -> Value {
         match self {
             Self::Value(value) => value,
-            Self::Container(container) => Value::from_object(External {
-                container,
-                rendering: Arc::clone(rendering),
-            }),
+            Self::Container(container) => Value::from_object(External(container)),
         }
     }
 }
@@ -115,51 +112,39 @@ impl Container for NoContainer {
 
 /// A container of the caller's as a value of one rendering.
 #[derive(Debug)]
-pub(super) struct External<C: Container> {
-    container: C,
-    rendering: Arc<Rendering<C::Error>>,
-}
+pub(super) struct External<C: Container>(C);
 
 impl<C: Container> External<C> {
     /// The whole of it as one line of JSON. None if it cannot be written, and then the rendering ends with the reason.
     pub(super) fn json(&self) -> Option<String> {
-        match self.container.json() {
-            Ok(text) => Some(text),
-            Err(error) => {
-                self.rendering.fail(error);
-                None
-            }
-        }
+        self.0.json().map_err(fail).ok()
     }
 
     /// What a look-up found. Where it failed an error stands in its place, at which the engine stops: a name that was
     /// not found would be undefined, and the rendering would go on.
-    fn found(&self, entry: Result<Option<Entry<C>>, C::Error>) -> Option<Value> {
+    fn found(entry: Result<Option<Entry<C>>, C::Error>) -> Option<Value> {
         match entry {
-            Ok(entry) => Some(entry?.into_value(&self.rendering)),
-            Err(error) => Some(self.failed(error)),
+            Ok(entry) => Some(entry?.into_value()),
+            Err(error) => Some(failed(error)),
         }
     }
 
-    fn failed(&self, error: C::Error) -> Value {
-        self.rendering.fail(error);
-        Value::from(Error::from(ErrorKind::BadSerialization))
-    }
-
     fn keys(&self) -> Vec<Value> {
-        match self.container.keys() {
-            Ok(keys) => keys
-                .into_iter()
-                .map(|key| key.into_value(&self.rendering))
-                .collect(),
-            Err(error) => vec![self.failed(error)],
+        match self.0.keys() {
+            Ok(keys) => keys.into_iter().map(Entry::into_value).collect(),
+            Err(error) => vec![failed(error)],
         }
     }
 }
 
+fn failed(error: impl std::any::Any) -> Value {
+    fail(error);
+    Value::from(Error::from(ErrorKind::BadSerialization))
+}
+
 impl<C: Container> Object for External<C> {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
-        if self.container.is_map() {
+        if self.0.is_map() {
             ObjectRepr::Map
         } else {
             ObjectRepr::Seq
@@ -167,37 +152,37 @@ impl<C: Container> Object for External<C> {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.found(match key.as_str() {
-            Some(name) => self.container.entry(name),
-            None if self.container.is_map() => self.container.get(key),
-            None => self.container.item(key.as_usize()?),
+        Self::found(match key.as_str() {
+            Some(name) => self.0.entry(name),
+            None if self.0.is_map() => self.0.get(key),
+            None => self.0.item(key.as_usize()?),
         })
     }
 
     fn get_value_by_str(self: &Arc<Self>, name: &str) -> Option<Value> {
-        self.found(self.container.entry(name))
+        Self::found(self.0.entry(name))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        if self.container.is_map() {
+        if self.0.is_map() {
             Enumerator::Values(self.keys())
         } else {
             let list = Arc::clone(self);
-            let item = move |index| list.found(list.container.item(index)).unwrap_or_default();
-            Enumerator::Iter(Box::new((0..self.container.len()).map(item)))
+            let item = move |index| Self::found(list.0.item(index)).unwrap_or_default();
+            Enumerator::Iter(Box::new((0..self.0.len()).map(item)))
         }
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.container.len())
+        Some(self.0.len())
     }
 
     /// The engine would follow a list that holds itself for ever; whoever has it finds the circle.
     fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
         let other = other.downcast_ref::<Self>()?;
-        let is_equal = self.container.is_equal(&other.container);
+        let is_equal = self.0.is_equal(&other.0);
         let is_equal = is_equal.unwrap_or_else(|error| {
-            self.rendering.fail(error);
+            fail(error);
             true
         });
         is_equal.then_some(Ordering::Equal)
@@ -207,11 +192,11 @@ impl<C: Container> Object for External<C> {
     /// none, or that there has been enough: an error would be a panic there. Then nothing is written, and the
     /// rendering fails at its end.
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.rendering.is_spent() {
+        if is_spent() {
             return Ok(());
         }
         match self.json() {
-            Some(text) if self.rendering.spend(text.len()) => f.write_str(&text),
+            Some(text) if spend(text.len()) => f.write_str(&text),
             _ => Ok(()),
         }
     }
@@ -223,7 +208,7 @@ impl<C: Container> Object for External<C> {
         method: &str,
         args: &[Value],
     ) -> Result<Value, Error> {
-        if !self.container.is_map() {
+        if !self.0.is_map() {
             return Err(ErrorKind::UnknownMethod.into());
         }
         let found = |key: &Value| self.get_value(key);

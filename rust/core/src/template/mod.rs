@@ -142,9 +142,10 @@ impl<C: Container> Template<C> {
         let mut text = String::with_capacity((2 * source.len()).min(self.limits.output));
         let bytes = self.limits.fuel.saturating_mul(BYTES_A_STEP);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let rendering = Arc::new(Rendering::new(bytes));
-        let values = values.into().into_value(&rendering);
-        let result = self.program.run(&self.environment, values, &mut text);
+        let (result, mut rendering) = Rendering::run(bytes, || {
+            let values = values.into().into_value();
+            self.program.run(&self.environment, values, &mut text)
+        });
         if let Some(error) = rendering.take_error() {
             return Err(Failure::Container(error));
         }
