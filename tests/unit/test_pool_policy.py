@@ -83,7 +83,7 @@ def drain(queue: FairQueue) -> list[str]:
 
 
 async def call(name: str, session: str = "") -> Call:
-    return Call(name, None, asyncio.get_running_loop().create_future(), 0.0, session)
+    return Call(name, None, asyncio.get_running_loop().create_future(), 0.0, session=session)
 
 
 async def test_sessions_take_turns_and_each_is_served_in_order(queue: FairQueue) -> None:

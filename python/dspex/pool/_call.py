@@ -42,9 +42,9 @@ class Call:
     Where it stands is changed by the scheduler and the worker that has it:
 
     Attributes:
+        since: When it was made, or began to wait in the queue, on the loop's clock.
         attempts: How many workers it has been given to, one that it waits for included.
         waiting: Whether it is in the queue.
-        since: When it began to wait, on the loop's clock.
         worker: The worker that has it.
         id: Its id on the wire while a worker has it.
     """
@@ -53,6 +53,7 @@ class Call:
     payload: Any
     answer: asyncio.Future[Any]
     deadline: float
+    since: float = 0.0
     session: str = ""
     idempotent: bool = False
     nested: bool = False
@@ -63,7 +64,6 @@ class Call:
 
     attempts: int = field(default=1, init=False)
     waiting: bool = field(default=False, init=False)
-    since: float = field(default=0.0, init=False)
     worker: Worker | None = field(default=None, init=False)
     id: int = field(default=0, init=False)
 

@@ -328,14 +328,16 @@ class Pool(PoolCalls):
         if not isinstance(operation, str):
             raise _no_request(request)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        now = loop.time()
+        deadline = now + seconds
         outer = outer_call()
         functions, trace = options.host_functions, options.trace
-        return Call(  # by position: eleven names would cost a tenth of the whole call
+        return Call(  # by position: twelve names would cost a tenth of the whole call
             operation,
             request.to_wire(),
             loop.create_future(),
             deadline if outer is None else min(deadline, outer.deadline),
+            now,
             options.session,
             request.idempotent if options.idempotent is None else options.idempotent,
             outer is not None,

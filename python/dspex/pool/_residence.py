@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from asyncio import get_running_loop
 
@@ -62,7 +61,7 @@ class Residence:
         Raises:
             PoolClosedError: If this is one.
         """
-        if os.getpid() != self._owner.pid:  # asked with every call: not by way of `check_process`
+        if self._owner.is_elsewhere:  # asked with every call: not by way of `check_process`
             self.check_process()
         if get_running_loop() is not self.loop:
             raise PoolClosedError(

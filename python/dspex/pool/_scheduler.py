@@ -106,7 +106,7 @@ class Scheduler:
                 raise self.supervisor.deaths.refusal()
         self._deadlines.set(call, call.deadline)
         if worker is not None and (call.nested or not self.queue.count):
-            self._send(call, worker)
+            self._send(call, worker, call.since)  # it was made just now
         else:
             self._wait(call)
 
@@ -201,8 +201,8 @@ class Scheduler:
                 best, fewest = worker, calls
         return doubtful if best is None else best
 
-    def _send(self, call: Call, worker: Worker) -> None:
-        left = call.deadline - self._loop.time()
+    def _send(self, call: Call, worker: Worker, now: float) -> None:
+        left = call.deadline - now
         # A tenth of the time, but no more than the margin; written out, for it is done with every call.
         limit = left - _WORKER_MARGIN if left > 10 * _WORKER_MARGIN else left * 0.9
         try:
@@ -222,7 +222,7 @@ class Scheduler:
             worker = self._choose()
             if worker is None:
                 return
-            self._send(self.queue.pop(), worker)
+            self._send(self.queue.pop(), worker, self._loop.time())
 
     def _overdue(self, call: Call) -> None:
         worker = call.worker
