@@ -191,7 +191,7 @@ class Forkserver:
 
 
 def _give_back_memory() -> None:
-    """Let the system have what the imports have freed, or every worker has it too: 3 MiB each (glibc only)."""
+    """Let the system have what the imports have freed, or every worker has it: 3 MiB each (glibc only)."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
