@@ -123,6 +123,12 @@ class Plan:
         demos: Iterable[Mapping[str, Any]] | None = None,
         history: Iterable[Mapping[str, Any]] | None = None,
     ) -> list[dict[str, Any]]: ...
+    def body(
+        self,
+        inputs: Mapping[str, Any],
+        demos: Iterable[Mapping[str, Any]] | None = None,
+        history: Iterable[Mapping[str, Any]] | None = None,
+    ) -> bytes | list[dict[str, Any]]: ...
     def check(
         self,
         inputs: Mapping[str, Any],

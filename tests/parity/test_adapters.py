@@ -50,6 +50,27 @@ def test_messages_are_dspys(theirs: Any, ours: Any, data: st.DataObject) -> None
     assert outcome(lambda: ours.format(our_signature, demos, inputs), dspex.errors.InputError) == expected
 
 
+@pytest.mark.parametrize(("theirs", "ours"), ADAPTERS)
+@thorough
+@given(data=st.data())
+def test_the_body_of_a_request_has_the_messages_as_json(theirs: Any, ours: Any, data: st.DataObject) -> None:
+    _, signature = data.draw(cases.signatures())
+    names = list(signature.fields)
+    inputs = data.draw(cases.records(names))
+    demos = data.draw(st.lists(cases.records(names), max_size=3))
+    plan = ours.compile(signature)
+
+    expected = outcome(lambda: json_of(plan.render(inputs, demos)), dspex.errors.InputError)
+    assert outcome(lambda: plan.body(inputs, demos), dspex.errors.InputError) == expected
+
+
+def json_of(messages: Any) -> Any:
+    """The messages as a body has them; as they are where one is more than a text."""
+    if all(isinstance(message["content"], str) for message in messages):
+        return json.dumps(messages, ensure_ascii=False, separators=(",", ":")).encode()
+    return messages
+
+
 @thorough
 @given(data=st.data())
 def test_chat_replies_are_read_as_dspy_reads_them(data: st.DataObject) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 import dspex
+from dspex import _forks
 from dspex.errors import ConfigError, DeadlineExceeded, InputError, LMServerError, ReplyError, RouteError
 from dspex.signature import InputField, OutputField
 from dspex.testing import ScriptedLM
@@ -636,7 +636,7 @@ async def test_a_threaded_runtime_may_be_closed_from_a_loop() -> None:
 
 def test_a_forked_child_is_told_to_open_its_own(qa: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with dspex.Runtime(ScriptedLM(ANSWER)):
-        monkeypatch.setattr(os, "getpid", lambda: -1)
+        monkeypatch.setattr(_forks._process, "current", object())
         with pytest.raises(ConfigError) as caught:
             qa(question="Who?")
         monkeypatch.undo()

@@ -11,9 +11,19 @@ if TYPE_CHECKING:
     from dspex._request_settings import RequestSettings
     from dspex.lm._client import LM
     from dspex.lm._given import language_model
+    from dspex.lm._prompt import Prompt
     from dspex.lm._protocol import LanguageModel, LMChoice, LMRequest, LMResponse
 
-__all__ = ["LM", "LMChoice", "LMRequest", "LMResponse", "LanguageModel", "RequestSettings", "language_model"]
+__all__ = [
+    "LM",
+    "LMChoice",
+    "LMRequest",
+    "LMResponse",
+    "LanguageModel",
+    "Prompt",
+    "RequestSettings",
+    "language_model",
+]
 
 _HOMES = {
     "LM": "dspex.lm._client",
@@ -21,6 +31,7 @@ _HOMES = {
     "LMRequest": "dspex.lm._protocol",
     "LMResponse": "dspex.lm._protocol",
     "LanguageModel": "dspex.lm._protocol",
+    "Prompt": "dspex.lm._prompt",
     "RequestSettings": "dspex._request_settings",
     "language_model": "dspex.lm._given",
 }

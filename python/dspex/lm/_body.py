@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 
 from dspex._settings import MAX_GENERATIONS
 from dspex.errors import ConfigError
 from dspex.events import LMDelta
+from dspex.lm._prompt import Prompt
 from dspex.lm._protocol import LMChoice
 
 __all__ = ["EventReader", "Reject", "decode", "decode_chunk", "encode"]
@@ -37,7 +39,7 @@ def encode(
     Raises:
         ConfigError: If something in it is nothing JSON can carry, or `n` is no count.
     """
-    body: dict[str, Any] = {"model": name, "messages": list(messages)}
+    body: dict[str, Any] = {}
     wishes = {key: value for key, value in settings.items() if value is not None}
     wishes.pop("rollout_id", None)  # DSPy's name for "not from the cache"; no server knows it
     wanted = wishes.pop("n", wishes.pop("num_generations", 1))  # DSPy has both names
@@ -64,18 +66,38 @@ def encode(
         body["stream_options"] = {"include_usage": True}
     try:
         body.update(extra)
-        return _dump(body), wanted
+        return _written(name, messages, body), wanted
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the request cannot be written as JSON: {error}", code="lm-setting") from error
 
 
+def _written(name: str, messages: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> bytes:
+    """The body whose first two entries are the model and the messages."""
+    if type(messages) is not Prompt or "model" in body or "messages" in body:
+        return _dump({"model": name, "messages": list(messages), **body})
+    rest = _json(body)[1:] if body else "}"
+    try:
+        return b"".join((_before_messages(name), messages.json, b"," if body else b"", rest.encode()))
+    except UnicodeEncodeError:
+        return _dump({"model": name, "messages": messages.messages, **body})
+
+
+@lru_cache(maxsize=256)
+def _before_messages(name: str) -> bytes:
+    return _json({"model": name})[:-1].encode() + b',"messages":'
+
+
 def _dump(body: Mapping[str, Any]) -> bytes:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _json(body)
     try:
         return text.encode()
     except UnicodeEncodeError:
         # A lone surrogate has no UTF-8, but it has a JSON escape; the server may judge it.
-        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        return _json(body, ascii_only=True).encode()
+
+
+def _json(value: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":"), allow_nan=False)
 
 
 def decode(raw: bytes, wanted: int, reject: Reject) -> tuple[tuple[LMChoice, ...], str, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Self
 
 from dspex import _lm_failures as failures
 from dspex._settings import check_names, check_spelling
@@ -64,6 +64,9 @@ class LM:
     Raises:
         ConfigError: If an argument cannot be right.
     """
+
+    takes_json: Final = True
+    """Whether it wants the messages of a request as JSON where it can have them so; see `LMRequest`."""
 
     def __init__(
         self,

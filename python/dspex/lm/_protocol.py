@@ -16,7 +16,8 @@ class LMRequest:
     """One call.
 
     Attributes:
-        messages: Chat messages as the API takes them: mappings with `role` and `content`.
+        messages: Chat messages as the API takes them: mappings with `role` and `content`. A runtime gives a
+            list, and a language model that `takes_json` a `Prompt`, which has them as bytes too.
         settings: Settings of this call alone (`temperature`, `n`, `max_tokens`, ...); they win over the
             LM's own. A value of None takes the LM's setting away.
         timeout: Seconds the caller has left, or None for as long as the LM's own limits allow.

@@ -11,7 +11,7 @@ from dspex._settings import of_call
 from dspex.errors import DspexError, LMResponseError, ReplyError
 from dspex.lm import LMRequest
 from dspex.prediction import Prediction, Repair
-from dspex.runtime._replies import adapter_of, read_reply, refusal_of
+from dspex.runtime._replies import adapter_of, messages_for, read_reply, refusal_of
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
@@ -60,9 +60,9 @@ class NativeTarget:
         begun = time.perf_counter()
         config = of_call(operation.config)
         plan = adapter_of(operation, self._adapter).compile(operation.signature, self._dialect)
-        messages = plan.render(operation.inputs, operation.demos)
-        rendered = time.perf_counter()
         lm = operation.lm or self._lm
+        messages = messages_for(lm, plan, operation)
+        rendered = time.perf_counter()
         settings = sampling(config, getattr(lm, "settings", {}))
         left = timeout - (rendered - begun)
         try:

@@ -1,10 +1,12 @@
-"""What both targets do alike: choose a call's adapter, ask what refuses, and read a reply."""
+"""The steps of a call: choose its adapter, ask what refuses, lay out its messages, read a reply."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspex.errors import DspexError, ReplyError
+from dspex.lm import Prompt
 from dspex.prediction import Repair
 
 if TYPE_CHECKING:
@@ -12,13 +14,21 @@ if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.router import Operation
 
-__all__ = ["adapter_of", "read_reply", "refusal_of"]
+__all__ = ["adapter_of", "messages_for", "read_reply", "refusal_of"]
 
 
 def adapter_of(operation: Operation, default: Adapter) -> Adapter:
     """The adapter of a call: its own or the target's, with the call's way of reading."""
     adapter = operation.adapter or default
     return adapter if operation.parsing is None else adapter.with_parsing(operation.parsing)
+
+
+def messages_for(lm: Any, plan: Plan, operation: Operation) -> Sequence[Mapping[str, Any]]:
+    """The messages of a call: as JSON, of which nobody makes objects, where the LM takes them so."""
+    if getattr(lm, "takes_json", False) is not True:
+        return plan.render(operation.inputs, operation.demos)
+    body = plan.body(operation.inputs, operation.demos)
+    return Prompt(body) if isinstance(body, bytes) else body
 
 
 def read_reply(plan: Plan, reply: str) -> tuple[dict[str, Any], list[Repair]]:

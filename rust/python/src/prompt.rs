@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dspex_core::dialect::Dialect as CoreDialect;
 use dspex_core::prompt::{
-    self, ExternalField, Layout, Record, Role, Sink, Slot, Turn, holds_block,
+    self, Body, ExternalField, Layout, Record, Role, Sink, Slot, Turn, holds_block,
 };
 use dspex_core::signature::FieldKind;
 use dspex_core::text::{JsonStyle, JsonWriter};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::dialect::{Dialect, named};
 use crate::guard::guarded;
@@ -119,14 +119,35 @@ impl Plan {
         history: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         guarded(inputs.py(), || {
-            let py = inputs.py();
-            let mut messages = Messages {
-                plan: self,
-                list: PyList::empty(py),
-            };
-            messages.push(intern!(py, "system"), self.system.bind(py))?;
+            let mut messages = Messages::new(self, inputs.py())?;
             self.write(inputs, demos, history, &mut messages)?;
             Ok(messages.list)
+        })
+    }
+
+    /// The messages of a call as the JSON of a request's body; as a list where one of them is not a mere text.
+    #[pyo3(signature = (inputs, demos = None, history = None))]
+    fn body<'py>(
+        &self,
+        inputs: &Bound<'py, PyAny>,
+        demos: Option<&Bound<'py, PyAny>>,
+        history: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        guarded(inputs.py(), || {
+            let py = inputs.py();
+            let mut body = JsonBody {
+                plan: self,
+                py,
+                body: Some(self.compiled.body()),
+            };
+            self.write(inputs, demos, history, &mut body)?;
+            if let Some(body) = body.body {
+                return Ok(PyBytes::new(py, body.finish().as_bytes()).into_any());
+            }
+            let mut messages = Messages::new(self, py)?;
+            messages.reported = true;
+            self.write(inputs, demos, history, &mut messages)?;
+            Ok(messages.list.into_any())
         })
     }
 
@@ -413,9 +434,22 @@ impl<'py> PyRecord<'_, 'py> {
 struct Messages<'a, 'py> {
     plan: &'a Plan,
     list: Bound<'py, PyList>,
+    /// Whether what the values hold has been reported before.
+    reported: bool,
 }
 
-impl<'py> Messages<'_, 'py> {
+impl<'a, 'py> Messages<'a, 'py> {
+    /// The list with the system message.
+    fn new(plan: &'a Plan, py: Python<'py>) -> PyResult<Self> {
+        let messages = Self {
+            plan,
+            list: PyList::empty(py),
+            reported: false,
+        };
+        messages.push(intern!(py, "system"), plan.system.bind(py))?;
+        Ok(messages)
+    }
+
     fn push(&self, role: &Bound<'py, PyString>, content: &Bound<'py, impl Sized>) -> PyResult<()> {
         let message = PyDict::new(self.list.py());
         message.set_item(intern!(self.list.py(), "role"), role)?;
@@ -428,6 +462,9 @@ impl Sink for Messages<'_, '_> {
     type Error = PyErr;
 
     fn injected(&mut self, name: &str, count: usize) -> PyResult<()> {
+        if self.reported {
+            return Ok(());
+        }
         self.plan.report(self.list.py(), name, count)
     }
 
@@ -441,6 +478,32 @@ impl Sink for Messages<'_, '_> {
             }
             Role::User => self.push(intern!(py, "user"), &PyString::new(py, text)),
         }
+    }
+}
+
+/// The body of a request in the making.
+struct JsonBody<'a, 'py> {
+    plan: &'a Plan,
+    py: Python<'py>,
+    /// None once there is a message that is not a mere text.
+    body: Option<Body>,
+}
+
+impl Sink for JsonBody<'_, '_> {
+    type Error = PyErr;
+
+    fn injected(&mut self, name: &str, count: usize) -> PyResult<()> {
+        self.plan.report(self.py, name, count)
+    }
+
+    fn message(&mut self, role: Role, text: &str) -> PyResult<()> {
+        if role == Role::User && holds_block(text) {
+            self.body = None;
+        }
+        if let Some(body) = &mut self.body {
+            body.message(role, text);
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //! Values stay on the caller's side: a [`Record`] is asked to write a value into the text, so that nothing
 //! is converted or copied on the way.
 
+mod body;
 pub(crate) mod markers;
 mod plan;
 mod quote;
@@ -13,6 +14,7 @@ mod render;
 mod system;
 mod xml;
 
+pub use body::Body;
 pub use markers::{BLOCK_END, BLOCK_START, Markers, holds_block};
 pub use plan::{ExternalField, Layout, Plan, Slot, Style};
 pub use quote::push_quotes;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Markers, system, xml};
+use super::{Body, Markers, body, system, xml};
 use crate::dialect::Dialect;
 use crate::header;
 use crate::signature::{Field, FieldKind, Signature};
@@ -67,6 +67,8 @@ pub struct Slot {
 pub struct Plan {
     pub(super) layout: Layout,
     pub(super) system: Box<str>,
+    /// The system message as an LM's API takes it.
+    pub(super) system_json: Box<str>,
     pub(super) inputs: Box<[Slot]>,
     pub(super) outputs: Box<[Slot]>,
     pub(super) requirements: Box<str>,
@@ -87,11 +89,12 @@ impl Plan {
         dialect: &'static Dialect,
     ) -> Self {
         let (inputs, outputs) = parts(signature, external);
+        let system = system::message(layout, &inputs, &outputs, signature.instructions(), dialect);
         let slots = |parts: &[Part<'_>]| parts.iter().map(|part| part.slot(layout)).collect();
         Self {
             layout,
-            system: system::message(layout, &inputs, &outputs, signature.instructions(), dialect)
-                .into(),
+            system_json: body::system(&system),
+            system: system.into(),
             requirements: system::requirements(layout, &outputs, dialect).into(),
             history: inputs.iter().position(|part| part.external.history),
             inputs: slots(&inputs),
@@ -127,6 +130,12 @@ impl Plan {
     #[must_use]
     pub fn system(&self) -> &str {
         &self.system
+    }
+
+    /// A request's body that begins with the system message.
+    #[must_use]
+    pub fn body(&self) -> Body {
+        Body::new(&self.system_json)
     }
 
     /// The places for inputs.

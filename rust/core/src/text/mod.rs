@@ -13,6 +13,6 @@ mod word;
 pub use casefold::casefold;
 pub use docstring::{cleandoc, dedent};
 pub use float::push_float;
-pub use json::{JsonStyle, JsonWriter};
+pub use json::{JsonStyle, JsonWriter, push_json_string};
 pub use lines::{has_exotic_breaks, is_break, is_space, splitlines, strip, strip_start};
 pub use word::{decimal_value, is_decimal, is_identifier, is_word, word_len};

@@ -3,7 +3,7 @@
 use std::fs;
 
 use dspex_core::dialect::Dialect;
-use dspex_core::prompt::{ExternalField, Layout, Plan};
+use dspex_core::prompt::{ExternalField, Layout, Plan, Role};
 use jiter::JsonValue;
 
 use super::record::{JsonRecord, render};
@@ -82,5 +82,31 @@ fn messages(
         Some(JsonValue::Array(demos)) => demos.iter().cloned().map(JsonRecord).collect(),
         _ => Vec::new(),
     };
-    render(&plan, &inputs, &demos, &[]).messages
+    let messages = render(&plan, &inputs, &demos, &[]).messages;
+    assert_eq!(in_body(&plan, &messages[1..]), messages);
+    messages
+}
+
+/// What a request's body has of the messages behind the system's.
+fn in_body(plan: &Plan, messages: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
+    let mut body = plan.body();
+    for (role, text) in messages {
+        let role = match *role {
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            other => panic!("{other}"),
+        };
+        body.message(role, text);
+    }
+    let json = body.finish();
+    let JsonValue::Array(messages) = JsonValue::parse(json.as_bytes(), false).unwrap() else {
+        panic!("{json}")
+    };
+    let roles = ["system", "user", "assistant"];
+    let message = |message: &JsonValue<'_>| {
+        let role = text(message, "role").unwrap();
+        let role = roles.into_iter().find(|known| *known == role).unwrap();
+        (role, text(message, "content").unwrap())
+    };
+    messages.iter().map(message).collect()
 }
