@@ -249,6 +249,24 @@ CODES: Final = (
         "Make a new `Runtime`.",
     ),
     Code(
+        "program-file",
+        "ConfigError",
+        "The file of a saved program cannot be read or written.",
+        'Look at the path; the file has to be what `program.save("program.json")` wrote, here or in DSPy.',
+    ),
+    Code(
+        "program-pickle",
+        "ConfigError",
+        "A program was saved as a pickle, which runs whatever it holds.",
+        'Save it as JSON: `program.save("program.json")`, here or in DSPy.',
+    ),
+    Code(
+        "program-state",
+        "ConfigError",
+        "A saved state is not that of the program, or holds what cannot be saved.",
+        "Load it into the program that it was saved from; its paths are those of `named_predictors()`.",
+    ),
+    Code(
         "several-lms",
         "ConfigError",
         "The predictors of a program have no language model in common.",

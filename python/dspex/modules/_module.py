@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -181,6 +182,73 @@ class Module(ModuleNode):
                 hint="ask a predictor for its own: program.named_predictors()",
             )
         return found[0]
+
+    # -- what an optimizer finds out ----------------------------------------------------------------
+
+    def dump_state(self) -> dict[str, Any]:
+        """The demos and the signature's texts of each predictor inside, as `dspy.Module.dump_state` has it.
+
+        Of a language model of its own there is the model and how it samples, no address and no key.
+
+        Raises:
+            ConfigError: If a value of a demo has no JSON (`program-state`).
+        """
+        from dspex.modules._state import state_of
+
+        return state_of(self.named_predictors())
+
+    def load_state(self, state: Mapping[str, Any], *, lm: bool = False) -> Self:
+        """Take over what `dump_state` gave, here or in DSPy.
+
+        Args:
+            state: The state. It is checked as a whole first: if a part is wrong, nothing is changed.
+            lm: Whether predictors also get the language models that the state names, each a `dspex.LM` with
+                key and address from the environment. Else they keep theirs, which DSPy does not.
+
+        Returns:
+            This module.
+
+        Raises:
+            ConfigError: If it is not the state of this program: other paths, another number of fields, no
+                examples (`program-state`).
+        """
+        from dspex.modules._state import apply_state
+
+        apply_state(self.named_predictors(), state, lm=lm)
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a JSON file, which `load` here and in DSPy reads.
+
+        The file is written whole or not at all.
+
+        Raises:
+            ConfigError: If it does not end in `.json`, cannot be written, or a value of a demo has no JSON.
+        """
+        from dspex.modules._state import state_of, write_state
+
+        write_state(state_of(self.named_predictors()), path)
+
+    def load(self, path: str | os.PathLike[str], *, lm: bool = False) -> Self:
+        """Take over what `save` wrote, here or in DSPy: `rag = RAG().load("rag.json")`.
+
+        A warning is logged where the file is of a DSPy with other prompts.
+
+        Args:
+            path: The JSON file. A pickle is refused, as it would run whatever it holds.
+            lm: As for `load_state`.
+
+        Returns:
+            This module.
+
+        Raises:
+            ConfigError: If the file cannot be read (`program-file`, `program-pickle`), or is not that of this
+                program (`program-state`); nothing has been changed then.
+        """
+        from dspex.modules._state import apply_state, read_state
+
+        apply_state(self.named_predictors(), read_state(path), lm=lm)
+        return self
 
     def deepcopy(self) -> Self:
         """A copy with predictors of its own; language models and runtimes are shared.
