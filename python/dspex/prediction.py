@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, overload
+
+from dspex._scores import Scored
 
 __all__ = ["Completions", "Prediction", "Repair"]
 
@@ -25,8 +27,9 @@ class Repair(NamedTuple):
 class Completions(Sequence[Mapping[str, Any]]):
     """The generations of one call, in the order the LM gave them.
 
-    `completions[i]` is the i-th generation as a mapping; `completions.answer` is the list of that
-    field's values over all generations, as in DSPy.
+    `completions[i]` is the i-th generation as a mapping; `completions.answer` and `completions["answer"]` are
+    the list of that field's values over all generations, as in DSPy. `in` takes a field's name or a
+    generation; `items()` gives each field with its list.
 
     Attributes:
         signature: The signature they answer, where that is known.
@@ -42,16 +45,35 @@ class Completions(Sequence[Mapping[str, Any]]):
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Mapping[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+    @overload
+    def __getitem__(self, index: str) -> list[Any]: ...
+    def __getitem__(self, index: int | slice | str) -> Any:
+        if isinstance(index, str):
+            if not self._has(index):
+                raise KeyError(index)
+            return [row.get(index) for row in self._rows]
         return self._rows[index]
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, str):
+            return self._has(value)
+        return value in self._rows
+
+    def _has(self, name: str) -> bool:
+        return any(name in row for row in self._rows)
+
+    def items(self) -> Iterable[tuple[str, list[Any]]]:
+        """Each field with its values over all generations."""
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        return {name: self[name] for name in names}.items()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getattr__(self, name: str) -> list[Any]:
-        if name.startswith("_") or not any(name in row for row in self._rows):
+        if name.startswith("_") or not self._has(name):
             raise AttributeError(f"no completion has a field {name!r}")
-        return [row.get(name) for row in self._rows]
+        return self[name]
 
     def __eq__(self, other: object) -> bool:
         return self._rows == other._rows if isinstance(other, Completions) else NotImplemented
@@ -62,10 +84,12 @@ class Completions(Sequence[Mapping[str, Any]]):
         return f"Completions({list(self._rows)!r})"
 
 
-class Prediction(Mapping[str, Any]):
+class Prediction(Scored):
     """The output fields of one call, by attribute (`p.answer`) and by key (`p["answer"]`).
 
     A program of one's own returns one that it makes: `dspex.Prediction(answer=..., context=...)`.
+
+    One with a field `score` stands for that number, as in DSPy: `float(p)`, `p < q`, `sum(predictions)`.
 
     Two predictions are equal when their fields are; how they were made (route, timings, usage) is not
     compared. A field whose name is one of the attributes below is reached by key.
@@ -170,6 +194,14 @@ class Prediction(Mapping[str, Any]):
         return dict(self._fields)
 
     toDict = to_dict  # noqa: N815 - DSPy's name for it
+
+    def get_lm_usage(self) -> dict[str, Any]:
+        """DSPy's name for `usage`; there are no counts by model in it, as one call asks one."""
+        return self.usage
+
+    def set_lm_usage(self, usage: Mapping[str, Any]) -> None:
+        """DSPy's way to say what a program used as a whole."""
+        self.usage = dict(usage)
 
     def __repr__(self) -> str:
         fields = ",\n    ".join(f"{name}={value!r}" for name, value in self._fields.items())

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
 from typing import Any
 
+import dspy
 import pytest
 
 from dspex import Completions, Prediction
@@ -58,3 +60,48 @@ def test_a_prediction_survives_copying_and_pickling(again: Any) -> None:
 def test_a_prediction_without_completions_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one completion"):
         Prediction.from_completions([])
+
+
+def test_the_generations_are_reached_by_field_as_in_dspy() -> None:
+    rows = [{"answer": "a", "score": 1}, {"answer": "b", "score": 2}]
+    for completions in (Completions(rows), dspy.Prediction.from_completions(rows).completions):
+        assert completions["answer"] == ["a", "b"]
+        assert [*completions.items()] == [("answer", ["a", "b"]), ("score", [1, 2])]
+        assert "answer" in completions
+        assert "other" not in completions
+        with pytest.raises(KeyError):
+            completions["other"]
+    assert rows[1] in Completions(rows)
+
+
+NUMBERS: list[Any] = [0, 1, 0.5, True, -2.5]
+OPERATIONS = [operator.add, operator.truediv, operator.lt, operator.le, operator.gt, operator.ge]
+
+
+def outcome(operation: Any, left: Any, right: Any) -> Any:
+    try:
+        return operation(left, right)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_prediction_with_a_score_is_reckoned_with_as_dspy_s_is(operation: Any) -> None:
+    def values(cls: Any) -> list[Any]:
+        return [*NUMBERS, *(cls(score=number) for number in NUMBERS), cls(answer="x"), "text", None]
+
+    for left, theirs_left in zip(values(Prediction), values(dspy.Prediction), strict=True):
+        for right, theirs_right in zip(values(Prediction), values(dspy.Prediction), strict=True):
+            ours, theirs = outcome(operation, left, right), outcome(operation, theirs_left, theirs_right)
+            assert (ours, type(ours)) == (theirs, type(theirs)), (operation, left, right)
+
+
+def test_scores_are_summed_and_read_as_numbers() -> None:
+    made = [Prediction(score=0.5, answer="a"), Prediction(score=1, answer="b")]
+    assert sum(made) == 1.5
+    assert float(made[1]) == 1.0
+    assert max(made).answer == "b"
+    with pytest.raises(ValueError, match="has no field 'score'"):
+        float(Prediction(answer="a"))
+    made[0].set_lm_usage({"total_tokens": 3})
+    assert made[0].get_lm_usage() == made[0].usage == {"total_tokens": 3}

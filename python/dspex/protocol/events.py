@@ -67,19 +67,25 @@ def event_of(part: Any) -> Event:
 
 
 def prediction_of(
-    answer: Mapping[str, Any], rows: list[dict[str, Any]] | None = None, *, total: float | None = None
+    answer: Mapping[str, Any],
+    rows: list[dict[str, Any]] | None = None,
+    signature: Any = None,
+    *,
+    total: float | None = None,
 ) -> Prediction:
     """The prediction that an answer of `predict` or `module` stands for.
 
     Args:
         answer: The answer.
         rows: The fields of each completion, where they are not the answer's own.
+        signature: The signature they answer, where that is known.
         total: Seconds that the call took, if that is to be among its timings.
     """
     timings = answer["timings"] if total is None else {**answer["timings"], "total": total}
     return Prediction.from_completions(
         # A module may answer with no completion; a prediction of no fields is what DSPy makes of that.
         (answer["completions"] if rows is None else rows) or [{}],
+        signature,
         usage=answer["usage"],
         timings=timings,
         repairs=[Repair(*repair) for repair in answer.get("repairs", ())],

@@ -84,6 +84,7 @@ class NativeTarget:
         parsed = time.perf_counter()
         return Prediction.from_completions(
             rows,
+            operation.signature,
             usage=response.usage,
             repairs=repairs,
             timings={

@@ -88,7 +88,8 @@ class PoolTarget:
         left = timeout - (time.perf_counter() - begun)
         left = max(left, SHORTEST_SECONDS)
         answer = await pool.call(request, timeout=left, idempotent=operation.idempotent)
-        return prediction_of(answer, reader.rows(answer), total=time.perf_counter() - begun)
+        rows = reader.rows(answer)
+        return prediction_of(answer, rows, operation.signature, total=time.perf_counter() - begun)
 
     def _second_lm(self, adapter: Adapter) -> dict[str, Any]:
         """Settings of the model of a two-step adapter that has its own."""
