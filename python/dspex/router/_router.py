@@ -10,6 +10,7 @@ from dspex._core import Router as _CoreRouter
 from dspex._timeouts import without_frames
 from dspex.errors import DeadlineExceeded, RouteError
 from dspex.prediction import Prediction
+from dspex.router._backstop import Backstop
 from dspex.router._operation import Operation
 from dspex.router._target import Target
 
@@ -41,6 +42,7 @@ class Router:
         self._targets = tuple(targets)
         self._native = next((target for target in targets if target.side == "native"), None)
         self._core = _CoreRouter([(target.name, target.side) for target in targets])
+        self._backstop = Backstop()
 
     async def dispatch(self, operation: Operation, timeout: float) -> Prediction:
         """Run the operation on the target that fits it, within `timeout` seconds.
@@ -64,30 +66,32 @@ class Router:
                 unable = None  # or it would hold itself, by the frame in its traceback, and the operation
         target = self._targets[index]
         outcome = "failed"
+        watch = self._backstop.begin(timeout + BACKSTOP_SECONDS)
         try:
-            try:
-                async with asyncio.timeout(timeout + BACKSTOP_SECONDS) as scope:
-                    prediction = await target.run(operation, timeout)
-            except TimeoutError as error:
-                if not scope.expired():
-                    raise
-                raise DeadlineExceeded(
-                    f"{target.name} gave no answer within {timeout:g} s and did not end by itself",
-                    hint="allow more time with `timeout=`, or look at what the target is doing",
-                    retryable=operation.idempotent,
-                    timeout=timeout,
-                    stage=target.name,
-                ) from without_frames(error)
-            finally:
-                # It holds the task, which holds its exception, which holds this frame and the operation: a
-                # circle that keeps the inputs until somebody collects it.
-                del scope
+            prediction = await target.run(operation, timeout)
             outcome = "served"
-        except asyncio.CancelledError:
-            outcome = "cancelled"
+        except asyncio.CancelledError as error:
+            if not watch.ended_it():
+                outcome = "cancelled"
+                raise
+            raise DeadlineExceeded(
+                f"{target.name} gave no answer within {timeout:g} s and did not end by itself",
+                hint="allow more time with `timeout=`, or look at what the target is doing",
+                retryable=operation.idempotent,
+                timeout=timeout,
+                stage=target.name,
+            ) from without_frames(error)
+        except BaseException:
+            watch.ended_it()
             raise
+        else:
+            watch.ended_it()
         finally:
+            self._backstop.end(watch)
             self._core.record(index, outcome)
+            # It holds the task, which holds its exception, which holds this frame and the operation: a
+            # circle that keeps the inputs until somebody collects it.
+            del watch
         prediction.route = target.name
         if unable is not None and operation.route is None:
             prediction.route_reason = unable.message
