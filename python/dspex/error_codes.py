@@ -310,6 +310,18 @@ CODES: Final = (
         "Use one that it lists.",
     ),
     Code(
+        "bad-attempts",
+        "ConfigError",
+        "A count of attempts, or another setting of a module that makes several, makes no sense.",
+        "Correct the setting that the message names.",
+    ),
+    Code(
+        "bad-batch",
+        "ConfigError",
+        "An option of a batch makes no sense, or is one of DSPy's that dspex does not follow.",
+        "Write what the message says; `docs/modules.md` lists the options.",
+    ),
+    Code(
         "bad-call",
         "ConfigError",
         "The request, session, host functions or `idempotent` of a pool's call are not of the right kind.",
@@ -727,10 +739,22 @@ CODES: Final = (
         "Give a `dspy.History`, or the turns themselves.",
     ),
     Code(
+        "bad-completions",
+        "InputError",
+        "The completions to compare or to count are too few or too many, or lack a field.",
+        "Give what the message says, such as `prediction.completions`.",
+    ),
+    Code(
         "bad-demos",
         "InputError",
         "Demos are no list of examples, or one of them does not map field names to values.",
         'Write `demos=[{"question": "...", "answer": "..."}]`.',
+    ),
+    Code(
+        "bad-row",
+        "InputError",
+        "A row of a batch maps no names of inputs to values, or the rows are none.",
+        'Write rows such as `{"question": "..."}`.',
     ),
     Code(
         "positional-inputs",
@@ -1163,6 +1187,12 @@ CODES: Final = (
         "Use one of those that the hint lists.",
     ),
     # --- the rest ---
+    Code(
+        "too-many-errors",
+        "BatchError",
+        "So many rows of a batch failed that it stopped; the first of their errors is the cause.",
+        "Correct the cause, or allow more with `max_errors=`.",
+    ),
     Code(
         "deadline-exceeded",
         "DeadlineExceeded",

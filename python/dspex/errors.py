@@ -24,6 +24,7 @@
     │   ├── WorkerStartError    a worker did not become ready
     │   ├── WorkerDiedError     the worker died while it held the call
     │   └── WireError           bytes on the wire that are not a frame
+    ├── BatchError              so many rows of a batch failed that it stopped
     ├── DeadlineExceeded        the call's time ran out
     └── RemoteError             the program in the worker raised
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
+    "BatchError",
     "Category",
     "ConfigError",
     "DeadlineExceeded",
@@ -687,8 +689,8 @@ class DeadlineExceeded(DspexError):  # noqa: N818 - the field's name for it
 
     Attributes:
         timeout: The limit in seconds; None if it is not known where it ran out.
-        stage: What was waited for: `lm`, `queue`, `worker`, `warmup`, `pool-start`, `loop` or the name of a
-            target.
+        stage: What was waited for: `lm`, `queue`, `worker`, `warmup`, `pool-start`, `loop`, `program`,
+            `batch` or the name of a target.
         op: The pool's operation; empty outside a pool.
         model: The model that was asked; empty if none was.
     """
@@ -701,6 +703,24 @@ class DeadlineExceeded(DspexError):  # noqa: N818 - the field's name for it
     stage: str = ""
     op: str = ""
     model: str = ""
+
+
+class BatchError(DspexError):
+    """So many rows of a batch failed that it stopped; the first of their errors is the cause.
+
+    Attributes:
+        done: Rows that had been run, the failed ones among them.
+        failed: Rows that had failed.
+        first: The first of those: the row's number and its error, as text.
+    """
+
+    code = "too-many-errors"
+    category = "remote"
+    http_status = 502
+    public_message = "The program that the service runs failed."
+    done: int = 0
+    failed: int = 0
+    first: Sequence[str] = ()
 
 
 class RemoteError(DspexError):
@@ -725,6 +745,7 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
     # A configuration that is part of one call, which another call need not share.
     **dict.fromkeys(
         (
+            "bad-batch",
             "bad-call",
             "bad-input-stream",
             "bad-import-path",

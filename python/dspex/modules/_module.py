@@ -5,10 +5,19 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from dspex._portal import refuse_blocking, run_alone
 from dspex._settings import check_idempotent
@@ -19,7 +28,10 @@ from dspex.modules import _scope
 from dspex.modules._tree import ModuleNode, predictors_of, replace_at, sub_modules_of
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from dspex.lm import LanguageModel
+    from dspex.modules._batch_plan import BatchOptions
     from dspex.modules._predict import Predict
     from dspex.router import RouteName
 
@@ -100,6 +112,111 @@ class Module(ModuleNode):
                 hint="define `def forward(self, ...)` or `async def aforward(self, ...)`",
             )
         return in_thread(partial(forward, *args, **inputs))
+
+    # -- many rows --------------------------------------------------------------------------------
+
+    @overload
+    def batch(
+        self, rows: Iterable[Any], concurrency: int | None = None, **options: Unpack[BatchOptions]
+    ) -> list[Any]: ...
+
+    @overload
+    def batch(
+        self,
+        rows: Iterable[Any],
+        concurrency: int | None = None,
+        *,
+        return_failed_examples: bool,
+        **options: Unpack[BatchOptions],
+    ) -> Any: ...
+
+    def batch(
+        self,
+        rows: Iterable[Any],
+        concurrency: int | None = None,
+        *,
+        return_failed_examples: bool = False,
+        **options: Unpack[BatchOptions],
+    ) -> Any:
+        """Call this module for each of many rows, many at once.
+
+        The calls run on the runtime's event loop, which costs no way to it for each; those of a program that
+        has only a `forward` run in threads. Rows that are no list or tuple are read on this thread, as they
+        are needed.
+
+        Args:
+            rows: What to call it with: mappings of inputs, or examples of DSPy's, from any iterable.
+            concurrency: How many run at once, at most; 64 unless given.
+            return_failed_examples: Give what DSPy gives: the outcomes with None for each failed row, the
+                failed rows, and their errors.
+            **options: See `dspex.modules.BatchOptions`: `errors`, `max_errors`, `timeout`, `progress`.
+
+        Returns:
+            What each call returned, in the order of the rows. In the place of a row that failed stands its
+            error.
+
+        Raises:
+            ConfigError: If an option is none, there is no runtime, or the batch would block an event loop
+                that runs on this thread (`blocking-in-loop`): use `abatch` there.
+            BatchError: If `max_errors` rows have failed.
+            DeadlineExceeded: If the `timeout` ran out.
+            Exception: With `errors="raise"`, what the first failing row raised.
+        """
+        from dspex.modules import _batch  # here and below: most calls are of one row
+
+        plan = _batch.Plan.of(concurrency, options)
+        if not return_failed_examples:
+            return _batch.batch(_batch.Calls.of(self), rows, plan)
+        kept = list(rows)
+        return _batch.failed_rows(_batch.batch(_batch.Calls.of(self), kept, plan), kept)
+
+    async def abatch(
+        self,
+        rows: Iterable[Any] | AsyncIterable[Any],
+        concurrency: int | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> list[Any]:
+        """The awaitable twin of `batch`; the rows may come from an async iterable.
+
+        Those of a plain one are read on this event loop, so its steps should not block.
+        """
+        from dspex.modules import _batch
+
+        return await _batch.abatch(_batch.Calls.of(self), rows, _batch.Plan.of(concurrency, options))
+
+    def batch_as_completed(
+        self, rows: Iterable[Any], concurrency: int | None = None, **options: Unpack[BatchOptions]
+    ) -> Generator[tuple[int, Any]]:
+        """Call this module for each of many rows, and yield each row's number and outcome when it has ended.
+
+        No more rows run ahead of the loop over it than twice `concurrency`. To leave the loop early ends the
+        calls that are under way. Arguments and errors are those of `batch`.
+
+        Example:
+            ```python
+            for number, outcome in qa.batch_as_completed(rows):
+                if isinstance(outcome, Exception): ...
+            ```
+        """
+        from dspex.modules import _batch
+
+        plan = _batch.Plan.of(concurrency, options)
+        return _batch.batch_as_completed(_batch.Calls.of(self), rows, plan)
+
+    def abatch_as_completed(
+        self,
+        rows: Iterable[Any] | AsyncIterable[Any],
+        concurrency: int | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> AsyncGenerator[tuple[int, Any]]:
+        """The awaitable twin of `batch_as_completed`.
+
+        Close it to leave early: `async with contextlib.aclosing(qa.abatch_as_completed(rows)) as outcomes:`.
+        """
+        from dspex.modules import _batch
+
+        plan = _batch.Plan.of(concurrency, options)
+        return _batch.abatch_as_completed(_batch.Calls.of(self), rows, plan)
 
     def with_options(
         self,

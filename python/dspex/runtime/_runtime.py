@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import enum
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from dspex import dialects
 from dspex._forks import OwnerProcess
@@ -47,6 +49,11 @@ if TYPE_CHECKING:
     from dspex.router import Target
 
 __all__ = ["Runtime"]
+
+T = TypeVar("T")
+
+_host: Final[ContextVar[Runtime | None]] = ContextVar("dspex_host", default=None)
+"""The runtime that ends the work of this context as a whole."""
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 WARMUP_SECONDS = 60.0
@@ -124,7 +131,7 @@ class Runtime:
         self._owner = OwnerProcess()
         self._portal: Portal | None = None
         self._scope = ExitStack()
-        self._calls: set[asyncio.Task[Prediction]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
         self._borrowed = BorrowedModels()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -270,10 +277,51 @@ class Runtime:
     async def arun(self, operation: Operation) -> Prediction:
         """The awaitable twin of `run`, from any event loop."""
         home = self._open_home()
+        at_home = asyncio.get_running_loop() is home
+        if at_home and operation.lm is None and _host.get() is self:
+            return await self._router.dispatch(operation, self._seconds(operation))
         call = self._call(operation, self._seconds(operation))
-        if asyncio.get_running_loop() is home:
+        if at_home:
             return await call
         return await asyncio.wrap_future(cross(call, home, _closed))
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start a coroutine on the runtime's event loop, from another thread; see `host`.
+
+        Its calls are awaited in place: many of them cost one way to that loop and back, not one each.
+
+        Args:
+            coroutine: What to run. It sees the context of the caller.
+
+        Returns:
+            The future of its result; to cancel it cancels the coroutine.
+
+        Raises:
+            ConfigError: If the runtime is not open, or an event loop runs on this thread.
+        """
+        try:
+            home = self._open_home()
+            refuse_blocking(self._home_thread, "`await` in its place")
+        except ConfigError:
+            coroutine.close()
+            raise
+        return cross(self.host(coroutine), home, _closed)
+
+    async def host(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine on the runtime's event loop as one piece of work, which ends with the runtime.
+
+        The calls in it are not tracked one by one, which makes each of them cheaper. What blocks in it blocks
+        the runtime. On another loop it is awaited as it is.
+
+        Raises:
+            ConfigError: If the runtime was closed while it ran (`runtime-closed`).
+        """
+        if asyncio.get_running_loop() is not self._home:
+            return await coroutine
+        token = _host.set(self)
+        task = asyncio.create_task(coroutine)
+        _host.reset(token)
+        return await self._tracked(task)
 
     def warmup(self, timeout: float = WARMUP_SECONDS) -> None:
         """Start what a first call would start: every pool with its workers.
@@ -337,6 +385,15 @@ class Runtime:
             self._borrowed.take(operation.lm)
         # A task of its own, so that closing can end the call without cancelling the caller's task.
         task = asyncio.create_task(self._router.dispatch(operation, timeout))
+        try:
+            return await self._tracked(task)
+        finally:
+            if operation.lm is not None:
+                await self._borrowed.give_back(operation.lm)
+            del task  # it holds the exception, which holds this frame: see `Pool.call`
+
+    async def _tracked(self, task: asyncio.Task[T]) -> T:
+        """What a task comes to, which is ended when the runtime closes."""
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         try:
@@ -347,9 +404,7 @@ class Runtime:
                 raise
             raise _closed() from None
         finally:
-            if operation.lm is not None:
-                await self._borrowed.give_back(operation.lm)
-            del task  # it holds the exception, which holds this frame: see `Pool.call`
+            del task  # as in `_call`
 
     async def _warm(self, timeout: float) -> None:
         try:

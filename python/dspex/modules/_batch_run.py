@@ -1,0 +1,213 @@
+"""One batch on an event loop: it reads rows, keeps so many under way, and says what became of each.
+
+::
+
+    rows --next--> worker --call--> outcome --deliver--> whoever asked
+                   (up to `concurrency` of them, each a task)
+
+A worker reads a row only when it is free to run it, and starts the next worker when it has one: a batch of
+three rows has four tasks, whatever its concurrency. Rows of an async source come by a `ReadAhead`, which has
+at most half as many ready as may run at once. Where outcomes are taken as they come, a worker waits while as
+many have ended that nobody has taken.
+
+What a row's call raises is the row's outcome. The batch ends early, and all that is under way with it, when
+
+- a row has failed and `errors="raise"`, or `max_errors` have,
+- its time has run out,
+- its runtime has been closed, or there is none: no other row could be run either,
+- the source of its rows, or the function that is told of the progress, raises,
+- it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from dspex._read_ahead import ReadAhead
+from dspex._timeouts import without_frames
+from dspex.errors import BatchError, DeadlineExceeded, DspexError
+from dspex.modules import _scope
+from dspex.modules._batch_plan import Plan
+from dspex.modules._progress import Progress
+
+__all__ = ["BatchRun"]
+
+_log = logging.getLogger("dspex.modules")
+_END: Final = object()
+_SHOWN: Final = 5
+"""Errors that are named when there were too many."""
+
+_FOR_ALL: Final = frozenset(
+    {"blocking-in-loop", "no-forward", "no-runtime", "runtime-closed", "runtime-forked"}
+)
+"""Codes of errors that every other row would have too."""
+
+
+class BatchRun:
+    """Runs the rows of one batch, once.
+
+    Args:
+        call: Runs one row.
+        rows: The rows.
+        plan: What was asked for.
+        total: How many rows there are, where that is known.
+        deliver: Is told of each row's number and outcome, in the order in which they end.
+        room: Is acquired for each row before it is read; None where whoever is told of the outcomes keeps
+            them all.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Any], Awaitable[Any]],
+        rows: Iterator[Any] | AsyncIterator[Any],
+        plan: Plan,
+        total: int | None,
+        deliver: Callable[[int, Any], None],
+        room: asyncio.Semaphore | None = None,
+    ) -> None:
+        self._call = call
+        self._plan = plan
+        self._deliver = deliver
+        self._room = room
+        self._rows = rows if isinstance(rows, Iterator) else None
+        self._ahead = None if isinstance(rows, Iterator) else ReadAhead(rows, max(1, plan.concurrency // 2))
+        self._progress = Progress.of(plan.progress, total)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._read = self._done = self._failed = 0
+        self._first: list[tuple[int, Exception]] = []
+        self._scope = _scope.Scope()
+
+    async def run(self) -> None:
+        """Run all rows.
+
+        Raises:
+            BatchError: If too many failed.
+            DeadlineExceeded: If the time ran out.
+            Exception: What else ends a batch early: see the top of this file.
+        """
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        limit = asyncio.timeout(self._plan.timeout)
+        try:
+            with _scope.enter(timeout=self._plan.timeout) as self._scope:
+                async with limit:
+                    self._start_worker()
+                    await self._ended
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self._ran_out() from without_frames(error)
+        finally:
+            del limit  # it holds the task and by that the exception: see `Router.dispatch`
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks.clear()
+        if self._ended.done() and not self._ended.cancelled():
+            self._ended.exception()  # of a row that failed in the moment in which the time ran out
+        del self._ended
+        if self._ahead is not None:
+            await self._ahead.close()
+        self._progress.close()
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def _start_worker(self) -> None:
+        task = asyncio.create_task(self._work())
+        self._tasks.add(task)
+        task.add_done_callback(self._worker_ended)
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        ended = getattr(self, "_ended", None)
+        error = None if task.cancelled() else task.exception()
+        if ended is None or ended.done():
+            return
+        if task.cancelled():  # by the row's own code: nobody else cancels one while the batch goes on
+            ended.cancel()
+        elif error is not None:
+            ended.set_exception(error)
+        elif not self._tasks:
+            ended.set_result(None)
+
+    async def _work(self) -> None:
+        while True:
+            if self._room is not None:
+                await self._room.acquire()
+            row = next(self._rows, _END) if self._rows is not None else await self._take()
+            if row is _END:
+                return
+            number = self._read
+            self._read += 1
+            if len(self._tasks) < self._plan.concurrency:
+                self._start_worker()
+            try:
+                outcome = await self._call(row)
+            except Exception as error:  # noqa: BLE001 - whatever a program of the user's raises
+                outcome = self._count_failure(number, error)
+            finally:
+                row = None
+            self._done += 1
+            self._deliver(number, outcome)
+            outcome = None
+            self._progress.show(self._done, self._failed)
+
+    async def _take(self) -> Any:
+        assert self._ahead is not None  # noqa: S101 - one of the two is there
+        taken = await self._ahead.take()
+        return taken[0] if taken else _END
+
+    # -- failures ---------------------------------------------------------------------------------
+
+    def _count_failure(self, number: int, error: Exception) -> Exception:
+        """The error as the row's outcome.
+
+        Raises:
+            Exception: Where the batch ends with it.
+        """
+        if self._scope.deadline is not None and time.monotonic() >= self._scope.deadline:
+            raise self._ran_out() from without_frames(error)
+        if isinstance(error, DspexError) and error.code in _FOR_ALL:
+            raise error
+        if self._plan.tracebacks:
+            _log.warning("row %d of a batch failed", number, exc_info=error)
+        if self._plan.raises:
+            error.add_note(f"row {number} of the batch")
+            raise error
+        self._failed += 1
+        # Nobody raises it; its traceback would hold the row for as long as the error lives.
+        without_frames(error)
+        if len(self._first) < _SHOWN:
+            self._first.append((number, error))
+        if self._failed == self._plan.max_errors:
+            self._done += 1
+            raise self._too_many() from self._first[0][1]
+        return error
+
+    def _too_many(self) -> BatchError:
+        first = [f"row {number}: {type(error).__name__}: {error}" for number, error in self._first]
+        return BatchError(
+            f"{self._failed} of {self._done} rows failed, the first {first[0]}",
+            hint="correct the cause, or allow more: max_errors=; batch_as_completed keeps what was done",
+            done=self._done,
+            failed=self._failed,
+            first=first,
+        )
+
+    def _ran_out(self) -> DeadlineExceeded:
+        seconds = self._plan.timeout
+        if seconds is None or seconds != self._scope.seconds:  # of a program that the batch is a part of
+            return self._scope.ran_out()
+        return DeadlineExceeded(
+            f"the {seconds:g} s of the batch ran out after {self._done} rows",
+            hint="allow it more time; batch_as_completed keeps what was done",
+            timeout=seconds,
+            stage="batch",
+        )
