@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
     from dspex.errors import DspexError
     from dspex.lm import LM
-    from dspex.modules import ChainOfThought, Module, Predict
+    from dspex.modules import (
+        BestOfN,
+        ChainOfThought,
+        Module,
+        MultiChainComparison,
+        Parallel,
+        Predict,
+        majority,
+    )
     from dspex.pool import Pool, PoolSpec, SyncPool
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LM",
     "BAMLAdapter",
+    "BestOfN",
     "ChainOfThought",
     "ChatAdapter",
     "Completions",
@@ -42,7 +51,9 @@ __all__ = [
     "InputField",
     "JSONAdapter",
     "Module",
+    "MultiChainComparison",
     "OutputField",
+    "Parallel",
     "Pool",
     "PoolSpec",
     "Predict",
@@ -55,10 +66,12 @@ __all__ = [
     "XMLAdapter",
     "__version__",
     "configure",
+    "majority",
 ]
 
 _HOME = {
     "BAMLAdapter": "dspex.adapters",
+    "BestOfN": "dspex.modules",
     "ChainOfThought": "dspex.modules",
     "ChatAdapter": "dspex.adapters",
     "Completions": "dspex.prediction",
@@ -67,7 +80,9 @@ _HOME = {
     "JSONAdapter": "dspex.adapters",
     "LM": "dspex.lm",
     "Module": "dspex.modules",
+    "MultiChainComparison": "dspex.modules",
     "OutputField": "dspex.signature",
+    "Parallel": "dspex.modules",
     "Pool": "dspex.pool",
     "PoolSpec": "dspex.pool",
     "Predict": "dspex.modules",
@@ -79,6 +94,7 @@ _HOME = {
     "TwoStepAdapter": "dspex.adapters",
     "XMLAdapter": "dspex.adapters",
     "configure": "dspex.runtime",
+    "majority": "dspex.modules",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 

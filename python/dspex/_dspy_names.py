@@ -26,8 +26,7 @@ _USAGE: Final = "each prediction has its own: `prediction.usage`, `prediction.ti
 _ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
-            "BestOfN", "CodeAct", "Flex", "KNN", "MultiChainComparison", "Parallel",
-            "ProgramOfThought", "RLM", "ReAct", "ReActV2", "Refine",
+            "CodeAct", "Flex", "KNN", "ProgramOfThought", "RLM", "ReAct", "ReActV2", "Refine",
         ),
         _WORKER,
     ),

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import dspex
-from dspex.testing import ModelServer
+from dspex.testing import ChatRequest, ModelServer
 
 __all__ = ["Said", "completion", "runtime", "said"]
 
 
 class Said:
-    """A server whose every reply is `reply`."""
+    """A server whose every reply is `reply`, or what `answer` makes of the request."""
 
     def __init__(self) -> None:
         self.reply = ""
-        self.server = ModelServer(lambda _: self.reply)
+        self.answer: Callable[[ChatRequest], str] | None = None
+        self.server = ModelServer(lambda asked: self.reply if self.answer is None else self.answer(asked))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 INSTEAD = [
-    ("BestOfN", 'pool.module("dspy.BestOfN"'),
+    ("Refine", 'pool.module("dspy.Refine"'),
     ("ReAct", 'pool.module("dspy.ReAct"'),
     ("MIPROv2", "dspex.Predict(demos=...)"),
     ("Image", "`dspy.Image`"),

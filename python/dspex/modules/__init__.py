@@ -1,7 +1,39 @@
 """Modules: what a service calls. They check the inputs, make an operation and hand it to the runtime."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dspex._lazy import names_of
 from dspex.modules._chain_of_thought import ChainOfThought
 from dspex.modules._module import Module
 from dspex.modules._predict import Predict
 
-__all__ = ["ChainOfThought", "Module", "Predict"]
+if TYPE_CHECKING:
+    from dspex.modules._batch_plan import BatchOptions
+    from dspex.modules._best_of_n import BestOfN
+    from dspex.modules._majority import majority
+    from dspex.modules._multi_chain_comparison import MultiChainComparison
+    from dspex.modules._parallel import Parallel
+
+__all__ = [
+    "BatchOptions",
+    "BestOfN",
+    "ChainOfThought",
+    "Module",
+    "MultiChainComparison",
+    "Parallel",
+    "Predict",
+    "majority",
+]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "BatchOptions": "dspex.modules._batch_plan",
+        "BestOfN": "dspex.modules._best_of_n",
+        "MultiChainComparison": "dspex.modules._multi_chain_comparison",
+        "Parallel": "dspex.modules._parallel",
+        "majority": "dspex.modules._majority",
+    },
+)

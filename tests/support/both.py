@@ -1,0 +1,86 @@
+"""One scripted model for both libraries, and what was asked of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dspy
+from tests.support.models import completion
+
+import dspex
+from dspex.testing import ChatRequest, ScriptedLM
+
+__all__ = ["Call", "Replies", "Script", "in_dspex", "in_dspy", "wanted"]
+
+Call = tuple[Any, Any, Any]
+"""The messages of a call, its temperature and its rollout."""
+
+Script = Callable[[Any], str]
+"""The reply to messages."""
+
+
+def wanted(messages: Any) -> tuple[str, ...]:
+    """The fields that the last message of a chat prompt asks for."""
+    _, _, asked = messages[-1]["content"].rpartition("Respond with the corresponding output fields")
+    return tuple(name for name in re.findall(r"\[\[ ## (\w+) ## \]\]", asked) if name != "completed")
+
+
+class Replies:
+    """Deals out the replies that there are for the fields that are asked for, over and over."""
+
+    def __init__(self, table: Mapping[tuple[str, ...], Sequence[str]]) -> None:
+        self._table = table
+        self._given: Counter[tuple[str, ...]] = Counter()
+
+    def __call__(self, messages: Any) -> str:
+        names = wanted(messages)
+        texts = self._table[names]
+        self._given[names] += 1
+        return texts[(self._given[names] - 1) % len(texts)]
+
+    def answer(self, request: ChatRequest) -> str:
+        """The same for a request."""
+        return self(request.messages)
+
+
+class _Model(dspy.BaseLM):
+    """DSPy's side. The old interface for models of one's own is the one that both DSPy 3.3 and 3.4 have."""
+
+    def __init__(self, script: Script, calls: list[Call], **settings: Any) -> None:
+        super().__init__(model="m", cache=False, **settings)
+        self.script = script
+        self.calls = calls
+
+    def forward(self, prompt: Any = None, messages: Any = None, **settings: Any) -> Any:
+        given = {**self.kwargs, **settings}
+        self.calls.append((messages, given.get("temperature"), given.get("rollout_id")))
+        return completion(self.script(messages))
+
+
+@contextmanager
+def in_dspy(script: Script, calls: list[Call], **settings: Any) -> Iterator[None]:
+    """DSPy with the model; it never asks a second time by itself, as dspex never does."""
+    adapter = dspy.ChatAdapter(use_json_adapter_fallback=False)
+    with dspy.context(
+        lm=_Model(script, calls, temperature=None, max_tokens=None, **settings), adapter=adapter
+    ):
+        yield
+
+
+@contextmanager
+def in_dspex(script: Script, calls: list[Call], **settings: Any) -> Iterator[dspex.Runtime]:
+    """The same of dspex, reading replies as DSPy does."""
+
+    def answer(request: ChatRequest) -> str:
+        given = request.settings
+        calls.append((request.messages, given.get("temperature"), given.get("rollout_id")))
+        return script(request.messages)
+
+    lm: Any = ScriptedLM(answer)
+    lm.settings = settings
+    with dspex.Runtime(lm, parsing="dspy") as runtime:
+        yield runtime
