@@ -20,6 +20,8 @@ PAGE = Path(__file__).parent / "api.md"
 WIDTH = 110
 MOST = 7
 """Arguments that are shown of one name; a pool has over a dozen settings."""
+LONGEST = 100
+"""Characters of them that are shown."""
 
 PACKAGES = {
     "dspex": "what programs are made of",
@@ -124,7 +126,10 @@ def _arguments(value: object) -> str:
         mark = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
         optional = "?" if not mark and each.default is not each.empty else ""
         shown.append(f"{mark}{each.name}{optional}")
-    return f"({', '.join([*shown[:MOST], '...'] if len(shown) > MOST else shown)})"
+    most = MOST
+    while len(", ".join(shown[:most])) > LONGEST:
+        most -= 1
+    return f"({', '.join([*shown[:most], '...'] if len(shown) > most else shown)})"
 
 
 if __name__ == "__main__":
