@@ -1,9 +1,9 @@
 """One program on a model that answers at once, in DSPy and in dspex: `python benches/bench_program.py`.
 
 The program is two `Predict`s and a `ChainOfThought`, plain Python around them, awaited; the model is an
-object of this process on both sides. What is counted is the CPU time of a call of the program, so of three calls of
-the model, with prompts laid out and replies read. The answers are compared before anything is timed. Rounds
-take turns; figures are medians, and what counts is their ratio.
+object of this process on both sides. What is counted is the CPU time of a call of the program, so of three
+calls of the model, with prompts laid out and replies read. The answers are compared before anything is timed.
+Rounds take turns; figures are medians, and what counts is their ratio.
 """
 
 from __future__ import annotations
