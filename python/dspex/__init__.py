@@ -32,7 +32,10 @@ if TYPE_CHECKING:
         MultiChainComparison,
         Parallel,
         Predict,
+        RemoteModule,
         majority,
+        program,
+        remote,
     )
     from dspex.pool import Pool, PoolSpec, SyncPool
     from dspex.prediction import Completions, Prediction
@@ -58,6 +61,7 @@ __all__ = [
     "PoolSpec",
     "Predict",
     "Prediction",
+    "RemoteModule",
     "Runtime",
     "Signature",
     "SyncPool",
@@ -67,6 +71,8 @@ __all__ = [
     "__version__",
     "configure",
     "majority",
+    "program",
+    "remote",
 ]
 
 _HOME = {
@@ -87,6 +93,7 @@ _HOME = {
     "PoolSpec": "dspex.pool",
     "Predict": "dspex.modules",
     "Prediction": "dspex.prediction",
+    "RemoteModule": "dspex.modules",
     "Runtime": "dspex.runtime",
     "Signature": "dspex.signature",
     "SyncPool": "dspex.pool",
@@ -95,6 +102,8 @@ _HOME = {
     "XMLAdapter": "dspex.adapters",
     "configure": "dspex.runtime",
     "majority": "dspex.modules",
+    "program": "dspex.modules",
+    "remote": "dspex.modules",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 

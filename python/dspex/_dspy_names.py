@@ -9,11 +9,11 @@ from typing import Final
 __all__ = ["advice"]
 
 _WORKER: Final = (
-    'it is DSPy\'s, and runs in a worker: `pool.module("dspy.{0}", inputs, signature=...)`, see docs/pools.md'
+    'it is DSPy\'s, and runs in a worker: `dspex.remote("dspy.{0}", ...)`, see docs/remote_modules.md'
 )
 _OPTIMIZER: Final = (
     "programs are optimised with DSPy itself, `dspy.{0}`; its demos go into dspex.Predict(demos=...), a "
-    'whole saved program into a worker: `pool.module("my_app.rag:RAG", inputs, state="program.json")`'
+    'whole saved program into a worker: `dspex.program("my_app.rag:RAG", state="program.json")`'
 )
 _TYPE: Final = "signatures of dspex take the type of DSPy itself: `import dspy`, then `dspy.{0}`"
 _RUNTIME: Final = (
@@ -26,7 +26,8 @@ _USAGE: Final = "each prediction has its own: `prediction.usage`, `prediction.ti
 _ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
-            "CodeAct", "Flex", "KNN", "ProgramOfThought", "RLM", "ReAct", "ReActV2", "Refine",
+            "CodeAct", "ColBERTv2", "Embeddings", "Flex", "KNN", "ProgramOfThought", "RLM", "ReAct", "ReActV2",
+            "Refine", "Retrieve",
         ),
         _WORKER,
     ),
@@ -54,7 +55,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "AdapterParseError": "a reply that cannot be read is a dspex.errors.ReplyError",
     "BaseLM": "an LM of your own has the methods of dspex.lm.LanguageModel",
     "DSPyError": "everything that dspex raises is a dspex.DspexError",
-    "load": 'a worker loads what was saved: `pool.module("my_app.rag:RAG", inputs, state="program.json")`',
+    "load": 'a worker loads what was saved: `dspex.program("my_app.rag:RAG", state="program.json")`',
     "streamify": 'a worker streams: `pool.stream(ModuleRequest.of(...))`, see docs/pools.md',
 }  # fmt: skip
 

@@ -147,6 +147,12 @@ CODES: Final = (
         "Use one of those that the hint lists.",
     ),
     Code(
+        "module-argument",
+        "ConfigError",
+        "An argument of a remote module is no plain value, and no function of the service.",
+        "Define it at the top of a module that the worker can import, and name it by `imports=`.",
+    ),
+    Code(
         "no-code-interpreter",
         "ConfigError",
         "The program runs code, and the worker has no interpreter for it.",
@@ -378,8 +384,10 @@ CODES: Final = (
     Code(
         "bad-tool",
         "ConfigError",
-        "An argument of a tool has no type that JSON can carry.",
-        "Annotate it with `str`, `int`, `list[...]` and the like.",
+        "A tool is no function, has the name of another, has an argument without a type that JSON can "
+        "carry, or has to be where the worker can import it.",
+        "Annotate its arguments with `str`, `int`, `list[...]` and the like; name its path for "
+        "`dspy.CodeAct`.",
     ),
     Code(
         "bad-trace",
@@ -402,14 +410,14 @@ CODES: Final = (
     Code(
         "not-a-module",
         "ConfigError",
-        "What the call names is not a DSPy module.",
-        "Name a class or a factory of `dspy.Module`.",
+        "What the call names is not a DSPy module, nor another class whose objects are called.",
+        "Name a class of `dspy.Module`, or a retriever.",
     ),
     Code(
         "not-a-prediction",
         "ConfigError",
-        "The module answered with something else than a `dspy.Prediction`.",
-        "Let its `forward` return a `dspy.Prediction`, or call it as a function.",
+        "A streamed module answered with something else than a `dspy.Prediction`.",
+        "Let its `forward` return a `dspy.Prediction`, or call it without streaming.",
     ),
     Code(
         "not-a-stream",
@@ -810,6 +818,12 @@ CODES: Final = (
         "RouteError",
         "The adapter is DSPy's alone, and the call was to run natively.",
         'Leave out `route="native"` and give the runtime a pool, or use "chat", "json" or "xml".',
+    ),
+    Code(
+        "module-needs-dspy",
+        "RouteError",
+        "The module is DSPy's, and the runtime has no workers, or the call was to run natively.",
+        'Give the runtime a pool and a `dspex.LM`, and leave out `route="native"`.',
     ),
     Code(
         "native-unable",

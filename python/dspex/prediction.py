@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self, overload
 
 from dspex._scores import Scored
 
-__all__ = ["Completions", "Prediction", "Repair"]
+__all__ = ["Completions", "PlainResult", "Prediction", "Repair"]
 
 
 class Repair(NamedTuple):
@@ -206,3 +206,9 @@ class Prediction(Scored):
     def __repr__(self) -> str:
         fields = ",\n    ".join(f"{name}={value!r}" for name, value in self._fields.items())
         return f"Prediction(\n    {fields}\n)"
+
+
+class PlainResult(Prediction):
+    """What a module gave that is no prediction, on its way to the caller: its only field is `value`."""
+
+    __slots__ = ()

@@ -133,7 +133,6 @@ async def test_a_users_program_runs_with_its_saved_state(open_pool: OpenPool, ch
         ({"module": "nothing"}, errors.ConfigError, "is not a path"),
         ({"module": PROGRAMS + "TwoSteps", "args": {"colour": 1}}, errors.ConfigError, "colour"),
         ({"module": PROGRAMS + "TwoSteps", "state": {}}, errors.ConfigError, "refuses what it was made with"),
-        ({"module": PROGRAMS + "NoPrediction"}, errors.ConfigError, "not a dspy.Prediction"),
     ],
 )
 async def test_a_module_that_cannot_be_used_gets_one_clear_error(
@@ -142,6 +141,22 @@ async def test_a_module_that_cannot_be_used_gets_one_clear_error(
     pool = await open_pool(lm=chat.lm())
     with pytest.raises(error, match=says):
         await pool.call(ModuleRequest(inputs={}, **change))
+
+
+async def test_what_is_no_prediction_is_a_value(open_pool: OpenPool, chat: Chat) -> None:
+    pool = await open_pool(lm=chat.lm())
+    request = ModuleRequest(inputs={}, module=PROGRAMS + "NoPrediction")
+    answer = await pool.call(request)
+    assert (answer["completions"], answer["value"]) == ([], "just text")
+
+
+async def test_a_stream_that_ends_without_a_prediction_says_so(open_pool: OpenPool, chat: Chat) -> None:
+    pool = await open_pool(lm=chat.lm())
+    for module in ("NoPrediction", "Gives"):
+        args = {"kind": "nothing"} if module == "Gives" else {}
+        with pytest.raises(errors.ConfigError, match="gives none") as refused:
+            await anext(pool.stream(ModuleRequest(inputs={}, module=PROGRAMS + module, args=args)))
+        assert refused.value.code == "not-a-prediction"
 
 
 async def test_a_call_back_may_be_sync_or_async_and_comes_from_work_of_both_kinds(

@@ -170,3 +170,91 @@ class Optimize(dspy.Module):
         return dspy.Prediction(
             score=float(evaluate(program).score), state=program.dump_state(), left=time_left()
         )
+
+
+class AsyncAnswer(dspy.Module):
+    """Async only, with one predictor; fails where it is told to."""
+
+    def __init__(self, fails: str = "") -> None:
+        super().__init__()
+        self.fails = fails
+        self.answer = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        if self.fails:
+            raise LookupError(self.fails)
+        return await self.answer.acall(question=question)
+
+
+class UsesTool(dspy.Module):
+    """Calls the tool it is given, from synchronous or asynchronous code, and tells how that went."""
+
+    def __init__(self, tools: list[dspy.Tool]) -> None:
+        super().__init__()
+        (self.tool,) = tools
+
+    def forward(self, **arguments: Any) -> dspy.Prediction:
+        try:
+            return dspy.Prediction(gave=self.tool(**arguments), raised="")
+        except Exception as error:  # noqa: BLE001 - it is what is told
+            return dspy.Prediction(gave=None, raised=f"{type(error).__name__}: {error}")
+
+
+class UsesToolAsync(UsesTool):
+    async def aforward(self, **arguments: Any) -> dspy.Prediction:
+        try:
+            return dspy.Prediction(gave=await self.tool.acall(**arguments), raised="")
+        except Exception as error:  # noqa: BLE001 - it is what is told
+            return dspy.Prediction(gave=None, raised=f"{type(error).__name__}: {error}")
+
+
+class Gives:
+    """What is called like a retriever and gives a value of a kind."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __call__(self, query: str = "", k: int = 2) -> Any:
+        made: dict[str, Any] = {
+            "list": [f"{query} {number}" for number in range(k)],
+            "examples": [dspy.Example(passage=query).with_inputs("passage")],
+            "nothing": None,
+            "prediction": dspy.Prediction(passages=[query], indices=[k]),
+            "model": dspy.Code(code=query),
+            "object": object(),
+        }
+        return made[self.kind]
+
+
+def die() -> None:
+    """End the worker in the middle of a call."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Dies(dspy.Module):
+    def forward(self, question: str) -> None:
+        die()
+
+
+class Waits(dspy.Module):
+    async def aforward(self, question: str) -> None:
+        import asyncio
+
+        await asyncio.Event().wait()
+
+
+def embed(texts: list[str]) -> Any:
+    """Vectors of letter counts."""
+    import numpy  # type: ignore[import-not-found,unused-ignore]
+
+    return numpy.array([[float(text.count(letter)) for letter in "abcde"] for text in texts])
+
+
+def examples() -> list[dspy.Example]:
+    return [dspy.Example(q=text, a=text.upper()).with_inputs("q") for text in ("aaa", "bbb", "ccc")]
+
+
+trainset = examples()

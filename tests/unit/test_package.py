@@ -30,8 +30,9 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 INSTEAD = [
-    ("Refine", 'pool.module("dspy.Refine"'),
-    ("ReAct", 'pool.module("dspy.ReAct"'),
+    ("Refine", 'dspex.remote("dspy.Refine"'),
+    ("ReAct", 'dspex.remote("dspy.ReAct"'),
+    ("load", 'dspex.program("my_app.rag:RAG"'),
     ("MIPROv2", "dspex.Predict(demos=...)"),
     ("Image", "`dspy.Image`"),
     ("context", "with dspex.Runtime"),

@@ -8,7 +8,16 @@ import pytest
 
 from dspex import Prediction
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, LMServerError, RouteError
-from dspex.router import Operation, Router, _router, current_dispatcher, forget, set_default, use
+from dspex.router import (
+    AnyOperation,
+    Operation,
+    Router,
+    _router,
+    current_dispatcher,
+    forget,
+    set_default,
+    use,
+)
 from dspex.signature import Signature
 
 SIGNATURE = Signature("question -> answer")
@@ -25,10 +34,10 @@ class Echo:
         self.error: Exception | None = None
         self.refusal: DspexError | None = None
 
-    def unable(self, operation: Operation) -> DspexError | None:
+    def unable(self, operation: AnyOperation) -> DspexError | None:
         return self.refusal
 
-    async def run(self, operation: Operation, timeout: float) -> Prediction:
+    async def run(self, operation: AnyOperation, timeout: float) -> Prediction:
         await self.go.wait()
         if self.error is not None:
             raise self.error
@@ -138,10 +147,10 @@ async def test_a_target_s_own_timeout_error_is_not_taken_for_the_deadline(target
 class Anybody:
     usable = True
 
-    def run(self, operation: Operation) -> Prediction:
+    def run(self, operation: AnyOperation) -> Prediction:
         raise AssertionError
 
-    async def arun(self, operation: Operation) -> Prediction:
+    async def arun(self, operation: AnyOperation) -> Prediction:
         raise AssertionError
 
 

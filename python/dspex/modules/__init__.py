@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dspex.modules._majority import majority
     from dspex.modules._multi_chain_comparison import MultiChainComparison
     from dspex.modules._parallel import Parallel
+    from dspex.modules._remote import RemoteModule, program, remote
 
 __all__ = [
     "BatchOptions",
@@ -24,7 +25,10 @@ __all__ = [
     "MultiChainComparison",
     "Parallel",
     "Predict",
+    "RemoteModule",
     "majority",
+    "program",
+    "remote",
 ]
 
 __getattr__ = names_of(
@@ -34,6 +38,9 @@ __getattr__ = names_of(
         "BestOfN": "dspex.modules._best_of_n",
         "MultiChainComparison": "dspex.modules._multi_chain_comparison",
         "Parallel": "dspex.modules._parallel",
+        "RemoteModule": "dspex.modules._remote",
         "majority": "dspex.modules._majority",
+        "program": "dspex.modules._remote",
+        "remote": "dspex.modules._remote",
     },
 )

@@ -19,7 +19,7 @@ from dspex.modules._arguments import (
     rows_of,
 )
 from dspex.modules._module import Module
-from dspex.modules._scope import current_scope
+from dspex.modules._scope import in_scope
 from dspex.modules._tree import PredictorNode
 from dspex.prediction import Prediction
 from dspex.router import Dispatcher, Operation, RouteName, current_dispatcher
@@ -234,16 +234,9 @@ class Predict(Module, PredictorNode):
             config = {**config, "prediction": inputs.pop("prediction")}
         inputs = {**defaults, **inputs}
         signature.validate_inputs(inputs, self.validate)
-        timeout, route = options.get("timeout"), options.get("route")
-        if timeout is not None:
-            timeout = check_seconds(timeout)
-        idempotent = options.get("idempotent")
-        scope = current_scope()
-        if scope is not None:
-            timeout = scope.left(timeout)
-            route = scope.route if route is None else route
-            idempotent = scope.idempotent if idempotent is None else idempotent
-            config = {**scope.settings, **config}
+        timeout, route, idempotent, settings = in_scope(options)
+        if settings:
+            config = {**settings, **config}
         demos = options.get("demos")
         return Operation(
             signature=signature,
@@ -252,7 +245,7 @@ class Predict(Module, PredictorNode):
             config=config,
             route=route,
             timeout=timeout,
-            idempotent=bool(idempotent),
+            idempotent=idempotent,
             adapter=self._adapter,
             parsing=self.parsing,
             lm=lm_of(options["lm"]) if options.get("lm") is not None else self._lm,

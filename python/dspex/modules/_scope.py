@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from dspex._timeouts import check_seconds
 from dspex.errors import DeadlineExceeded
 from dspex.router import RouteName
 
-__all__ = ["Scope", "current_scope", "enter"]
+__all__ = ["InScope", "Scope", "current_scope", "enter", "in_scope"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,36 @@ def enter(
         yield scope
     finally:
         _scope.reset(token)
+
+
+class InScope(NamedTuple):
+    """What a call comes to by its own options and by the scope that it is made in."""
+
+    timeout: float | None
+    route: RouteName | None
+    idempotent: bool
+    settings: Mapping[str, Any]
+
+
+_NO_SETTINGS: Final[Mapping[str, Any]] = {}
+
+
+def in_scope(options: Mapping[str, Any]) -> InScope:
+    """A call's `timeout`, `route` and `idempotent`, and the settings of the LM in the place of its own.
+
+    Raises:
+        ConfigError: If the time-out is none.
+        DeadlineExceeded: If the outer call's time is over.
+    """
+    timeout, route, idempotent = options.get("timeout"), options.get("route"), options.get("idempotent")
+    if timeout is not None:
+        timeout = check_seconds(timeout)
+    scope = _scope.get()
+    if scope is None:
+        return InScope(timeout, route, bool(idempotent), _NO_SETTINGS)
+    return InScope(
+        scope.left(timeout),
+        scope.route if route is None else route,
+        bool(scope.idempotent if idempotent is None else idempotent),
+        scope.settings,
+    )

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dspex.pool._backends.local import LocalProcesses
     from dspex.pool._calls import PoolCalls, SyncPoolCalls
     from dspex.pool._events import PoolEvent
-    from dspex.pool._host_calls import describe_tool
     from dspex.pool._lifecycle import State
     from dspex.pool._options import CallOptions
     from dspex.pool._pool import Pool
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from dspex.pool._status import PoolStatus, WorkerStatus
     from dspex.pool._sync import SyncPool
     from dspex.pool._toml import load_pools
+    from dspex.protocol.host_functions import describe_tool
     from dspex.protocol.requests import (
         EchoRequest,
         FunctionRequest,
@@ -104,7 +104,7 @@ _HOMES = {
     "Timeouts": "dspex.pool._spec",
     "Tool": "dspex.protocol.requests",
     "WorkerStatus": "dspex.pool._status",
-    "describe_tool": "dspex.pool._host_calls",
+    "describe_tool": "dspex.protocol.host_functions",
     "load_pools": "dspex.pool._toml",
 }
 

@@ -23,10 +23,9 @@ from dspex.pool._call import Call
 from dspex.protocol.channel import Channel
 from dspex.protocol.errors import remote_error
 from dspex.protocol.frames import Kind
-from dspex.protocol.requests import Tool
 from dspex.telemetry._trace import CURRENT, Trace
 
-__all__ = ["HostCalls", "describe_tool", "outer_call"]
+__all__ = ["HostCalls", "outer_call"]
 
 _outer: ContextVar[Call | None] = ContextVar("dspex_outer_call", default=None)
 
@@ -122,34 +121,3 @@ class HostCalls:
             raise
         except (Exception, SystemExit) as err:  # noqa: BLE001 - an answer too
             self._channel.send_error(number, remote_error(err))
-
-
-def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> Tool:
-    """A function of the service, as a tool of a module.
-
-    The LM is shown its docstring and the JSON schema of each argument.
-
-    Args:
-        function: The function; give it to the call as well, under the same name, in `host_functions`.
-        name: Its name, if not its own.
-
-    Raises:
-        ConfigError: If an argument has no type, or one without a JSON schema.
-    """
-    from typing import get_type_hints
-
-    from pydantic import PydanticUserError, TypeAdapter
-
-    called = name or function.__name__
-    hints = get_type_hints(function)
-    args: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters:
-        try:
-            args[parameter] = TypeAdapter(hints[parameter]).json_schema()
-        except (KeyError, PydanticUserError) as err:
-            raise ConfigError(
-                f"argument {parameter!r} of tool {called!r} has no type that JSON can carry",
-                code="bad-tool",
-                hint="annotate it with str, int, list[...] and the like",
-            ) from err
-    return Tool(host_function=called, name=called, desc=inspect.getdoc(function) or "", args=args)

@@ -22,7 +22,7 @@ from dspex.events import (
     Status,
     TextDelta,
 )
-from dspex.prediction import Prediction, Repair
+from dspex.prediction import PlainResult, Prediction, Repair
 
 __all__ = ["event_of", "last_part", "part_of", "prediction_of"]
 
@@ -82,7 +82,10 @@ def prediction_of(
         total: Seconds that the call took, if that is to be among its timings.
     """
     timings = answer["timings"] if total is None else {**answer["timings"], "total": total}
-    return Prediction.from_completions(
+    cls = PlainResult if "value" in answer else Prediction
+    if cls is PlainResult:
+        rows = [{"value": answer["value"]}]
+    return cls.from_completions(
         # A module may answer with no completion; a prediction of no fields is what DSPy makes of that.
         (answer["completions"] if rows is None else rows) or [{}],
         signature,

@@ -23,6 +23,7 @@ __all__ = [
     "CustomValues",
     "EchoRequest",
     "FunctionRequest",
+    "HostFunction",
     "Message",
     "ModuleAnswer",
     "ModuleParts",
@@ -171,6 +172,19 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostFunction:
+    """A function of the service as an argument of a module's constructor.
+
+    Attributes:
+        host_function: Its name among the call's `host_functions`.
+        source: Its source, for modules that show it to an LM; None where nobody knows it.
+    """
+
+    host_function: str
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CustomValues:
     """Fields whose values are of custom types: they cross as wire values, and are made again by their types.
 
@@ -280,12 +294,15 @@ class PredictRequest(_ModelRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleRequest(_ModelRequest):
-    """Call any DSPy module, the user's own programs included.
+    """Call any DSPy module or retriever, the user's own programs included.
 
     Attributes:
         module: The class, `"dspy.ChainOfThought"` or `"my_app.rag:RAG"`.
+        positional: Inputs that are given by position.
         args: Arguments for its constructor.
         imports: Arguments for its constructor that a path names, or several paths.
+        functions: Arguments for its constructor that are functions of the service.
+        modules: Arguments for its constructor that are modules: what they are made of, no more.
         tools: Its tools.
         state: What `Module.dump_state` gave, or the path of what `Module.save` wrote.
     """
@@ -293,8 +310,11 @@ class ModuleRequest(_ModelRequest):
     operation: ClassVar[str] = "module"
 
     module: str = "dspy.Predict"
+    positional: Sequence[Any] = ()
     args: Mapping[str, Any] = field(default_factory=dict)
     imports: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    functions: Mapping[str, HostFunction] = field(default_factory=dict)
+    modules: Mapping[str, ModuleRequest] = field(default_factory=dict)
     tools: Sequence[Tool] | None = None
     state: Mapping[str, Any] | str | None = None
 
@@ -317,6 +337,18 @@ class ModuleRequest(_ModelRequest):
         form = None if signature is None else SignatureForm.of(signature)
         given = cast("dict[str, Any]", parts)
         return cls(module=path_of(module), inputs=inputs, signature=form, **given)
+
+    def to_wire(self) -> dict[str, Any]:
+        """See `Request.to_wire`."""
+        wire = to_wire(self)
+        for name in ("functions", "modules"):
+            if name in wire:
+                wire[name] = {argument: _part_to_wire(part) for argument, part in wire[name].items()}
+        return wire
+
+
+def _part_to_wire(part: HostFunction | ModuleRequest) -> dict[str, Any]:
+    return part.to_wire() if isinstance(part, ModuleRequest) else to_wire(part)
 
 
 class PredictParts(TypedDict, total=False):
@@ -364,7 +396,8 @@ class ModuleAnswer(TypedDict):
     """What `predict` and `module` answer.
 
     Attributes:
-        completions: The fields of each completion.
+        completions: The fields of each completion; none if the module gave no prediction.
+        value: What it gave then, as retrievers give lists of passages.
         usage: What the server counted, summed over the call's LM requests.
         timings: Seconds: `lm` in the LM, `worker` in the operation, the LM's included.
         repairs: Field, kind and text of each repair to a reply, if there was any.
@@ -373,6 +406,7 @@ class ModuleAnswer(TypedDict):
     """
 
     completions: list[dict[str, Any]]
+    value: NotRequired[Any]
     usage: dict[str, Any]
     timings: dict[str, float]
     repairs: NotRequired[list[tuple[str, str, str]]]

@@ -7,13 +7,15 @@
 This package knows no pool and no LM: `dspex.runtime` makes those and registers them as targets.
 """
 
-from dspex.router._operation import Operation, RouteName
+from dspex.router._operation import AnyOperation, ModuleOperation, Operation, RouteName
 from dspex.router._router import Router, TargetCounts
 from dspex.router._scope import Dispatcher, current_dispatcher, forget, offer, set_default, use
 from dspex.router._target import Target
 
 __all__ = [
+    "AnyOperation",
     "Dispatcher",
+    "ModuleOperation",
     "Operation",
     "RouteName",
     "Router",

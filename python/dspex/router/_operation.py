@@ -1,30 +1,36 @@
-"""`Operation`: one call, as it travels from a module to the target that runs it."""
+"""One call, as it travels from a module to the target that runs it.
+
+::
+
+    AnyOperation            what every call has: inputs, limits, the model, how prompts and replies look
+    ├── Operation           one LM call by a signature: every target runs it
+    └── ModuleOperation     a module or program that only real DSPy has: targets with workers run it
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter, Parsing
     from dspex.lm import LanguageModel
+    from dspex.protocol.requests import ModuleRequest
     from dspex.signature import Signature
 
-__all__ = ["Operation", "RouteName"]
+__all__ = ["AnyOperation", "ModuleOperation", "Operation", "RouteName"]
 
 RouteName = str
 """`"native"`, `"python"`, or the name of one target such as `"pool:general"`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """What to run, on what, and within which limits.
+class AnyOperation:
+    """What to run it on, and within which limits.
 
     Attributes:
-        signature: The fields and instructions of the call.
-        inputs: Values of the input fields, checked against the signature.
-        demos: Few-shot examples: mappings of input and output fields.
+        inputs: Values by name.
         config: Settings for the LM that override its own (`temperature`, `n`, ...).
         route: The caller's override, or None for the router's choice.
         timeout: Seconds for the whole call, or None for the runtime's default.
@@ -34,9 +40,7 @@ class Operation:
         lm: The language model to ask, or None for the runtime's.
     """
 
-    signature: Signature
     inputs: Mapping[str, Any]
-    demos: Sequence[Mapping[str, Any]] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     route: RouteName | None = None
     timeout: float | None = None
@@ -44,3 +48,33 @@ class Operation:
     adapter: Adapter | None = None
     parsing: Parsing | None = None
     lm: LanguageModel | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(AnyOperation):
+    """The outputs of a signature, by one LM call. Its inputs have been checked against the signature.
+
+    Attributes:
+        signature: The fields and instructions of the call.
+        demos: Few-shot examples: mappings of input and output fields.
+    """
+
+    signature: Signature
+    demos: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleOperation(AnyOperation):
+    """What a module of DSPy's, or a program that a worker imports, makes of the inputs.
+
+    Attributes:
+        module: What the module is made of, as a pool is asked for it; the rest of the request is this call's.
+        args: Inputs that are given by position.
+        signature: The signature it is made with, or None if it has its own.
+        functions: Functions of the service that it may call, by the names that `module` has for them.
+    """
+
+    module: ModuleRequest
+    args: Sequence[Any] = ()
+    signature: Signature | None = None
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from dspex._timeouts import without_frames
 from dspex.errors import DeadlineExceeded, RouteError
 from dspex.prediction import Prediction
 from dspex.router._backstop import Backstop
-from dspex.router._operation import Operation
+from dspex.router._operation import AnyOperation
 from dspex.router._target import Target
 
 __all__ = ["Router", "TargetCounts"]
@@ -44,7 +44,7 @@ class Router:
         self._core = _CoreRouter([(target.name, target.side) for target in targets])
         self._backstop = Backstop()
 
-    async def dispatch(self, operation: Operation, timeout: float) -> Prediction:
+    async def dispatch(self, operation: AnyOperation, timeout: float) -> Prediction:
         """Run the operation on the target that fits it, within `timeout` seconds.
 
         Raises:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from dspex.errors import ConfigError
 from dspex.prediction import Prediction
-from dspex.router._operation import Operation
+from dspex.router._operation import AnyOperation
 
 __all__ = ["Dispatcher", "current_dispatcher", "forget", "offer", "set_default", "use"]
 
@@ -24,11 +24,11 @@ __all__ = ["Dispatcher", "current_dispatcher", "forget", "offer", "set_default",
 class Dispatcher(Protocol):
     """What runs operations: a `Runtime`."""
 
-    def run(self, operation: Operation) -> Prediction:
+    def run(self, operation: AnyOperation) -> Prediction:
         """Run the operation and wait for its prediction."""
         ...
 
-    async def arun(self, operation: Operation) -> Prediction:
+    async def arun(self, operation: AnyOperation) -> Prediction:
         """The same, awaited."""
         ...
 

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from dspex.errors import DspexError
 from dspex.prediction import Prediction
-from dspex.router._operation import Operation
+from dspex.router._operation import AnyOperation
 
 __all__ = ["Target"]
 
@@ -24,11 +24,11 @@ class Target(Protocol):
         """Which of the two sides this is."""
         ...
 
-    def unable(self, operation: Operation) -> DspexError | None:
+    def unable(self, operation: AnyOperation) -> DspexError | None:
         """Why this target cannot run the operation, as the error to raise; None where it can."""
         ...
 
-    async def run(self, operation: Operation, timeout: float) -> Prediction:
+    async def run(self, operation: AnyOperation, timeout: float) -> Prediction:
         """Run the operation within `timeout` seconds.
 
         Raises:

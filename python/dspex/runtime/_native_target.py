@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspex import dialects
 from dspex._settings import of_call
-from dspex.errors import DspexError, LMResponseError, ReplyError
+from dspex.errors import DspexError, LMResponseError, ReplyError, RouteError
 from dspex.lm import LMRequest
 from dspex.prediction import Prediction, Repair
+from dspex.router import AnyOperation, ModuleOperation, Operation
 from dspex.runtime._replies import adapter_of, messages_for, read_reply, refusal_of
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.lm import LanguageModel
-    from dspex.router import Operation
 
 __all__ = ["NativeTarget"]
 
@@ -45,8 +45,10 @@ class NativeTarget:
         self._adapter = adapter
         self._dialect = dialect
 
-    def unable(self, operation: Operation) -> DspexError | None:
-        """Why the operation cannot run here: only DSPy has its model, its adapter, or its prompts."""
+    def unable(self, operation: AnyOperation) -> DspexError | None:
+        """Why the operation cannot run here: only DSPy has its module, model, adapter or prompts."""
+        if not isinstance(operation, Operation):
+            return _needs_dspy(operation)
         refusal = self._lm_refusal if operation.lm is None else refusal_of(operation.lm)
         if refusal is not None:
             return refusal
@@ -55,8 +57,10 @@ class NativeTarget:
             return adapter.refusal() or dialects.unknown_dspy()
         return adapter.refusal()
 
-    async def run(self, operation: Operation, timeout: float) -> Prediction:
+    async def run(self, operation: AnyOperation, timeout: float) -> Prediction:
         """Run the operation here; see `dspex.router.Target.run`."""
+        if not isinstance(operation, Operation):
+            raise _needs_dspy(operation)
         begun = time.perf_counter()
         config = of_call(operation.config)
         plan = adapter_of(operation, self._adapter).compile(operation.signature, self._dialect)
@@ -94,6 +98,16 @@ class NativeTarget:
                 "total": parsed - begun,
             },
         )
+
+
+def _needs_dspy(operation: AnyOperation) -> RouteError:
+    what = operation.module.module if isinstance(operation, ModuleOperation) else "the program"
+    return RouteError(
+        f"{what} is run by real DSPy, in a worker",
+        code="module-needs-dspy",
+        hint="give the runtime a pool and an LM that workers can ask, dspex.Runtime(dspex.LM(...), pools=1), "
+        'and leave out route="native"',
+    )
 
 
 def sampling(config: Mapping[str, Any], lm_settings: Mapping[str, Any]) -> dict[str, Any]:

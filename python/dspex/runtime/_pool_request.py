@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dspex.router import Operation
     from dspex.signature import Signature
 
-__all__ = ["AnswerReader", "prepare"]
+__all__ = ["AnswerReader", "prepare", "types_of"]
 
 
 class AnswerReader(NamedTuple):
@@ -79,7 +79,7 @@ def prepare(
         ConfigError: If a setting, or a type of the signature, cannot be sent to a worker.
     """
     config = of_call(operation.config, native=native_lm)
-    types = _types_of(operation.signature)
+    types = types_of(operation.signature)
     form = SignatureForm.of(operation.signature)
     inputs = values_to_wire(operation.inputs, types.inputs)
     examples = [*operation.demos]
@@ -111,7 +111,7 @@ def prepare(
     return request, AnswerReader(outputs, plan)
 
 
-class _Types(NamedTuple):
+class Types(NamedTuple):
     """The types of a signature's fields, of its inputs, and of those of its outputs that are custom types."""
 
     fields: dict[str, Any]
@@ -121,10 +121,11 @@ class _Types(NamedTuple):
 
 @released
 @lru_cache(maxsize=1024)
-def _types_of(signature: Signature) -> _Types:
+def types_of(signature: Signature) -> Types:
+    """The types of a signature's fields."""
     fields = {name: field.annotation for name, field in signature.fields.items()}
     outputs = signature.output_fields
-    return _Types(
+    return Types(
         fields,
         {name: fields[name] for name in signature.input_fields},
         {name: kind for name, kind in custom_fields(signature).items() if name in outputs},

@@ -14,12 +14,14 @@ from dspex.adapters import TwoStepAdapter
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, from_dict
 from dspex.prediction import Prediction
 from dspex.protocol.events import prediction_of
+from dspex.router import AnyOperation, ModuleOperation, Operation
 from dspex.runtime._replies import adapter_of, refusal_of
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.pool import Pool, PoolSpec
-    from dspex.router import Operation
+    from dspex.protocol.requests import ModuleRequest, PredictRequest
+    from dspex.runtime._pool_request import AnswerReader
 
 __all__ = ["PoolTarget", "not_for_workers"]
 
@@ -66,30 +68,40 @@ class PoolTarget:
             self._spec = PoolSpec()
         return self._spec
 
-    def unable(self, operation: Operation) -> DspexError | None:
+    def unable(self, operation: AnyOperation) -> DspexError | None:
         """None: real DSPy runs everything."""
         return None
 
-    async def run(self, operation: Operation, timeout: float) -> Prediction:
+    async def run(self, operation: AnyOperation, timeout: float) -> Prediction:
         """Run the operation in a worker; see `dspex.router.Target.run`."""
-        from dspex.runtime._pool_request import prepare  # as in `_started`
-
         begun = time.perf_counter()
-        adapter = adapter_of(operation, self._adapter)
-        request, reader = prepare(
-            operation,
-            adapter,
-            self._dialect,
-            native_lm=self._native_lm if operation.lm is None else refusal_of(operation.lm) is None,
-            lm=self._over_the_pool_s(operation.lm),
-            extraction_lm=self._second_lm(adapter),
-        )
+        request, reader = self._request(operation)
         pool = await self._open(timeout)
         left = timeout - (time.perf_counter() - begun)
         left = max(left, SHORTEST_SECONDS)
-        answer = await pool.call(request, timeout=left, idempotent=operation.idempotent)
+        functions = operation.functions if isinstance(operation, ModuleOperation) else None
+        answer = await pool.call(
+            request, timeout=left, idempotent=operation.idempotent, host_functions=functions
+        )
+        # What a module gives need not be the outputs of the signature that it was made with.
+        signature = operation.signature if isinstance(operation, Operation) else None
         rows = reader.rows(answer)
-        return prediction_of(answer, rows, operation.signature, total=time.perf_counter() - begun)
+        return prediction_of(answer, rows, signature, total=time.perf_counter() - begun)
+
+    def _request(self, operation: AnyOperation) -> tuple[PredictRequest | ModuleRequest, AnswerReader]:
+        """What the pool is asked for, and what reads its answer."""
+        from dspex.runtime._module_request import prepare_module  # as in `_started`
+        from dspex.runtime._pool_request import prepare
+
+        adapter = adapter_of(operation, self._adapter)
+        native_lm = self._native_lm if operation.lm is None else refusal_of(operation.lm) is None
+        lm, second = self._over_the_pool_s(operation.lm), self._second_lm(adapter)
+        if isinstance(operation, ModuleOperation):
+            return prepare_module(
+                operation, adapter, self._dialect, native_lm=native_lm, lm=lm, extraction_lm=second
+            )
+        assert isinstance(operation, Operation)  # noqa: S101 - there are two kinds
+        return prepare(operation, adapter, self._dialect, native_lm=native_lm, lm=lm, extraction_lm=second)
 
     def _second_lm(self, adapter: Adapter) -> dict[str, Any]:
         """Settings of the model of a two-step adapter that has its own."""

@@ -12,12 +12,12 @@ from dspex.prediction import Repair
 if TYPE_CHECKING:
     from dspex._core import Plan
     from dspex.adapters import Adapter
-    from dspex.router import Operation
+    from dspex.router import AnyOperation
 
 __all__ = ["adapter_of", "messages_for", "read_reply", "refusal_of"]
 
 
-def adapter_of(operation: Operation, default: Adapter) -> Adapter:
+def adapter_of(operation: AnyOperation, default: Adapter) -> Adapter:
     """The adapter of a call: its own or the target's, with the call's way of reading."""
     adapter = operation.adapter or default
     return adapter if operation.parsing is None else adapter.with_parsing(operation.parsing)

@@ -33,7 +33,7 @@ from dspex.adapters import Adapter
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError
 from dspex.lm import language_model
 from dspex.prediction import Prediction
-from dspex.router import Operation, Router, TargetCounts, forget, offer, use
+from dspex.router import AnyOperation, Router, TargetCounts, forget, offer, use
 from dspex.runtime._arguments import pool_specs
 from dspex.runtime._borrowed import BorrowedModels
 from dspex.runtime._native_target import NativeTarget
@@ -262,7 +262,7 @@ class Runtime:
 
     # -- calls --------------------------------------------------------------------------------------
 
-    def run(self, operation: Operation) -> Prediction:
+    def run(self, operation: AnyOperation) -> Prediction:
         """Run an operation and wait for its prediction; modules call this for you.
 
         Raises:
@@ -274,7 +274,7 @@ class Runtime:
         timeout = self._seconds(operation)
         return wait(cross(self._call(operation, timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
 
-    async def arun(self, operation: Operation) -> Prediction:
+    async def arun(self, operation: AnyOperation) -> Prediction:
         """The awaitable twin of `run`, from any event loop."""
         home = self._open_home()
         at_home = asyncio.get_running_loop() is home
@@ -380,7 +380,7 @@ class Runtime:
 
     # -- inside ---------------------------------------------------------------------------------------
 
-    async def _call(self, operation: Operation, timeout: float) -> Prediction:
+    async def _call(self, operation: AnyOperation, timeout: float) -> Prediction:
         if operation.lm is not None:
             self._borrowed.take(operation.lm)
         # A task of its own, so that closing can end the call without cancelling the caller's task.
@@ -437,7 +437,7 @@ class Runtime:
         running = ((target.spec.name, target.pool) for target in self._pools)
         return {name: pool.status() for name, pool in running if pool is not None}
 
-    def _seconds(self, operation: Operation) -> float:
+    def _seconds(self, operation: AnyOperation) -> float:
         return self._timeout if operation.timeout is None else operation.timeout
 
     def _open_home(self) -> asyncio.AbstractEventLoop:

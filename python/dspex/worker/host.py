@@ -55,7 +55,7 @@ def time_left() -> float | None:
     return None if _service is None or call_id is None else _service.left(call_id)
 
 
-async def call_host(name: str, *args: Any, **kwargs: Any) -> Any:
+async def call_host(name: str, /, *args: Any, **kwargs: Any) -> Any:
     """Call the function `name` of the service.
 
     Raises:
@@ -67,7 +67,7 @@ async def call_host(name: str, *args: Any, **kwargs: Any) -> Any:
     return await service.send(call_id, name, list(args), kwargs)
 
 
-def call_host_sync(name: str, *args: Any, **kwargs: Any) -> Any:
+def call_host_sync(name: str, /, *args: Any, **kwargs: Any) -> Any:
     """The same from work that runs in a thread. It blocks the thread; on the worker's loop it is refused."""
     service, call_id = _here(name)
     try:

@@ -50,7 +50,7 @@ TWO_STEP: Final = "two_step"
 class CallAdapter(CoreAdapter):
     """What the runtime's adapters have beside DSPy's; `for_call` gives one its own list of repairs."""
 
-    def __init__(self, *args: Any, parsing: Literal["dspy", "tolerant"], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, parsing: Literal["dspy", "tolerant"] = "tolerant", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parsing = parsing
         # Types that DSPy takes from another part of an answer than its text, where a model can do that.

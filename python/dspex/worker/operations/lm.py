@@ -71,6 +71,10 @@ class Models:
         self._lent[id(lm)] += 1
         return lm
 
+    def named(self, override: Mapping[str, Any] | None = None) -> bool:
+        """Whether the pool or the call names a model."""
+        return bool({**self._default, **(override or {})}.get("model"))
+
     def give_back(self, lm: dspy.LM) -> None:
         """The call that got it is over."""
         number = id(lm)

@@ -15,7 +15,7 @@ from dspex.protocol.codec import MessagePack
 from dspex.protocol.records import to_wire
 from dspex.protocol.requests import ModuleRequest, PredictRequest, Tool
 from dspex.protocol.signature_form import SignatureForm
-from dspex.worker.host import call_host
+from dspex.worker.operations.host_functions import MAKING, function_of, tool_of
 from dspex.worker.operations.predict import Predict
 
 __all__ = ["Made", "ModuleCache"]
@@ -25,10 +25,17 @@ _MAX_MODULES: Final = 1024
 
 
 class Made(NamedTuple):
-    """A module, and the inputs without which it is not called."""
+    """A module, or a retriever, which DSPy has outside of its modules.
 
-    module: dspy.Module
+    Attributes:
+        module: It.
+        required: The inputs without which it is not called.
+        signature: What it was made with or has itself, if anything.
+    """
+
+    module: Any
     required: tuple[str, ...]
+    signature: Any
 
 
 class ModuleCache:
@@ -66,15 +73,18 @@ def _parts(form: SignatureForm | None) -> list[Any] | None:
 def _content(request: ModuleRequest) -> list[Any]:
     tools = None if request.tools is None else [to_wire(tool) for tool in request.tools]
     version = _version(request.state) if isinstance(request.state, str) else None
-    return [request.module, request.args, request.imports, tools, request.state, version]
+    functions = {name: to_wire(function) for name, function in request.functions.items()}
+    modules = {name: [_parts(part.signature), *_content(part)] for name, part in request.modules.items()}
+    parts = [request.module, request.args, request.imports, tools, request.state, version]
+    return [*parts, functions, modules] if functions or modules else parts
 
 
-def _make(request: ModuleRequest) -> Made:
+def _make(request: ModuleRequest, *, inside: bool = False) -> Made:
+    """What a request asks for; `inside` another module, whose calls of it are none of ours."""
     path = request.module
-    cls = find(path if ":" in path else path.replace(".", ":", 1))
-    if not (isinstance(cls, type) and issubclass(cls, dspy.Module)):
-        raise ConfigError(f"{path!r} is not a DSPy module", code="not-a-module")
-    cls = Predict if cls is dspy.Predict else cls
+    cls = _class_at(path)
+    if cls is dspy.Predict and not inside:
+        cls = Predict
     of_dspy = cls.__module__.partition(".")[0] in ("dspy", "dspex")
     signature = None if request.signature is None else request.signature.to_dspy()
     more = dict(request.args)
@@ -83,8 +93,11 @@ def _make(request: ModuleRequest) -> Made:
         signature = more["signature"] = SignatureForm(more["signature"]).to_dspy()
     for name, found in request.imports.items():
         more[name] = find(found) if isinstance(found, str) else [find(path) for path in found]
+    more.update({name: function_of(function) for name, function in request.functions.items()})
+    more.update({name: _make(part, inside=True).module for name, part in request.modules.items()})
     if request.tools is not None:
-        more["tools"] = [_tool(tool) for tool in request.tools]
+        more["tools"] = [_tool(tool, cls) for tool in request.tools]
+    making = MAKING.set(path)
     try:
         module = cls(**more) if signature is None or "signature" in more else cls(signature, **more)
         if isinstance(request.state, str):
@@ -97,10 +110,26 @@ def _make(request: ModuleRequest) -> Made:
         raise ConfigError(
             f"{path} refuses what it was made with: {type(err).__name__}: {err}", code="bad-module"
         ) from err
+    finally:
+        MAKING.reset(making)
     if isinstance(module, dspy.Predict):
         signature = module.signature
     # A program of the user's own may find for itself what its signature asks for.
-    return Made(module, _required(signature) if of_dspy and signature is not None else ())
+    required = _required(signature) if of_dspy and signature is not None else ()
+    return Made(module, required, signature)
+
+
+def _class_at(path: str) -> Any:
+    """The class that a path names: of modules, or of objects that are called, as DSPy's retrievers are.
+
+    Raises:
+        ConfigError: If nothing is there (`bad-import-path`), or something else (`not-a-module`).
+    """
+    cls = find(path if ":" in path else path.replace(".", ":", 1))
+    called = isinstance(cls, type) and any("__call__" in vars(base) for base in cls.__mro__)
+    if not called:
+        raise ConfigError(f"{path!r} is not a DSPy module", code="not-a-module")
+    return cls
 
 
 def _version(path: str) -> list[int]:
@@ -135,21 +164,14 @@ def _allows_none(annotation: Any) -> bool:
     return annotation in (None, type(None))
 
 
-def _tool(tool: Tool) -> dspy.Tool:
+def _tool(tool: Tool, cls: type[Any]) -> dspy.Tool:
     if tool.function is not None:
         return dspy.Tool(find(tool.function), name=tool.name, desc=tool.desc)
     assert tool.host_function is not None  # noqa: S101 - one of the two is given, as its reading has seen to
-    return _host_tool(tool.host_function, tool)
-
-
-def _host_tool(host_function: str, tool: Tool) -> dspy.Tool:
-    """A tool of a DSPy module that is a function of the service."""
-
-    async def call(**kwargs: Any) -> Any:
-        return await call_host(host_function, **kwargs)
-
-    args = dict(tool.args)
-    # The arguments come from an LM as JSON and go on as JSON; their types are the function's own business.
-    return dspy.Tool(
-        call, name=tool.name or host_function, desc=tool.desc, args=args, arg_types=dict.fromkeys(args, Any)
-    )
+    if issubclass(cls, getattr(dspy, "CodeAct", ())):
+        raise ConfigError(
+            f"dspy.CodeAct runs its tools in its interpreter, and {tool.name!r} lives in the service",
+            code="bad-tool",
+            hint='name a function that the worker can import: tools=["my_app.tools:search"]',
+        )
+    return tool_of(tool, tool.host_function)

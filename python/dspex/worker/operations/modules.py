@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import dspy
 
 from dspex._threads import in_thread
-from dspex.errors import ConfigError, InputError
+from dspex.errors import InputError
 from dspex.protocol.records import refusal
 from dspex.protocol.requests import ModuleAnswer, ModuleRequest, PredictRequest
 from dspex.protocol.values import from_wire, to_wire
@@ -27,14 +27,16 @@ from dspex.worker.operations.functions import refuse_arguments
 from dspex.worker.operations.lm import LMWatch, Models
 from dspex.worker.operations.module_cache import ModuleCache
 from dspex.worker.operations.predict import CALL, Call, Predict
+from dspex.worker.operations.results import plain
 
-__all__ = ["Modules", "Run"]
+__all__ = ["Modules", "Run", "is_async"]
 
 
 class Run(NamedTuple):
     """A module about to be called: with what, and in which `dspy.context`."""
 
-    module: dspy.Module
+    module: Any
+    positional: Sequence[Any]
     inputs: dict[str, Any]
     settings: dict[str, Any]
     watch: LMWatch
@@ -46,17 +48,22 @@ class Run(NamedTuple):
         """What is sent back for what the module gave, and for what DSPy's tracker counted."""
         adapter = self.settings["adapter"]
         replies = adapter.replies if isinstance(adapter, adapters.CallAdapter) else []
-        rows = _rows(result, len(replies) or 1)
+        is_prediction = isinstance(result, dspy.Prediction)
+        rows = _rows(result, len(replies) or 1) if is_prediction else []
         for row in rows:
             row |= {name: to_wire(row[name]) for name in self.custom_outputs if name in row}
             for name in self.raw_outputs:
                 row.pop(name, None)
+        if not isinstance(self.module, Predict):
+            rows = [plain(row) for row in rows]
         timings = {"lm": self.watch.seconds, "worker": time.perf_counter() - self.started}
         answer: ModuleAnswer = {
             "completions": rows,
             "usage": _sum(usage.get_total_tokens()),
             "timings": timings,
         }
+        if not is_prediction:
+            answer["value"] = plain(result)
         if isinstance(adapter, adapters.CallAdapter) and adapter.repairs:
             answer["repairs"] = [(*repair,) for repair in adapter.repairs]
         if self.raw_outputs:
@@ -85,13 +92,12 @@ class Modules:
         """
         with self.ready(request) as run, dspy.context(**run.settings), dspy.track_usage() as usage:
             try:
-                if hasattr(run.module, "aforward"):
-                    result = await run.module.acall(**run.inputs)
+                if is_async(run.module):
+                    result = await run.module.acall(*run.positional, **run.inputs)
                 else:
-                    result = await in_thread(functools.partial(run.module, **run.inputs))
+                    result = await in_thread(functools.partial(run.module, *run.positional, **run.inputs))
             except TypeError as error:
-                forward = getattr(run.module, "aforward", None) or getattr(run.module, "forward", None)
-                refuse_arguments(forward, (), run.inputs, "$.inputs", error)
+                refuse_arguments(_called(run.module), run.positional, run.inputs, "$.inputs", error)
                 raise
         return run.answer(result, usage)
 
@@ -99,16 +105,19 @@ class Modules:
     def ready(self, request: PredictRequest | ModuleRequest) -> Iterator[Run]:
         """What a request asks for, made ready, with its LM kept open; raises what `answer` does."""
         started = time.perf_counter()
-        module, required = self._made.get(request)
+        module, required, signature = self._made.get(request)
         if not request.validated:
             _refuse_missing(request, required)
         watch = LMWatch()
-        inputs, call = _arguments(module, request)
+        inputs, call = _arguments(module, signature, request)
+        of_lm = request.lm
+        if not isinstance(module, dspy.Predict):  # its predictors have settings of their own, over the LM's
+            of_lm = {**request.lm, **request.config}
         inputs.update(input_streams_of(request.input_streams))
         with contextlib.ExitStack() as stack:
             adapter = adapters.make(request, lambda: self._lm(stack, request.extraction_lm or request.lm))
             settings = {
-                "lm": self._lm(stack, request.lm),
+                "lm": self._lm(stack, of_lm) if self._needs_lm(module, of_lm) else None,
                 "adapter": adapter,
                 "callbacks": [*dspy.settings.callbacks, watch],
                 # Modules made of others look at what those did; for one predictor nobody does.
@@ -117,7 +126,12 @@ class Modules:
                 CALL: call,
             }
             outputs = () if request.custom is None else request.custom.outputs
-            yield Run(module, inputs, settings, watch, started, outputs, request.raw_outputs)
+            positional = request.positional if isinstance(request, ModuleRequest) else ()
+            yield Run(module, positional, inputs, settings, watch, started, outputs, request.raw_outputs)
+
+    def _needs_lm(self, module: Any, settings: Mapping[str, Any]) -> bool:
+        """Whether a call has an LM: a retriever does without one in a pool that has none."""
+        return isinstance(module, dspy.Module) or self._models.named(settings)
 
     def _lm(self, stack: contextlib.ExitStack, override: Mapping[str, Any] | None) -> dspy.LM:
         """An LM, until the stack is unwound."""
@@ -126,12 +140,36 @@ class Modules:
         return lm
 
 
+def is_async(module: Any) -> bool:
+    """Whether a module is awaited: its class has an `aforward` that is no older than its `forward`.
+
+    `dspy.CodeAct` has a `forward` of its own, and the `aforward` of the class it derives from. That of
+    `dspy.RLM` runs code on the loop, which would stop: the loop is also what the code's tools wait for.
+    """
+    for cls in type(module).__mro__:
+        if "aforward" in vars(cls):
+            return cls is not getattr(dspy, "RLM", None)
+        if "forward" in vars(cls):
+            return False
+    return False
+
+
+def _called(module: Any) -> Any:
+    """What takes a module's inputs."""
+    for name in ("aforward", "forward"):
+        if hasattr(module, name):
+            return getattr(module, name)
+    return module.__call__
+
+
 def _arguments(
-    module: dspy.Module, request: PredictRequest | ModuleRequest
+    module: Any, signature: Any, request: PredictRequest | ModuleRequest
 ) -> tuple[dict[str, Any], Call | None]:
     """What to call a module with, and what `Predict` finds in DSPy's settings beside it."""
     inputs = dict(request.inputs)
     if not isinstance(module, dspy.Predict):
+        if request.custom is not None and signature is not None:
+            inputs = _made_again(inputs, request.custom.inputs, signature, "$.inputs")
         return inputs, None
     demos = None if request.demos is None else list(request.demos)
     if request.custom is not None:
@@ -183,11 +221,6 @@ def _made_again(values: Mapping[str, Any], names: Sequence[str], signature: Any,
 
 def _rows(result: Any, completions: int) -> list[dict[str, Any]]:
     """The fields of each completion; of one without outputs DSPy keeps nothing, so that they are counted."""
-    if not isinstance(result, dspy.Prediction):
-        raise ConfigError(
-            f"the module answered with a {type(result).__name__}, not a dspy.Prediction",
-            code="not-a-prediction",
-        )
     if result.completions is None:
         return [dict(result)]
     columns: dict[str, list[Any]] = dict(result.completions.items())

@@ -35,7 +35,7 @@ from dspex.events import FieldEnd, FieldStart, PartialValue, ReplyEvent, Status,
 from dspex.protocol.events import last_part, part_of
 from dspex.protocol.requests import ModuleRequest, PredictRequest, StreamedFields
 from dspex.protocol.values import to_wire
-from dspex.worker.operations.modules import Modules
+from dspex.worker.operations.modules import Modules, is_async
 
 __all__ = ["FieldEvents", "parts_of"]
 
@@ -55,14 +55,16 @@ async def parts_of(
     wanted = request.stream or StreamedFields()
     status = _Status(_provider(wanted.status), lambda text: parts.add(text))
     with modules.ready(request) as run, dspy.track_usage() as usage:
+        if not isinstance(run.module, dspy.Module):
+            raise _not_a_prediction(run.module)
         settings = {**run.settings, "callbacks": [*run.settings["callbacks"], status]}
-        program = run.module if hasattr(run.module, "aforward") else _Threaded(run.module)
+        program = _Program(run.module)
         listeners = _listeners(run.module, wanted.fields)
         with dspy.context(**settings):
             source = streamify(program, stream_listeners=listeners, is_async_program=True)
             # Only chunks wait for whoever takes the parts. Messages cannot: DSPy's callbacks are called on
             # the loop, and one that waited there (as DSPy's own does, once it is full) would wait for ever.
-            parts = ReadAhead(source(**run.inputs), _AHEAD)
+            parts = ReadAhead(source(*run.positional, **run.inputs), _AHEAD)
             fields = FieldEvents()
             async with contextlib.aclosing(_each(parts)) as each:
                 async for part in each:
@@ -75,6 +77,14 @@ async def parts_of(
                         for event in fields.left_open():
                             yield part_of(event)
                         yield last_part(run.answer(part, usage))
+
+
+def _not_a_prediction(module: Any) -> ConfigError:
+    return ConfigError(
+        f"a stream ends with a prediction, and {type(module).__name__} gives none",
+        code="not-a-prediction",
+        hint="call it without streaming",
+    )
 
 
 class FieldEvents:
@@ -122,21 +132,31 @@ def _alone(group: ExceptionGroup[Exception]) -> Exception:
     return group.exceptions[0] if is_of_tasks else group
 
 
-class _Threaded:
-    """A module that has no async form, as one that has.
+class _Program:
+    """A module as one that has an async form, and that gives a prediction: DSPy waits for one for ever.
 
-    Its thread is one of anyio's: DSPy's sync streaming finds its way back to the loop from no other. As
-    `in_thread` does, it is waited for to the end.
+    The thread of one that has only a `forward` is one of anyio's: DSPy's sync streaming finds its way back to
+    the loop from no other. As `in_thread` does, it is waited for to the end.
     """
 
     def __init__(self, module: dspy.Module) -> None:
         self._module = module
         self.named_predictors = module.named_predictors
 
-    async def acall(self, **inputs: Any) -> Any:
-        """Call it."""
-        call = functools.partial(settled, functools.partial(self._module, **inputs))
-        return await anyio.to_thread.run_sync(call, limiter=anyio.CapacityLimiter(1))
+    async def acall(self, *args: Any, **inputs: Any) -> Any:
+        """Call it.
+
+        Raises:
+            ConfigError: If it gave no prediction (`not-a-prediction`).
+        """
+        if is_async(self._module):
+            result = await self._module.acall(*args, **inputs)
+        else:
+            call = functools.partial(settled, functools.partial(self._module, *args, **inputs))
+            result = await anyio.to_thread.run_sync(call, limiter=anyio.CapacityLimiter(1))
+        if not isinstance(result, dspy.Prediction):
+            raise _not_a_prediction(self._module)
+        return result
 
 
 class _Status(StatusStreamingCallback):  # type: ignore[misc]  # DSPy has no type hints
