@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "modules": "router signature adapters lm protocol",
     "runtime": "router signature adapters _engine lm pool protocol",
     "testing": "lm",
-    "cli": "signature adapters _engine modules runtime pool protocol",
+    "cli": "signature adapters _engine lm modules runtime pool protocol testing",
 }
 PUBLIC_FILES = {"pool/ray.py"}
 

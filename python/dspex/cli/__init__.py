@@ -12,15 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from dspex import __version__
+from dspex.cli import _bench as bench
 from dspex.cli import _diff as diff
 from dspex.cli import _doctor as doctor
 from dspex.cli import _errors as errors
+from dspex.cli import _run as run
 from dspex.cli import _signature as signature
 from dspex.errors import DspexError
 
 __all__ = ["main"]
 
-COMMANDS = (signature, diff, doctor, errors)
+COMMANDS = (run, signature, bench, diff, doctor, errors)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from typing import Any
@@ -32,8 +33,9 @@ def imported(path: str) -> Any:
             hint='write "question -> answer" or package.module:attribute',
         )
     module, _, attribute = path.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: the user's modules are where the user is
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: the user's modules are where the user is
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):

@@ -1,0 +1,114 @@
+"""What a command line names that can be called: one table of what a target may be.
+
+::
+
+    "question -> answer"      a signature: a `dspex.Predict` of it
+    my_app.rag:RAG            what is imported there:
+                                a module of dspex (an object, or a class that is made without arguments)
+                                a class of dspex.Signature or dspy.Signature, or the text of one
+                                a class of dspy.Module: a `dspex.program`, which a worker runs
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dspex.cli._targets import imported, is_path
+from dspex.errors import ConfigError, SignatureError
+
+if TYPE_CHECKING:
+    from dspex.modules import Module
+    from dspex.signature import Signature
+
+__all__ = ["input_fields", "program_at", "signature_of"]
+
+
+def program_at(target: str, *, state: str | None = None) -> Module:
+    """The module that a target names.
+
+    Args:
+        target: See this module's docstring.
+        state: The file that `save` of a DSPy program wrote.
+
+    Raises:
+        ConfigError: If it names nothing (`bad-target`), or a state goes with something else than a program.
+        SignatureError: If it is a text, and no signature.
+    """
+    import dspex
+
+    found = imported(target) if is_path(target) else target
+    dspy_module = getattr(sys.modules.get("dspy"), "Module", None)
+    if dspy_module is not None and isinstance(found, type) and issubclass(found, dspy_module):
+        return dspex.program(target, state=state)
+    if state is not None:
+        raise ConfigError(
+            f"{target!r} is no DSPy program that a state could be loaded into",
+            code="bad-target",
+            hint="leave out --state, or name a class of dspy.Module",
+        )
+    if isinstance(found, dspex.Module):
+        return found
+    if isinstance(found, type) and issubclass(found, dspex.Module):
+        return _made(target, found)
+    if dspy_module is not None and isinstance(found, dspy_module):
+        raise ConfigError(
+            f"{target!r} is an object of DSPy's, and a worker makes its own",
+            code="bad-target",
+            hint=f"name its class, and what it was optimised to: --state {type(found).__name__}.json",
+        )
+    try:
+        return dspex.Predict(found)
+    except SignatureError:
+        if isinstance(found, str):
+            raise
+        raise ConfigError(
+            f"{target!r} is a {type(found).__name__}, and nothing that can be called with inputs",
+            code="bad-target",
+            hint="name a dspex.Module, a class of dspy.Module, or a signature",
+        ) from None
+
+
+def _made(target: str, cls: type[Module]) -> Module:
+    try:
+        return cls()
+    except TypeError as error:
+        raise ConfigError(
+            f"{target!r} is not made without arguments: {error}",
+            code="bad-target",
+            hint="name an object of the class that a module of yours makes",
+        ) from error
+
+
+def signature_of(program: Module) -> Signature | None:
+    """The signature of a module that has one."""
+    inner = getattr(program, "predict", program)
+    found: Signature | None = getattr(inner, "signature", None)
+    return found
+
+
+def input_fields(target: str, program: Module) -> Mapping[str, Any]:
+    """The inputs of a module with their types; `Any` where nobody says.
+
+    Raises:
+        ConfigError: If it takes its inputs in a way that names none.
+    """
+    signature = signature_of(program)
+    if signature is not None:
+        return {name: field.annotation for name, field in signature.input_fields.items()}
+    called = program if not hasattr(program, "remote_parts") else imported(target)
+    forward = getattr(called, "aforward", None) or getattr(called, "forward", None)
+    parameters = {} if forward is None else dict(inspect.signature(forward).parameters)
+    if isinstance(called, type):
+        parameters.pop(next(iter(parameters), ""), None)  # self
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    fields = {name: Any for name, each in parameters.items() if each.kind in named}
+    if not fields:
+        raise ConfigError(
+            f"{target!r} does not say what its inputs are",
+            code="bad-target",
+            hint="give them: --input question='Who wrote it?'",
+        )
+    return fields
