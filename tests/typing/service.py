@@ -45,6 +45,25 @@ SPEC = PoolSpec(
 )
 
 
+def in_stock(item: str) -> int:
+    """How many of an item are there."""
+    return len(item)
+
+
+AGENT: dspex.RemoteModule = dspex.remote(
+    "dspy.ReAct", "question -> answer", tools=[in_stock, "my_app.tools:search"], max_iters=5, adapter="json"
+)
+RAG = dspex.program("my_app.rag:RAG", state=Path("rag.json"), runtime=None).with_options(
+    timeout=5, route="pool:general", config={"temperature": 0.5}
+)
+
+
+async def remote_modules() -> list[str]:
+    answer: str = (await AGENT.acall(question="?")).answer
+    passages: list[str] = dspex.remote("dspy.ColBERTv2", url="http://host")("query", k=3, simplify=True)
+    return [answer, RAG(question="?").answer, *passages]
+
+
 def settings() -> list[PoolSpec]:
     longer: PoolSpec = SPEC.replace(workers=8, timeouts=SPEC.timeouts.replace(call=600))
     memory: int | None = longer.limits.memory

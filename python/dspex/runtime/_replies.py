@@ -12,7 +12,7 @@ from dspex.prediction import Repair
 if TYPE_CHECKING:
     from dspex._core import Plan
     from dspex.adapters import Adapter
-    from dspex.router import AnyOperation
+    from dspex.router import AnyOperation, Operation
 
 __all__ = ["adapter_of", "messages_for", "read_reply", "refusal_of"]
 
