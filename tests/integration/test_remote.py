@@ -245,6 +245,36 @@ def test_a_tool_may_call_a_module_of_the_service(said: Said) -> None:
     assert dspex.program(PROGRAMS + "UsesTool", tools=[ask])(question="?").gave == "blue"
 
 
+def test_modules_inside_modules_have_tools_and_functions_of_the_service_of_their_own() -> None:
+    def shout(query: str) -> str:
+        """Says it louder."""
+        return query.upper()
+
+    async def outer(inputs: Any, prediction: Any, example: Any) -> list[Any]:
+        assert isinstance(prediction, dspex.Prediction)
+        return [inputs, prediction.gave, example.a]
+
+    def inner(inputs: Any, prediction: Any, example: Any) -> str:
+        return f"inner {prediction.gave}"
+
+    uses = dspex.program(PROGRAMS + "UsesTool", tools=[shout])
+    wraps = dspex.program(PROGRAMS + "Wraps", module=uses, judge=inner)
+    made = dspex.program(PROGRAMS + "Wraps", module=wraps, judge=outer)
+    assert made(query="a").judged == [{"query": "a"}, {"gave": "A", "raised": ""}, 1]
+    assert wraps(query="a").judged == "inner A"
+    assert uses(query="a").gave == "A"
+
+
+def test_what_a_function_of_the_service_raises_ends_the_call_as_it_would_here() -> None:
+    def judge(inputs: Any, prediction: Any, example: Any) -> float:
+        raise ZeroDivisionError("no cases")
+
+    uses = dspex.program(PROGRAMS + "UsesTool", tools=[search])
+    with pytest.raises(errors.RemoteError, match="ZeroDivisionError: no cases") as caught:
+        dspex.program(PROGRAMS + "Wraps", module=uses, judge=judge)(query="a")
+    assert caught.value.type == "ZeroDivisionError"
+
+
 def no_types(query) -> str:  # type: ignore[no-untyped-def]
     return str(query)
 

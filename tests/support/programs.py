@@ -258,3 +258,20 @@ def examples() -> list[dspy.Example]:
 
 
 trainset = examples()
+
+
+class Wraps(dspy.Module):
+    """Another module inside, and a function that judges what that gives."""
+
+    def __init__(self, module: Any, judge: Any = None) -> None:
+        super().__init__()
+        self.module = module
+        self.judge = judge
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        prediction = self.module(**inputs)
+        if self.judge is None:
+            return prediction
+        return dspy.Prediction(
+            judged=self.judge(inputs, prediction, example=dspy.Example(a=1)), gave=prediction.toDict()
+        )

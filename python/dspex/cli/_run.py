@@ -127,7 +127,7 @@ def _call(program: Any, inputs: dict[str, Any], arguments: argparse.Namespace) -
     if arguments.json:  # one line for each call in turns
         print(as_json(answer, in_one_line=not arguments.input), flush=True)
         return
-    _show(answer, streamed=arguments.stream)
+    _show(answer)
 
 
 def _streamed(program: Any, inputs: dict[str, Any]) -> Any:
@@ -147,7 +147,7 @@ def _streamed(program: Any, inputs: dict[str, Any]) -> Any:
     return answer
 
 
-def _show(answer: Any, *, streamed: bool) -> None:
+def _show(answer: Any) -> None:
     """Print the fields of a prediction, and on standard error how it came about."""
     from dspex.prediction import Prediction
 

@@ -378,16 +378,22 @@ class ModuleParts(PredictParts, total=False):
 
     Attributes:
         signature: Anything `Signature.of` takes, for a module that is made with one.
+        positional: Inputs that are given by position.
         args: Arguments for its constructor.
         imports: Arguments for its constructor that a path names, or several paths, such as
             `{"reward_fn": "my_app.score:short"}`.
+        functions: Arguments for its constructor that are among the call's `host_functions`.
+        modules: Arguments for its constructor that are modules: what they are made of, no more.
         tools: Its tools: `Tool(function="my_app.tools:search")`, or `describe_tool(f)` of the service's.
         state: What `Module.dump_state` gave, or the path of the JSON file that `Module.save` wrote.
     """
 
     signature: SignatureLike | SignatureForm | None
+    positional: Sequence[Any]
     args: Mapping[str, Any]
     imports: Mapping[str, str | Sequence[str]]
+    functions: Mapping[str, HostFunction]
+    modules: Mapping[str, ModuleRequest]
     tools: Sequence[Tool] | None
     state: Mapping[str, Any] | str | None
 
