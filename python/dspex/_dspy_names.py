@@ -26,8 +26,8 @@ _USAGE: Final = "each prediction has its own: `prediction.usage`, `prediction.ti
 _ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
-            "CodeAct", "ColBERTv2", "Embeddings", "Flex", "KNN", "ProgramOfThought", "RLM", "ReAct", "ReActV2",
-            "Refine", "Retrieve",
+            "CodeAct", "ColBERTv2", "Embeddings", "Flex", "KNN", "ProgramOfThought", "RLM", "ReAct",
+            "ReActV2", "Refine", "Retrieve",
         ),
         _WORKER,
     ),

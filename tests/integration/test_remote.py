@@ -165,6 +165,16 @@ def test_what_it_shows_of_itself_are_names_and_no_values() -> None:
     assert repr(secret) == "RemoteModule('dspy.ColBERTv2', url=...)"
 
 
+def test_many_rows_and_the_best_of_several_are_calls_as_any_other(said: Said) -> None:
+    made = dspex.program(PROGRAMS + "AsyncAnswer")
+    rows = [{"question": f"{number}?"} for number in range(10)]
+    assert [found.answer for found in made.batch([*rows, {}])[:10]] == ["blue"] * 10
+    said.server.requests.clear()
+    best = dspex.BestOfN(module=made, N=2, reward_fn=lambda args, found: 0.0, threshold=1.0)
+    assert best(question="?").answer == "blue"
+    assert [request.body["temperature"] for request in said.server.requests] == [1.0, 1.0]
+
+
 # --- tools ----------------------------------------------------------------------------------------
 
 

@@ -134,10 +134,11 @@ def test_a_state_is_what_a_program_was_optimised_to(
     run_app.made.answer.demos = [{"question": "grass?", "answer": "green, I think"}]
     run_app.made.save(tmp_path / "made.json")
     state = ["--state", str(tmp_path / "made.json")]
-    assert main(["run", "run_app:Program", "-i", "question=Ulm", *state, *lm]) == 0
-    assert "green, I think" in str(server.requests[-1].messages)
-    assert main(["run", "run_app:qa", "-i", "question=Ulm", *state, *lm]) == 2
-    assert "is no DSPy program" in capsys.readouterr().err
+    for target in ("run_app:Program", "run_app:Shout"):
+        assert main(["run", target, "-i", "question=Ulm", *state, *lm]) == 0
+        assert "green, I think" in str(server.requests[-1].messages)
+    assert main(["run", "run_app:cot", "-i", "question=Ulm", *state, *lm]) == 2
+    assert "[program-state]" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("app")

@@ -31,10 +31,10 @@ def program_at(target: str, *, state: str | None = None) -> Module:
 
     Args:
         target: See this module's docstring.
-        state: The file that `save` of a DSPy program wrote.
+        state: The file that `save` of the program wrote, here or in DSPy.
 
     Raises:
-        ConfigError: If it names nothing (`bad-target`), or a state goes with something else than a program.
+        ConfigError: If it names nothing (`bad-target`), or the state is another program's.
         SignatureError: If it is a text, and no signature.
     """
     import dspex
@@ -43,12 +43,14 @@ def program_at(target: str, *, state: str | None = None) -> Module:
     dspy_module = getattr(sys.modules.get("dspy"), "Module", None)
     if dspy_module is not None and isinstance(found, type) and issubclass(found, dspy_module):
         return dspex.program(target, state=state)
-    if state is not None:
-        raise ConfigError(
-            f"{target!r} is no DSPy program that a state could be loaded into",
-            code="bad-target",
-            hint="leave out --state, or name a class of dspy.Module",
-        )
+    program = _module_of(target, found, dspy_module)
+    return program if state is None else program.deepcopy().load(state)
+
+
+def _module_of(target: str, found: Any, dspy_module: type[Any] | None) -> Module:
+    """A module of dspex, for what was found."""
+    import dspex
+
     if isinstance(found, dspex.Module):
         return found
     if isinstance(found, type) and issubclass(found, dspex.Module):

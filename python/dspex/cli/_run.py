@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="the time of a call")
     parser.add_argument("--adapter", choices=["chat", "json", "xml"], default="chat", help="default: chat")
     parser.add_argument(
-        "--state", metavar="FILE.json", help="what `save` wrote of the DSPy program that TARGET names"
+        "--state", metavar="FILE.json", help="what `save` wrote of the program that TARGET names"
     )
     parser.add_argument("--stream", action="store_true", help="print texts while the model writes them")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
