@@ -230,7 +230,11 @@ class Predict(Module, PredictorNode):
         config: dict[str, Any] = self.config
         if (given := options.get("config")) is not None:
             config = {**config, **mapping_of(given)}
-        if "prediction" in inputs and _is_predicted_output(inputs["prediction"]):
+        if (
+            "prediction" in inputs
+            and "prediction" not in fields
+            and _is_predicted_output(inputs["prediction"])
+        ):
             config = {**config, "prediction": inputs.pop("prediction")}
         inputs = {**defaults, **inputs}
         signature.validate_inputs(inputs, self.validate)
@@ -264,5 +268,5 @@ class Predict(Module, PredictorNode):
 
 
 def _is_predicted_output(value: Any) -> bool:
-    """Whether a value is OpenAI's form of a predicted output, which DSPy never takes for an input."""
+    """Whether a value is OpenAI's form of a predicted output, which DSPy hands to the LM."""
     return isinstance(value, dict) and value.get("type") == "content" and "content" in value
