@@ -120,8 +120,9 @@ _CONTEXT = Failure(
 _UNPAID = _STATUS[402]
 
 _ANSWER_HINTS: Mapping[str, str] = {
-    "lm-no-content": "look at its finish_reason: a filter, a call of a tool, or max_tokens used up",
+    "lm-no-content": "look at its finish_reason: a filter, or max_tokens used up",
     "lm-refusal": "change what the model is asked",
+    "lm-tool-calls": "ask whoever runs the server: each call of a tool needs a function with a name",
     "lm-response-too-large": "raise max_response_bytes= if such answers are meant, or set max_tokens=",
 }
 

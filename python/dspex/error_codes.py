@@ -1055,6 +1055,12 @@ CODES: Final = (
         "The answer is larger than `max_response_bytes`.",
         "Raise it if such answers are meant, or set `max_tokens`.",
     ),
+    Code(
+        "lm-tool-calls",
+        "LMResponseError",
+        "The answer calls tools in a form that is not that of chat completions.",
+        "Ask whoever runs the server; each call needs a `function` with a `name`.",
+    ),
     # --- PoolError ---
     Code(
         "pool",

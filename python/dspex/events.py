@@ -34,6 +34,7 @@ __all__ = [
     "FieldEnd",
     "FieldStart",
     "LMDelta",
+    "LMToolCallDelta",
     "PartialValue",
     "ReplyEvent",
     "Status",
@@ -137,6 +138,23 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class LMToolCallDelta:
+    """A piece of a call of a tool. All pieces of one `index` together are the call.
+
+    Attributes:
+        index: Which of the generation's calls it belongs to, from 0.
+        id: The server's name for the call, on one of its pieces.
+        name: The tool, on one of its pieces.
+        arguments: What was added to the text of its arguments, maybe nothing.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LMDelta:
     """A piece of a language model's answer, not yet divided into fields.
 
@@ -145,12 +163,16 @@ class LMDelta:
         index: Which generation it belongs to, from 0.
         finish_reason: Why the generation ended (`"stop"`, `"length"`, ...), on its last piece.
         usage: The server's token counts, on the one piece that carries them.
+        tool_calls: Pieces of the calls of tools it asks for; `dspex.lm.assemble` puts them together.
+        reasoning: What was added to a reasoning model's thoughts, maybe nothing.
     """
 
     text: str
     index: int = 0
     finish_reason: str | None = None
     usage: Mapping[str, Any] = _with(default_factory=dict)
+    tool_calls: tuple[LMToolCallDelta, ...] = ()
+    reasoning: str = ""
 
 
 ReplyEvent = FieldStart | TextDelta | PartialValue | FieldEnd | Correction

@@ -18,6 +18,7 @@ from dspex.events import (
     FieldEnd,
     FieldStart,
     LMDelta,
+    LMToolCallDelta,
     PartialValue,
     Status,
     TextDelta,
@@ -40,6 +41,8 @@ EVENTS = [
     LMDelta("blu", 2),
     LMDelta("", finish_reason="stop"),
     LMDelta("", usage={"total_tokens": 3}),
+    LMDelta("", 1, tool_calls=(LMToolCallDelta(0, "c1", "search"), LMToolCallDelta(1, arguments='{"q'))),
+    LMDelta("", reasoning="hm"),
 ]
 
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "template": "signature _engine",
     "_engine": "signature",
     "protocol": "signature _engine",
-    "lm": "protocol",
+    "lm": "protocol _engine",
     "adapters": "signature _engine lm",
     "dspy": "signature _engine",
     "pool": "protocol signature",

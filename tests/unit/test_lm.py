@@ -9,9 +9,11 @@ import pickle
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import aiohttp
+import json_repair
 import pytest
 from aiohttp import web
 
@@ -19,8 +21,9 @@ from dspex import LM, errors
 from dspex import _lm_failures as failures
 from dspex._lm_failures import from_status, retry_after, server_message
 from dspex._portal import Portal
-from dspex.lm import LanguageModel, LMRequest
-from dspex.lm._body import EventReader
+from dspex.events import LMDelta, LMToolCallDelta
+from dspex.lm import LanguageModel, LMChoice, LMRequest, LMToolCall, assemble
+from dspex.lm._body import EventReader, decode_chunk
 from dspex.testing import (
     Cut,
     Delay,
@@ -652,3 +655,144 @@ def test_every_status_has_its_error(status: int) -> None:
     assert isinstance(error, errors.LMError)
     assert type(error) is not errors.LMError
     assert str(status) in str(error)
+
+
+# --- what an answer has beside its text --------------------------------------------------------------
+
+
+def a_call(name: str = "search", arguments: Any = '{"q": "x"}', **more: Any) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": "c1", "type": "function", "function": function, **more}
+
+
+WHOLE: list[tuple[dict[str, Any], LMChoice]] = [
+    ({"tool_calls": [a_call()]}, LMChoice("", "tool_calls", (LMToolCall("c1", "search", '{"q": "x"}'),))),
+    (
+        {"content": "I look.", "tool_calls": [a_call(), a_call("add", "", id="c2")]},
+        LMChoice(
+            "I look.",
+            "tool_calls",
+            (LMToolCall("c1", "search", '{"q": "x"}'), LMToolCall("c2", "add", "")),
+        ),
+    ),
+    ({"content": "a b", "reasoning_content": "hm so"}, LMChoice("a b", "stop", reasoning="hm so")),
+    ({"content": "a", "reasoning": "hm"}, LMChoice("a", "stop", reasoning="hm")),
+    ({"content": "a", "refusal": "no"}, LMChoice("a", "stop", refusal="no")),
+]
+
+
+@pytest.mark.parametrize(("message", "choice"), WHOLE, ids=lambda x: str(x)[:40])
+async def test_an_answer_is_read_whole_and_a_stream_of_it_is_assembled(
+    message: dict[str, Any], choice: LMChoice
+) -> None:
+    scripted = ScriptedLM([message, message])
+    with ModelServer([message, message]) as server:
+        async with LM("openai/m", api_base=server.api_base) as lm:
+            for model in (lm, scripted):
+                assert (await model.complete(LMRequest(MESSAGES))).choices == (choice,)
+                async with aclosing(model.stream(LMRequest(MESSAGES))) as deltas:
+                    (streamed_choice,) = assemble([delta async for delta in deltas])
+                filled = tuple(replace(c, arguments=c.arguments or "{}") for c in choice.tool_calls)
+                assert streamed_choice == replace(choice, refusal=None, tool_calls=filled)
+
+
+def test_calls_of_several_generations_are_put_together_by_their_indices() -> None:
+    deltas = [
+        LMDelta("", 1, tool_calls=(LMToolCallDelta(1, "b", "add", '{"a"'),)),
+        LMDelta("x", 0),
+        LMDelta("", 1, tool_calls=(LMToolCallDelta(0, "a", "get"), LMToolCallDelta(1, arguments=": 1}"))),
+        LMDelta("", 1, tool_calls=(LMToolCallDelta(2, arguments="lost"),)),
+        LMDelta("", 1, "tool_calls"),
+        LMDelta("", usage={"total_tokens": 1}),
+    ]
+    assert assemble(deltas) == (
+        LMChoice("x"),
+        LMChoice("", "tool_calls", (LMToolCall("a", "get", "{}"), LMToolCall("b", "add", '{"a": 1}'))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "args"),
+    [
+        ('{"q": "x"}', {"q": "x"}),
+        ("", {}),
+        ("{'q': 'x', n: 1", {"q": "x", "n": 1}),
+        ("[1]", [1]),
+        ("nothing", ""),
+        ({"q": [1]}, {"q": [1]}),
+        (None, {}),
+    ],
+)
+async def test_arguments_are_text_and_read_as_dspy_reads_them(arguments: Any, args: Any) -> None:
+    lm = ScriptedLM([{"tool_calls": [a_call(arguments=arguments)]}])
+    (call,) = (await lm.complete(LMRequest(MESSAGES))).choices[0].tool_calls
+    assert isinstance(call.arguments, str)
+    assert call.args == args
+    if isinstance(arguments, str) and arguments:
+        assert args == json_repair.loads(arguments)
+
+
+HOSTILE: list[tuple[dict[str, Any], str | None]] = [
+    ({"tool_calls": "x"}, "lm-tool-calls"),
+    ({"tool_calls": [7]}, "lm-tool-calls"),
+    ({"tool_calls": [{}]}, "lm-tool-calls"),
+    ({"tool_calls": [{"function": []}]}, "lm-tool-calls"),
+    ({"tool_calls": [a_call(name=None)]}, "lm-tool-calls"),  # type: ignore[arg-type]
+    ({"tool_calls": [a_call(arguments=[1])]}, "lm-tool-calls"),
+    ({"tool_calls": []}, "lm-no-content"),
+    ({"tool_calls": None, "refusal": 7}, "lm-no-content"),
+    ({"refusal": "no"}, "lm-refusal"),
+    ({"content": "a", "reasoning_content": 7, "reasoning": [], "refusal": {}, "tool_calls": None}, None),
+    ({"content": "a", "tool_calls": [a_call(id=7)]}, None),
+]
+
+
+@pytest.mark.parametrize(("message", "code"), HOSTILE, ids=lambda x: str(x)[:50])
+async def test_junk_in_an_answer_is_one_clear_error_or_left_out(
+    message: dict[str, Any], code: str | None
+) -> None:
+    async def chat(_: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": message, "logprobs": 7, "finish_reason": 7}]})
+
+    async with serving(chat) as base, LM("openai/m", api_base=base) as lm:
+        if code is not None:
+            with pytest.raises(errors.LMResponseError) as caught:
+                await lm.complete(LMRequest(MESSAGES))
+            assert caught.value.code == code
+            return
+        (choice,) = (await lm.complete(LMRequest(MESSAGES))).choices
+    assert (choice.text, choice.reasoning, choice.refusal, choice.logprobs) == ("a", None, None, None)
+    assert [call.id for call in choice.tool_calls] == [None] * len(message["tool_calls"] or ())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "call"),
+    [
+        ("x", None),
+        ([7], None),
+        ([{"index": "x", "id": 7, "function": {"name": "f", "arguments": 7}}], LMToolCall(None, "f", "{}")),
+        ([{"function": {"name": "f", "arguments": {"a": 1}}}], LMToolCall(None, "f", '{"a": 1}')),
+        ([{"function": 7}], ()),
+    ],
+)
+def test_junk_in_a_stream_is_one_clear_error_or_left_out(pieces: Any, call: Any) -> None:
+    def reject(what: Any, **_: Any) -> NoReturn:
+        raise errors.LMResponseError(str(what))
+
+    event = json.dumps({"choices": [{"delta": {"tool_calls": pieces}, "finish_reason": "stop"}]})
+    if call is None:
+        with pytest.raises(errors.LMResponseError):
+            list(decode_chunk(event, reject, reject))
+    else:
+        (choice,) = assemble(decode_chunk(event, reject, reject))
+        assert choice.tool_calls == ((call,) if call else ())
+
+
+async def test_the_probabilities_of_tokens_are_as_the_server_gave_them() -> None:
+    logprobs = {"content": [{"token": "a", "logprob": -0.5}]}
+
+    async def chat(_: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": "a"}, "logprobs": logprobs}]})
+
+    async with serving(chat) as base, LM("openai/m", api_base=base) as lm:
+        assert (await lm.complete(LMRequest(MESSAGES))).choices[0].logprobs == logprobs

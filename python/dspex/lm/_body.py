@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 
 from dspex._settings import MAX_GENERATIONS
 from dspex.errors import ConfigError
-from dspex.events import LMDelta
+from dspex.events import LMDelta, LMToolCallDelta
 from dspex.lm._prompt import Prompt
-from dspex.lm._protocol import LMChoice
+from dspex.lm._protocol import LMChoice, LMToolCall
 
-__all__ = ["EventReader", "Reject", "decode", "decode_chunk", "encode"]
+__all__ = ["EventReader", "Reject", "assemble", "decode", "decode_chunk", "encode", "read_message"]
 
 
 class Reject(Protocol):
@@ -117,24 +117,71 @@ def decode(raw: bytes, wanted: int, reject: Reject) -> tuple[tuple[LMChoice, ...
         )
     model, usage = data.get("model"), data.get("usage")
     return (
-        tuple(_choice(choice, reject) for choice in listed),
+        tuple(read_message(choice, reject) for choice in listed),
         model if isinstance(model, str) else "",
         usage if isinstance(usage, dict) else {},
     )
 
 
-def _choice(choice: Any, reject: Reject) -> LMChoice:
+def read_message(choice: Any, reject: Reject) -> LMChoice:
+    """One entry of `choices`. Junk in it is left out, or rejected where it matters."""
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
         reject("a choice has no message")
     reason = _reason(choice)
     text = _text(message.get("content"))
-    if text is None:
-        refusal = message.get("refusal")
-        if isinstance(refusal, str) and refusal:
+    refusal = _string(message.get("refusal"))
+    calls = _tool_calls(message.get("tool_calls"), reject)
+    if text is None and not calls:
+        if refusal:
             reject(f"the model refused: {refusal[:200]}", code="lm-refusal")
         reject(f"a choice has no text (finish_reason {reason!r})", code="lm-no-content")
-    return LMChoice(text, reason)
+    logprobs = choice.get("logprobs")
+    return LMChoice(
+        text or "",
+        reason,
+        calls,
+        _reasoning(message),
+        refusal,
+        logprobs if isinstance(logprobs, dict) else None,
+    )
+
+
+def _tool_calls(listed: Any, reject: Reject) -> tuple[LMToolCall, ...]:
+    """The calls in a message. A call that names no tool can be neither made nor answered."""
+    if not listed:
+        return ()
+    if not isinstance(listed, list):
+        reject(f"tool_calls is no list, but {_kind(listed)}", code="lm-tool-calls")
+    return tuple(_tool_call(call, reject) for call in listed)
+
+
+def _tool_call(call: Any, reject: Reject) -> LMToolCall:
+    function = call.get("function") if isinstance(call, dict) else None
+    name = _string(function.get("name")) if isinstance(function, dict) else None
+    if not isinstance(function, dict) or name is None:
+        reject("a call of a tool names none", code="lm-tool-calls")
+    arguments = function.get("arguments")
+    if arguments is None:
+        arguments = "{}"
+    elif isinstance(arguments, dict):  # as some servers write it
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    elif not isinstance(arguments, str):
+        reject(f"the arguments of {name[:50]!r} are {_kind(arguments)}", code="lm-tool-calls")
+    return LMToolCall(_string(call.get("id")), name, arguments)
+
+
+def _reasoning(message: Mapping[str, Any]) -> str | None:
+    """A reasoning model's thoughts: DeepSeek's and vLLM's name for them, or OpenRouter's and Ollama's."""
+    return _string(message.get("reasoning_content")) or _string(message.get("reasoning"))
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _kind(value: Any) -> str:
+    return f"of type {type(value).__name__}"
 
 
 def _text(content: Any) -> str | None:
@@ -220,8 +267,79 @@ def decode_chunk(
             reject("a choice of the stream has no delta")
         index = choice.get("index", 0)
         text, reason = _text(delta.get("content")) or "", _reason(choice)
-        if text or reason is not None:
-            yield LMDelta(text, index if isinstance(index, int) else 0, reason)
+        calls, reasoning = _call_pieces(delta.get("tool_calls"), reject), _reasoning(delta) or ""
+        if text or reason is not None or calls or reasoning:
+            at = index if isinstance(index, int) else 0
+            yield LMDelta(text, at, reason, tool_calls=calls, reasoning=reasoning)
     usage = data.get("usage")
     if isinstance(usage, dict):
         yield LMDelta("", usage=usage)
+
+
+def _call_pieces(listed: Any, reject: Reject) -> tuple[LMToolCallDelta, ...]:
+    if not listed:
+        return ()
+    if not isinstance(listed, list) or not all(isinstance(piece, dict) for piece in listed):
+        reject("tool_calls in the stream is no list of pieces", code="lm-tool-calls")
+    pieces = []
+    for place, piece in enumerate(listed):
+        function = piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        at = piece.get("index")
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict):  # a server that sends the whole of it at once
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        pieces.append(
+            LMToolCallDelta(
+                at if type(at) is int else place,
+                _string(piece.get("id")),
+                _string(function.get("name")),
+                arguments if isinstance(arguments, str) else "",
+            )
+        )
+    return tuple(pieces)
+
+
+def assemble(deltas: Iterable[LMDelta]) -> tuple[LMChoice, ...]:
+    """The generations that the deltas of a stream make, in the order of their indices.
+
+    A piece of a call that never got a name is left out.
+    """
+    rows: dict[int, _Row] = {}
+    for delta in deltas:
+        if delta.usage and not (delta.text or delta.tool_calls or delta.reasoning or delta.finish_reason):
+            continue
+        row = rows.setdefault(delta.index, _Row())
+        row.text.append(delta.text)
+        row.reasoning.append(delta.reasoning)
+        row.reason = delta.finish_reason or row.reason
+        for piece in delta.tool_calls:
+            call = row.calls.setdefault(piece.index, _Call())
+            call.id = call.id or piece.id
+            call.name = call.name or piece.name
+            call.arguments.append(piece.arguments)
+    return tuple(rows[index].choice() for index in sorted(rows))
+
+
+class _Call:
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name: str | None = None
+        self.arguments: list[str] = []
+
+
+class _Row:
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.reason: str | None = None
+        self.calls: dict[int, _Call] = {}
+
+    def choice(self) -> LMChoice:
+        calls = (self.calls[at] for at in sorted(self.calls))
+        return LMChoice(
+            "".join(self.text),
+            self.reason,
+            tuple(LMToolCall(c.id, c.name, "".join(c.arguments) or "{}") for c in calls if c.name),
+            "".join(self.reasoning) or None,
+        )

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from dspex.events import LMDelta
 
-__all__ = ["LMChoice", "LMRequest", "LMResponse", "LanguageModel"]
+__all__ = ["LMChoice", "LMRequest", "LMResponse", "LMToolCall", "LanguageModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,46 @@ class LMRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class LMToolCall:
+    """A tool that the model asks to be called.
+
+    Attributes:
+        id: The server's name for this call, which the tool's result has to carry; None if it gave none.
+        name: The tool.
+        arguments: Its arguments as the server wrote them: the text of a JSON object, if the model kept to it.
+    """
+
+    id: str | None
+    name: str
+    arguments: str = "{}"
+
+    @property
+    def args(self) -> Any:
+        """The arguments as DSPy reads them: broken JSON is made whole, and a text without any is `""`."""
+        from dspex._engine.replies import loads  # pydantic's, which a model that calls no tools never needs
+
+        return loads(self.arguments)[0] if self.arguments else {}
+
+
+@dataclass(frozen=True, slots=True)
 class LMChoice:
-    """One generation: its text, and why it ended (`"stop"`, `"length"`, ...; None if unknown)."""
+    """One generation.
+
+    Attributes:
+        text: Its text; empty where it is calls of tools and nothing else.
+        finish_reason: Why it ended (`"stop"`, `"length"`, `"tool_calls"`, ...); None if unknown.
+        tool_calls: The tools it asks to be called, in the server's order.
+        reasoning: What a reasoning model thought before, where the server shows it.
+        refusal: What the model said instead of, or beside, what it was asked for.
+        logprobs: The probabilities of its tokens as the server gave them, where they were asked for.
+    """
 
     text: str
     finish_reason: str | None = None
+    tool_calls: tuple[LMToolCall, ...] = ()
+    reasoning: str | None = None
+    refusal: str | None = None
+    logprobs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dspex.events import (
     FieldEnd,
     FieldStart,
     LMDelta,
+    LMToolCallDelta,
     PartialValue,
     ReplyEvent,
     Status,
@@ -36,12 +37,16 @@ _CLASSES: Final[Mapping[str, type[Any]]] = {
     "lm": LMDelta,
 }
 _KINDS: Final = {cls: kind for kind, cls in _CLASSES.items()}
+_TOOL_CALLS: Final = LMDelta.__match_args__.index("tool_calls")
 _PREDICTION: Final = "prediction"
 
 
 def part_of(event: ReplyEvent | Status | LMDelta) -> list[Any]:
     """What crosses for an event. Its values have to be plain."""
-    return [_KINDS[type(event)], *(getattr(event, name) for name in event.__match_args__)]
+    values = [getattr(event, name) for name in event.__match_args__]
+    if isinstance(event, LMDelta):
+        values[_TOOL_CALLS] = [[getattr(c, name) for name in c.__match_args__] for c in event.tool_calls]
+    return [_KINDS[type(event)], *values]
 
 
 def last_part(answer: Mapping[str, Any]) -> list[Any]:
@@ -60,6 +65,8 @@ def event_of(part: Any) -> Event:
         if kind == _PREDICTION:
             (answer,) = values
             return prediction_of(answer)
+        if kind == _KINDS[LMDelta]:
+            values[_TOOL_CALLS] = tuple(LMToolCallDelta(*piece) for piece in values[_TOOL_CALLS])
         event: Event = _CLASSES[kind](*values)
     except (LookupError, TypeError, ValueError) as error:
         raise WireError("a part of a streamed answer is no event", code="bad-body") from error

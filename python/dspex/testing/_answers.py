@@ -11,7 +11,7 @@ from typing import Any
 from dspex.errors import ConfigError, LMRequestError
 from dspex.testing._reader import message_text, read_prompt_and_answer
 
-__all__ = ["Answer", "Answerer", "ChatRequest"]
+__all__ = ["Answer", "Answerer", "ChatRequest", "Said", "text_of"]
 
 _NOT_SETTINGS = frozenset({"messages", "model", "n", "stream", "stream_options"})
 
@@ -50,12 +50,16 @@ class ChatRequest:
         return next((message_text(m) for m in reversed(self.messages) if m.get("role") == "user"), "")
 
 
-Answer = Callable[[ChatRequest], str | Awaitable[str]] | Mapping[str, str] | Sequence[str] | str | None
-"""Where the text of an answer comes from.
+Said = str | Mapping[str, Any]
+"""What a model says: a text, or the message as the API has it, such as `{"tool_calls": [...]}`."""
 
-- a function, plain or async: it gets the `ChatRequest` and returns the text; what it raises fails the call
+Answer = Callable[[ChatRequest], Said | Awaitable[Said]] | Mapping[str, str] | Sequence[Said] | str | None
+"""Where an answer comes from.
+
+- a function, plain or async: it gets the `ChatRequest` and returns the text, or the message (`Said`) with
+  calls of tools or reasoning in it; what it raises fails the call
 - a mapping: the first key that occurs in the last user message gives the text
-- a sequence: one text per generation asked for, in order; an error when they run out
+- a sequence: one text or message per generation asked for, in order; an error when they run out
 - a string: always that
 - None: the prompt is read and answered from itself, by `read_prompt_and_answer`
 """
@@ -67,19 +71,25 @@ class Answerer:
     def __init__(self, answer: Answer) -> None:
         self._ask = _asker(answer)
 
-    async def __call__(self, request: ChatRequest) -> str:
-        """The text for this generation.
+    async def __call__(self, request: ChatRequest) -> Said:
+        """What is said in this generation.
 
         Raises:
             LMRequestError: If the table or the list has no answer.
-            ConfigError: If the function returned no text.
+            ConfigError: If the function returned neither a text nor a message.
         """
-        text = self._ask(request)
-        if inspect.isawaitable(text):
-            text = await text
-        if not isinstance(text, str):
-            raise ConfigError(f"the answering function returned {type(text).__name__}, not a str")
-        return text
+        said = self._ask(request)
+        if inspect.isawaitable(said):
+            said = await said
+        if not isinstance(said, str | Mapping):
+            raise ConfigError(f"the answering function returned {type(said).__name__}, not a str")
+        return said
+
+
+def text_of(said: Said) -> str:
+    """The text in what a model says; empty where there is none."""
+    content = said if isinstance(said, str) else said.get("content")
+    return content if isinstance(content, str) else ""
 
 
 def _asker(answer: Answer) -> Callable[[ChatRequest], Any]:
@@ -106,12 +116,12 @@ def _look_up(table: Mapping[str, str], prompt: str) -> str:
 class _Deal:
     """Deals out the texts of a sequence, each once."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts: Iterator[str] = iter(list(texts))
+    def __init__(self, texts: Sequence[Said]) -> None:
+        self._texts: Iterator[Said] = iter(list(texts))
         self._count = len(texts)
         self._lock = threading.Lock()
 
-    def __call__(self, _: ChatRequest) -> str:
+    def __call__(self, _: ChatRequest) -> Said:
         with self._lock:
             text = next(self._texts, None)
         if text is None:

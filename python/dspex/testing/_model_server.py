@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from dspex._portal import Portal
 from dspex.errors import DspexError, LMAuthError, LMError, LMRequestError
-from dspex.testing._answers import Answer, Answerer, ChatRequest
+from dspex.testing._answers import Answer, Answerer, ChatRequest, Said, text_of
 from dspex.testing._faults import (
     Cut,
     Delay,
@@ -27,7 +27,7 @@ from dspex.testing._faults import (
     Stall,
     WrongContentType,
 )
-from dspex.testing._scripted import pieces, usage_of
+from dspex.testing._scripted import pieces, reason_of, usage_of
 
 __all__ = ["ModelServer", "ReceivedRequest"]
 
@@ -249,7 +249,7 @@ class ModelServer:
         self,
         request: web.Request,
         record: ReceivedRequest,
-        texts: list[str],
+        texts: list[Said],
         done: Callable[[int], float],
     ) -> web.StreamResponse:
         fault = record.fault
@@ -271,7 +271,7 @@ class ModelServer:
         self,
         request: web.Request,
         record: ReceivedRequest,
-        texts: list[str],
+        texts: list[Said],
         done: Callable[[int], float],
     ) -> web.StreamResponse:
         fault = record.fault
@@ -363,15 +363,15 @@ def _cut(request: web.Request, response: web.StreamResponse | None = None) -> we
     return response or web.Response()
 
 
-def _completion(body: Mapping[str, Any], texts: list[str], fault: Fault | None) -> dict[str, Any]:
+def _completion(body: Mapping[str, Any], texts: list[Said], fault: Fault | None) -> dict[str, Any]:
     choices: list[dict[str, Any]] = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": {"role": "assistant", "refusal": None, **_message(said)},
             "logprobs": None,
-            "finish_reason": "stop",
+            "finish_reason": reason_of(said),
         }
-        for index, text in enumerate(texts)
+        for index, said in enumerate(texts)
     ]
     if isinstance(fault, EmptyChoices):
         choices = []
@@ -388,7 +388,7 @@ def _completion(body: Mapping[str, Any], texts: list[str], fault: Fault | None) 
     }
 
 
-def _chunks(body: Mapping[str, Any], texts: list[str]) -> list[str]:
+def _chunks(body: Mapping[str, Any], texts: list[Said]) -> list[str]:
     """The data of a stream's events, the generations side by side as real servers send them."""
     base = {
         "id": "chatcmpl-dspex",
@@ -402,17 +402,32 @@ def _chunks(body: Mapping[str, Any], texts: list[str]) -> list[str]:
         return json.dumps({**base, "choices": [choice]})
 
     data = [chunk(index, {"role": "assistant", "content": ""}) for index in range(len(texts))]
-    columns = [pieces(text) for text in texts]
+    columns = [list(_deltas(said)) for said in texts]
     for row in range(max(map(len, columns))):
-        data += [
-            chunk(index, {"content": column[row]})
-            for index, column in enumerate(columns)
-            if row < len(column)
-        ]
-    data += [chunk(index, {}, "stop") for index in range(len(texts))]
+        data += [chunk(index, column[row]) for index, column in enumerate(columns) if row < len(column)]
+    data += [chunk(index, {}, reason_of(said)) for index, said in enumerate(texts)]
     if (body.get("stream_options") or {}).get("include_usage"):
         data.append(json.dumps({**base, "choices": [], "usage": usage_of(body["messages"], texts)}))
     return data
+
+
+def _message(said: Said) -> dict[str, Any]:
+    return {"content": said} if isinstance(said, str) else {"content": None, **said}
+
+
+def _deltas(said: Said) -> Iterator[dict[str, Any]]:
+    """What is said, in the pieces in which real servers send it."""
+    message = _message(said)
+    for name in ("reasoning_content", "reasoning"):
+        if message.get(name):
+            yield {name: message[name]}
+    for piece in pieces(text_of(said)):
+        yield {"content": piece}
+    for at, call in enumerate(message.get("tool_calls") or ()):
+        function = call["function"]
+        yield {"tool_calls": [{**call, "index": at, "function": {**function, "arguments": ""}}]}
+        for piece in pieces(function["arguments"]):
+            yield {"tool_calls": [{"index": at, "function": {"arguments": piece}}]}
 
 
 def _event(data: str) -> bytes:

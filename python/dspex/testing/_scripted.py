@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NoReturn
 
-from dspex.errors import DeadlineExceeded
-from dspex.events import LMDelta
-from dspex.lm._protocol import LMChoice, LMRequest, LMResponse
-from dspex.testing._answers import Answer, Answerer, ChatRequest
+from dspex.errors import DeadlineExceeded, LMResponseError
+from dspex.events import LMDelta, LMToolCallDelta
+from dspex.lm._body import read_message
+from dspex.lm._protocol import LMRequest, LMResponse
+from dspex.testing._answers import Answer, Answerer, ChatRequest, Said, text_of
 
-__all__ = ["ScriptedLM", "pieces"]
+__all__ = ["ScriptedLM", "pieces", "reason_of"]
 
 
 class ScriptedLM:
@@ -44,22 +45,29 @@ class ScriptedLM:
         started = time.perf_counter()
         texts = await self._texts(request)
         usage = usage_of(request.messages, texts)
-        choices = tuple(LMChoice(text, "stop") for text in texts)
+        choices = tuple(read_message(_message(said), _reject) for said in texts)
         return LMResponse(choices, self.model, usage, time.perf_counter() - started)
 
     async def stream(self, request: LMRequest) -> AsyncGenerator[LMDelta]:
         """Answer by the script, word by word."""
         texts = await self._texts(request)
-        for index, text in enumerate(texts):
-            for piece in pieces(text):
+        for index, said in enumerate(texts):
+            choice = read_message(_message(said), _reject)
+            if choice.reasoning:
+                yield LMDelta("", index, reasoning=choice.reasoning)
+            for piece in pieces(choice.text):
                 yield LMDelta(piece, index)
-            yield LMDelta("", index, "stop")
+            for at, call in enumerate(choice.tool_calls):
+                first = LMToolCallDelta(at, call.id, call.name)
+                yield LMDelta("", index, tool_calls=(first,))
+                yield LMDelta("", index, tool_calls=(LMToolCallDelta(at, arguments=call.arguments),))
+            yield LMDelta("", index, choice.finish_reason)
         yield LMDelta("", usage=usage_of(request.messages, texts))
 
     async def aclose(self) -> None:
         """Nothing is held."""
 
-    async def _texts(self, request: LMRequest) -> list[str]:
+    async def _texts(self, request: LMRequest) -> list[Said]:
         self.requests.append(request)
         body = {"model": self.model, **request.settings, "messages": request.messages}
         try:
@@ -89,8 +97,22 @@ def pieces(text: str) -> list[str]:
     return re.findall(r"\s*\S+\s?|\s+", text)
 
 
-def usage_of(messages: Any, texts: list[str]) -> dict[str, int]:
+def reason_of(said: Said) -> str:
+    """Why a generation that says this has ended, as the API has it."""
+    return "tool_calls" if isinstance(said, Mapping) and said.get("tool_calls") else "stop"
+
+
+def _message(said: Said) -> dict[str, Any]:
+    message = {"content": said} if isinstance(said, str) else dict(said)
+    return {"message": message, "finish_reason": reason_of(said)}
+
+
+def _reject(what: str, *, code: str | None = None, hint: str = "") -> NoReturn:
+    raise LMResponseError(f"the script's answer is not a chat completion: {what}", code=code, hint=hint)
+
+
+def usage_of(messages: Any, texts: Sequence[Said]) -> dict[str, int]:
     """A token count as the API reports it. It counts words, which is near enough for a test double."""
     prompt = sum(len(str(message.get("content") or "").split()) for message in messages)
-    completion = sum(len(text.split()) for text in texts)
+    completion = sum(len(text_of(said).split()) for said in texts)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
