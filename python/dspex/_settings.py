@@ -51,7 +51,10 @@ MAX_GENERATIONS: Final = 128
 _OF_THE_LM: Final = "it belongs to the language model: dspex.LM(..., {}=)"
 _LEAVE_OUT: Final = "leave it out; see dspex.LM for what there is"
 _NOT_SENT: Final = 'DSPy does not send it as it is; write extra_body={{"{}": ...}}'
-_TOOLS: Final = "DSPy's adapters take it out of a call; give it to the LM, or use a module such as dspy.ReAct"
+_TOOLS: Final = (
+    "DSPy's adapters take it out of a call; give it to the LM, or let the adapter make native calls: "
+    "dspex.ChatAdapter(use_native_function_calling=True)"
+)
 
 _REFUSED_EVERYWHERE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("api_base", "api_key", "connect_timeout", "max_response_bytes", "model"), _OF_THE_LM),
@@ -143,12 +146,13 @@ def check_names(settings: Mapping[str, Any], *, native: bool = True) -> None:
     _check(settings, _REFUSED if native else _REFUSED_EVERYWHERE)
 
 
-def of_call(config: Mapping[str, Any], *, native: bool = True) -> dict[str, Any]:
+def of_call(config: Mapping[str, Any], *, native: bool = True, tools: bool = False) -> dict[str, Any]:
     """The settings of one call as both routes send them: plain JSON.
 
     Args:
         config: What a module and its caller gave as `config`.
         native: As for `check_names`.
+        tools: Whether the settings of native tool calls may be among them.
 
     Raises:
         ConfigError: If a name is not a request's, a count or a temperature no number, or a value nothing that
@@ -156,7 +160,8 @@ def of_call(config: Mapping[str, Any], *, native: bool = True) -> dict[str, Any]
     """
     if not config:
         return {}
-    _check(config, _REFUSED_IN_A_CALL)
+    if not tools:
+        _check(config, _REFUSED_IN_A_CALL)
     check_names(config, native=native)
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(config), allow_nan=False))

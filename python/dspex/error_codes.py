@@ -189,6 +189,12 @@ CODES: Final = (
         "Define `def forward(self, ...)` or `async def aforward(self, ...)`.",
     ),
     Code(
+        "no-tools-field",
+        "ConfigError",
+        "The signature has an output for calls of tools, and no input for the tools.",
+        "Add an input of the type `list[dspy.Tool]`.",
+    ),
+    Code(
         "no-runtime",
         "ConfigError",
         "There is no runtime that could run the call.",
@@ -765,6 +771,12 @@ CODES: Final = (
         'Write rows such as `{"question": "..."}`.',
     ),
     Code(
+        "bad-tools",
+        "InputError",
+        "A value that has to be tools is none.",
+        "Write `tools=[dspy.Tool(function), ...]`.",
+    ),
+    Code(
         "positional-inputs",
         "InputError",
         "Inputs came without their names.",
@@ -824,6 +836,12 @@ CODES: Final = (
         "RouteError",
         "The module is DSPy's, and the runtime has no workers, or the call was to run natively.",
         'Give the runtime a pool and a `dspex.LM`, and leave out `route="native"`.',
+    ),
+    Code(
+        "native-tools",
+        "RouteError",
+        "The adapter makes native tool calls, and the call was to run in a worker.",
+        'Leave out `route="python"`, or `use_native_function_calling=` of the adapter.',
     ),
     Code(
         "native-unable",

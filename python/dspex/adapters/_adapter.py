@@ -82,6 +82,10 @@ class Adapter:
         markers: What becomes of values that hold field markers.
         dialect: The version of DSPy whose prompts are written, `"3.3"` or `"3.4"`; by default that of the
             installed DSPy, or the newest where there is none.
+        use_native_function_calling: Whether the tools of a signature go into the request, and the calls of
+            its answer into the field of the type `dspy.ToolCalls`; else both are text. See `docs/tools.md`.
+        parallel_tool_calls: Whether the model is asked for several calls at once; None leaves it to the
+            server.
 
     Raises:
         ConfigError: If a setting is not one of those above.
@@ -90,17 +94,39 @@ class Adapter:
     layout: ClassVar[Layout]
 
     def __init__(
-        self, *, parsing: Parsing = "tolerant", markers: Markers = "warn", dialect: str | None = None
+        self,
+        *,
+        parsing: Parsing = "tolerant",
+        markers: Markers = "warn",
+        dialect: str | None = None,
+        use_native_function_calling: bool = False,
+        parallel_tool_calls: bool | None = None,
     ) -> None:
         _check("parsing", parsing, get_args(Parsing))
         check(markers)
+        for name, value, allowed in (
+            ("use_native_function_calling", use_native_function_calling, (True, False)),
+            ("parallel_tool_calls", parallel_tool_calls, (True, False, None)),
+        ):
+            if not any(value is one for one in allowed):
+                raise ConfigError(
+                    f"{name}={value!r} is not known",
+                    code="adapter",
+                    hint=f"use {' or '.join(map(repr, allowed))}",
+                )
+        self.use_native_function_calling = use_native_function_calling
+        self.parallel_tool_calls = parallel_tool_calls
         self.parsing = parsing
         self.markers = markers
         self.dialect = None if dialect is None else dialects.check(dialect)
 
     def __repr__(self) -> str:
-        dialect = "" if self.dialect is None else f", dialect={self.dialect!r}"
-        return f"{type(self).__name__}(parsing={self.parsing!r}, markers={self.markers!r}{dialect})"
+        more = "" if self.dialect is None else f", dialect={self.dialect!r}"
+        if self.use_native_function_calling:
+            more += ", use_native_function_calling=True"
+        if self.parallel_tool_calls is not None:
+            more += f", parallel_tool_calls={self.parallel_tool_calls}"
+        return f"{type(self).__name__}(parsing={self.parsing!r}, markers={self.markers!r}{more})"
 
     @staticmethod
     def of(adapter: AdapterLike, parsing: Parsing | None = None) -> Adapter:
@@ -139,7 +165,13 @@ class Adapter:
         """
         if parsing == self.parsing:
             return self
-        return type(self)(parsing=parsing, markers=self.markers, dialect=self.dialect)
+        return type(self)(
+            parsing=parsing,
+            markers=self.markers,
+            dialect=self.dialect,
+            use_native_function_calling=self.use_native_function_calling,
+            parallel_tool_calls=self.parallel_tool_calls,
+        )
 
     def __call__(self, /, *args: Any, **settings: Any) -> NoReturn:
         """What DSPy calls first; this is no adapter of DSPy's.

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspex import dialects
-from dspex._settings import of_call
 from dspex.errors import DspexError, LMResponseError, ReplyError, RouteError
 from dspex.lm import LMRequest
 from dspex.prediction import Prediction, Repair
 from dspex.router import AnyOperation, ModuleOperation, Operation
-from dspex.runtime._replies import adapter_of, messages_for, read_reply, refusal_of
+from dspex.runtime._replies import adapter_of, refusal_of
+from dspex.runtime._tool_calls import messages_of, offer_of, read_choice
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
@@ -62,10 +62,10 @@ class NativeTarget:
         if not isinstance(operation, Operation):
             raise _needs_dspy(operation)
         begun = time.perf_counter()
-        config = of_call(operation.config)
-        plan = adapter_of(operation, self._adapter).compile(operation.signature, self._dialect)
-        lm = operation.lm or self._lm
-        messages = messages_for(lm, plan, operation)
+        lm, adapter = operation.lm or self._lm, adapter_of(operation, self._adapter)
+        shown, config = offer_of(operation, adapter, lm)
+        plan = adapter.compile(shown, self._dialect)
+        messages = messages_of(lm, plan, shown, operation, adapter)
         rendered = time.perf_counter()
         settings = sampling(config, getattr(lm, "settings", {}))
         left = timeout - (rendered - begun)
@@ -79,10 +79,8 @@ class NativeTarget:
         answered = time.perf_counter()
         rows: list[Mapping[str, Any]] = []
         repairs: list[Repair] = []
-        for text in response.texts:
-            if not text:
-                raise ReplyError.empty()
-            fields, done = read_reply(plan, text)
+        for choice in response.choices:
+            fields, done = read_choice(plan, choice, operation.signature, shown, adapter.parsing)
             rows.append(fields)
             repairs += done
         parsed = time.perf_counter()

@@ -16,6 +16,7 @@ from dspex.prediction import Prediction
 from dspex.protocol.events import prediction_of
 from dspex.router import AnyOperation, ModuleOperation, Operation
 from dspex.runtime._replies import adapter_of, refusal_of
+from dspex.runtime._tool_calls import refusal_of_workers
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
@@ -94,6 +95,9 @@ class PoolTarget:
         from dspex.runtime._pool_request import prepare
 
         adapter = adapter_of(operation, self._adapter)
+        refusal = refusal_of_workers(adapter)
+        if refusal is not None:
+            raise refusal
         native_lm = self._native_lm if operation.lm is None else refusal_of(operation.lm) is None
         lm, second = self._over_the_pool_s(operation.lm), self._second_lm(adapter)
         if isinstance(operation, ModuleOperation):
