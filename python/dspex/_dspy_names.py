@@ -27,7 +27,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
             "CodeAct", "ColBERTv2", "Embeddings", "Flex", "KNN", "ProgramOfThought", "RLM", "ReAct",
-            "ReActV2", "Refine", "Retrieve",
+            "Refine", "Retrieve",
         ),
         _WORKER,
     ),

@@ -237,6 +237,24 @@ CODES: Final = (
         "Await the pool's own method on the loop it was started on.",
     ),
     Code(
+        "react-name",
+        "ConfigError",
+        "A field or a tool of a `ReActV2` has a name that is its own: `history`, `tools`, `submit`, ...",
+        "Rename it.",
+    ),
+    Code(
+        "react-needs-dspy",
+        "ConfigError",
+        "`ReActV2` needs the types of DSPy's tools, and DSPy is missing or too old.",
+        "Install DSPy 3.3 or newer.",
+    ),
+    Code(
+        "react-setting",
+        "ConfigError",
+        "`max_iters` of a `ReActV2` is no count.",
+        "Write a whole number, `max_iters=20`.",
+    ),
+    Code(
         "runtime-async",
         "ConfigError",
         "A runtime that was opened on an event loop was closed with the blocking method.",
@@ -867,6 +885,12 @@ CODES: Final = (
         "ReplyError",
         "The model's reply cannot be read as the outputs.",
         "Describe the fields more clearly, or use a stronger model; the reply is in `reply`.",
+    ),
+    Code(
+        "no-submit",
+        "ReplyError",
+        "A `ReActV2` came to its end and the model submitted nothing that can be used.",
+        "Allow more turns by `max_iters=`, or ask a model that calls tools well.",
     ),
     Code(
         "reply-empty",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dspex.modules._majority import majority
     from dspex.modules._multi_chain_comparison import MultiChainComparison
     from dspex.modules._parallel import Parallel
+    from dspex.modules._react_v2 import ReActV2
     from dspex.modules._remote import RemoteModule, program, remote
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MultiChainComparison",
     "Parallel",
     "Predict",
+    "ReActV2",
     "RemoteModule",
     "majority",
     "program",
@@ -38,6 +40,7 @@ __getattr__ = names_of(
         "BestOfN": "dspex.modules._best_of_n",
         "MultiChainComparison": "dspex.modules._multi_chain_comparison",
         "Parallel": "dspex.modules._parallel",
+        "ReActV2": "dspex.modules._react_v2",
         "RemoteModule": "dspex.modules._remote",
         "majority": "dspex.modules._majority",
         "program": "dspex.modules._remote",
