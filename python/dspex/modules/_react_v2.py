@@ -200,28 +200,30 @@ class ReActV2(Module):
             DspexError: Whatever a call of the model raised.
         """
         steps = self._steps(inputs)
-        made: Prediction = _run(steps, lambda ask: self.react(**self._call(ask)), _use)
+        made: Prediction = _run(steps, lambda ask: self.react(**self._call(ask)))
         return made
 
     async def aforward(self, **inputs: Any) -> Prediction:
         """The same, awaited. Async tools are awaited, plain ones run where this runs."""
         steps = self._steps(inputs)
-        send: Any = None
-        failed: Exception | None = None
-        while True:
-            try:
-                step = steps.send(send) if failed is None else steps.throw(failed)
-            except StopIteration as done:
-                made: Prediction = done.value
-                return made
-            send, failed = None, None
-            try:
-                if isinstance(step, _Ask):
-                    send = await self.react.acall(**self._call(step))
-                else:
-                    send = await step.tool.acall(**step.args)
-            except Exception as error:  # noqa: BLE001 - the loop decides what becomes of it
-                failed = error
+        sent, failed = None, None
+        try:
+            while True:
+                try:
+                    step = steps.send(sent) if failed is None else steps.throw(failed)
+                except StopIteration as done:
+                    made: Prediction = done.value
+                    return made
+                sent, failed = None, None
+                try:
+                    if isinstance(step, _Ask):
+                        sent = await self.react.acall(**self._call(step))
+                    else:
+                        sent = await step.tool.acall(**step.args)
+                except Exception as error:  # noqa: BLE001 - the loop decides what becomes of it
+                    failed = error
+        finally:
+            del failed  # it holds this frame by its traceback
 
     def _call(self, ask: _Ask) -> dict[str, Any]:
         if not ask.forced:
@@ -324,23 +326,21 @@ class ReActV2(Module):
         return f"{type(self).__name__}({self.signature.text!r}, tools=[{tools}])"
 
 
-def _run(steps: _Steps, ask: Callable[[_Ask], Any], use: Callable[[_Use], Any]) -> Any:
-    send: Any = None
-    failed: Exception | None = None
-    while True:
-        try:
-            step = steps.send(send) if failed is None else steps.throw(failed)
-        except StopIteration as done:
-            return done.value
-        send, failed = None, None
-        try:
-            send = ask(step) if isinstance(step, _Ask) else use(step)
-        except Exception as error:  # noqa: BLE001 - the loop decides what becomes of it
-            failed = error
-
-
-def _use(step: _Use) -> Any:
-    return step.tool(**step.args)
+def _run(steps: _Steps, ask: Callable[[_Ask], Any]) -> Any:
+    sent, failed = None, None
+    try:
+        while True:
+            try:
+                step = steps.send(sent) if failed is None else steps.throw(failed)
+            except StopIteration as done:
+                return done.value
+            sent, failed = None, None
+            try:
+                sent = ask(step) if isinstance(step, _Ask) else step.tool(**step.args)
+            except Exception as error:  # noqa: BLE001 - the loop decides what becomes of it
+                failed = error
+    finally:
+        del failed  # it holds this frame by its traceback
 
 
 class _Types(NamedTuple):
