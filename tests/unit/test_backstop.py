@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -99,3 +102,23 @@ async def test_it_looks_no_longer_than_there_are_calls() -> None:
     async with asyncio.timeout(10):
         while backstop._timer is not None:
             await asyncio.sleep(0.005)
+
+
+class Held:
+    pass
+
+
+async def test_it_keeps_nothing_of_the_call_that_was_first() -> None:
+    held: ContextVar[Held] = ContextVar("held")
+    backstop = Backstop()
+
+    async def call() -> weakref.ref[Held]:
+        one = Held()
+        held.set(one)
+        backstop.end(backstop.begin(60))
+        return weakref.ref(one)
+
+    alive = await asyncio.create_task(call())
+    assert backstop._timer is not None
+    gc.collect()
+    assert alive() is None

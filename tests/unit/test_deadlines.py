@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
+from contextvars import Context, ContextVar
 from typing import Any
 
 from dspex.protocol.deadlines import Deadlines
@@ -17,7 +20,7 @@ class Clock:
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+    def call_at(self, when: float, callback: Callable[[], None], *, context: Context) -> Timer:
         timer = Timer(when, callback)
         self.timers.append(timer)
         return timer
@@ -102,3 +105,23 @@ async def test_it_works_on_a_real_loop() -> None:
     deadlines: Deadlines[str] = Deadlines(loop, done.set_result)
     deadlines.set("key", loop.time() + 0.01)
     assert await asyncio.wait_for(done, 10) == "key"
+
+
+class Held:
+    pass
+
+
+async def test_the_timer_keeps_nothing_of_who_set_it() -> None:
+    held: ContextVar[Held] = ContextVar("held")
+    deadlines: Deadlines[str] = Deadlines(asyncio.get_running_loop(), lambda _: None)
+
+    async def call() -> weakref.ref[Held]:
+        one = Held()
+        held.set(one)
+        deadlines.set("call", asyncio.get_running_loop().time() + 60)
+        return weakref.ref(one)
+
+    alive = await asyncio.create_task(call())
+    deadlines.discard("call")
+    gc.collect()
+    assert alive() is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 __all__ = ["Deadlines"]
@@ -54,7 +55,8 @@ class Deadlines(Generic[_Key]):
         if self._timer is not None:
             self._timer.cancel()
         self._next = when
-        self._timer = self._loop.call_at(when, self._fire)
+        # In a context of its own: that of the call which happens to be the first may hold anything.
+        self._timer = self._loop.call_at(when, self._fire, context=Context())
 
     def _fire(self) -> None:
         # The loop may fire a timer early by the resolution of its clock, and the entry must go all the same:

@@ -8,6 +8,7 @@ calls, at intervals, while there are any.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import Final
 
 __all__ = ["INTERVAL_SECONDS", "Backstop", "Watch"]
@@ -50,7 +51,7 @@ class Backstop:
         watch = Watch(task, loop.time() + seconds)
         self._watches.add(watch)
         if self._timer is None:
-            self._timer = loop.call_later(INTERVAL_SECONDS, self._look, loop)
+            self._timer = self._later(loop)
         return watch
 
     def end(self, watch: Watch) -> None:
@@ -63,4 +64,8 @@ class Backstop:
             if now >= watch.deadline and not watch.fired:
                 watch.fired = True
                 watch.task.cancel()
-        self._timer = loop.call_later(INTERVAL_SECONDS, self._look, loop) if self._watches else None
+        self._timer = self._later(loop) if self._watches else None
+
+    def _later(self, loop: asyncio.AbstractEventLoop) -> asyncio.TimerHandle:
+        # In a context of its own: that of the call which happens to be first may hold anything.
+        return loop.call_later(INTERVAL_SECONDS, self._look, loop, context=Context())
