@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from typing import Final, TypeVar
 
-__all__ = ["in_thread", "iterate_in_threads", "settled"]
+__all__ = ["in_thread", "iterate_in_threads", "settled", "start_in_thread"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,11 @@ _MANY: Final = 100_000
 """Threads there may be: more than can be in flight."""
 
 _executor: ThreadPoolExecutor | None = None
+
+
+def start_in_thread(call: Callable[[], T]) -> Future[T]:
+    """Run `call` in a thread, in a copy of this context, for whoever asks the future."""
+    return _threads().submit(copy_context().run, settled, call)
 
 
 async def in_thread(call: Callable[[], T], *, abandon: bool = False) -> T:
@@ -35,7 +40,7 @@ async def in_thread(call: Callable[[], T], *, abandon: bool = False) -> T:
         call: The work. A `StopIteration` that it raises becomes a `RuntimeError`.
         abandon: A cancelled caller goes on at once instead, and nobody asks how the work ends.
     """
-    running = _threads().submit(copy_context().run, settled, call)
+    running = start_in_thread(call)
     done: asyncio.Future[T] = asyncio.wrap_future(running)
     if abandon:
         return await done

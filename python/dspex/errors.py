@@ -690,7 +690,7 @@ class DeadlineExceeded(DspexError):  # noqa: N818 - the field's name for it
     Attributes:
         timeout: The limit in seconds; None if it is not known where it ran out.
         stage: What was waited for: `lm`, `queue`, `worker`, `warmup`, `pool-start`, `loop`, `program`,
-            `batch` or the name of a target.
+            `batch`, the `reader` of a stream, or the name of a target.
         op: The pool's operation; empty outside a pool.
         model: The model that was asked; empty if none was.
     """

@@ -2,12 +2,13 @@
 
 - `adapter.stream`, fed a reply: `FieldStart`, `TextDelta`, `PartialValue`, `FieldEnd`, `Correction`.
 - `LM.stream`, and that of any `LanguageModel`: `LMDelta`.
-- `Pool.stream` with `"predict"` or `"module"`: the events of fields, `Status`, at last a `dspex.Prediction`.
+- `stream` and `astream` of a module, and `Pool.stream` with `"predict"` or `"module"`: the events of fields,
+  `Status`, at last a `dspex.Prediction`.
 
 For each field comes `FieldStart`; then its text in `TextDelta`s, or a value that is no text in
 `PartialValue`s, each of which contains the one before; then `FieldEnd`. The last delta or value of a field
-has `is_last_chunk`. A predictor that is called again, in a loop, starts its fields again. When a reply is
-over, there is a `Correction` for every field whose value differs from its events.
+has `is_last_chunk`. A predictor that is called again, in a loop, starts its fields again, and `turn` counts
+its replies. When a reply is over, there is a `Correction` for every field whose value differs from its events.
 
 Events are values: frozen, compared by their class and contents, and safe to pickle. They are made with names
 or in the order given here; attributes that are added later come last and have a default.
@@ -49,30 +50,35 @@ class FieldStart:
     Attributes:
         field: The field.
         predictor: The predictor whose reply it is, by its path in the module as DSPy's `named_predictors`
-            has it; `"self"` where the module is a predictor itself.
+            has it; `"self"` where the module is a predictor itself, empty where it is none of the module's.
+        turn: Which of the predictor's replies in this stream it is, from 0.
     """
 
     field: str
     predictor: str = "self"
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     """The text of a field goes on. All deltas of a field together are its value.
 
-    From a worker they are what DSPy streams: the text as the reply has it, also of a field of another type.
+    From a worker they are what DSPy streams: the text as the reply has it, also of a field of another type,
+    of which the stream of a `Predict` then has the value in a `Correction`.
 
     Attributes:
         field: The field.
         text: What has come, maybe nothing.
         is_last_chunk: Whether the text ends with it, as in DSPy's `StreamResponse`.
         predictor: As in `FieldStart`.
+        turn: As in `FieldStart`.
     """
 
     field: str
     text: str
     is_last_chunk: bool = False
     predictor: str = "self"
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +91,14 @@ class PartialValue:
             choices when they are whole, texts as far as they have come. At last the value, of its type.
         is_last_chunk: Whether it is the value itself.
         predictor: As in `FieldStart`.
+        turn: As in `FieldStart`.
     """
 
     field: str
     value: Any
     is_last_chunk: bool = False
     predictor: str = "self"
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +109,13 @@ class FieldEnd:
         field: The field.
         complete: Whether the reply marked its end; False where the reply broke off.
         predictor: As in `FieldStart`.
+        turn: As in `FieldStart`.
     """
 
     field: str
     complete: bool = True
     predictor: str = "self"
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +129,13 @@ class Correction:
         field: The field.
         value: Its value, of its type.
         predictor: As in `FieldStart`.
+        turn: As in `FieldStart`.
     """
 
     field: str
     value: Any
     predictor: str = "self"
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

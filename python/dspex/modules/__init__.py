@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from dspex.modules._parallel import Parallel
     from dspex.modules._react_v2 import ReActV2
     from dspex.modules._remote import RemoteModule, program, remote
+    from dspex.modules._stream import AsyncModuleStream, ModuleStream
 
 __all__ = [
+    "AsyncModuleStream",
     "BatchOptions",
     "BestOfN",
     "ChainOfThought",
     "Module",
+    "ModuleStream",
     "MultiChainComparison",
     "Parallel",
     "Predict",
@@ -36,8 +39,10 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
+        "AsyncModuleStream": "dspex.modules._stream",
         "BatchOptions": "dspex.modules._batch_plan",
         "BestOfN": "dspex.modules._best_of_n",
+        "ModuleStream": "dspex.modules._stream",
         "MultiChainComparison": "dspex.modules._multi_chain_comparison",
         "Parallel": "dspex.modules._parallel",
         "ReActV2": "dspex.modules._react_v2",

@@ -11,7 +11,16 @@ from dspex.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from dspex.lm import LanguageModel
 
-__all__ = ["OWN", "check_names", "check_runtime", "lm_of", "mapping_of", "positional", "rows_of"]
+__all__ = [
+    "OWN",
+    "check_names",
+    "check_runtime",
+    "lm_of",
+    "mapping_of",
+    "positional",
+    "rows_of",
+    "stream_fields_of",
+]
 
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "timeout": "give it to a call, qa(..., timeout=5), or to all: qa.with_options(timeout=5)",
@@ -119,6 +128,23 @@ def mapping_of(config: Any) -> dict[str, Any]:
         )
     check_spelling(config, (), "the LM")
     return dict(config)
+
+
+def stream_fields_of(fields: Any) -> tuple[str, ...]:
+    """The fields to stream; whether a predictor has them is seen when a stream is made.
+
+    Raises:
+        ConfigError: If they are no names (`bad-stream`).
+    """
+    is_list = isinstance(fields, Iterable) and not isinstance(fields, str | bytes)
+    names = tuple(fields) if is_list else ()
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"stream_fields must be a list of names of output fields, not {fields!r}"[:200],
+            code="bad-stream",
+            hint='write stream_fields=["answer"], or with the predictor\'s path, ["draft.answer"]',
+        )
+    return names
 
 
 def positional(values: tuple[Any, ...], fields: Iterable[str]) -> InputError:

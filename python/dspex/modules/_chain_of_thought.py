@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Never, Self
 
 from dspex.adapters import AdapterLike, Parsing
-from dspex.modules._arguments import OWN, check_names
+from dspex.modules._arguments import OWN, check_names, stream_fields_of
 from dspex.modules._module import Module
 from dspex.modules._predict import Predict
 from dspex.prediction import Prediction
@@ -106,9 +106,12 @@ class ChainOfThought(Module):
         config: Mapping[str, Any] | None = None,
         lm: str | LanguageModel | None = None,
         idempotent: bool | None = None,
+        stream_fields: Sequence[str] | None = None,
     ) -> Self:
         """A copy of this module whose calls have these options; see `Predict.with_options`."""
         twin = copy.copy(self)
+        if stream_fields is not None:
+            twin._options = {**self._options, "stream_fields": stream_fields_of(stream_fields)}
         twin.predict = self.predict.with_options(
             route=route, timeout=timeout, demos=demos, config=config, lm=lm, idempotent=idempotent
         )

@@ -14,8 +14,9 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -25,6 +26,7 @@ from dspex._threads import in_thread
 from dspex._timeouts import check_seconds, without_frames
 from dspex.errors import ConfigError
 from dspex.modules import _scope
+from dspex.modules._arguments import stream_fields_of
 from dspex.modules._tree import ModuleNode, predictors_of, replace_at, sub_modules_of
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from dspex.lm import LanguageModel
     from dspex.modules._batch_plan import BatchOptions
     from dspex.modules._predict import Predict
+    from dspex.modules._stream import AsyncModuleStream, ModuleStream
     from dspex.router import RouteName
 
 __all__ = ["Module"]
@@ -80,12 +83,12 @@ class Module(ModuleNode):
             return run_alone(self.acall(*args, **inputs))
         if not self._options:
             return forward(*args, **inputs)
-        with _scope.enter(**self._options):
+        with self._entered():
             return forward(*args, **inputs)
 
     async def acall(self, /, *args: Any, **inputs: Any) -> Any:
         """The call, awaited; see `__call__` for arguments and errors."""
-        with _scope.enter(**self._options) as scope:
+        with self._entered() as scope:
             running = self._run(args, inputs)
             left = scope.left(None)
             if left is None:
@@ -98,6 +101,47 @@ class Module(ModuleNode):
                 if not limit.expired():
                     raise
                 raise scope.ran_out() from without_frames(error)
+
+    def stream(self, /, *args: Any, **inputs: Any) -> ModuleStream:
+        """The call as an iterator: typed events of `dspex.events` as the replies come, at last the prediction.
+
+        The call begins with the first step of the iterator, in a thread. Close the stream, or use it by
+        `with`, to leave it early; see `dspex.modules.ModuleStream`.
+
+        Args:
+            *args: As for a call.
+            **inputs: As for a call. `with_options(stream_fields=...)` says of which fields events come.
+
+        Raises:
+            ConfigError: If no predictor inside has a field of those (`bad-stream`).
+
+        Example:
+            ```python
+            for event in dspex.Predict("question -> answer").stream(question="Who wrote it?"):
+                match event:
+                    case dspex.streaming.TextDelta(field="answer", text=text):
+                        print(text, end="", flush=True)
+                    case dspex.Prediction():
+                        print(event.usage)
+            ```
+        """
+        from dspex.modules._stream import ModuleStream  # most programs never stream
+
+        return ModuleStream(self, args, inputs, self._options.get("stream_fields"))
+
+    def astream(self, /, *args: Any, **inputs: Any) -> AsyncModuleStream:
+        """The asynchronous twin of `stream`: `async for event in program.astream(...)`.
+
+        See `stream` for arguments and errors, and `dspex.modules.AsyncModuleStream` for leaving it early.
+        """
+        from dspex.modules._stream import AsyncModuleStream  # as in `stream`
+
+        return AsyncModuleStream(self, args, inputs, self._options.get("stream_fields"))
+
+    def _entered(self) -> AbstractContextManager[_scope.Scope]:
+        options = dict(self._options)
+        options.pop("stream_fields", None)  # of the stream that is made, not of the calls
+        return _scope.enter(**options)
 
     def _run(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         aforward = getattr(self, "aforward", None)
@@ -224,6 +268,7 @@ class Module(ModuleNode):
         route: RouteName | None = None,
         timeout: float | None = None,
         idempotent: bool | None = None,
+        stream_fields: Sequence[str] | None = None,
     ) -> Self:
         """A copy of this program whose calls have these options; it shares the modules inside.
 
@@ -232,6 +277,8 @@ class Module(ModuleNode):
                 name.
             timeout: Seconds for the whole program. Each call inside has what is left of them.
             idempotent: Whether a worker may run the calls inside again; see `Predict.with_options`.
+            stream_fields: The output fields whose events its streams have: `"answer"` of every predictor,
+                `"draft.answer"` of the one with that path. None for all, `[]` for none.
 
         Raises:
             ConfigError: If an option is none.
@@ -243,6 +290,7 @@ class Module(ModuleNode):
                 ("route", route),
                 ("timeout", None if timeout is None else check_seconds(timeout)),
                 ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
+                ("stream_fields", None if stream_fields is None else stream_fields_of(stream_fields)),
             )
             if value is not None
         }

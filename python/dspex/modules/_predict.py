@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Never, Self
 from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
+from dspex.errors import DspexError
 from dspex.modules._arguments import (
     OWN,
     check_names,
@@ -17,6 +18,7 @@ from dspex.modules._arguments import (
     mapping_of,
     positional,
     rows_of,
+    stream_fields_of,
 )
 from dspex.modules._module import Module
 from dspex.modules._scope import in_scope
@@ -35,7 +37,7 @@ __all__ = ["Predict"]
 
 _OPTIONS = ("route", "timeout", "demos", "config", "lm")
 
-_SHARED = ("_runtime", "_lm", "_adapter", "_options", "_signature")
+_SHARED = ("_runtime", "_lm", "_adapter", "_options", "_origin", "_signature")
 """What copies share: values, and what owns connections."""
 
 
@@ -86,6 +88,7 @@ class Predict(Module, PredictorNode):
         **config: Unpack[RequestSettings],
     ) -> None:
         self._take(Signature.of(signature))
+        self._origin: Predict | None = None
         self.validate = validate
         self._demos = rows_of(demos)
         check_names(config, type(self).__name__, OWN)
@@ -160,7 +163,14 @@ class Predict(Module, PredictorNode):
         """
         if args:
             raise positional(args, self.signature.input_fields)
-        return self._dispatcher().run(self._operation(inputs))
+        operation = self._operation(inputs)
+        if operation.sink is None:
+            return self._dispatcher().run(operation)
+        try:
+            return self._dispatcher().run(operation)
+        except DspexError:
+            operation.sink.check()  # a call that was cancelled for a reader that left says so
+            raise
 
     async def acall(self, /, *args: Never, **inputs: Any) -> Prediction:
         """The call, awaited; see `__call__` for arguments and errors."""
@@ -177,6 +187,7 @@ class Predict(Module, PredictorNode):
         config: Mapping[str, Any] | None = None,
         lm: str | LanguageModel | None = None,
         idempotent: bool | None = None,
+        stream_fields: Sequence[str] | None = None,
     ) -> Self:
         """A copy of this module whose calls have these options, whatever the input fields are named.
 
@@ -189,6 +200,7 @@ class Predict(Module, PredictorNode):
             idempotent: Whether a worker may ask the LM again when the worker that was at it is ended for
                 another call's fault. False unless given: nothing is asked twice in silence.
                 `prediction.attempts` counts.
+            stream_fields: The output fields whose events its streams have; None for all.
 
         Raises:
             InputError: If the demos are none.
@@ -204,10 +216,17 @@ class Predict(Module, PredictorNode):
                 ("config", None if config is None else mapping_of(config)),
                 ("lm", lm_of(lm)),
                 ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
+                ("stream_fields", None if stream_fields is None else stream_fields_of(stream_fields)),
             )
             if value is not None
         }
+        twin._origin = self.origin
         return twin
+
+    @property
+    def origin(self) -> Predict:
+        """The predictor that `with_options` has made this one of, else itself: streams know it by that."""
+        return self._origin or self
 
     def reset(self) -> None:
         """Forget the demos and the language model, as `dspy.Predict.reset` does."""
@@ -238,9 +257,10 @@ class Predict(Module, PredictorNode):
             config = {**config, "prediction": inputs.pop("prediction")}
         inputs = {**defaults, **inputs}
         signature.validate_inputs(inputs, self.validate)
-        timeout, route, idempotent, settings = in_scope(options)
+        timeout, route, idempotent, settings, listener = in_scope(options)
         if settings:
             config = {**settings, **config}
+        sink = None if listener is None else listener.sink_of(self, signature)
         demos = options.get("demos")
         return Operation(
             signature=signature,
@@ -253,10 +273,12 @@ class Predict(Module, PredictorNode):
             adapter=self._adapter,
             parsing=self.parsing,
             lm=lm_of(options["lm"]) if options.get("lm") is not None else self._lm,
+            sink=sink,
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = copy.copy(self)
+        twin._origin = None
         memo[id(self)] = twin
         for name, value in vars(self).items():
             if name not in _SHARED:

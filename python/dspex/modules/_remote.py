@@ -155,7 +155,7 @@ class RemoteModule(Module):
                 if name in given and name not in parts.signature.input_fields:
                     options[name] = given.pop(name)
         lm = options.get("lm")
-        timeout, route, idempotent, settings = in_scope(options)
+        timeout, route, idempotent, settings, _ = in_scope(options)
         return ModuleOperation(
             inputs=given,
             args=args,

@@ -12,11 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspex._timeouts import check_seconds
 from dspex.errors import DeadlineExceeded
 from dspex.router import RouteName
+
+if TYPE_CHECKING:
+    from dspex.modules._listening import Listener
 
 __all__ = ["InScope", "Scope", "current_scope", "enter", "in_scope"]
 
@@ -31,6 +34,7 @@ class Scope:
         route: Where they go, unless they say otherwise.
         idempotent: Whether a worker may run them again, unless they say otherwise.
         settings: Settings of the LM in the place of its own; a predictor's own come before these.
+        listener: Hears of their replies while they come; None where the outer call is not streamed.
     """
 
     deadline: float | None = None
@@ -38,6 +42,7 @@ class Scope:
     route: RouteName | None = None
     idempotent: bool | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    listener: Listener | None = None
 
     def left(self, timeout: float | None) -> float | None:
         """The seconds of a call inside: its own or what is left, whichever is less; None for the runtime's.
@@ -76,6 +81,7 @@ def enter(
     route: RouteName | None = None,
     idempotent: bool | None = None,
     settings: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
 ) -> Iterator[Scope]:
     """Let these hold for the calls in the block, over what holds already."""
     scope = _scope.get() or _NONE
@@ -89,6 +95,8 @@ def enter(
         scope = replace(scope, idempotent=idempotent)
     if settings:
         scope = replace(scope, settings={**scope.settings, **settings})
+    if listener is not None:
+        scope = replace(scope, listener=listener)
     token = _scope.set(scope)
     try:
         yield scope
@@ -103,13 +111,14 @@ class InScope(NamedTuple):
     route: RouteName | None
     idempotent: bool
     settings: Mapping[str, Any]
+    listener: Listener | None
 
 
 _NO_SETTINGS: Final[Mapping[str, Any]] = {}
 
 
 def in_scope(options: Mapping[str, Any]) -> InScope:
-    """A call's `timeout`, `route` and `idempotent`, and the settings of the LM in the place of its own.
+    """A call's `timeout`, `route` and `idempotent`, the settings of the LM in the place of its own, and who hears of it.
 
     Raises:
         ConfigError: If the time-out is none.
@@ -120,10 +129,11 @@ def in_scope(options: Mapping[str, Any]) -> InScope:
         timeout = check_seconds(timeout)
     scope = _scope.get()
     if scope is None:
-        return InScope(timeout, route, bool(idempotent), _NO_SETTINGS)
+        return InScope(timeout, route, bool(idempotent), _NO_SETTINGS, None)
     return InScope(
         scope.left(timeout),
         scope.route if route is None else route,
         bool(scope.idempotent if idempotent is None else idempotent),
         scope.settings,
+        scope.listener,
     )

@@ -1,7 +1,7 @@
 """The parts of a streamed answer on their way from a worker: `dspex.events`, both ends of their wire form.
 
 A part is a list of the event's kind and its attributes in their order: `["text", "answer", "blu", False,
-"self"]`. The last part of a module's stream is `["prediction", answer]`, with the answer that a call of the
+"self", 0]`; those that come last may be left out. The last part of a module's stream is `["prediction", answer]`, with the answer that a call of the
 same module would have had.
 """
 

@@ -7,7 +7,7 @@
 This package knows no pool and no LM: `dspex.runtime` makes those and registers them as targets.
 """
 
-from dspex.router._operation import AnyOperation, ModuleOperation, Operation, RouteName
+from dspex.router._operation import AnyOperation, ModuleOperation, Operation, RouteName, Sink
 from dspex.router._router import Router, TargetCounts
 from dspex.router._scope import Dispatcher, current_dispatcher, forget, offer, set_default, use
 from dspex.router._target import Target
@@ -19,6 +19,7 @@ __all__ = [
     "Operation",
     "RouteName",
     "Router",
+    "Sink",
     "Target",
     "TargetCounts",
     "current_dispatcher",

@@ -9,20 +9,57 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter, Parsing
+    from dspex.events import ReplyEvent, Status
     from dspex.lm import LanguageModel
     from dspex.protocol.requests import ModuleRequest
     from dspex.signature import Signature
 
-__all__ = ["AnyOperation", "ModuleOperation", "Operation", "RouteName"]
+__all__ = ["AnyOperation", "ModuleOperation", "Operation", "RouteName", "Sink"]
 
 RouteName = str
 """`"native"`, `"python"`, or the name of one target such as `"pool:general"`."""
+
+
+class Sink(Protocol):
+    """Who hears of a call while it runs: the stream of a module.
+
+    Attributes:
+        predictor: What the events say of the predictor.
+        turn: Which of its calls in the stream it is.
+        fields: The output fields to tell of; where there are none, nothing is told.
+    """
+
+    predictor: str
+    turn: int
+    fields: frozenset[str]
+
+    def attach(self, task: asyncio.Task[Any]) -> None:
+        """Let the task, which runs the call, be cancelled when the reader of the stream leaves."""
+        ...
+
+    async def put(self, events: Sequence[ReplyEvent | Status], deadline: float) -> None:
+        """Hand events over, and wait for room first, at most until the loop's time is `deadline`.
+
+        Raises:
+            DeadlineExceeded: If there was none.
+            CancelledError: If the reader has left.
+        """
+        ...
+
+    def check(self) -> None:
+        """Go no further for a reader that has left.
+
+        Raises:
+            CancelledError: If it has.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +75,7 @@ class AnyOperation:
         adapter: A `dspex.adapters.Adapter` for this call, or None for the runtime's.
         parsing: How the call's replies are read, or None for the adapter's own way.
         lm: The language model to ask, or None for the runtime's.
+        sink: Who hears of the reply while it comes, or None.
     """
 
     inputs: Mapping[str, Any]
@@ -48,6 +86,7 @@ class AnyOperation:
     adapter: Adapter | None = None
     parsing: Parsing | None = None
     lm: LanguageModel | None = None
+    sink: Sink | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

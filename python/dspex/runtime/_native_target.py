@@ -11,6 +11,7 @@ from dspex.errors import DspexError, LMResponseError, ReplyError, RouteError
 from dspex.lm import LMRequest
 from dspex.prediction import Prediction, Repair
 from dspex.router import AnyOperation, ModuleOperation, Operation
+from dspex.runtime._native_stream import Told, stream_reply
 from dspex.runtime._replies import adapter_of, refusal_of
 from dspex.runtime._tool_calls import messages_of, offer_of, read_choice
 
@@ -68,9 +69,13 @@ class NativeTarget:
         messages = messages_of(lm, plan, shown, operation, adapter)
         rendered = time.perf_counter()
         settings = sampling(config, getattr(lm, "settings", {}))
-        left = timeout - (rendered - begun)
+        request = LMRequest(messages, settings, timeout - (rendered - begun))
+        told: Told | None = None
         try:
-            response = await lm.complete(LMRequest(messages, settings, left))
+            if operation.sink is None or not operation.sink.fields:
+                response = await lm.complete(request)
+            else:
+                response, told = await stream_reply(lm, request, plan, operation.sink)
         except LMResponseError as error:
             if error.code in _WITHOUT_TEXT:
                 # To the caller it is the same as an empty text; a worker could not tell them apart.
@@ -79,22 +84,23 @@ class NativeTarget:
         answered = time.perf_counter()
         rows: list[Mapping[str, Any]] = []
         repairs: list[Repair] = []
-        for choice in response.choices:
-            fields, done = read_choice(plan, choice, operation.signature, shown, adapter.parsing)
+        for place, choice in enumerate(response.choices):
+            # The first reply of a stream has been read while it came.
+            reader = plan if told is None or place else told.reply
+            fields, done = read_choice(plan, choice, operation.signature, shown, adapter.parsing, reader)
             rows.append(fields)
             repairs += done
         parsed = time.perf_counter()
+        timings = {
+            "render": rendered - begun,
+            "lm": answered - rendered,
+            "parse": parsed - answered,
+            "total": parsed - begun,
+        }
+        if told is not None and told.first_text is not None:
+            timings["first_text"] = told.first_text - begun
         return Prediction.from_completions(
-            rows,
-            operation.signature,
-            usage=response.usage,
-            repairs=repairs,
-            timings={
-                "render": rendered - begun,
-                "lm": answered - rendered,
-                "parse": parsed - answered,
-                "total": parsed - begun,
-            },
+            rows, operation.signature, usage=response.usage, repairs=repairs, timings=timings
         )
 
 

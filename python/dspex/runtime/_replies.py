@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dspex._core import ReplyStream
 from dspex.errors import DspexError, ReplyError
 from dspex.lm import Prompt
 from dspex.prediction import Repair
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.router import AnyOperation, Operation
 
-__all__ = ["adapter_of", "messages_for", "read_reply", "refusal_of"]
+__all__ = ["adapter_of", "messages_for", "read_reply", "reading", "refusal_of"]
 
 
 def adapter_of(operation: AnyOperation, default: Adapter) -> Adapter:
@@ -31,14 +33,25 @@ def messages_for(lm: Any, plan: Plan, operation: Operation) -> Sequence[Mapping[
     return Prompt(body) if isinstance(body, bytes) else body
 
 
-def read_reply(plan: Plan, reply: str) -> tuple[dict[str, Any], list[Repair]]:
+def read_reply(plan: Plan | ReplyStream, reply: str) -> tuple[dict[str, Any], list[Repair]]:
     """The fields of a reply and what was repaired in it.
+
+    Args:
+        plan: What reads it, or has read it already.
+        reply: Its text.
 
     Raises:
         ReplyError: If it cannot be read, whatever a validator of the user's raises.
     """
+    with reading(reply):
+        return plan.read() if isinstance(plan, ReplyStream) else plan.read(reply)
+
+
+@contextmanager
+def reading(reply: str) -> Iterator[None]:
+    """Let what a validator of the user's raises be a `ReplyError`."""
     try:
-        return plan.read(reply)
+        yield
     except DspexError:
         raise
     except Exception as error:  # DSPy 3.4 lets through what a validator raises

@@ -396,6 +396,8 @@ class Runtime:
         """What a task comes to, which is ended when the runtime closes."""
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
+        if operation.sink is not None:
+            operation.sink.attach(task)
         try:
             return await task
         except asyncio.CancelledError:

@@ -31,7 +31,7 @@ from dspex.errors import ConfigError, InputError, ReplyError, RouteError
 from dspex.runtime._replies import messages_for, read_reply
 
 if TYPE_CHECKING:
-    from dspex._core import Plan
+    from dspex._core import Plan, ReplyStream
     from dspex.adapters import Adapter
     from dspex.lm import LanguageModel, LMChoice, LMToolCall
     from dspex.prediction import Repair
@@ -275,7 +275,12 @@ def _results(calls: Any) -> Sequence[Any] | None:
 
 
 def read_choice(
-    plan: Plan, choice: LMChoice, signature: Signature, shown: Signature, parsing: str
+    plan: Plan,
+    choice: LMChoice,
+    signature: Signature,
+    shown: Signature,
+    parsing: str,
+    reader: Plan | ReplyStream,
 ) -> tuple[dict[str, Any], list[Repair]]:
     """The fields of one generation, and what was repaired in it.
 
@@ -285,12 +290,13 @@ def read_choice(
         signature: The call's own.
         shown: The fields that were laid out as text.
         parsing: The adapter's way of reading.
+        reader: What reads its text: the plan, or what has read it while it came.
 
     Raises:
         ReplyError: If it cannot be read.
     """
     if shown is signature and choice.text and not (choice.tool_calls or choice.reasoning):
-        return read_reply(plan, choice.text)
+        return read_reply(reader, choice.text)
     fields = _fields_of(signature)
     called = choice.tool_calls if fields.output is not None else ()
     if not choice.text and not called:
@@ -299,7 +305,7 @@ def read_choice(
     done: list[Repair] = []
     if choice.text and (not called or shown.output_fields):
         try:
-            values, done = read_reply(plan, choice.text)
+            values, done = read_reply(reader, choice.text)
         except ReplyError:
             if not called:
                 raise

@@ -193,9 +193,16 @@ impl Plan {
         })
     }
 
-    /// A reader for one reply that comes in piece by piece.
-    fn stream(this: &Bound<'_, Self>) -> PyResult<ReplyStream> {
-        guarded(this.py(), || ReplyStream::new(this))
+    /// A reader for one reply that comes in piece by piece; its events name the predictor and its turn.
+    #[pyo3(signature = (predictor=None, turn=0))]
+    fn stream(
+        this: &Bound<'_, Self>,
+        predictor: Option<&Bound<'_, PyString>>,
+        turn: u32,
+    ) -> PyResult<ReplyStream> {
+        let py = this.py();
+        let predictor = predictor.unwrap_or(intern!(py, "self"));
+        guarded(py, || ReplyStream::new(this, predictor, turn))
     }
 
     /// The output fields of a reply, and what was done to it before it could be read.

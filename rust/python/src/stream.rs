@@ -32,6 +32,9 @@ type Read<T, U> = (T, U);
 pub(crate) struct ReplyStream {
     plan: Py<Plan>,
     stream: stream::ReplyStream,
+    /// What the events say of where the reply is from: the predictor's path, and which of its turns.
+    predictor: Py<PyString>,
+    turn: u32,
     /// All that has come.
     bytes: Vec<u8>,
     /// The first half of a surrogate pair, whose second half the next text may begin with.
@@ -44,7 +47,11 @@ pub(crate) struct ReplyStream {
 }
 
 impl ReplyStream {
-    pub(crate) fn new(plan: &Bound<'_, Plan>) -> PyResult<Self> {
+    pub(crate) fn new(
+        plan: &Bound<'_, Plan>,
+        predictor: &Bound<'_, PyString>,
+        turn: u32,
+    ) -> PyResult<Self> {
         let py = plan.py();
         let this = plan.get();
         let (reading, mut host) = (this.reading(), PyHost::new(this, py));
@@ -56,6 +63,8 @@ impl ReplyStream {
         Ok(Self {
             plan: plan.clone().unbind(),
             stream,
+            predictor: predictor.clone().unbind(),
+            turn,
             bytes: Vec::new(),
             half: None,
             mended: false,
@@ -67,19 +76,22 @@ impl ReplyStream {
     fn emit<'py>(&mut self, py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py, PyList>> {
         let module = events_module(py)?;
         let list = PyList::empty(py);
+        let from = (self.predictor.clone_ref(py), self.turn);
+        let from = (&from.0, from.1);
         for event in events {
             let plan = self.plan.bind(py).get();
             let name = |at: usize| &plan.names[plan.compiled.outputs()[at].index];
             match event {
                 Event::Start { field: at } => {
-                    list.append(module.call_method1(intern!(py, "FieldStart"), (name(at),))?)?;
+                    let start = (name(at), from.0, from.1);
+                    list.append(module.call_method1(intern!(py, "FieldStart"), start)?)?;
                 }
                 Event::Text {
                     field: at,
                     text,
                     is_last,
                 } => {
-                    let delta = (name(at), &text, is_last);
+                    let delta = (name(at), &text, is_last, from.0, from.1);
                     list.append(module.call_method1(intern!(py, "TextDelta"), delta)?)?;
                     match &mut self.emitted[at] {
                         Emitted::Text(emitted) => emitted.push_str(&text),
@@ -104,7 +116,7 @@ impl ReplyStream {
                     {
                         continue;
                     }
-                    let part = (name(at), &value, is_last);
+                    let part = (name(at), &value, is_last, from.0, from.1);
                     list.append(module.call_method1(intern!(py, "PartialValue"), part)?)?;
                     self.emitted[at] = Emitted::Value(value.unbind(), is_last);
                 }
@@ -112,7 +124,7 @@ impl ReplyStream {
                     field: at,
                     complete,
                 } => {
-                    let end = (name(at), complete);
+                    let end = (name(at), complete, from.0, from.1);
                     list.append(module.call_method1(intern!(py, "FieldEnd"), end)?)?;
                 }
             }
@@ -139,8 +151,9 @@ impl ReplyStream {
                 }
             };
             if !same {
+                let correction = (name, value, &self.predictor, self.turn);
                 list.append(
-                    events_module(py)?.call_method1(intern!(py, "Correction"), (name, value))?,
+                    events_module(py)?.call_method1(intern!(py, "Correction"), correction)?,
                 )?;
             }
         }

@@ -88,29 +88,45 @@ def _not_a_prediction(module: Any) -> ConfigError:
 
 
 class FieldEvents:
-    """Turns DSPy's chunks, which do not mark where a field begins or ends, into events."""
+    """Turns DSPy's chunks, which do not mark where a field or a reply begins or ends, into events.
+
+    A predictor's turn is over when a field of it begins that has begun in that turn already.
+    """
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], None] = {}
+        self._turns: dict[str, int] = {}
+        self._begun: dict[str, set[str]] = {}  # by predictor, in its turn
 
     def events(self, chunk: StreamResponse) -> Iterator[ReplyEvent]:
         """The events of a chunk."""
         field, predictor, is_last = chunk.signature_field_name, chunk.predict_name, chunk.is_last_chunk
-        if (predictor, field) not in self._open:
+        if begins := (predictor, field) not in self._open:
             self._open[predictor, field] = None
-            yield FieldStart(field, predictor)
+            self._begin(predictor, field)
+        turn = self._turns[predictor]
+        if begins:
+            yield FieldStart(field, predictor, turn)
         if isinstance(chunk.chunk, str):
-            yield TextDelta(field, chunk.chunk, is_last, predictor)
+            yield TextDelta(field, chunk.chunk, is_last, predictor, turn)
         else:  # types of DSPy's that stream have values in their chunks
-            yield PartialValue(field, to_wire(chunk.chunk), is_last, predictor)
+            yield PartialValue(field, to_wire(chunk.chunk), is_last, predictor, turn)
         if is_last:
             del self._open[predictor, field]
-            yield FieldEnd(field, predictor=predictor)
+            yield FieldEnd(field, True, predictor, turn)
+
+    def _begin(self, predictor: str, field: str) -> None:
+        begun = self._begun.setdefault(predictor, set())
+        self._turns.setdefault(predictor, 0)
+        if field in begun:
+            begun.clear()
+            self._turns[predictor] += 1
+        begun.add(field)
 
     def left_open(self) -> Iterator[FieldEnd]:
         """The ends of fields of which DSPy gave no last chunk."""
         for predictor, field in self._open:
-            yield FieldEnd(field, complete=False, predictor=predictor)
+            yield FieldEnd(field, False, predictor, self._turns[predictor])
 
 
 async def _each(parts: ReadAhead[Any]) -> AsyncGenerator[Any, None]:
