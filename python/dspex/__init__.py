@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dspex import metrics as metrics
     from dspex import pool as pool
     from dspex import signature as signature
+    from dspex import streaming as streaming
     from dspex import telemetry as telemetry
     from dspex import testing as testing
     from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
@@ -111,7 +112,7 @@ _HOME = {
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 
 _PACKAGES = frozenset(
-    {"adapters", "dspy", "errors", "lm", "metrics", "pool", "signature", "telemetry", "testing"}
+    {"adapters", "dspy", "errors", "lm", "metrics", "pool", "signature", "streaming", "telemetry", "testing"}
 )
 """What may be written behind `dspex.` without an import of its own."""
 

@@ -8,7 +8,8 @@
 For each field comes `FieldStart`; then its text in `TextDelta`s, or a value that is no text in
 `PartialValue`s, each of which contains the one before; then `FieldEnd`. The last delta or value of a field
 has `is_last_chunk`. A predictor that is called again, in a loop, starts its fields again, and `turn` counts
-its replies. When a reply is over, there is a `Correction` for every field whose value differs from its events.
+its replies. When a reply is over, there is a `Correction` for every field whose value differs from its
+events.
 
 Events are values: frozen, compared by their class and contents, and safe to pickle. They are made with names
 or in the order given here; attributes that are added later come last and have a default.

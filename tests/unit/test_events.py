@@ -92,7 +92,7 @@ def test_the_last_part_is_the_prediction_of_a_call() -> None:
 
 
 PARTS_THAT_ARE_NONE: list[Any] = [
-    None, 1, [], {}, ["answer"], ["text"], ["text", "a", "b", True, "self", 1], [["text"], "a", "b"],
+    None, 1, [], {}, ["answer"], ["text"], ["text", "a", "b", True, "self", 1, 2], [["text"], "a", "b"],
     ["prediction"], ["prediction", None], ["prediction", {"completions": []}], ["prediction", {}, {}],
 ]  # fmt: skip
 
@@ -124,7 +124,11 @@ def test_a_field_begins_again_in_a_loop() -> None:
         for text, is_last in (("a", True), ("b", False), ("c", True))
         for event in fields.events(StreamResponse("react", "next", text, is_last))
     ]
-    begun = FieldStart("next", "react")
-    ended = FieldEnd("next", predictor="react")
-    assert [event for event in events if not isinstance(event, TextDelta)] == [begun, ended, begun, ended]
+    told = [event for event in events if not isinstance(event, TextDelta)]
+    assert told == [
+        FieldStart("next", "react"),
+        FieldEnd("next", predictor="react"),
+        FieldStart("next", "react", turn=1),
+        FieldEnd("next", predictor="react", turn=1),
+    ]
     assert list(fields.left_open()) == []

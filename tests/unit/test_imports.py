@@ -10,7 +10,17 @@ import pytest
 import dspex
 
 ROOT = Path(dspex.__file__).parent
-LEAVES = {"_core", "errors", "error_codes", "prediction", "events", "dialects", "metrics", "telemetry"}
+LEAVES = {
+    "_core",
+    "errors",
+    "error_codes",
+    "prediction",
+    "events",
+    "dialects",
+    "metrics",
+    "telemetry",
+    "streaming",
+}
 # A root module with an underscore is a leaf too. `protocol` and `worker` are inner packages, as `_engine` is.
 MAY_IMPORT = {
     **dict.fromkeys(sorted(LEAVES - {"_core"}), ""),

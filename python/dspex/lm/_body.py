@@ -13,7 +13,16 @@ from dspex.events import LMDelta, LMToolCallDelta
 from dspex.lm._prompt import Prompt
 from dspex.lm._protocol import LMChoice, LMToolCall
 
-__all__ = ["EventReader", "Reject", "assemble", "decode", "decode_chunk", "encode", "read_message"]
+__all__ = [
+    "EventReader",
+    "Reject",
+    "assemble",
+    "decode",
+    "decode_chunk",
+    "encode",
+    "read_message",
+    "reject_few",
+]
 
 
 class Reject(Protocol):
@@ -110,16 +119,21 @@ def decode(raw: bytes, wanted: int, reject: Reject) -> tuple[tuple[LMChoice, ...
             reject(f"it has no choices, but an error: {str(error)[:200]}")
         reject("it has no choices", code="lm-no-choices")
     if len(listed) < wanted:
-        reject(
-            f"{wanted} generations were asked for, {len(listed)} came",
-            code="lm-few-choices",
-            hint="the server does not know the setting n; call it several times instead",
-        )
+        reject_few(wanted, len(listed), reject)
     model, usage = data.get("model"), data.get("usage")
     return (
         tuple(read_message(choice, reject) for choice in listed),
         model if isinstance(model, str) else "",
         usage if isinstance(usage, dict) else {},
+    )
+
+
+def reject_few(wanted: int, came: int, reject: Reject) -> NoReturn:
+    """Refuse an answer that has fewer generations than were asked for."""
+    reject(
+        f"{wanted} generations were asked for, {came} came",
+        code="lm-few-choices",
+        hint="the server does not know the setting n; call it several times instead",
     )
 
 

@@ -211,7 +211,7 @@ class LM:
             if answer.content_type != "text/event-stream":
                 self._reject(f"the stream came as {answer.content_type!r}, not as text/event-stream")
             events = wire.EventReader(self._max_response_bytes, self._reject)
-            unfinished = set(range(wanted))
+            unfinished, missing = set(range(wanted)), set(range(wanted))
             empty = True
             while True:
                 # A limit that spanned the yield below would interrupt the consumer's code, not ours.
@@ -223,11 +223,15 @@ class LM:
                     if event == "[DONE]":
                         if empty:
                             self._reject("the stream ended without a choice", code="lm-no-choices")
+                        if missing:
+                            wire.reject_few(wanted, wanted - len(missing), self._reject)
                         return
                     for delta in wire.decode_chunk(event, self._reject, self._failed_midway):
                         if delta.finish_reason is not None:
                             unfinished.discard(delta.index)
-                        empty = empty and bool(delta.usage)
+                        if not delta.usage:
+                            empty = False
+                            missing.discard(delta.index)
                         yield delta
             # Some servers leave the [DONE] out; a generation without its reason to end was cut off.
             if unfinished:

@@ -51,6 +51,8 @@ class Listener:
         found: list[tuple[str, Predict]] = predictors_of(module)
         # Kept, so that no other object has their identities meanwhile.
         self._predictors = {id(predictor): (path, predictor) for path, predictor in found}
+        for path, predictor in found:  # a program may call its predictors by `with_options`
+            self._predictors.setdefault(id(predictor.origin), (path, predictor))
         self._wanted = None if wanted is None else frozenset(wanted)
         self._turns: Counter[str] = Counter()
         self._running: set[asyncio.Task[Any]] = set()
@@ -68,15 +70,15 @@ class Listener:
         self.check()
         if self.queue.ended:
             return None
-        path, _ = self._predictors.get(id(predictor.origin), ("", None))
+        known = self._predictors.get(id(predictor)) or self._predictors.get(id(predictor.origin))
+        path = known[0] if known is not None else ""
         with self._lock:
             turn = self._turns[path]
             self._turns[path] += 1
-        outputs = signature.output_fields
-        wanted = self._wanted
+        outputs, wanted = frozenset(signature.output_fields), self._wanted
         if wanted is not None:
-            outputs = {name for name in outputs if name in wanted or f"{path}.{name}" in wanted}
-        return CallSink(self, path, turn, frozenset(outputs))
+            outputs = frozenset(name for name in outputs if name in wanted or f"{path}.{name}" in wanted)
+        return CallSink(self, path, turn, outputs)
 
     def check(self) -> None:
         """Raise `CancelledError` if the reader has left."""

@@ -103,7 +103,7 @@ class Module(ModuleNode):
                 raise scope.ran_out() from without_frames(error)
 
     def stream(self, /, *args: Any, **inputs: Any) -> ModuleStream:
-        """The call as an iterator: typed events of `dspex.events` as the replies come, at last the prediction.
+        """The call as an iterator: events of `dspex.events` as the replies come, at last the prediction.
 
         The call begins with the first step of the iterator, in a thread. Close the stream, or use it by
         `with`, to leave it early; see `dspex.modules.ModuleStream`.

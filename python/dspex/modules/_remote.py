@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dspex._settings import check_idempotent
 from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
-from dspex.modules._arguments import check_runtime, lm_of, mapping_of
+from dspex.modules._arguments import check_runtime, lm_of, mapping_of, stream_fields_of
 from dspex.modules._module import Module
 from dspex.modules._scope import in_scope
 from dspex.prediction import PlainResult
@@ -110,6 +110,7 @@ class RemoteModule(Module):
         idempotent: bool | None = None,
         config: Mapping[str, Any] | None = None,
         lm: str | LanguageModel | None = None,
+        stream_fields: Sequence[str] | None = None,
     ) -> Self:
         """A copy of this module whose calls have these options.
 
@@ -119,6 +120,7 @@ class RemoteModule(Module):
             idempotent: Whether a worker may run the call again; see `Predict.with_options`.
             config: Settings for the LM over its own, for all predictors in the module.
             lm: Instead of the runtime's.
+            stream_fields: The fields whose events its streams have: none yet, a stream has the prediction.
 
         Raises:
             ConfigError: If an option is none.
@@ -132,6 +134,7 @@ class RemoteModule(Module):
                 ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
                 ("config", None if config is None else mapping_of(config)),
                 ("lm", lm_of(lm)),
+                ("stream_fields", None if stream_fields is None else stream_fields_of(stream_fields)),
             )
             if value is not None
         }

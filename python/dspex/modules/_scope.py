@@ -118,7 +118,7 @@ _NO_SETTINGS: Final[Mapping[str, Any]] = {}
 
 
 def in_scope(options: Mapping[str, Any]) -> InScope:
-    """A call's `timeout`, `route` and `idempotent`, the settings of the LM in the place of its own, and who hears of it.
+    """What a call with these options comes to here; `settings` stand in the place of the LM's own.
 
     Raises:
         ConfigError: If the time-out is none.

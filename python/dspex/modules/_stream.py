@@ -1,8 +1,8 @@
-"""The streams of modules: `ModuleStream` for `for`, `AsyncModuleStream` for `async for`.
+r"""The streams of modules: `ModuleStream` for `for`, `AsyncModuleStream` for `async for`.
 
 ::
 
-    astream:  task on the reader's loop --awaits--> module.acall --\\
+    astream:  task on the reader's loop --awaits--> module.acall --\
     stream:   thread                    --calls---> module() -------+--> calls of predictors, each of which
                                                                    |    finds the Listener in its Scope
     reader <--take-- EventQueue <--put-- events of their replies <--/
@@ -69,8 +69,8 @@ class _Stream:
 class AsyncModuleStream(_Stream, AsyncIterator["Event"]):
     """One call of a module, as events: what `astream` gives.
 
-    Leave it early in one of three ways. `async with` closes it, and waits until the connection to the model is
-    closed; so does `await stream.aclose()`. A stream that is dropped, as when a loop over
+    Leave it early in one of three ways. `async with` closes it, and waits until the connection to the model
+    is closed; so does `await stream.aclose()`. A stream that is dropped, as when a loop over
     `program.astream(...)` is left by `break` or by an error, is closed too, without waiting.
 
     A reader that does not read stops the reading of the model's answer, and the time of the call goes on.

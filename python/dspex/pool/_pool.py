@@ -250,6 +250,13 @@ class Pool(PoolCalls):
             del call
 
     async def stream(self, request: Request, **options: Unpack[CallKeywords]) -> AsyncGenerator[Any, None]:
+        is_module = getattr(request, "operation", None) in _PREDICTIONS
+        async with aclosing(self.parts(request, **options)) as parts:
+            async for part in parts:
+                yield event_of(part) if is_module else part
+
+    async def parts(self, request: Request, **options: Unpack[CallKeywords]) -> AsyncGenerator[Any, None]:
+        """What `stream` makes its events of, as it came: for a runtime, which reads the answer itself."""
         given = replace(CallOptions(**options), idempotent=False)
         async with AsyncExitStack() as stack:
             if given.input_streams:
@@ -267,7 +274,7 @@ class Pool(PoolCalls):
         taken = 0
         try:
             while (item := await items.get()) is not END:
-                yield event_of(item) if call.op in _PREDICTIONS else item
+                yield item
                 taken += 1
                 if taken % (WINDOW // 2) == 0:
                     call.grant(WINDOW // 2)

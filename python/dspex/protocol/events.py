@@ -1,8 +1,8 @@
 """The parts of a streamed answer on their way from a worker: `dspex.events`, both ends of their wire form.
 
 A part is a list of the event's kind and its attributes in their order: `["text", "answer", "blu", False,
-"self", 0]`; those that come last may be left out. The last part of a module's stream is `["prediction", answer]`, with the answer that a call of the
-same module would have had.
+"self", 0]`; those that come last may be left out. The last part of a module's stream is `["prediction",
+answer]`, with the answer that a call of the same module would have had.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dspex.events import (
 )
 from dspex.prediction import PlainResult, Prediction, Repair
 
-__all__ = ["event_of", "last_part", "part_of", "prediction_of"]
+__all__ = ["answer_of", "event_of", "last_part", "part_of", "prediction_of"]
 
 _CLASSES: Final[Mapping[str, type[Any]]] = {
     "start": FieldStart,
@@ -52,6 +52,12 @@ def part_of(event: ReplyEvent | Status | LMDelta) -> list[Any]:
 def last_part(answer: Mapping[str, Any]) -> list[Any]:
     """What crosses for the prediction that ends a stream: the answer of a call of the module."""
     return [_PREDICTION, answer]
+
+
+def answer_of(part: Any) -> Mapping[str, Any] | None:
+    """The answer that is this part; None where it is another event."""
+    is_last = isinstance(part, list) and len(part) == 2 and part[0] == _PREDICTION
+    return part[1] if is_last and isinstance(part[1], Mapping) else None
 
 
 def event_of(part: Any) -> Event:

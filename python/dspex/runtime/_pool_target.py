@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dspex.adapters import Adapter
     from dspex.pool import Pool, PoolSpec
     from dspex.protocol.requests import ModuleRequest, PredictRequest
+    from dspex.router import Sink
     from dspex.runtime._pool_request import AnswerReader
 
 __all__ = ["PoolTarget", "not_for_workers"]
@@ -80,6 +81,9 @@ class PoolTarget:
         pool = await self._open(timeout)
         left = timeout - (time.perf_counter() - begun)
         left = max(left, SHORTEST_SECONDS)
+        sink = operation.sink
+        if isinstance(operation, Operation) and sink is not None and sink.fields:
+            return await self._streamed(operation, request, reader, pool, sink, left, begun)
         functions = operation.functions if isinstance(operation, ModuleOperation) else None
         answer = await pool.call(
             request, timeout=left, idempotent=operation.idempotent, host_functions=functions
@@ -88,6 +92,29 @@ class PoolTarget:
         signature = operation.signature if isinstance(operation, Operation) else None
         rows = reader.rows(answer)
         return prediction_of(answer, rows, signature, total=time.perf_counter() - begun)
+
+    async def _streamed(
+        self,
+        operation: Operation,
+        request: Any,
+        reader: AnswerReader,
+        pool: Pool,
+        sink: Sink,
+        left: float,
+        begun: float,
+    ) -> Prediction:
+        """A call whose reply is told while it comes."""
+        from dspex.runtime._pool_stream import PoolStream  # as in `_started`
+
+        telling = PoolStream(sink, operation, left)
+        answer = await telling.answer(pool, request, adapter_of(operation, self._adapter), left)
+        rows = reader.rows(answer)
+        await telling.finish(rows[0] if rows else {})
+        total = time.perf_counter() - begun
+        prediction = prediction_of(answer, rows, operation.signature, total=total)
+        if telling.first_text is not None:
+            prediction.timings["first_text"] = telling.first_text - begun
+        return prediction
 
     def _request(self, operation: AnyOperation) -> tuple[PredictRequest | ModuleRequest, AnswerReader]:
         """What the pool is asked for, and what reads its answer."""

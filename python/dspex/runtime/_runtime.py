@@ -385,6 +385,8 @@ class Runtime:
             self._borrowed.take(operation.lm)
         # A task of its own, so that closing can end the call without cancelling the caller's task.
         task = asyncio.create_task(self._router.dispatch(operation, timeout))
+        if operation.sink is not None:
+            operation.sink.attach(task)
         try:
             return await self._tracked(task)
         finally:
@@ -396,8 +398,6 @@ class Runtime:
         """What a task comes to, which is ended when the runtime closes."""
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
-        if operation.sink is not None:
-            operation.sink.attach(task)
         try:
             return await task
         except asyncio.CancelledError:
