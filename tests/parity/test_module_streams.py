@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.parity import adapter_cases as cases
+from tests.parity.versions import NEWER_THAN_33
 from tests.support.generated import fewer
 from tests.support.models import Said
 
@@ -152,5 +153,7 @@ async def test_a_program_streams_the_texts_that_dspy_s_listeners_hear() -> None:
         aclose = getattr(lm, "aclose", None)
         if aclose is not None:
             await aclose()
+    if not NEWER_THAN_33:  # it leaves the line break in front of the end marker
+        heard = {name: text.removesuffix("\n") for name, text in heard.items()}
     assert told == heard
     assert set(told) == {"draft", "answer"}

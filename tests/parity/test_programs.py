@@ -195,5 +195,12 @@ def test_a_program_sends_the_same_bodies_on_both_routes(
             made = program(q="What?").toDict()
         except DspexError as error:
             made = type(error), error.code
-        found.append((repr(made), [request.body for request in said.server.requests]))
+        found.append((repr(made), [bare(request.body) for request in said.server.requests]))
     assert found[0] == found[1]
+
+
+def bare(body: Any) -> Any:
+    """A body by one name for its limit of tokens: before 3.4 it was LiteLLM's, model by model."""
+    limits = ("max_tokens", "max_completion_tokens")
+    limit = next((body[name] for name in limits if name in body), None)
+    return {name: value for name, value in body.items() if name not in limits}, limit
