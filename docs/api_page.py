@@ -34,6 +34,7 @@ PACKAGES = {
     "dspex.pool": "worker processes",
     "dspex.prediction": "what a call returns",
     "dspex.signature": "what goes in and what comes out",
+    "dspex.streaming": "streams of modules",
     "dspex.telemetry": "traces",
     "dspex.testing": "stand-ins for a model",
 }

@@ -56,7 +56,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "BaseLM": "an LM of your own has the methods of dspex.lm.LanguageModel",
     "DSPyError": "everything that dspex raises is a dspex.DspexError",
     "load": 'a worker loads what was saved: `dspex.program("my_app.rag:RAG", state="program.json")`',
-    "streamify": 'a worker streams: `pool.stream(ModuleRequest.of(...))`, see docs/pools.md',
+    "streamify": "stream any module: `async for event in program.astream(...)`, see docs/streaming.md",
 }  # fmt: skip
 
 

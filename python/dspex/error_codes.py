@@ -391,7 +391,7 @@ CODES: Final = (
         "bad-stream",
         "ConfigError",
         "The options of a stream name a field that no predictor has, or no provider of status messages.",
-        "Use a field that the hint lists, or a subclass of `dspy.streaming.StatusMessageProvider`.",
+        "Use a list of fields that the hint names, or a subclass of `dspy.streaming.StatusMessageProvider`.",
     ),
     Code(
         "bad-target",
@@ -440,8 +440,8 @@ CODES: Final = (
     Code(
         "not-a-prediction",
         "ConfigError",
-        "A streamed module answered with something else than a `dspy.Prediction`.",
-        "Let its `forward` return a `dspy.Prediction`, or call it without streaming.",
+        "A streamed module answered with something else than a prediction.",
+        "Let its `forward` return a `Prediction` of its library, or call it without streaming.",
     ),
     Code(
         "not-a-stream",

@@ -30,15 +30,15 @@ from dspex._timeouts import check_seconds
 from dspex.errors import DspexError
 from dspex.events import (
     Correction,
-    Event,
     FieldEnd,
     FieldStart,
     LMDelta,
     PartialValue,
-    ReplyEvent,
     Status,
     TextDelta,
 )
+from dspex.events import Event as _Event
+from dspex.events import ReplyEvent as _ReplyEvent
 from dspex.prediction import Prediction
 
 __all__ = [
@@ -53,6 +53,12 @@ __all__ = [
     "TextDelta",
     "sse",
 ]
+
+Event = _Event
+"""All that a stream may give; where there is a prediction, it is the last."""
+
+ReplyEvent = _ReplyEvent
+"""The events of a reply's fields."""
 
 _NAMES: Final[Mapping[type[Any], str]] = {
     FieldStart: "start",

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
+import pydantic
 import pytest
 from tests.support.models import Said
 
@@ -394,6 +395,47 @@ async def test_a_worker_that_dies_in_the_middle_fails_the_stream_and_the_next_on
             assert (await events_of(qa.astream(question="x")))[-1].score == 5
 
 
+async def test_fewer_generations_than_asked_for_are_refused_as_of_a_call(server: ModelServer) -> None:
+    async with dspex.Runtime(dspex.LM("openai/m", api_base=server.api_base, api_key="k")):
+        # As from a server that does not know the setting n.
+        predict = dspex.Predict("question -> answer", n=2, extra_body={"n": 1})
+        with pytest.raises(LMError) as called:
+            await predict.acall(question="x")
+        with pytest.raises(LMError) as streamed:
+            await events_of(predict.astream(question="x"))
+    assert streamed.value.code == called.value.code == "lm-few-choices"
+
+
+async def test_a_runtime_that_closes_ends_its_streams() -> None:
+    class Silent(ScriptedLM):
+        async def stream(self, request: LMRequest) -> AsyncGenerator[LMDelta]:
+            yield LMDelta("[[ ## answer ## ]]\nblue and")
+            await asyncio.Event().wait()
+
+    async with dspex.Runtime(Silent()):
+        stream = dspex.Predict("question -> answer").astream(question="x")
+        await anext(stream)
+    with pytest.raises(ConfigError) as caught:
+        await events_of(stream)
+    assert caught.value.code == "runtime-closed"
+
+
+async def test_a_stream_that_is_never_read_asks_nobody() -> None:
+    lm = ScriptedLM(REPLY)
+    async with dspex.Runtime(lm):
+        stream = dspex.Predict("question -> answer").astream(question="x")
+        await stream.aclose()
+        assert await events_of(stream) == []
+        dspex.Predict("question -> answer").stream(question="x").close()
+    assert lm.requests == []
+
+
+async def test_a_thread_reads_a_stream_of_a_runtime_on_another_loop() -> None:
+    async with dspex.Runtime(ScriptedLM(reply)):
+        awaited = await events_of(Answer().astream(question="x"))
+        assert await asyncio.to_thread(lambda: list(Answer().stream(question="x"))) == awaited
+
+
 # -- server-sent events -------------------------------------------------------------------------------
 
 
@@ -442,3 +484,26 @@ async def test_a_silent_stream_is_kept_alive_by_comments_and_closed_by_who_leave
         assert begun.is_set()
         await parts.aclose()
         assert not begun.is_set()
+
+
+async def test_values_of_classes_are_written_as_json_and_a_bug_of_the_program_tells_no_words() -> None:
+    class Place(pydantic.BaseModel):
+        name: str
+
+    async def events() -> AsyncGenerator[Any]:
+        yield PartialValue("place", Place(name="Oslo"), True)
+        yield dspex.Prediction(place=Place(name="Oslo"), size=float("nan"))
+        raise LookupError("an inner secret")
+
+    parts: list[bytes] = []
+
+    async def read() -> None:
+        async for part in sse(events()):
+            parts.append(part)
+
+    with pytest.raises(LookupError):
+        await read()
+    assert b'"value":{"name":"Oslo"}' in parts[0]
+    assert b'"size":null' in parts[1]
+    assert parts[2].startswith(b"event: error")
+    assert b"secret" not in parts[2]

@@ -36,7 +36,7 @@ INSTEAD = [
     ("MIPROv2", "dspex.Predict(demos=...)"),
     ("Image", "`dspy.Image`"),
     ("context", "with dspex.Runtime"),
-    ("streamify", "pool.stream"),
+    ("streamify", "program.astream(...)"),
     ("LMTimeoutError", "dspex.errors.LMTimeoutError"),
     ("Example", '{"question": ..., "answer": ...}'),
     ("Predcit", "did you mean 'Predict'?"),
