@@ -19,7 +19,7 @@ from tests.support.backends import Processes
 from tests.support.pools import QUICK, OpenPool
 from tests.support.processes import children, running, until
 
-from dspex import _forks, errors
+from dspex import errors
 from dspex.pool import EchoRequest, Limits, Pool, PoolSpec, Restart, State, Timeouts
 from dspex.protocol import handshake
 from dspex.protocol.frames import MAX_FRAME
@@ -448,7 +448,7 @@ async def test_a_pool_is_not_for_another_loop_nor_for_a_fork(
         await asyncio.to_thread(lambda: asyncio.run(pool.echo(None)))
 
     with monkeypatch.context() as fork:
-        fork.setattr(_forks._process, "current", object())
+        fork.setattr(pool._residence._owner, "is_elsewhere", True)
         with pytest.raises(errors.PoolClosedError, match="a fork of it"):
             await pool.echo(None)
         await pool.aclose()

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import dspex
-from dspex import _forks
 from dspex.errors import ConfigError, DeadlineExceeded, InputError, LMServerError, ReplyError, RouteError
 from dspex.signature import InputField, OutputField
 from dspex.testing import ScriptedLM
@@ -634,14 +633,29 @@ async def test_a_threaded_runtime_may_be_closed_from_a_loop() -> None:
     assert "closed" in repr(runtime)
 
 
-def test_a_forked_child_is_told_to_open_its_own(qa: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with dspex.Runtime(ScriptedLM(ANSWER)):
-        monkeypatch.setattr(_forks._process, "current", object())
-        with pytest.raises(ConfigError) as caught:
-            qa(question="Who?")
-        monkeypatch.undo()
+IN_A_FORK = """
+import os
+import dspex
+from dspex.testing import ScriptedLM
 
-    assert caught.value.code == "runtime-forked"
+with dspex.Runtime(ScriptedLM("parent")):
+    qa = dspex.Predict("question -> answer")
+    if os.fork() == 0:
+        try:
+            qa(question="Who?")
+        except dspex.errors.ConfigError as err:
+            print(err.code, flush=True)
+        os._exit(0)
+    os.wait()
+    print(qa(question="Who?").answer)
+"""
+
+
+def test_a_forked_child_is_told_to_open_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FORK], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert done.stdout.split() == ["runtime-forked", "parent"], done.stderr
 
 
 AFTER_A_FORK = """

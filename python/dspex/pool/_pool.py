@@ -236,7 +236,7 @@ class Pool(PoolCalls):
             async with streaming_inputs(request, options, self.spec.timeouts.cancel) as (reading, given):
                 return await self._answer(reading, given)
         scheduler = self._check_open()
-        call = self._make_call(request, options)
+        call = self._make_call(scheduler, request, options)
         scheduler.submit(call)
         try:
             answer = await call.answer  # a call that is answered has been let go of already
@@ -269,7 +269,7 @@ class Pool(PoolCalls):
     async def _parts(self, request: Request, options: CallOptions) -> AsyncGenerator[Any, None]:
         scheduler = self._check_open()
         items: asyncio.Queue[Any] = asyncio.Queue()
-        call = self._make_call(request, options, items)
+        call = self._make_call(scheduler, request, options, items)
         scheduler.submit(call)
         taken = 0
         try:
@@ -327,14 +327,18 @@ class Pool(PoolCalls):
     # --- a call ---
 
     def _make_call(
-        self, request: Request, options: CallOptions, items: asyncio.Queue[Any] | None = None
+        self,
+        scheduler: Scheduler,
+        request: Request,
+        options: CallOptions,
+        items: asyncio.Queue[Any] | None = None,
     ) -> Call:
         """A call as its caller says it: the one place where one is made."""
         seconds = self.spec.timeouts.call if options is DEFAULT_OPTIONS else self._check_options(options)
         operation = getattr(request, "operation", None)
         if not isinstance(operation, str):
             raise _no_request(request)
-        loop = asyncio.get_running_loop()
+        loop = scheduler.loop
         now = loop.time()
         deadline = now + seconds
         outer = outer_call()

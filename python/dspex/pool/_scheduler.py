@@ -71,8 +71,8 @@ class Scheduler:
         self._scales = spec.max_workers is not None  # asked with every call
         self._life = life
         self._events = events
-        self._loop = asyncio.get_running_loop()
-        self._deadlines: Deadlines[Call] = Deadlines(self._loop, self._overdue)
+        self.loop = asyncio.get_running_loop()
+        self._deadlines: Deadlines[Call] = Deadlines(self.loop, self._overdue)
         self.queue = FairQueue()
         self.supervisor = Supervisor(spec, handshake, launcher, self, events)
         self.scaler = Autoscaler(spec, life, self.queue, self.supervisor)
@@ -117,7 +117,7 @@ class Scheduler:
         elif call.worker is not None:
             # Its place stays taken until the worker says that the work has stopped.
             call.worker.cancel(call)
-            self._deadlines.set(call, self._loop.time() + self._spec.timeouts.cancel)
+            self._deadlines.set(call, self.loop.time() + self._spec.timeouts.cancel)
             return
         self._deadlines.discard(call)
 
@@ -213,7 +213,7 @@ class Scheduler:
             call.finish(error=err)
 
     def _wait(self, call: Call, *, first: bool = False) -> None:
-        call.since = self._loop.time()
+        call.since = self.loop.time()
         self.queue.push(call, first=first)
         self.scaler.calls_wait()
 
@@ -222,7 +222,7 @@ class Scheduler:
             worker = self._choose()
             if worker is None:
                 return
-            self._send(self.queue.pop(), worker, self._loop.time())
+            self._send(self.queue.pop(), worker, self.loop.time())
 
     def _overdue(self, call: Call) -> None:
         worker = call.worker
