@@ -293,9 +293,9 @@ def test_fields_that_a_model_left_out_are_unset_on_both_routes(runtime: dspex.Ru
     [
         ({"timeout": 5}, "give it to the call, timeout="),
         ({"cache": False}, "leave it out"),
-        ({"tools": []}, "dspy.ReAct"),
-        ({"tool_choice": "auto"}, "dspy.ReAct"),
-        ({"parallel_tool_calls": True}, "dspy.ReAct"),
+        ({"tools": []}, "use_native_function_calling"),
+        ({"tool_choice": "auto"}, "use_native_function_calling"),
+        ({"parallel_tool_calls": True}, "use_native_function_calling"),
         ({"top_k": 5}, 'extra_body={"top_k": ...}'),
         ({"api_key": "sk-1"}, "dspex.LM(..., api_key=)"),
         ({"temperature": "hot"}, "a number"),
