@@ -7,7 +7,7 @@ import enum
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import dspy
 import pydantic
@@ -354,3 +354,28 @@ def test_any_reply_for_a_type_of_dspys_is_read_as_dspy_reads_it(
     if isinstance(value, str):
         replies += replies_of(value)
     assert_read_alike(theirs, ours, form.format(name), replies)
+
+
+NOTED = Annotated[list[str], "with a note"]
+
+
+@pytest.mark.parametrize("text", ["None", "null", "a", "", '["a"]', "[", "<item>a</item>", "1", "{}"])
+@pytest.mark.parametrize(
+    "kind",
+    [NOTED, NOTED | None, NOTED | str, list[str] | None, Annotated[dict[str, int], "x"] | None],
+    ids=str,
+)
+def test_text_in_a_tag_is_read_by_a_type_that_pydantic_alone_knows(kind: Any, text: str) -> None:
+    theirs = dspy.Signature("q -> a").with_updated_fields("a", type_=kind)
+    ours = dspex.Signature.of(theirs)
+    reply = f"<a>{text}</a>"
+    expected: Any
+    try:
+        expected = dspy.XMLAdapter().parse(theirs, reply)
+    except REFUSALS:
+        expected = None
+    try:
+        made: Any = dspex.XMLAdapter(parsing="dspy").parse(ours, reply)
+    except ReplyError:
+        made = None
+    assert repr(made) == repr(expected)

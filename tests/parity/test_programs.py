@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import dspy
@@ -113,7 +114,7 @@ def build(lib: Any, step: Step, name: str) -> Any:
     class Best(lib.Module):
         def __init__(self) -> None:
             super().__init__()
-            rewards = iter(step.rewards)
+            rewards = cycle(step.rewards)  # a step inside another is asked more often
             inner = build(lib, step.inside[0], name)
             self.best = lib.BestOfN(inner, step.count, lambda inputs, made: next(rewards), 1.0)
             if lib is dspy:

@@ -99,6 +99,8 @@ fn read_field(elements: &[Node<'_, '_>], ty: &Type, dialect: &Dialect) -> Option
         }
         // In a list, text is JSON or else the one item.
         Content::Text(text) if is_list && !text.starts_with('[') => {}
+        // One of the types may be a list that only the host knows for one.
+        Content::Text(_) if !ty.is_native() => return None,
         Content::Text(text) => {
             return match read_text(&text, ty, dialect).into_owned() {
                 Reading::Deferred => None,
