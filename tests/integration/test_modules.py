@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
@@ -14,6 +14,7 @@ import pytest
 
 import dspex
 from dspex.errors import ConfigError, DeadlineExceeded, SignatureError
+from dspex.modules import _scope
 from dspex.testing import ScriptedLM
 
 
@@ -209,31 +210,33 @@ def test_the_options_of_a_program_hold_for_the_calls_inside(runtime: dspex.Runti
         program.with_options(timeout=0)
 
 
-def test_a_program_whose_time_is_over_begins_no_other_call(lm: ScriptedLM) -> None:
-    class Slow(Answer):
-        over: threading.Event
+def test_a_program_whose_time_is_over_begins_no_other_call(
+    runtime: dspex.Runtime, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(_scope, "time", SimpleNamespace(monotonic=lambda: now))
 
+    class Slow(Answer):
         def forward(self, question: str) -> dspex.Prediction:
+            nonlocal now
             draft = self.draft(question=question)
-            while not self.over.is_set():
-                time.sleep(0.001)
+            now += 5
             return self.polish(draft=draft.draft)
 
-    class SlowAsync(AsyncAnswer):
-        async def aforward(self, question: str) -> dspex.Prediction:
-            await asyncio.Event().wait()
-            raise AssertionError
+    assert Slow().with_options(timeout=6)(question="Who?").answer
+    with pytest.raises(DeadlineExceeded) as caught:
+        Slow().with_options(timeout=5)(question="Who?")
+    assert (caught.value.stage, caught.value.timeout, len(lm.requests)) == ("program", 5, 3)
 
-    with dspex.Runtime(lm):
-        program = Slow().with_options(timeout=0.2)
-        program.over = threading.Event()
-        threading.Timer(0.3, program.over.set).start()
-        with pytest.raises(DeadlineExceeded) as caught:
-            program(question="Who?")
-        assert caught.value.stage == "program"
-        with pytest.raises(DeadlineExceeded) as caught:
-            SlowAsync().with_options(timeout=0.05)(question="Who?")
-        assert (caught.value.stage, len(lm.requests)) == ("program", 1)
+
+def test_a_program_that_waits_for_something_else_ends_with_its_time(runtime: dspex.Runtime) -> None:
+    class Waits(dspex.Module):
+        async def aforward(self) -> None:
+            await asyncio.Event().wait()
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        Waits().with_options(timeout=0.05)()
+    assert caught.value.stage == "program"
 
 
 def test_a_time_out_of_the_program_s_own_stays_what_it_is(runtime: dspex.Runtime) -> None:

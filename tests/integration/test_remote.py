@@ -477,7 +477,6 @@ def test_colbert_gives_the_passages_of_its_server(index: str) -> None:
 
 
 def test_embeddings_find_by_an_embedder_that_the_worker_imports() -> None:
-    pytest.importorskip("numpy", reason="DSPy's retriever needs numpy")
     corpus = ["aab", "bbc", "cde"]
     find = dspex.remote("dspy.Embeddings", corpus=corpus, k=2, imports={"embedder": PROGRAMS + "embed"})
     expected = dspy.Embeddings(corpus=corpus, k=2, embedder=programs.embed)("bb")
@@ -485,8 +484,6 @@ def test_embeddings_find_by_an_embedder_that_the_worker_imports() -> None:
 
 
 def test_a_function_that_a_constructor_calls_has_to_be_where_the_worker_imports_it() -> None:
-    pytest.importorskip("numpy", reason="DSPy's retriever needs numpy")
-
     def embed(texts: list[str]) -> list[list[float]]:
         return [[1.0] for _ in texts]
 
@@ -496,7 +493,6 @@ def test_a_function_that_a_constructor_calls_has_to_be_where_the_worker_imports_
 
 
 def test_knn_gives_the_nearest_examples() -> None:
-    pytest.importorskip("numpy", reason="DSPy's retriever needs numpy")
     knn = dspex.remote(
         "dspy.KNN", k=1, imports={"trainset": PROGRAMS + "trainset", "vectorizer": PROGRAMS + "embed"}
     )

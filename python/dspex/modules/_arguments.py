@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from dspex._settings import check_spelling
+from dspex._settings import check_idempotent, check_spelling
+from dspex._timeouts import check_seconds
 from dspex.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OWN",
+    "OwnModel",
     "check_names",
     "check_runtime",
     "lm_of",
     "mapping_of",
+    "options_of",
     "positional",
     "rows_of",
     "stream_fields_of",
@@ -66,6 +69,31 @@ def check_runtime(runtime: Any) -> None:
             code="bad-runtime",
             hint="make one: runtime=dspex.Runtime(lm=...)",
         )
+
+
+class OwnModel:
+    """What a module has that may ask a language model of its own."""
+
+    _lm: LanguageModel | None
+
+    @property
+    def lm(self) -> LanguageModel | None:
+        """The language model of every call; None for the runtime's."""
+        return self._lm
+
+    @lm.setter
+    def lm(self, lm: str | LanguageModel | None) -> None:
+        self._lm = lm_of(lm)
+
+
+def options_of(**given: Any) -> dict[str, Any]:
+    """The options of calls that `with_options` was given, each as it is meant; None is as if left out.
+
+    Raises:
+        InputError: If the demos are none.
+        ConfigError: If another option is none.
+    """
+    return {name: _READERS[name](value) for name, value in given.items() if value is not None}
 
 
 def lm_of(lm: Any) -> LanguageModel | None:
@@ -164,3 +192,15 @@ def _kind(value: Any) -> str:
         if isinstance(value, type)
         else f"an object of type {type(value).__name__}"
     )
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "route": lambda route: route,  # the router knows which there are
+    "timeout": check_seconds,
+    "idempotent": check_idempotent,
+    "demos": rows_of,
+    "config": mapping_of,
+    "lm": lm_of,
+    "stream_fields": stream_fields_of,
+}
+"""What an option of calls is read by."""

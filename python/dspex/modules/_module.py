@@ -21,12 +21,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from dspex._portal import refuse_blocking, run_alone
-from dspex._settings import check_idempotent
 from dspex._threads import in_thread
-from dspex._timeouts import check_seconds, without_frames
+from dspex._timeouts import without_frames
 from dspex.errors import ConfigError
 from dspex.modules import _scope
-from dspex.modules._arguments import stream_fields_of
+from dspex.modules._arguments import options_of
 from dspex.modules._tree import ModuleNode, predictors_of, replace_at, sub_modules_of
 
 if TYPE_CHECKING:
@@ -284,16 +283,8 @@ class Module(ModuleNode):
             ConfigError: If an option is none.
         """
         twin = copy.copy(self)
-        twin._options = {**self._options} | {
-            name: value
-            for name, value in (
-                ("route", route),
-                ("timeout", None if timeout is None else check_seconds(timeout)),
-                ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
-                ("stream_fields", None if stream_fields is None else stream_fields_of(stream_fields)),
-            )
-            if value is not None
-        }
+        given = options_of(route=route, timeout=timeout, idempotent=idempotent, stream_fields=stream_fields)
+        twin._options = {**self._options, **given}
         return twin
 
     # -- what is inside ---------------------------------------------------------------------------

@@ -6,19 +6,18 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Never, Self
 
-from dspex._settings import check_idempotent
-from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
 from dspex.errors import DspexError
 from dspex.modules._arguments import (
     OWN,
+    OwnModel,
     check_names,
     check_runtime,
     lm_of,
     mapping_of,
+    options_of,
     positional,
     rows_of,
-    stream_fields_of,
 )
 from dspex.modules._module import Module
 from dspex.modules._scope import in_scope
@@ -41,7 +40,7 @@ _SHARED = ("_runtime", "_lm", "_adapter", "_options", "_origin", "_signature")
 """What copies share: values, and what owns connections."""
 
 
-class Predict(Module, PredictorNode):
+class Predict(OwnModel, Module, PredictorNode):
     """Maps inputs to outputs by one LM call, like `dspy.Predict`.
 
     A call runs on the Rust core or, with `route="python"`, as the real `dspy.Predict` in a worker
@@ -131,15 +130,6 @@ class Predict(Module, PredictorNode):
     def adapter(self, adapter: AdapterLike | None) -> None:
         self._adapter = None if adapter is None else Adapter.of(adapter)
 
-    @property
-    def lm(self) -> LanguageModel | None:
-        """The language model of every call; None for the runtime's."""
-        return self._lm
-
-    @lm.setter
-    def lm(self, lm: str | LanguageModel | None) -> None:
-        self._lm = lm_of(lm)
-
     def __call__(self, /, *args: Never, **inputs: Any) -> Prediction:
         """Run the call and wait for its prediction.
 
@@ -207,19 +197,16 @@ class Predict(Module, PredictorNode):
             ConfigError: If another option is none.
         """
         twin = copy.copy(self)
-        twin._options = {**self._options} | {
-            name: value
-            for name, value in (
-                ("route", route),
-                ("timeout", None if timeout is None else check_seconds(timeout)),
-                ("demos", None if demos is None else rows_of(demos)),
-                ("config", None if config is None else mapping_of(config)),
-                ("lm", lm_of(lm)),
-                ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
-                ("stream_fields", None if stream_fields is None else stream_fields_of(stream_fields)),
-            )
-            if value is not None
-        }
+        given = options_of(
+            route=route,
+            timeout=timeout,
+            demos=demos,
+            config=config,
+            lm=lm,
+            idempotent=idempotent,
+            stream_fields=stream_fields,
+        )
+        twin._options = {**self._options, **given}
         twin._origin = self.origin
         return twin
 

@@ -14,10 +14,8 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from dspex._settings import check_idempotent
-from dspex._timeouts import check_seconds
 from dspex.adapters import Adapter, AdapterLike, Parsing
-from dspex.modules._arguments import check_runtime, lm_of, mapping_of, stream_fields_of
+from dspex.modules._arguments import OwnModel, check_runtime, lm_of, mapping_of, options_of
 from dspex.modules._module import Module
 from dspex.modules._scope import in_scope
 from dspex.prediction import PlainResult
@@ -35,7 +33,7 @@ __all__ = ["RemoteModule", "program", "remote"]
 _OPTIONS = ("route", "timeout", "config", "lm")
 
 
-class RemoteModule(Module):
+class RemoteModule(OwnModel, Module):
     """A module that real DSPy runs in a worker; `remote` and `program` make it.
 
     Each call is one call of the module in a worker of the runtime's pool, which makes the module once and
@@ -63,15 +61,6 @@ class RemoteModule(Module):
     def signature(self) -> Signature | None:
         """The signature that the module is made with; None if it has its own."""
         return self.remote_parts.signature
-
-    @property
-    def lm(self) -> LanguageModel | None:
-        """The language model of every call; None for the runtime's."""
-        return self._lm
-
-    @lm.setter
-    def lm(self, lm: str | LanguageModel | None) -> None:
-        self._lm = lm_of(lm)
 
     def __call__(self, /, *args: Any, **inputs: Any) -> Any:
         """Run the module in a worker and wait for what it gives.
@@ -126,18 +115,15 @@ class RemoteModule(Module):
             ConfigError: If an option is none.
         """
         twin = copy.copy(self)
-        twin._options = {**self._options} | {
-            name: value
-            for name, value in (
-                ("route", route),
-                ("timeout", None if timeout is None else check_seconds(timeout)),
-                ("idempotent", None if idempotent is None else check_idempotent(idempotent)),
-                ("config", None if config is None else mapping_of(config)),
-                ("lm", lm_of(lm)),
-                ("stream_fields", None if stream_fields is None else stream_fields_of(stream_fields)),
-            )
-            if value is not None
-        }
+        given = options_of(
+            route=route,
+            timeout=timeout,
+            idempotent=idempotent,
+            config=config,
+            lm=lm,
+            stream_fields=stream_fields,
+        )
+        twin._options = {**self._options, **given}
         return twin
 
     def set_lm(self, lm: str | LanguageModel | None) -> None:
