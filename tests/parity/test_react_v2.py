@@ -13,13 +13,14 @@ import dspy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.parity.test_tool_calls import OURS, THEIRS, ToolLM, text_for
+from tests.parity.test_tool_calls import OURS, THEIRS, text_for
 from tests.parity.versions import NEWER_THAN_33
+from tests.support.both import BothAsk
 from tests.support.generated import fewer
 
 import dspex
 from dspex.errors import ConfigError, InputError, LMRateLimitError, ReplyError
-from dspex.testing import HttpError, ModelServer, ScriptedLM
+from dspex.testing import HttpError, ScriptedLM
 
 pytestmark = pytest.mark.skipif(not NEWER_THAN_33, reason="up to 3.3 dspy.ReActV2 ends without an error")
 
@@ -36,35 +37,20 @@ def fail(why: str) -> str:
     raise LookupError(f"failed: {why}")
 
 
-class Served:
-    """One scripted server, and both sides that ask it."""
+class Served(BothAsk):
+    """Answers by a script; its last entry is for all further questions."""
 
     def __init__(self) -> None:
+        super().__init__(self._answer)
         self.script: list[Any] = []
-        self.server = ModelServer(self._answer)
 
     def _answer(self, request: Any) -> Any:
         asked = len(self.server.requests) - 1
         return self.script[min(asked, len(self.script) - 1)]
 
-    def __enter__(self) -> Served:
-        self.server.start()
-        settings: dict[str, Any] = {"api_base": self.server.api_base, "api_key": "k"}
-        self.theirs = ToolLM("openai/local", cache=False, num_retries=0, **settings)
-        self.runtime = dspex.Runtime(dspex.LM("openai/local", **settings), pools=0).open()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.runtime.close()
-        self.server.stop()
-
     def asked(self, call: Any) -> tuple[Any, list[str]]:
-        self.server.requests.clear()
-        try:
-            made: Any = plain(dict(call().items()))
-        except (ReplyError, dspy.AdapterParseError, ValueError):
-            made = "refused"
-        return made, [plain(json.loads(request.raw)) for request in self.server.requests]
+        fields, bodies = self.bodies(call)
+        return "refused" if fields is None else plain(fields), [plain(json.loads(body)) for body in bodies]
 
 
 def plain(value: Any) -> str:

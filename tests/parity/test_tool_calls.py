@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.parity.versions import NEWER_THAN_33
+from tests.support.both import BothAsk
 from tests.support.generated import fewer
 
 import dspex
-from dspex.errors import ConfigError, InputError, ReplyError, RouteError
-from dspex.testing import ModelServer
+from dspex.errors import ConfigError, InputError, RouteError
 
 pytestmark = pytest.mark.skipif(
     not NEWER_THAN_33,
@@ -27,43 +27,21 @@ OURS: dict[str, Any] = {"chat": dspex.ChatAdapter, "json": dspex.JSONAdapter, "x
 LAYOUTS = pytest.mark.parametrize("layout", list(OURS))
 
 
-class ToolLM(dspy.LM):
-    """DSPy's own client, for a model that no list of models knows."""
-
-    supports_function_calling = property(lambda self: True)
-    supported_params = property(lambda self: frozenset())  # no response_format, which is another matter
-
-
 def _body(raw: bytes) -> str:
     """A body, its keys in their order. LiteLLM, which DSPy 3.3 uses, has an order of its own."""
     return json.dumps(json.loads(raw), sort_keys=not NEWER_THAN_33)
 
 
-class Served:
-    """A server whose every answer is `message`, and both sides that ask it."""
+class Served(BothAsk):
+    """Every answer is `message`."""
 
     def __init__(self) -> None:
+        super().__init__(lambda _: self.message)
         self.message: Any = ""
-        self.server = ModelServer(lambda _: self.message)
-
-    def __enter__(self) -> Served:
-        self.server.start()
-        settings: dict[str, Any] = {"api_base": self.server.api_base, "api_key": "k"}
-        self.theirs = ToolLM("openai/local", cache=False, num_retries=0, **settings)
-        self.runtime = dspex.Runtime(dspex.LM("openai/local", **settings), pools=0).open()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.runtime.close()
-        self.server.stop()
 
     def asked(self, call: Any) -> tuple[Any, list[str]]:
-        self.server.requests.clear()
-        try:
-            fields: Any = list(call().items())
-        except (ReplyError, dspy.AdapterParseError, ValueError):
-            fields = "refused"
-        return fields, [_body(request.raw) for request in self.server.requests]
+        fields, bodies = self.bodies(call)
+        return "refused" if fields is None else list(fields.items()), [_body(body) for body in bodies]
 
     def check(
         self, signature: Any, layout: str, inputs: Any, *, demos: Any = (), config: Any = None, **more: Any

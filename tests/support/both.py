@@ -6,15 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import dspy
 from tests.support.models import completion
 
 import dspex
-from dspex.testing import ChatRequest, ScriptedLM
+from dspex.errors import ReplyError
+from dspex.testing import ChatRequest, ModelServer, ScriptedLM
 
-__all__ = ["Call", "Replies", "Script", "in_dspex", "in_dspy", "wanted"]
+__all__ = ["BothAsk", "Call", "Replies", "Script", "ToolLM", "in_dspex", "in_dspy", "wanted"]
 
 Call = tuple[Any, Any, Any]
 """The messages of a call, its temperature and its rollout."""
@@ -84,3 +85,42 @@ def in_dspex(script: Script, calls: list[Call], **settings: Any) -> Iterator[dsp
     lm.settings = settings
     with dspex.Runtime(lm, parsing="dspy") as runtime:
         yield runtime
+
+
+class ToolLM(dspy.LM):
+    """DSPy's own client, for a model that no list of models knows."""
+
+    supports_function_calling = property(lambda self: True)
+    supported_params = property(lambda self: frozenset())  # no response_format, which is another matter
+
+
+class BothAsk:
+    """A server, and a client of either library that asks it.
+
+    Args:
+        answer: What the server answers.
+    """
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self.server = ModelServer(answer)
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        settings: dict[str, Any] = {"api_base": self.server.api_base, "api_key": "k"}
+        self.theirs = ToolLM("openai/local", cache=False, num_retries=0, **settings)
+        self.runtime = dspex.Runtime(dspex.LM("openai/local", **settings), pools=0).open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.runtime.close()
+        self.server.stop()
+
+    def bodies(self, call: Callable[[], Any]) -> tuple[dict[str, Any] | None, list[bytes]]:
+        """The fields that a call comes to, None where it is refused, and the bodies that it sent."""
+        self.server.requests.clear()
+        fields: dict[str, Any] | None
+        try:
+            fields = dict(call().items())
+        except (ReplyError, dspy.AdapterParseError, ValueError):
+            fields = None
+        return fields, [request.raw for request in self.server.requests]
