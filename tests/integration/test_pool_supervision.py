@@ -26,6 +26,11 @@ def ready(pool: Pool) -> list[int | None]:
     return [worker.pid for worker in pool.status().workers if worker.state is State.READY]
 
 
+def is_replaced(pool: Pool, pid: int | None) -> bool:
+    """Whether others are ready and this worker is not: for a moment both are."""
+    return pid not in (now := ready(pool)) and bool(now)
+
+
 async def keep_calling(pool: Pool, stop: asyncio.Event) -> int:
     """Calls one after another until told to stop; every one must be answered, and rightly."""
     number = 0
@@ -58,7 +63,7 @@ async def test_a_worker_is_replaced_when_its_own_memory_has_grown(open_pool: Ope
     assert await pool.run(work.keep, 10 * 2**20) == before
 
     await pool.run(work.keep, 300 * 2**20)
-    await until(lambda: ready(pool) not in ([], [before]), seconds=30)
+    await until(lambda: is_replaced(pool, before), seconds=30)
 
     assert await pool.run(work.pid) != before
     assert pool.status().deaths == 0
@@ -67,7 +72,7 @@ async def test_a_worker_is_replaced_when_its_own_memory_has_grown(open_pool: Ope
 async def test_a_worker_is_replaced_when_it_is_old(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1, recycling=Recycling(age=0.6))
     before = await pool.run(work.pid)
-    await until(lambda: ready(pool) not in ([], [before]), seconds=30)
+    await until(lambda: is_replaced(pool, before), seconds=30)
     assert pool.status().deaths == 0
 
 
@@ -283,7 +288,7 @@ async def test_every_transition_is_an_event() -> None:
         (before,) = ready(pool)
         with pytest.raises(errors.WorkerDiedError):
             await pool.run(work.leave, 5)
-        await until(lambda: ready(pool) not in ([], [before]))
+        await until(lambda: is_replaced(pool, before))
     assert {event.pool for event in events} == {"told"}
     assert [event.name for event in events] == [
         "worker.starting",
