@@ -12,13 +12,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod dialect;
 mod header;
+pub mod http;
 pub mod metrics;
 pub mod prompt;
 pub mod response;
 pub mod router;
 pub mod signature;
+pub mod telemetry;
 pub mod template;
 pub mod text;
 pub mod types;

@@ -52,6 +52,7 @@ macro_rules! imports {
 }
 
 imports! {
+    CATEGORY = "unicodedata" "category";
     UNION_TYPE = "types" "UnionType";
     GENERIC_ALIAS = "types" "GenericAlias";
     ANY = "typing" "Any";

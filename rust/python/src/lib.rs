@@ -1,11 +1,14 @@
 //! `dspex._core`: the core crate bound to Python. One file per area; this one is the table of contents.
 
+mod cache;
 mod dialect;
 mod errors;
 mod guard;
 mod host;
+mod http;
 mod identity;
 mod imports;
+mod limiter;
 mod markers;
 mod metrics;
 mod plain;
@@ -14,7 +17,9 @@ mod response;
 mod router;
 mod signature;
 mod stream;
+mod telemetry;
 mod template;
+mod unicode;
 mod value;
 mod words;
 
@@ -25,11 +30,17 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::cache::{ResponseCache, cache_key};
+    #[pymodule_export]
     use super::dialect::{Dialect, dialects};
     #[pymodule_export]
     use super::guard::panic_for_test;
     #[pymodule_export]
+    use super::http::{EventReader, HttpReader};
+    #[pymodule_export]
     use super::identity::{are_same, has_parts, parts_of};
+    #[pymodule_export]
+    use super::limiter::Limiter;
     #[pymodule_export]
     use super::metrics::{exact_match, f1, normalize};
     #[pymodule_export]
@@ -39,7 +50,7 @@ mod _core {
     #[pymodule_export]
     use super::response::{bare_texts, braced, guess_json, guess_steps, near_text, repair_json};
     #[pymodule_export]
-    use super::router::Router;
+    use super::router::{Router, Ticket};
     #[pymodule_export]
     use super::signature::{
         Compiled, Field, Signature, build, cache_clear, cache_info, cache_release, cache_resize,
@@ -48,11 +59,14 @@ mod _core {
     #[pymodule_export]
     use super::stream::ReplyStream;
     #[pymodule_export]
+    use super::telemetry::{Counters, StageTimes, Stages, metrics_text};
+    #[pymodule_export]
     use super::template::Template;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
         super::guard::install_hook();
+        super::unicode::install();
         m.add("__version__", env!("CARGO_PKG_VERSION"))?;
         m.add("json_repair_rules", dspex_core::response::RULES)?;
         m.add("block_start", dspex_core::prompt::BLOCK_START)?;

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization;
 
+use crate::text::unicode::of_known;
 use crate::text::{is_space, is_word};
 
 /// Words that say nothing about an answer.
@@ -23,7 +24,14 @@ const ARTICLES: [&str; 3] = ["a", "an", "the"];
 /// ```
 #[must_use]
 pub fn normalize(text: &str) -> String {
-    let mut plain = decomposed(text).to_lowercase();
+    let decomposed = decomposed(text);
+    let mut plain = if decomposed.is_ascii() {
+        decomposed.to_ascii_lowercase()
+    } else {
+        of_known(&decomposed, |out, known| {
+            out.push_str(&known.to_lowercase());
+        })
+    };
     plain.retain(|c| !c.is_ascii_punctuation());
     join_words(&without_articles(&plain))
 }
@@ -41,7 +49,9 @@ fn decomposed(text: &str) -> Cow<'_, str> {
         out.push_str(&rest[..plain]);
         rest = &rest[plain..];
         let other = rest.find(|c: char| c.is_ascii()).unwrap_or(rest.len());
-        out.extend(rest[..other].nfd());
+        out.push_str(&of_known(&rest[..other], |out, known| {
+            out.extend(known.nfd());
+        }));
         rest = &rest[other..];
     }
     Cow::Owned(out)

@@ -7,6 +7,7 @@ use unicode_normalization::{UnicodeNormalization, is_nfkc};
 use super::cursor::Cursor;
 use super::error::{Code, SignatureError, Span};
 use super::literal;
+use crate::text::unicode::{is_xid_continue, is_xid_start};
 use crate::types::Constant;
 
 /// The smallest piece of a signature that means something.
@@ -155,9 +156,9 @@ pub(super) fn describe(c: char) -> String {
 }
 
 fn is_name_start(c: char) -> bool {
-    c.is_ascii_alphabetic() || c == '_' || (!c.is_ascii() && unicode_ident::is_xid_start(c))
+    c == '_' || is_xid_start(c)
 }
 
 pub(super) fn is_name_continue(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || (!c.is_ascii() && unicode_ident::is_xid_continue(c))
+    is_xid_continue(c)
 }

@@ -1,6 +1,8 @@
 //! The label that DSPy infers from a field's name.
 
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+use unicode_properties::GeneralCategory;
+
+use crate::text::unicode::category;
 
 /// Words for people out of an identifier: `camelCaseText` is `Camel Case Text`, `HTMLParser` is `HTML Parser`.
 ///
@@ -82,7 +84,7 @@ fn split_pairs(
 
 /// Python's `\d`.
 fn is_decimal_digit(c: char) -> bool {
-    c.is_ascii_digit() || (!c.is_ascii() && c.general_category() == GeneralCategory::DecimalNumber)
+    c.is_ascii_digit() || (!c.is_ascii() && category(c) == GeneralCategory::DecimalNumber)
 }
 
 /// Appends the word as it is if it is an acronym, else with `str.capitalize`.
@@ -105,7 +107,7 @@ fn write_capitalized(out: &mut String, word: &[char]) {
 }
 
 fn is_titlecase(c: char) -> bool {
-    c.general_category() == GeneralCategory::TitlecaseLetter
+    category(c) == GeneralCategory::TitlecaseLetter
 }
 
 /// Appends a character as `str.title` has it. That is its uppercase, of which only the first character stays large

@@ -1,5 +1,7 @@
 //! `str.casefold`.
 
+use super::unicode::is_known;
+
 /// The text without what sets upper and lower case apart.
 ///
 /// Unicode's table of foldings is made of its tables of cases: of a character the lower case of the upper case of the
@@ -12,6 +14,7 @@ pub fn casefold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
+            c if !is_known(c) => folded.push(c),
             // Of Cherokee the upper case came first.
             '\u{13a0}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => folded.extend(c.to_uppercase()),
             // The dotless i is another letter than the one its upper case has.

@@ -8,6 +8,7 @@ mod docstring;
 mod float;
 mod json;
 mod lines;
+pub(crate) mod unicode;
 mod word;
 
 pub use casefold::casefold;
@@ -15,4 +16,5 @@ pub use docstring::{cleandoc, dedent};
 pub use float::push_float;
 pub use json::{JsonStyle, JsonWriter, push_json_string};
 pub use lines::{has_exotic_breaks, is_break, is_space, splitlines, strip, strip_start};
-pub use word::{decimal_value, is_decimal, is_identifier, is_word, word_len};
+pub use unicode::set_known;
+pub use word::{decimal_value, is_decimal, is_identifier, is_letter, is_word, word_len};

@@ -1,6 +1,8 @@
 //! `\w` of Python's `re`, and `str.isidentifier`.
 
-use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
+use unicode_properties::GeneralCategory;
+
+use super::unicode::{category, is_xid_continue, is_xid_start};
 
 /// Whether `c` matches `\w`: a letter, a number or `_`; unlike Rust's `is_alphanumeric`, no combining mark.
 #[must_use]
@@ -8,16 +10,35 @@ pub fn is_word(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || c == '_';
     }
+    is_letter(c) || is_number(c)
+}
+
+/// `c.isalpha()`
+#[must_use]
+pub fn is_letter(c: char) -> bool {
+    use GeneralCategory as Is;
     matches!(
-        c.general_category_group(),
-        GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number
+        category(c),
+        Is::UppercaseLetter
+            | Is::LowercaseLetter
+            | Is::TitlecaseLetter
+            | Is::ModifierLetter
+            | Is::OtherLetter
+    )
+}
+
+fn is_number(c: char) -> bool {
+    use GeneralCategory as Is;
+    matches!(
+        category(c),
+        Is::DecimalNumber | Is::LetterNumber | Is::OtherNumber
     )
 }
 
 /// Whether `c` matches `\d`: a digit that numbers are written with, in any script; `²` is none.
 #[must_use]
 pub fn is_decimal(c: char) -> bool {
-    c.is_ascii_digit() || !c.is_ascii() && c.general_category() == GeneralCategory::DecimalNumber
+    c.is_ascii_digit() || !c.is_ascii() && category(c) == GeneralCategory::DecimalNumber
 }
 
 /// The value of a digit that numbers are written with, in any script.
@@ -55,10 +76,7 @@ pub fn word_len(text: &str) -> usize {
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();
-    chars
-        .next()
-        .is_some_and(|c| c == '_' || unicode_ident::is_xid_start(c))
-        && chars.all(unicode_ident::is_xid_continue)
+    chars.next().is_some_and(|c| c == '_' || is_xid_start(c)) && chars.all(is_xid_continue)
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Code points, and what Python's `str` says of them.
 
-use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
-
 use crate::text;
 
 /// A code point; half of a surrogate pair is one too.
@@ -14,10 +12,8 @@ pub(super) fn is_space(c: Char) -> bool {
 
 /// `str.isalpha()`
 pub(super) fn is_alpha(c: Char) -> bool {
-    char::from_u32(c).is_some_and(|c| {
-        c.is_ascii_alphabetic()
-            || !c.is_ascii() && c.general_category_group() == GeneralCategoryGroup::Letter
-    })
+    char::from_u32(c)
+        .is_some_and(|c| c.is_ascii_alphabetic() || !c.is_ascii() && text::is_letter(c))
 }
 
 /// `str.isalnum()`
@@ -53,8 +49,7 @@ pub(super) fn is_digit(c: Char) -> bool {
     if c < 0x80 {
         return (u32::from('0')..=u32::from('9')).contains(&c);
     }
-    let decimal = unicode_properties::GeneralCategory::DecimalNumber;
-    char::from_u32(c).is_some_and(|c| c.general_category() == decimal)
+    char::from_u32(c).is_some_and(text::is_decimal)
         || OTHERS
             .iter()
             .any(|(first, last)| (*first..=*last).contains(&c))
