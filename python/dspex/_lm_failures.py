@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -105,6 +105,8 @@ _RANGES: Mapping[int, Failure] = {
     ),
     5: Failure(LMServerError, "lm-server", "failed", _AGAIN.format(where="the server's log")),
 }
+_NO_ROOM = frozenset({503, 529})
+"""Statuses by which a server says that it takes no requests now, and may say when it will."""
 _UNEXPECTED = Failure(
     LMResponseError,
     "lm-response",
@@ -135,11 +137,35 @@ CONNECT_TIMEOUT = Failure(
 TIMEOUT = Failure(
     LMTimeoutError, "lm-timeout", "did not answer in time", "raise the LM's timeout=, or ask for fewer tokens"
 )
+FIRST_BYTE_TIMEOUT = Failure(
+    LMTimeoutError,
+    "lm-first-byte-timeout",
+    "accepted the request and did not begin to answer in time",
+    "raise the LM's first_byte_timeout=, or ask a server that is less busy",
+)
+FIRST_TEXT_TIMEOUT = Failure(
+    LMTimeoutError,
+    "lm-first-text-timeout",
+    "began its stream and sent no text in time",
+    "raise the LM's first_text_timeout=; a model that reasons thinks before it writes",
+)
+CHUNK_TIMEOUT = Failure(
+    LMTimeoutError,
+    "lm-chunk-timeout",
+    "stopped in the middle of its stream",
+    "raise the LM's chunk_timeout= if such pauses are meant, else try again",
+)
 CERTIFICATE = Failure(
     LMConnectionError,
     "lm-certificate",
     "has a certificate that is not trusted",
     "install the authority that signed it, or correct api_base={base!r}",
+)
+NOT_TLS = Failure(
+    LMConnectionError,
+    "lm-tls-failed",
+    "does not agree with us on TLS",
+    "check that api_base={base!r} is https and not http, and which versions of TLS the server speaks",
 )
 UNKNOWN_HOST = Failure(
     LMConnectionError,
@@ -166,6 +192,24 @@ NOT_HTTP = Failure(
     "lm-not-http",
     "sent something that is not HTTP",
     "check host and port in api_base={base!r}, and whether it is http or https",
+)
+PROXY = Failure(
+    LMConnectionError,
+    "lm-proxy",
+    "cannot be reached through the proxy",
+    "check proxy=, or https_proxy and no_proxy in the environment",
+)
+DESCRIPTORS = Failure(
+    LMConnectionError,
+    "lm-descriptors",
+    "cannot be connected to: the process has no file descriptors left",
+    "raise `ulimit -n`, or make fewer calls at once",
+)
+TOO_LARGE = Failure(
+    LMResponseError,
+    "lm-response-too-large",
+    "sent more than the LM reads",
+    "raise max_response_bytes= if such answers are meant, or set max_tokens=",
 )
 BROKEN = Failure(
     LMConnectionError, "lm-connection", "dropped the connection", _AGAIN.format(where="the network")
@@ -227,10 +271,10 @@ def from_exception(error: BaseException, *, base: str, model: str) -> LMError:
     return from_failure(find_break(chain) or BROKEN, base=base, model=model)
 
 
-def from_failure(failure: Failure, *, base: str, model: str) -> LMError:
-    """The error for a failure that has no answer."""
+def from_failure(failure: Failure, *, base: str, model: str, detail: str = "") -> LMError:
+    """The error for a failure that has no answer; `detail` says more of what was wrong."""
     return failure.error(
-        f"{_server(base, model)} {failure.did}",
+        f"{_server(base, model)} {failure.did}{detail and f' ({detail})'}",
         code=failure.code,
         hint=failure.hint.format(base=base, model=model),
         model=model,
@@ -246,11 +290,11 @@ def from_status(
     base: str,
     model: str,
     variable: str,
-    secret: str | None,
+    secrets: Iterable[str],
 ) -> LMError:
-    """The error for an answer whose status is not 200."""
-    said, code = server_message(body, secret)
-    wait = retry_after(headers.get("Retry-After"))
+    """The error for an answer whose status is not 200; the names of its headers are in lower case."""
+    said, code = server_message(body, secrets)
+    wait = retry_after(headers.get("retry-after"))
     return from_answer(status, said, code, wait, base=base, model=model, variable=variable)
 
 
@@ -281,7 +325,7 @@ def from_answer(
     elif code == "insufficient_quota":
         failure = _UNPAID  # it comes as a 429, but waiting does not help
     details: dict[str, Any] = {"status": status, "model": model, "api_base": base, "server_message": said}
-    if failure.error is LMRateLimitError:
+    if failure.error is LMRateLimitError or (wait is not None and status in _NO_ROOM):
         details["retry_after"] = wait
     hint = failure.hint.format(variable=variable, model=model, base=base)
     if status == 404 and not urlsplit(base).path.strip("/"):
@@ -357,9 +401,9 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
     return seconds if 0 <= seconds < float("inf") else None
 
 
-def server_message(body: bytes, secret: str | None) -> tuple[str, str]:
-    """The server's own words in an error body, bounded and without the key, and its error code."""
-    text = body.decode("utf-8", "replace")
+def server_message(body: bytes | str, secrets: Iterable[str]) -> tuple[str, str]:
+    """The server's own words in an error body, bounded and without the secrets, and its error code."""
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     code = ""
     try:
         data = json.loads(text)
@@ -371,7 +415,8 @@ def server_message(body: bytes, secret: str | None) -> tuple[str, str]:
             code = str(error.get("code") or "")
             error = error.get("message") or error.get("detail") or text
         text = error if isinstance(error, str) else text
-    if secret:
+    for secret in secrets:
         text = text.replace(secret, "***")
+        code = code.replace(secret, "***")
     text = " ".join(text.split())
     return (text if len(text) <= MESSAGE_LIMIT else text[:MESSAGE_LIMIT] + "..."), code

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from dspex.lm._cache import Cache
 
 __all__ = ["RequestSettings"]
 
@@ -16,9 +19,12 @@ class RequestSettings(TypedDict, total=False):
     takes a setting away that was made further out.
     """
 
+    # dspex's own: whether the answer may be one that was kept; no server is told of it
+    cache: Literal["off", "memory", "disk"] | Cache | bool | None
     # OpenAI's chat completions
     audio: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
+    extra_headers: Mapping[str, str] | None
     frequency_penalty: float | None
     logit_bias: Mapping[str, float] | None
     logprobs: bool | None

@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from dspex._lm_failures import no_key
+from dspex._timeouts import shown
 from dspex.errors import ConfigError, LMAuthError, did_you_mean
+from dspex.lm._http.transport import Endpoint
 
-__all__ = ["Address"]
+if TYPE_CHECKING:
+    from dspex.lm._http.tls import TLS
+
+__all__ = ["Address", "checked_proxy"]
+
+LONGEST_LABEL: Final = 63
+"""Characters between two dots of a host's name, by the rules of DNS."""
+LONGEST_NAME: Final = 253
 
 PUBLIC_BASE = "https://api.openai.com/v1"
+ANTHROPIC_BASE = "https://api.anthropic.com/v1"
 
 COMPATIBLE_PREFIXES = frozenset(
     {"deepseek", "groq", "hosted_vllm", "lm_studio", "mistral", "ollama", "openrouter", "together_ai"}
@@ -60,11 +70,32 @@ class Address:
             ConfigError: If the model or the address cannot be right.
         """
         prefix, name = _split_model(model)
-        spoken = prefix == "openai" or (prefix in COMPATIBLE_PREFIXES and bool(api_base))
+        spoken = prefix in ("openai", "anthropic") or (prefix in COMPATIBLE_PREFIXES and bool(api_base))
         if not spoken:
             return cls(model, prefix, spoken, name, _checked(api_base) if api_base else "", None)
         base = _base(prefix, api_base)
         return cls(model, prefix, spoken, name, base, _proxy(base))
+
+    def endpoint(self, path: str, proxy: str | None = None, tls: TLS | None = None) -> Endpoint:
+        """Where requests to this path below the address go.
+
+        Args:
+            path: Beginning with `/`.
+            proxy: The proxy to take in place of the environment's.
+            tls: What secures the connection.
+        """
+        parts = urlsplit(self.base)
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        return Endpoint(secure, parts.hostname or "", port, parts.path + path, proxy or self.proxy, tls)
+
+    @property
+    def base_for_dspy(self) -> str:
+        """The address to tell DSPy; empty where DSPy finds the same by itself.
+
+        Of Anthropic's it has two ideas, with `/v1` and without, and knows which only where it is not told.
+        """
+        return "" if self.prefix == "anthropic" and self.base == _base(self.prefix, None) else self.base
 
     @property
     def variable(self) -> str:
@@ -80,7 +111,15 @@ class Address:
         key = given or os.environ.get(self.variable) or None
         if key is None and self.spoken and not _is_loopback(self.base):
             raise no_key(self.base, self.variable, self.model)
-        if key is not None and not (key.isascii() and key.isprintable()):
+        return None if key is None else self.checked_key(key)
+
+    def checked_key(self, key: str) -> str:
+        """The key, if it can be sent.
+
+        Raises:
+            LMAuthError: If it cannot (`lm-bad-key`).
+        """
+        if not (key.isascii() and key.isprintable()):
             raise LMAuthError(
                 f"the key for {self.base or self.prefix} holds a line break or another character no key has",
                 code="lm-bad-key",
@@ -116,18 +155,29 @@ def _split_model(model: str) -> tuple[str, str]:
 
 
 def _base(prefix: str, given: str | None) -> str:
+    if prefix == "anthropic":
+        told = os.environ.get("ANTHROPIC_API_BASE") or os.environ.get("ANTHROPIC_BASE_URL")
+        if told and not given:  # by custom these end before the version
+            given = told if told.rstrip("/").endswith("/v1") else f"{told.rstrip('/')}/v1"
+        return _checked(given or ANTHROPIC_BASE)
     environment = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
     return _checked(given or (environment if prefix == "openai" else None) or PUBLIC_BASE)
 
 
 def _checked(base: str) -> str:
-    parts = urlsplit(base)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"{base!r} is not the address of a server",
-            code="lm-api-base",
-            hint="write it as http(s)://host[:port]/v1",
-        )
+    if not isinstance(base, str):
+        raise _no_server(shown(base))
+    # `urlsplit` drops line breaks; errors and records would show them.
+    if not base.isprintable() or " " in base:
+        raise _no_server(repr(base[:200]))
+    try:
+        parts = urlsplit(base)
+        port = parts.port
+    except ValueError as error:
+        raise _no_server(repr(base[:200]), f": {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise _no_server(repr(base[:200]))
+    _check_host(parts.hostname)
     if parts.username or parts.password or parts.query or parts.fragment:
         # Addresses are shown in errors and records, where a password has no place.
         raise ConfigError(
@@ -136,6 +186,50 @@ def _checked(base: str) -> str:
             hint="give the key by api_key=, not inside the address",
         )
     return base.rstrip("/")
+
+
+def _check_host(host: str) -> None:
+    """See to it that the resolver can be asked for the host; it raises a `UnicodeError` for others."""
+    if ":" in host:  # an address of IPv6
+        return
+    name = host.removesuffix(".")
+    longest = max(map(len, name.split(".")))
+    if name.isascii() and longest <= LONGEST_LABEL and len(name) <= LONGEST_NAME and ".." not in name:
+        return
+    try:
+        if len(name.encode("idna")) <= LONGEST_NAME:  # of a name in another script
+            return
+    except UnicodeError:
+        pass
+    raise _no_server(repr(host[:200]), ": its name is longer than names are, or has an empty part")
+
+
+def _no_server(given: str, why: str = "") -> ConfigError:
+    return ConfigError(
+        f"{given} is not the address of a server{why}",
+        code="lm-api-base",
+        hint="write it as http(s)://host[:port]/v1",
+    )
+
+
+def checked_proxy(proxy: str) -> str:
+    """The address of a proxy, as given.
+
+    Raises:
+        ConfigError: If it is none (`lm-proxy-address`).
+    """
+    try:
+        parts = urlsplit(proxy)
+        if parts.scheme == "http" and parts.hostname and parts.port != 0:
+            return proxy
+    except ValueError:
+        pass
+    raise ConfigError(  # it may hold a password, so that it is not repeated
+        "the proxy's address is not http://[user:password@]host:port",
+        code="lm-proxy-address",
+        hint="correct proxy=, or https_proxy in the environment; a proxy that is https or SOCKS itself takes "
+        "transport=dspex.lm.AiohttpTransport(...)",
+    )
 
 
 _SYSTEM_PROXIES: Final = sys.platform in ("darwin", "win32")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from dspex.events import LMDelta
+if TYPE_CHECKING:
+    from dspex.events import LMDelta
 
 __all__ = ["LMChoice", "LMRequest", "LMResponse", "LMToolCall", "LanguageModel"]
 
 
-@dataclass(frozen=True, slots=True)
+TextPiece = tuple[str, int, str | None]
+"""Of a stream: text that was added, to which generation, and why that ended, if it did. An `LMDelta` that has
+nothing else takes ten times as long to make."""
+
+
+@dataclass(slots=True)
 class LMRequest:
-    """One call.
+    """One call. Nobody changes it; a frozen class would take twice the time to make.
 
     Attributes:
         messages: Chat messages as the API takes them: mappings with `role` and `content`. A runtime gives a
@@ -61,6 +67,9 @@ class LMChoice:
         reasoning: What a reasoning model thought before, where the server shows it.
         refusal: What the model said instead of, or beside, what it was asked for.
         logprobs: The probabilities of its tokens as the server gave them, where they were asked for.
+        annotations: Notes to the text as the server gave them, such as the pages that it cites.
+        raw: The server's entry in `choices`, with whatever else it says; empty where it was put together from
+            a stream. It does not count when choices are compared.
     """
 
     text: str
@@ -69,6 +78,8 @@ class LMChoice:
     reasoning: str | None = None
     refusal: str | None = None
     logprobs: Mapping[str, Any] | None = None
+    annotations: tuple[Mapping[str, Any], ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +89,23 @@ class LMResponse:
     Attributes:
         choices: The generations in the server's order; there is always at least one.
         model: The model that answered, as the server names it.
-        usage: Tokens as the server counted them, empty where it did not.
+        usage: Tokens as the server counted them, cached ones and those of reasoning among its details; empty
+            where it did not count.
         seconds: Wall time from sending the request to having read the answer.
+        waited: Seconds that the call waited before: for its turn by a rate limit, or for a deployment.
+        cached: Whether it is the answer to an earlier call, or to the same one at once: nobody was asked for
+            it, and its `usage` is empty, as in DSPy.
+        raw: The server's whole answer, with whatever else it says (`id`, `system_fingerprint`, ...); empty
+            where there was a stream. It does not count when responses are compared.
     """
 
     choices: tuple[LMChoice, ...]
     model: str = ""
     usage: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    waited: float = 0.0
+    cached: bool = False
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -100,7 +120,14 @@ class LMResponse:
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """What dspex asks of a language model."""
+    """What dspex asks of a language model.
+
+    It may have two methods more. `complete_now(request)` is for what it can answer without waiting: an
+    `LMResponse`, or None where it has to be asked by `complete`. It is called on whatever thread a call is
+    made, so a blocking call that it answers needs no event loop. `stream_pieces(request)` is `stream` with
+    all that came together in one list, in which a delta that has nothing but text may be a tuple of that
+    text, the generation and its `finish_reason`.
+    """
 
     async def complete(self, request: LMRequest) -> LMResponse:
         """Answer the request as a whole.

@@ -6,12 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["redacted", "secrets_in"]
+__all__ = ["is_secret", "redacted", "secrets_in"]
 
 _NAMES: Final = re.compile(r"key|token|secret|passw|auth|credential|cookie", re.IGNORECASE)
 
 _SHORTEST: Final = 8
 """Characters of a secret. What is shorter, such as a local server's "none", is in many an honest word."""
+
+
+def is_secret(name: str) -> bool:
+    """Whether a name such as `api_key` or `Authorization` says that what it stands for is a secret."""
+    return _NAMES.search(name) is not None
 
 
 def secrets_in(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -25,7 +30,7 @@ def secrets_in(settings: Mapping[str, Any]) -> tuple[str, ...]:
 def _found(value: Any, *, named: bool) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _found(inner, named=named or _NAMES.search(str(name)) is not None)
+            yield from _found(inner, named=named or is_secret(str(name)))
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _found(inner, named=named)
