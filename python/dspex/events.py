@@ -64,9 +64,6 @@ class FieldStart:
 class TextDelta:
     """The text of a field goes on. All deltas of a field together are its value.
 
-    From a worker they are what DSPy streams: the text as the reply has it, also of a field of another type,
-    of which the stream of a `Predict` then has the value in a `Correction`.
-
     Attributes:
         field: The field.
         text: What has come, maybe nothing.
@@ -89,7 +86,8 @@ class PartialValue:
     Attributes:
         field: The field.
         value: While it grows a list or a mapping of plain values, a model as a dict: numbers, constants and
-            choices when they are whole, texts as far as they have come. At last the value, of its type.
+            choices when they are whole, texts as far as they have come. At last the value, of its type; of a
+            program in a worker a plain one.
         is_last_chunk: Whether it is the value itself.
         predictor: As in `FieldStart`.
         turn: As in `FieldStart`.
@@ -178,6 +176,13 @@ class LMDelta:
         usage: The server's token counts, on the one piece that carries them.
         tool_calls: Pieces of the calls of tools it asks for; `dspex.lm.assemble` puts them together.
         reasoning: What was added to a reasoning model's thoughts, maybe nothing.
+        waited: Seconds that the call waited before it was sent, on its first piece; see `LMResponse`.
+        cached: On the first piece of an answer that a cache gives; see `LMResponse`.
+        refusal: What was added to the model's refusal, maybe nothing.
+        logprobs: The probabilities of the piece's tokens as the server gave them, where they were asked for.
+        annotations: Notes to the text as the server gave them, such as the pages that it cites.
+        raw: The server's event where there was more in it than text, with whatever else it says; that of the
+            usage has `id`, `system_fingerprint` and what else all events repeat.
     """
 
     text: str
@@ -186,6 +191,12 @@ class LMDelta:
     usage: Mapping[str, Any] = _with(default_factory=dict)
     tool_calls: tuple[LMToolCallDelta, ...] = ()
     reasoning: str = ""
+    waited: float = 0.0
+    cached: bool = False
+    refusal: str = ""
+    logprobs: Mapping[str, Any] | None = None
+    annotations: tuple[Mapping[str, Any], ...] = ()
+    raw: Mapping[str, Any] = _with(default_factory=dict, repr=False, compare=False)
 
 
 ReplyEvent = FieldStart | TextDelta | PartialValue | FieldEnd | Correction

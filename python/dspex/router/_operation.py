@@ -4,7 +4,8 @@
 
     AnyOperation            what every call has: inputs, limits, the model, how prompts and replies look
     ├── Operation           one LM call by a signature: every target runs it
-    └── ModuleOperation     a module or program that only real DSPy has: targets with workers run it
+    ├── ModuleOperation     a module or program that only real DSPy has: targets with workers run it
+    └── OptimizeOperation   an optimizer's work on a program, for hours: a pool of its own, if there is one
 """
 
 from __future__ import annotations
@@ -12,16 +13,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from dspex._needs import MODULE
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter, Parsing
     from dspex.events import ReplyEvent, Status
     from dspex.lm import LanguageModel
+    from dspex.protocol.optimization import OptimizeRequest
     from dspex.protocol.requests import ModuleRequest
+    from dspex.router._strategy import Strategy
     from dspex.signature import Signature
 
-__all__ = ["AnyOperation", "ModuleOperation", "Operation", "RouteName", "Sink"]
+__all__ = [
+    "AnyOperation",
+    "ModuleOperation",
+    "ModuleSink",
+    "Operation",
+    "OptimizeOperation",
+    "ReplySink",
+    "RouteName",
+    "Sink",
+]
 
 RouteName = str
 """`"native"`, `"python"`, or the name of one target such as `"pool:general"`."""
@@ -31,14 +45,10 @@ class Sink(Protocol):
     """Who hears of a call while it runs: the stream of a module.
 
     Attributes:
-        predictor: What the events say of the predictor.
-        turn: Which of its calls in the stream it is.
-        fields: The output fields to tell of; where there are none, nothing is told.
+        told: Whether an event of the call has been handed over: then it is not begun again.
     """
 
-    predictor: str
-    turn: int
-    fields: frozenset[str]
+    told: bool
 
     def attach(self, task: asyncio.Task[Any]) -> None:
         """Let the task, which runs the call, be cancelled when the reader of the stream leaves."""
@@ -62,9 +72,46 @@ class Sink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplySink(Sink, Protocol):
+    """Who hears of one reply.
+
+    Attributes:
+        predictor: What the events say of the predictor.
+        turn: Which of its calls in the stream it is.
+        fields: The output fields to tell of; where there are none, nothing is told.
+    """
+
+    predictor: str
+    turn: int
+    fields: frozenset[str]
+
+    def put_now(self, events: Sequence[ReplyEvent]) -> bool:
+        """Tell these events if there is room for them now; False where that has to be waited for by `put`.
+
+        Raises:
+            CancelledError: If the reader has left.
+        """
+        ...
+
+
+class ModuleSink(Sink, Protocol):
+    """Who hears of the replies inside a module, whose events say which of its predictors they are from.
+
+    Attributes:
+        fields: The output fields to tell of, `"answer"` or `"draft.answer"`; None for all. Where there are
+            none, nothing is told.
+        inner: Whether the module is a part of the program that is streamed, and not that program.
+    """
+
+    fields: Sequence[str] | None
+    inner: bool
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class AnyOperation:
     """What to run it on, and within which limits.
+
+    Nobody changes it; a frozen class would take twice the time to make.
 
     Attributes:
         inputs: Values by name.
@@ -75,8 +122,13 @@ class AnyOperation:
         adapter: A `dspex.adapters.Adapter` for this call, or None for the runtime's.
         parsing: How the call's replies are read, or None for the adapter's own way.
         lm: The language model to ask, or None for the runtime's.
-        sink: Who hears of the reply while it comes, or None.
+        sink: Who hears of the call while it runs, or None.
+        strategy: In which order targets are considered for this call, or None for the runtime's.
+        needs: What the operation, its own adapter and its own model need of a target; see `dspex._needs`.
+        prefers: The target that it goes to if there is one of that name and the caller names none.
     """
+
+    prefers: ClassVar[RouteName | None] = None
 
     inputs: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -87,9 +139,11 @@ class AnyOperation:
     parsing: Parsing | None = None
     lm: LanguageModel | None = None
     sink: Sink | None = None
+    strategy: Strategy | None = None
+    needs: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Operation(AnyOperation):
     """The outputs of a signature, by one LM call. Its inputs have been checked against the signature.
 
@@ -100,9 +154,10 @@ class Operation(AnyOperation):
 
     signature: Signature
     demos: Sequence[Mapping[str, Any]] = ()
+    sink: ReplySink | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ModuleOperation(AnyOperation):
     """What a module of DSPy's, or a program that a worker imports, makes of the inputs.
 
@@ -117,3 +172,23 @@ class ModuleOperation(AnyOperation):
     args: Sequence[Any] = ()
     signature: Signature | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    sink: ModuleSink | None = None
+    needs: int = MODULE
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OptimizeOperation(AnyOperation):
+    """What an optimizer of DSPy's makes of a program. It has no inputs; its prediction has the state.
+
+    Attributes:
+        request: The program, the optimizer and the examples, as a pool is asked for the work.
+        functions: Functions of the service that it calls, the metric among them.
+        models: Language models of its own, by the names that the request has for them.
+    """
+
+    prefers: ClassVar[RouteName | None] = "pool:optimizer"
+
+    request: OptimizeRequest
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    models: Mapping[str, LanguageModel] = field(default_factory=dict)
+    needs: int = MODULE

@@ -18,7 +18,7 @@ from dspex.errors import ConfigError
 from dspex.prediction import Prediction
 from dspex.router._operation import AnyOperation
 
-__all__ = ["Dispatcher", "current_dispatcher", "forget", "offer", "set_default", "use"]
+__all__ = ["Dispatcher", "current_dispatcher", "dispatcher_here", "forget", "offer", "set_default", "use"]
 
 
 class Dispatcher(Protocol):
@@ -62,6 +62,11 @@ def current_dispatcher() -> Dispatcher:
             hint='call dspex.configure(lm="openai/...") once, or work inside `with dspex.Runtime(lm=...)`',
         )
     return found
+
+
+def dispatcher_here() -> Dispatcher | None:
+    """The dispatcher of this context, or else the process's default; None if there is neither."""
+    return _entered.get() or _default
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 A trace is a mapping of header names to values: `traceparent`, and where there are any `tracestate` and
 `baggage`. The caller gives it by `trace=` or with `use_trace` around the call. The call takes it along to its
 worker, where code finds it with `current_trace`, and passes it on to the host functions that it calls.
-Spans and ids come from your tracing library: dspex makes none.
+It is passed on as it is, but where somebody listens to events: then each attempt of a call is a span of its
+own in that trace, and the parent of what its worker does (`_spans.py`).
 """
 
 from __future__ import annotations
