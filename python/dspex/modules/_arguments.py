@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dspex._settings import check_idempotent, check_spelling
 from dspex._timeouts import check_seconds
 from dspex.errors import ConfigError, InputError
+from dspex.router import checked_order
 
 if TYPE_CHECKING:
     from dspex.lm import LanguageModel
@@ -28,14 +29,27 @@ __all__ = [
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "timeout": "give it to a call, qa(..., timeout=5), or to all: qa.with_options(timeout=5)",
     "route": 'give it to a call, qa(..., route="python"), or to all: qa.with_options(route="python")',
+    "strategy": 'give it to a call, qa(..., strategy="fastest"), or to all: qa.with_options(strategy=...)',
     "idempotent": "say so of all calls of a copy: qa.with_options(idempotent=True)",
     "config": "write the settings themselves: Predict(..., temperature=0.5)",
-    "callbacks": "dspex has no callbacks; prediction.timings and prediction.usage say what a call took",
 }
 """Names that are arguments of something else, of DSPy's `Predict` among others."""
 
 OWN: Final = frozenset(
-    {"adapter", "config", "demos", "lm", "parsing", "route", "runtime", "signature", "timeout", "validate"}
+    {
+        "adapter",
+        "callbacks",
+        "config",
+        "demos",
+        "lm",
+        "parsing",
+        "route",
+        "runtime",
+        "signature",
+        "strategy",
+        "timeout",
+        "validate",
+    }
 )
 """The arguments that every module has, and the options of its calls."""
 
@@ -196,6 +210,7 @@ def _kind(value: Any) -> str:
 
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "route": lambda route: route,  # the router knows which there are
+    "strategy": checked_order,
     "timeout": check_seconds,
     "idempotent": check_idempotent,
     "demos": rows_of,

@@ -43,11 +43,12 @@ from dspex._portal import Portal, cross, refuse_blocking
 from dspex.errors import ConfigError, InputError
 from dspex.modules._batch_plan import Plan
 from dspex.modules._batch_run import BatchRun
-from dspex.modules._tree import PredictorNode
+from dspex.modules._tree import PredictorNode, predictors_of
 from dspex.router import Dispatcher, current_dispatcher
 
 if TYPE_CHECKING:
     from dspex.modules._module import Module
+    from dspex.router import Call
 
 __all__ = [
     "Calls",
@@ -70,17 +71,27 @@ class Calls(NamedTuple):
     Attributes:
         run: Runs one row.
         dispatcher: Whose loop the batch is to run on, where it may choose; None for one of its own.
+        begin: Begins one row, whose call the batch then asks and finishes, or gives None where the row is to
+            be run as a whole; None where all are.
     """
 
     run: Callable[[Any], Awaitable[Any]]
     dispatcher: Callable[[], Dispatcher | None]
+    begin: Callable[[Any], Call | None] | None = None
 
     @classmethod
     def of(cls, module: Module) -> Calls:
         """The calls of a module, whose rows are its inputs."""
         call = module.acall
         if getattr(module, "aforward", None) is None:
-            return cls(lambda row: call(**inputs_of(row)), lambda: _dispatcher_of(module))
+            begin: Any = getattr(module, "begin_row", None)
+            if getattr(type(module), "_begin_stands_for", None) is not type(module).acall:
+                begin = None  # none, or a subclass has an `acall` of its own
+            return cls(
+                lambda row: call(**inputs_of(row)),
+                lambda: _dispatcher_of(module),
+                None if begin is None else lambda row: begin({**inputs_of(row)}),
+            )
         # What a program sets in its context is seen by no other row.
         return cls(lambda row: asyncio.create_task(call(**inputs_of(row))), lambda: _dispatcher_of(module))
 
@@ -91,8 +102,12 @@ def inputs_of(row: Any) -> dict[str, Any]:
     Raises:
         InputError: If it says none (`bad-row`).
     """
-    if type(row) is dict and all(type(name) is str for name in row):
-        return row
+    if type(row) is dict:
+        for name in row:
+            if type(name) is not str:
+                break
+        else:
+            return row
     if getattr(row, "_input_keys", None) is not None and callable(getattr(row, "inputs", None)):
         row = row.inputs()
     if not (hasattr(row, "keys") and hasattr(row, "__getitem__")) or isinstance(row, type):
@@ -128,7 +143,7 @@ async def abatch(calls: Calls, rows: Iterable[Any] | AsyncIterable[Any], plan: P
     """Run all rows and give their outcomes, in the order of the rows."""
     outcomes: dict[int, Any] = {}
     source, total = _source(rows)
-    await _hosted(calls.dispatcher(), BatchRun(calls.run, source, plan, total, outcomes.__setitem__))
+    await _hosted(calls.dispatcher(), BatchRun(calls, source, plan, total, outcomes.__setitem__))
     return [outcomes[number] for number in range(len(outcomes))]
 
 
@@ -145,7 +160,7 @@ async def abatch_as_completed(
         changed.set()
 
     source, total = _source(rows)
-    run = BatchRun(calls.run, source, plan, total, deliver, room)
+    run = BatchRun(calls, source, plan, total, deliver, room)
     running = asyncio.create_task(_hosted(calls.dispatcher(), run))
     running.add_done_callback(lambda _: changed.set())
     try:
@@ -198,7 +213,7 @@ def batch(calls: Calls, rows: Iterable[Any], plan: Plan) -> list[Any]:
     outcomes: dict[int, Any] = {}
 
     def work(source: Iterable[Any] | AsyncIterable[Any], total: int | None, _: _Inbox) -> BatchRun:
-        return BatchRun(calls.run, _source(source)[0], plan, total, outcomes.__setitem__)
+        return BatchRun(calls, _source(source)[0], plan, total, outcomes.__setitem__)
 
     with closing(_served(calls, rows, plan, work)) as served:
         for _ in served:
@@ -216,7 +231,7 @@ def batch_as_completed(calls: Calls, rows: Iterable[Any], plan: Plan) -> Generat
         def deliver(number: int, outcome: Any) -> None:
             inbox.messages.put((number, outcome))
 
-        return BatchRun(calls.run, _source(source)[0], plan, total, deliver, inbox.room)
+        return BatchRun(calls, _source(source)[0], plan, total, deliver, inbox.room)
 
     return _served(calls, rows, plan, work)
 
@@ -367,7 +382,8 @@ def _dispatcher_of(module: Module) -> Dispatcher | None:
     Raises:
         ConfigError: If it is a predictor, which cannot do without (`no-runtime`).
     """
-    own = next((found._runtime for found in module.predictors() if found._runtime is not None), None)
+    runtimes = (found._runtime for _, found in predictors_of(module, frozen=True))
+    own: Dispatcher | None = next((runtime for runtime in runtimes if runtime is not None), None)
     if own is not None:
         return own
     try:

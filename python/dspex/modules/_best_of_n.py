@@ -25,7 +25,7 @@ from dspex._timeouts import shown
 from dspex.errors import ConfigError
 from dspex.modules import _scope
 from dspex.modules._module import Module
-from dspex.router import current_dispatcher
+from dspex.router import Dispatcher, current_dispatcher
 
 __all__ = ["BestOfN"]
 
@@ -121,6 +121,9 @@ class BestOfN(Module):
             except Exception as error:  # noqa: BLE001 - as in `forward`
                 best.failed(number, error)
         return best.made
+
+    def _runs_on(self) -> Dispatcher | None:
+        return self.module._runs_on()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.module!r}, N={self.N})"

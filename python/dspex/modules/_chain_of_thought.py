@@ -6,12 +6,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Never, Self
 
+from dspex import _callbacks
 from dspex.adapters import AdapterLike, Parsing
 from dspex.modules._arguments import OWN, check_names, stream_fields_of
 from dspex.modules._module import Module
 from dspex.modules._predict import Predict
 from dspex.prediction import Prediction
-from dspex.router import Dispatcher, RouteName
+from dspex.router import Dispatcher, Operation, RouteName, Strategy
 from dspex.signature import Signature, SignatureLike, Validation
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from dspex._request_settings import RequestSettings
     from dspex.lm import LanguageModel
+    from dspex.router import Call
 
 __all__ = ["ChainOfThought"]
 
@@ -42,6 +44,8 @@ class ChainOfThought(Module):
         validate: As for `Predict`.
         adapter: As for `Predict`.
         parsing: As for `Predict`.
+        callbacks: Who hears of the calls of its predictor, as in DSPy. The attribute of that name is for its
+            own calls.
         **config: As for `Predict`.
 
     Raises:
@@ -69,6 +73,7 @@ class ChainOfThought(Module):
         validate: Validation = "strict",
         adapter: AdapterLike | None = None,
         parsing: Parsing | None = None,
+        callbacks: Sequence[Any] | None = None,
         **config: Unpack[RequestSettings],
     ) -> None:
         check_names(config, type(self).__name__, OWN | {"rationale_field", "rationale_field_type"})
@@ -86,21 +91,46 @@ class ChainOfThought(Module):
             validate=validate,
             adapter=adapter,
             parsing=parsing,
+            callbacks=callbacks,
             **config,
         )
 
     def __call__(self, /, *args: Never, **inputs: Any) -> Prediction:
         """Run the call and wait for its prediction; see `Predict.__call__`."""
+        if _callbacks.given and (heard_by := self._heard_by()):
+            return self._heard(heard_by, args, inputs)  # type: ignore[no-any-return]
         return self.predict(*args, **inputs)
 
     async def acall(self, /, *args: Never, **inputs: Any) -> Prediction:
         """The call, awaited; see `Predict.__call__`."""
+        if _callbacks.given and (heard_by := self._heard_by()):
+            return await self._heard_awaited(heard_by, args, inputs)  # type: ignore[no-any-return]
         return await self.predict.acall(*args, **inputs)
+
+    _begin_stands_for = acall
+
+    def begin_row(self, inputs: dict[str, Any]) -> Call | None:
+        """Begin the call for a batch; see `Predict.begin_row`."""
+        return None if _callbacks.given and self._heard_by() else self.predict.begin_row(inputs)
+
+    def operation(self, /, **inputs: Any) -> Operation:
+        """What a call would have a runtime do; see `Predict.operation`."""
+        return self.predict.operation(**inputs)
+
+    def _unheard(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Prediction:
+        return self.predict(*args, **inputs)
+
+    async def _unheard_awaited(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Prediction:
+        return await self.predict.acall(*args, **inputs)
+
+    def _runs_on(self) -> Dispatcher | None:
+        return self.predict._runs_on()
 
     def with_options(
         self,
         *,
         route: RouteName | None = None,
+        strategy: Strategy | None = None,
         timeout: float | None = None,
         demos: Sequence[Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
@@ -113,7 +143,13 @@ class ChainOfThought(Module):
         if stream_fields is not None:
             twin._options = {**self._options, "stream_fields": stream_fields_of(stream_fields)}
         twin.predict = self.predict.with_options(
-            route=route, timeout=timeout, demos=demos, config=config, lm=lm, idempotent=idempotent
+            route=route,
+            strategy=strategy,
+            timeout=timeout,
+            demos=demos,
+            config=config,
+            lm=lm,
+            idempotent=idempotent,
         )
         return twin
 

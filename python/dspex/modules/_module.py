@@ -18,8 +18,9 @@ from collections.abc import (
 )
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from dspex import _callbacks
 from dspex._portal import refuse_blocking, run_alone
 from dspex._threads import in_thread
 from dspex._timeouts import without_frames
@@ -27,6 +28,7 @@ from dspex.errors import ConfigError
 from dspex.modules import _scope
 from dspex.modules._arguments import options_of
 from dspex.modules._tree import ModuleNode, predictors_of, replace_at, sub_modules_of
+from dspex.router import Dispatcher, dispatcher_here
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
     from dspex.modules._batch_plan import BatchOptions
     from dspex.modules._predict import Predict
     from dspex.modules._stream import AsyncModuleStream, ModuleStream
-    from dspex.router import RouteName
+    from dspex.router import RouteName, Strategy
 
 __all__ = ["Module"]
+
+T = TypeVar("T")
 
 
 class Module(ModuleNode):
@@ -46,6 +50,13 @@ class Module(ModuleNode):
     A subclass makes its modules in `__init__` and says in `forward`, in `aforward`, or in both, what they do.
     A program with one of the two has both ways to be called: `acall` runs a `forward` in a thread, and a call
     runs an `aforward` on an event loop of its own.
+
+    Args:
+        callbacks: Who hears of its calls; a subclass hands them on by `super().__init__(callbacks)`, or sets
+            the attribute of that name. See `dspex.callbacks.BaseCallback`.
+
+    Raises:
+        ConfigError: If they are none (`bad-callbacks`).
 
     Example:
         ```python
@@ -63,6 +74,20 @@ class Module(ModuleNode):
         forward: Callable[..., Any]
         aforward: Callable[..., Any]
     _options: Mapping[str, Any] = {}
+    _own_callbacks: _callbacks.Callbacks = _callbacks.NONE
+
+    def __init__(self, callbacks: Sequence[Any] | None = None) -> None:
+        if callbacks is not None:
+            self.callbacks = callbacks
+
+    @property
+    def callbacks(self) -> Sequence[Any]:
+        """Who hears of this module's calls, beside the callbacks of its runtime."""
+        return self._own_callbacks
+
+    @callbacks.setter
+    def callbacks(self, callbacks: Sequence[Any] | None) -> None:
+        self._own_callbacks = _callbacks.callbacks_of(callbacks)
 
     def __call__(self, /, *args: Any, **inputs: Any) -> Any:
         """Run the program and wait for what it returns.
@@ -76,6 +101,11 @@ class Module(ModuleNode):
                 event loop that runs on this thread (`blocking-in-loop`): use `acall` there.
             DspexError: Whatever a call in it raised, and `DeadlineExceeded` if the time ran out.
         """
+        if _callbacks.given and (heard_by := self._heard_by()) and getattr(self, "forward", None):
+            return self._heard(heard_by, args, inputs)
+        return self._unheard(args, inputs)
+
+    def _unheard(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
         forward = getattr(self, "forward", None)
         if forward is None:
             refuse_blocking(0, "`await acall(...)`")
@@ -87,6 +117,11 @@ class Module(ModuleNode):
 
     async def acall(self, /, *args: Any, **inputs: Any) -> Any:
         """The call, awaited; see `__call__` for arguments and errors."""
+        if _callbacks.given and (heard_by := self._heard_by()):
+            return await self._heard_awaited(heard_by, args, inputs)
+        return await self._unheard_awaited(args, inputs)
+
+    async def _unheard_awaited(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
         with self._entered() as scope:
             running = self._run(args, inputs)
             left = scope.left(None)
@@ -100,6 +135,27 @@ class Module(ModuleNode):
                 if not limit.expired():
                     raise
                 raise scope.ran_out() from without_frames(error)
+
+    # -- who hears of it --------------------------------------------------------------------------
+
+    def _heard_by(self) -> Sequence[Any]:
+        """The callbacks of its runtime, then its own."""
+        return (*getattr(self._runs_on(), "callbacks", ()), *self._own_callbacks)
+
+    def _runs_on(self) -> Dispatcher | None:
+        return dispatcher_here()
+
+    def _heard(self, heard_by: Sequence[Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
+        with _callbacks.hear(heard_by, "module", self, {"args": args, "kwargs": dict(inputs)}) as told:
+            told.outputs = self._unheard(args, inputs)
+        return told.outputs
+
+    async def _heard_awaited(
+        self, heard_by: Sequence[Any], args: tuple[Any, ...], inputs: dict[str, Any]
+    ) -> Any:
+        with _callbacks.hear(heard_by, "module", self, {"args": args, "kwargs": dict(inputs)}) as told:
+            told.outputs = await self._unheard_awaited(args, inputs)
+        return told.outputs
 
     def stream(self, /, *args: Any, **inputs: Any) -> ModuleStream:
         """The call as an iterator: events of `dspex.events` as the replies come, at last the prediction.
@@ -265,6 +321,7 @@ class Module(ModuleNode):
         self,
         *,
         route: RouteName | None = None,
+        strategy: Strategy | None = None,
         timeout: float | None = None,
         idempotent: bool | None = None,
         stream_fields: Sequence[str] | None = None,
@@ -274,6 +331,7 @@ class Module(ModuleNode):
         Args:
             route: Where the calls inside go, unless they say otherwise: `"native"`, `"python"` or a target's
                 name.
+            strategy: In which order targets are considered, in the place of the runtime's.
             timeout: Seconds for the whole program. Each call inside has what is left of them.
             idempotent: Whether a worker may run the calls inside again; see `Predict.with_options`.
             stream_fields: The output fields whose events its streams have: `"answer"` of every predictor,
@@ -283,7 +341,13 @@ class Module(ModuleNode):
             ConfigError: If an option is none.
         """
         twin = copy.copy(self)
-        given = options_of(route=route, timeout=timeout, idempotent=idempotent, stream_fields=stream_fields)
+        given = options_of(
+            route=route,
+            strategy=strategy,
+            timeout=timeout,
+            idempotent=idempotent,
+            stream_fields=stream_fields,
+        )
         twin._options = {**self._options, **given}
         return twin
 
@@ -293,7 +357,8 @@ class Module(ModuleNode):
         """Each predictor inside with its path, as DSPy names them: `("draft.predict", ...)`.
 
         A path begins with the name of an attribute; of a list or a dict it says the place: `steps[0]`,
-        `by_name['short']`. A predictor itself is `"self"`.
+        `by_name['short']`. A predictor itself is `"self"`. As in DSPy a module inside that has been optimised
+        already, which its `_compiled = True` says, keeps its predictors to itself.
         """
         return predictors_of(self)
 
@@ -301,9 +366,32 @@ class Module(ModuleNode):
         """The predictors inside, in their order."""
         return [predictor for _, predictor in predictors_of(self)]
 
-    def named_sub_modules(self) -> Iterator[tuple[str, Module]]:
-        """This module as `"self"`, and each module inside with its path: `"self.draft"`, level by level."""
-        return sub_modules_of(self)
+    def named_parameters(self) -> list[tuple[str, Predict]]:
+        """What an optimizer may change: the predictors inside, as `named_predictors` has them."""
+        return predictors_of(self)
+
+    def parameters(self) -> list[Predict]:
+        """The same without their paths."""
+        return self.predictors()
+
+    @overload
+    def named_sub_modules(
+        self, type_: None = None, skip_compiled: bool = False
+    ) -> Iterator[tuple[str, Module]]: ...
+
+    @overload
+    def named_sub_modules(self, type_: type[T], skip_compiled: bool = False) -> Iterator[tuple[str, T]]: ...
+
+    def named_sub_modules(
+        self, type_: type[Any] | None = None, skip_compiled: bool = False
+    ) -> Iterator[tuple[str, Any]]:
+        """This module as `"self"`, and each module inside with its path: `"self.draft"`, level by level.
+
+        Args:
+            type_: Only what is of this type; it need be no module.
+            skip_compiled: Look into no module that has been optimised already.
+        """
+        return sub_modules_of(self, ModuleNode if type_ is None else type_, frozen=not skip_compiled)
 
     def map_named_predictors(self, change: Callable[[Predict], Any]) -> Self:
         """Put in the place of each predictor what `change` makes of it.
@@ -373,25 +461,33 @@ class Module(ModuleNode):
         apply_state(self.named_predictors(), state, lm=lm)
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], save_program: bool = False) -> None:
         """Write the state to a JSON file, which `load` here and in DSPy reads.
 
         The file is written whole or not at all.
 
-        Raises:
-            ConfigError: If it does not end in `.json`, cannot be written, or a value of a demo has no JSON.
-        """
-        from dspex.modules._state import state_of, write_state
+        Args:
+            path: The file.
+            save_program: DSPy's, for a pickle of the whole program; only False is taken.
 
+        Raises:
+            ConfigError: If it does not end in `.json`, cannot be written, a value of a demo has no JSON, or a
+                pickle is asked for (`program-pickle`).
+        """
+        from dspex.modules._state import no_pickle, state_of, write_state
+
+        if save_program:
+            raise no_pickle("a program that is saved as a whole")
         write_state(state_of(self.named_predictors()), path)
 
-    def load(self, path: str | os.PathLike[str], *, lm: bool = False) -> Self:
+    def load(self, path: str | os.PathLike[str], allow_pickle: bool = False, *, lm: bool = False) -> Self:
         """Take over what `save` wrote, here or in DSPy: `rag = RAG().load("rag.json")`.
 
         A warning is logged where the file is of a DSPy with other prompts.
 
         Args:
             path: The JSON file. A pickle is refused, as it would run whatever it holds.
+            allow_pickle: DSPy's; a pickle is refused all the same.
             lm: As for `load_state`.
 
         Returns:

@@ -38,6 +38,8 @@ class MultiChainComparison(Module):
         validate: As for `Predict`.
         adapter: As for `Predict`.
         parsing: As for `Predict`.
+        callbacks: Who hears of the calls of its predictor, as in DSPy. The attribute of that name is for its
+            own calls.
         **config: As for `Predict`.
 
     Raises:
@@ -64,6 +66,7 @@ class MultiChainComparison(Module):
         validate: Validation = "strict",
         adapter: AdapterLike | None = None,
         parsing: Parsing | None = None,
+        callbacks: Sequence[Any] | None = None,
         **config: Any,
     ) -> None:
         check_names(config, type(self).__name__, OWN | {"M", "temperature"})
@@ -92,6 +95,7 @@ class MultiChainComparison(Module):
             validate=validate,
             adapter=adapter,
             parsing=parsing,
+            callbacks=callbacks,
             temperature=temperature,
             **config,
         )
@@ -113,6 +117,9 @@ class MultiChainComparison(Module):
     async def aforward(self, completions: Iterable[Mapping[str, Any]], **inputs: Any) -> Prediction:
         """The awaitable twin of `forward`."""
         return await self.predict.acall(**self._inputs(completions, inputs))
+
+    def _runs_on(self) -> Dispatcher | None:
+        return self.predict._runs_on()
 
     def _inputs(self, completions: Iterable[Mapping[str, Any]], inputs: dict[str, Any]) -> dict[str, Any]:
         attempts = [self._attempt(number, each) for number, each in enumerate(completions, 1)]

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, Final
 
 from dspex._threads import in_thread
-from dspex.errors import ConfigError, InputError
+from dspex.errors import InputError
 from dspex.modules import _batch
 from dspex.modules._module import Module
-from dspex.router import Dispatcher, current_dispatcher
+from dspex.router import dispatcher_here
 
 __all__ = ["Parallel"]
 
@@ -106,7 +106,7 @@ class Parallel:
         return _batch.Plan.of(self.num_threads if num_threads is None else num_threads, options)
 
     def _calls(self) -> _batch.Calls:
-        return _batch.Calls(self._run, _current)
+        return _batch.Calls(self._run, dispatcher_here)
 
     async def _run(self, pair: Any) -> Any:
         module, given = pair
@@ -138,10 +138,3 @@ class Parallel:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_threads={self.num_threads}, max_errors={self.max_errors})"
-
-
-def _current() -> Dispatcher | None:
-    try:
-        return current_dispatcher()
-    except ConfigError:  # each module may have its own
-        return None

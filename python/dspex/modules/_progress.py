@@ -17,6 +17,9 @@ _WIDTH: Final = 30
 class Progress(Protocol):
     """What is told of each row."""
 
+    shows: bool = True
+    """Whether `show` does anything."""
+
     def show(self, done: int, failed: int) -> None:
         """So many rows are done, and so many of them failed."""
 
@@ -34,6 +37,8 @@ class Progress(Protocol):
 
 
 class _Nothing(Progress):
+    shows = False
+
     def show(self, done: int, failed: int) -> None:
         pass
 

@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, get_args
 
+from dspex import _callbacks
 from dspex.adapters import AdapterLike, Parsing
 from dspex.errors import ConfigError, DspexError, InputError, LMRequestError, ReplyError
 from dspex.modules._module import Module
@@ -200,7 +201,7 @@ class ReActV2(Module):
             DspexError: Whatever a call of the model raised.
         """
         steps = self._steps(inputs)
-        made: Prediction = _run(steps, lambda ask: self.react(**self._call(ask)))
+        made: Prediction = _run(steps, self._do)
         return made
 
     async def aforward(self, **inputs: Any) -> Prediction:
@@ -216,16 +217,44 @@ class ReActV2(Module):
                     return made
                 sent, failed = None, None
                 try:
-                    if isinstance(step, _Ask):
-                        sent = await self.react.acall(**self._call(step))
-                    else:
-                        sent = await step.tool.acall(**step.args)
+                    sent = await self._do_awaited(step)
                 except Exception as error:  # noqa: BLE001 - the loop decides what becomes of it
                     failed = error
         finally:
             del failed  # it holds this frame by its traceback
 
-    def _call(self, ask: _Ask) -> dict[str, Any]:
+    def _do(self, step: _Ask | _Use) -> Any:
+        if isinstance(step, _Ask):
+            return self.react(**self._asked_with(step))
+        tool, args = step
+        if not (_callbacks.given and (heard_by := self._tools_heard_by())):
+            return tool(**args)
+        with _callbacks.hear(heard_by, "tool", tool, {"kwargs": dict(args)}) as told:
+            told.outputs = tool(**args)
+        return told.outputs
+
+    async def _do_awaited(self, step: _Ask | _Use) -> Any:
+        if isinstance(step, _Ask):
+            return await self.react.acall(**self._asked_with(step))
+        tool, args = step
+        if not (_callbacks.given and (heard_by := self._tools_heard_by())):
+            return await tool.acall(**args)
+        with _callbacks.hear(heard_by, "tool", tool, {"kwargs": dict(args)}) as told:
+            told.outputs = await tool.acall(**args)
+        return told.outputs
+
+    def _tools_heard_by(self) -> list[Any]:
+        """The runtime's callbacks, but for those that DSPy's settings have too: its tools tell these."""
+        from dspy import settings
+
+        told_by_dspy = [id(callback) for callback in settings.get("callbacks") or ()]
+        everywhere = getattr(self._runs_on(), "callbacks", ())
+        return [callback for callback in everywhere if id(callback) not in told_by_dspy]
+
+    def _runs_on(self) -> Dispatcher | None:
+        return self.react._runs_on()
+
+    def _asked_with(self, ask: _Ask) -> dict[str, Any]:
         if not ask.forced:
             return ask.inputs
         config: dict[str, Any] = {"reasoning_effort": None}
@@ -326,7 +355,7 @@ class ReActV2(Module):
         return f"{type(self).__name__}({self.signature.text!r}, tools=[{tools}])"
 
 
-def _run(steps: _Steps, ask: Callable[[_Ask], Any]) -> Any:
+def _run(steps: _Steps, do: Callable[[_Ask | _Use], Any]) -> Any:
     sent, failed = None, None
     try:
         while True:
@@ -336,7 +365,7 @@ def _run(steps: _Steps, ask: Callable[[_Ask], Any]) -> Any:
                 return done.value
             sent, failed = None, None
             try:
-                sent = ask(step) if isinstance(step, _Ask) else step.tool(**step.args)
+                sent = do(step)
             except Exception as error:  # noqa: BLE001 - the loop decides what becomes of it
                 failed = error
     finally:

@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from dspex import _callbacks
+from dspex._needs import MODULE, of_model
 from dspex.adapters import Adapter, AdapterLike, Parsing
+from dspex.errors import ConfigError, DspexError
 from dspex.modules._arguments import OwnModel, check_runtime, lm_of, mapping_of, options_of
 from dspex.modules._module import Module
 from dspex.modules._scope import in_scope
+from dspex.modules._tree import RemoteNode
 from dspex.prediction import PlainResult
-from dspex.router import Dispatcher, ModuleOperation, RouteName, current_dispatcher
+from dspex.router import Dispatcher, ModuleOperation, RouteName, Strategy, current_dispatcher, dispatcher_here
 from dspex.signature import Signature, SignatureLike
 
 if TYPE_CHECKING:
@@ -30,10 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteModule", "program", "remote"]
 
-_OPTIONS = ("route", "timeout", "config", "lm")
+_OPTIONS = ("route", "strategy", "timeout", "config", "lm")
 
 
-class RemoteModule(OwnModel, Module):
+class RemoteModule(OwnModel, RemoteNode, Module):
     """A module that real DSPy runs in a worker; `remote` and `program` make it.
 
     Each call is one call of the module in a worker of the runtime's pool, which makes the module once and
@@ -48,7 +53,9 @@ class RemoteModule(OwnModel, Module):
         lm: str | LanguageModel | None = None,
         adapter: AdapterLike | None = None,
         parsing: Parsing | None = None,
+        callbacks: Sequence[Any] | None = None,
     ) -> None:
+        super().__init__(callbacks)
         self.remote_parts = parts
         chosen = Adapter.of("chat" if adapter is None else adapter, parsing)
         self._adapter = None if adapter is None else chosen
@@ -56,6 +63,7 @@ class RemoteModule(OwnModel, Module):
         check_runtime(runtime)
         self._runtime = runtime
         self._lm = lm_of(lm)
+        self._origin: RemoteModule | None = None
 
     @property
     def signature(self) -> Signature | None:
@@ -85,16 +93,33 @@ class RemoteModule(OwnModel, Module):
             PoolError: If the workers could not do their part.
             DeadlineExceeded: If the time ran out.
         """
-        return _result(self._dispatcher().run(self._operation(inputs, args)))
+        if _callbacks.given and (heard_by := self._heard_by()):
+            return self._heard(heard_by, args, inputs)
+        return self._unheard(args, inputs)
+
+    def _unheard(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
+        operation = self._operation(inputs, args)
+        try:
+            return _result(self._dispatcher().run(operation))
+        except DspexError:
+            if operation.sink is not None:
+                operation.sink.check()  # a call that was cancelled for a reader that left says so
+            raise
 
     async def acall(self, /, *args: Any, **inputs: Any) -> Any:
         """The call, awaited; see `__call__` for arguments and errors."""
+        if _callbacks.given and (heard_by := self._heard_by()):
+            return await self._heard_awaited(heard_by, args, inputs)
+        return await self._unheard_awaited(args, inputs)
+
+    async def _unheard_awaited(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
         return _result(await self._dispatcher().arun(self._operation(inputs, args)))
 
     def with_options(
         self,
         *,
         route: RouteName | None = None,
+        strategy: Strategy | None = None,
         timeout: float | None = None,
         idempotent: bool | None = None,
         config: Mapping[str, Any] | None = None,
@@ -105,11 +130,14 @@ class RemoteModule(OwnModel, Module):
 
         Args:
             route: `"python"`, or a pool's name such as `"pool:optimizer"`.
+            strategy: In which order targets are considered, in the place of the runtime's.
             timeout: Seconds for the whole call.
             idempotent: Whether a worker may run the call again; see `Predict.with_options`.
             config: Settings for the LM over its own, for all predictors in the module.
             lm: Instead of the runtime's.
-            stream_fields: The fields whose events its streams have: none yet, a stream has the prediction.
+            stream_fields: The output fields whose events its streams have, `"answer"` of every predictor in
+                the module, `"draft.answer"` of the one with that path; None for all. The worker refuses a
+                field that no predictor has (`bad-stream`).
 
         Raises:
             ConfigError: If an option is none.
@@ -117,6 +145,7 @@ class RemoteModule(OwnModel, Module):
         twin = copy.copy(self)
         given = options_of(
             route=route,
+            strategy=strategy,
             timeout=timeout,
             idempotent=idempotent,
             config=config,
@@ -124,7 +153,13 @@ class RemoteModule(OwnModel, Module):
             stream_fields=stream_fields,
         )
         twin._options = {**self._options, **given}
+        twin._origin = self.origin
         return twin
+
+    @property
+    def origin(self) -> RemoteModule:
+        """The module that `with_options` has made this one of, else itself: streams know it by that."""
+        return self._origin or self
 
     def set_lm(self, lm: str | LanguageModel | None) -> None:
         """Let the module ask this language model; None for the runtime's."""
@@ -134,8 +169,69 @@ class RemoteModule(OwnModel, Module):
         """The language model of the module; None for the runtime's."""
         return self._lm
 
+    # -- what an optimizer finds out ----------------------------------------------------------------
+
+    def dump_state(self) -> dict[str, Any]:
+        """The state that the module has been given: by `state=`, `load`, or an optimizer.
+
+        Raises:
+            ConfigError: If it has been given none (`program-state`), or its file cannot be read.
+        """
+        from dspex.modules._state import read_state
+
+        state = self.remote_parts.request.state
+        if state is None:
+            raise ConfigError(
+                f"{self.remote_parts.request.module} has been given no state, and its worker keeps its own",
+                code="program-state",
+                hint="optimise it, dspex.optimizer(...).compile(program, ...), or make it with "
+                'state="rag.json"',
+            )
+        return read_state(state) if isinstance(state, str) else copy.deepcopy(dict(state))
+
+    def load_state(self, state: Mapping[str, Any], *, lm: bool = False) -> Self:
+        """Take over what `dump_state` gave, here or in DSPy; a worker looks whether it fits the class.
+
+        Args:
+            state: The state.
+            lm: Whether predictors get the language models that the state names, each with key and address
+                from the worker's environment.
+
+        Returns:
+            This module.
+
+        Raises:
+            ConfigError: If it is no state (`program-state`).
+        """
+        from dspex.modules._state import of_remote
+
+        request = replace(self.remote_parts.request, state=of_remote(state, lm=lm))
+        self.remote_parts = self.remote_parts._replace(request=request)
+        return self
+
+    def save(self, path: str | os.PathLike[str], save_program: bool = False) -> None:
+        """Write the state to a JSON file; see `dump_state` and `Module.save`."""
+        from dspex.modules._state import no_pickle, write_state
+
+        if save_program:
+            raise no_pickle("a program that is saved as a whole")
+        write_state(self.dump_state(), path)
+
+    def load(self, path: str | os.PathLike[str], allow_pickle: bool = False, *, lm: bool = False) -> Self:
+        """Take over what `save` wrote, here or in DSPy; see `load_state` and `Module.load`."""
+        from dspex.modules._state import read_state
+
+        return self.load_state(read_state(path), lm=lm)
+
     def _dispatcher(self) -> Dispatcher:
         return self._runtime or current_dispatcher()
+
+    def _runs_on(self) -> Dispatcher | None:
+        return self._runtime or dispatcher_here()
+
+    def operation(self, /, *args: Any, **inputs: Any) -> ModuleOperation:
+        """What a call with these inputs and options would have a runtime do; see `Runtime.explain`."""
+        return self._operation(inputs, args)
 
     def _operation(self, inputs: Mapping[str, Any], args: Sequence[Any] = ()) -> ModuleOperation:
         parts, options, given = self.remote_parts, dict(self._options), dict(inputs)
@@ -144,7 +240,8 @@ class RemoteModule(OwnModel, Module):
                 if name in given and name not in parts.signature.input_fields:
                     options[name] = given.pop(name)
         lm = options.get("lm")
-        timeout, route, idempotent, settings, _ = in_scope(options)
+        timeout, route, idempotent, settings, listener, strategy = in_scope(options)
+        own = self._lm if lm is None else lm_of(lm)
         return ModuleOperation(
             inputs=given,
             args=args,
@@ -157,12 +254,16 @@ class RemoteModule(OwnModel, Module):
             idempotent=idempotent,
             adapter=self._adapter,
             parsing=self._parsing,
-            lm=self._lm if lm is None else lm_of(lm),
+            lm=own,
+            sink=None if listener is None else listener.sink_of_remote(self),
+            strategy=strategy,
+            needs=MODULE if own is None else MODULE | of_model(own),
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # What it is made of does not change, and a function's own state is nobody's to copy.
         twin = memo[id(self)] = copy.copy(self)
+        twin._origin = None
         return twin
 
     def __repr__(self) -> str:
@@ -194,6 +295,7 @@ def remote(
     lm: str | LanguageModel | None = None,
     adapter: AdapterLike | None = None,
     parsing: Parsing | None = None,
+    callbacks: Sequence[Any] | None = None,
     **arguments: Any,
 ) -> RemoteModule:
     """Any module or retriever of DSPy's, run by real DSPy in a worker, behind the call of a dspex module.
@@ -214,6 +316,7 @@ def remote(
         lm: The language model to ask, as for `Runtime`; by default the runtime's.
         adapter: How prompts are laid out and replies read; by default the runtime's.
         parsing: How replies are read; by default as the adapter does it.
+        callbacks: Who hears of the module's calls, here in the service; see `dspex.callbacks.BaseCallback`.
         **arguments: Arguments of the class: plain values; functions of this process, such as a `reward_fn`,
             whose calls come back here; classes; and other remote modules.
 
@@ -243,7 +346,7 @@ def remote(
         imports=imports,
         state=state,
     )
-    return RemoteModule(parts, runtime=runtime, lm=lm, adapter=adapter, parsing=parsing)
+    return RemoteModule(parts, runtime=runtime, lm=lm, adapter=adapter, parsing=parsing, callbacks=callbacks)
 
 
 def program(

@@ -30,11 +30,11 @@ from dspex.protocol.signature_form import SignatureForm
 if TYPE_CHECKING:
     from dspex.signature import Signature
 
-__all__ = ["RemoteParts", "parts_of"]
+__all__ = ["ARGUMENT", "RemoteParts", "check_plain", "inside", "parts_of"]
 
 T = TypeVar("T", Tool, HostFunction)
 
-_ARGUMENT: Final = "argument:"
+ARGUMENT: Final = "argument:"
 """What the names of functions begin with that are arguments: no tool has such a name."""
 
 
@@ -60,8 +60,9 @@ def parts_of(
     tools: Any,
     imports: Any,
     state: Any,
+    calls: Callable[[Callable[..., Any]], Callable[..., Any]] = function_calls,
 ) -> RemoteParts:
-    """The parts that `dspex.remote` was given.
+    """The parts that `dspex.remote` was given; `calls` makes of a function what answers a worker's calls.
 
     Raises:
         ConfigError: If a worker could not make the module of them: `bad-import-path`, `bad-tool`,
@@ -75,16 +76,16 @@ def parts_of(
     for name, value in args.items():
         parts = getattr(value, "remote_parts", None)
         if isinstance(parts, RemoteParts):
-            modules[name], inner = _inside(name, parts)
+            modules[name], inner = inside(name, parts)
             functions |= inner
         elif isinstance(value, type):
             named[name] = path_of(value)
         elif inspect.isroutine(value) or isinstance(value, partial):
-            described[name] = describe_function(value, _ARGUMENT + name)
-            functions[_ARGUMENT + name] = function_calls(value)
+            described[name] = describe_function(value, ARGUMENT + name)
+            functions[ARGUMENT + name] = calls(value)
         else:
             plain[name] = value
-    _check_plain(path, plain)
+    check_plain(path, plain)
     asked, called = _tools(tools)
     request = ModuleRequest(
         module=path,
@@ -130,8 +131,8 @@ def _imports(imports: Any) -> dict[str, Any]:
     }
 
 
-def _inside(argument: str, parts: RemoteParts) -> tuple[ModuleRequest, dict[str, Callable[..., Any]]]:
-    """A module that is an argument: its functions get names of their own among all others."""
+def inside(argument: str, parts: RemoteParts) -> tuple[ModuleRequest, dict[str, Callable[..., Any]]]:
+    """A part of something larger, such as an argument: its functions get names of their own among all."""
     functions = {f"{argument}.{name}": function for name, function in parts.functions.items()}
     return _moved(parts.request, argument), functions
 
@@ -196,7 +197,12 @@ def _tool(given: Any) -> tuple[Tool, Callable[..., Any] | None]:
     return describe_tool(given), tool_calls(given)
 
 
-def _check_plain(path: str, args: Mapping[str, Any]) -> None:
+def check_plain(path: str, args: Mapping[str, Any]) -> None:
+    """Refuse arguments that the wire does not carry.
+
+    Raises:
+        ConfigError: If one is (`module-argument`).
+    """
     codec = MessagePack()
     for name, value in args.items():
         try:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspex._timeouts import check_seconds
 from dspex.errors import DeadlineExceeded
-from dspex.router import RouteName
+from dspex.router import RouteName, Strategy, checked_order
 
 if TYPE_CHECKING:
     from dspex.modules._listening import Listener
 
-__all__ = ["InScope", "Scope", "current_scope", "enter", "in_scope"]
+__all__ = ["InScope", "Scope", "current_scope", "enter", "in_scope", "says_nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Scope:
         route: Where they go, unless they say otherwise.
         idempotent: Whether a worker may run them again, unless they say otherwise.
         settings: Settings of the LM in the place of its own; a predictor's own come before these.
+        strategy: In which order targets are considered, unless they say otherwise.
         listener: Hears of their replies while they come; None where the outer call is not streamed.
     """
 
@@ -43,6 +44,7 @@ class Scope:
     idempotent: bool | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     listener: Listener | None = None
+    strategy: Strategy | None = None
 
     def left(self, timeout: float | None) -> float | None:
         """The seconds of a call inside: its own or what is left, whichever is less; None for the runtime's.
@@ -82,6 +84,7 @@ def enter(
     idempotent: bool | None = None,
     settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
+    strategy: Strategy | None = None,
 ) -> Iterator[Scope]:
     """Let these hold for the calls in the block, over what holds already."""
     scope = _scope.get() or _NONE
@@ -97,11 +100,19 @@ def enter(
         scope = replace(scope, settings={**scope.settings, **settings})
     if listener is not None:
         scope = replace(scope, listener=listener)
+    if strategy is not None:
+        scope = replace(scope, strategy=strategy)
     token = _scope.set(scope)
     try:
         yield scope
     finally:
         _scope.reset(token)
+
+
+def says_nothing() -> bool:
+    """Whether nothing holds here that a call would have to look at."""
+    scope = _scope.get()
+    return scope is None or scope is _NONE
 
 
 class InScope(NamedTuple):
@@ -112,6 +123,7 @@ class InScope(NamedTuple):
     idempotent: bool
     settings: Mapping[str, Any]
     listener: Listener | None
+    strategy: Strategy | None
 
 
 _NO_SETTINGS: Final[Mapping[str, Any]] = {}
@@ -121,19 +133,23 @@ def in_scope(options: Mapping[str, Any]) -> InScope:
     """What a call with these options comes to here; `settings` stand in the place of the LM's own.
 
     Raises:
-        ConfigError: If the time-out is none.
+        ConfigError: If the time-out or the strategy is none.
         DeadlineExceeded: If the outer call's time is over.
     """
+    scope = _scope.get()
     timeout, route, idempotent = options.get("timeout"), options.get("route"), options.get("idempotent")
+    strategy = options.get("strategy")
     if timeout is not None:
         timeout = check_seconds(timeout)
-    scope = _scope.get()
+    if strategy is not None:
+        strategy = checked_order(strategy)
     if scope is None:
-        return InScope(timeout, route, bool(idempotent), _NO_SETTINGS, None)
+        return InScope(timeout, route, bool(idempotent), _NO_SETTINGS, None, strategy)
     return InScope(
         scope.left(timeout),
         scope.route if route is None else route,
         bool(scope.idempotent if idempotent is None else idempotent),
         scope.settings,
         scope.listener,
+        scope.strategy if strategy is None else strategy,
     )

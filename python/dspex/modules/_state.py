@@ -22,11 +22,12 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspex import dialects
+from dspex._depth import deeper
 from dspex._settings import REQUEST_SETTINGS
 from dspex.errors import ConfigError, SignatureError
 
@@ -35,7 +36,19 @@ if TYPE_CHECKING:
     from dspex.modules._predict import Predict
     from dspex.signature import Signature
 
-__all__ = ["apply_state", "read_state", "state_of", "write_state"]
+__all__ = [
+    "SAMPLING",
+    "apply_state",
+    "lm_state",
+    "no_pickle",
+    "of_remote",
+    "plain_rows",
+    "read_state",
+    "replacing",
+    "sampling_lm",
+    "state_of",
+    "write_state",
+]
 
 _log = logging.getLogger("dspex.modules")
 
@@ -47,10 +60,16 @@ _DEPTH: Final = 100
 
 _KEYS: Final = frozenset({"traces", "train", "demos", "signature", "lm", "fields"})
 
-_NOT_SAVED: Final = frozenset({"extra_body", "metadata", "user", "safety_identifier", "rollout_id"})
-"""Settings that say more than how a model samples; a value of theirs may be a secret."""
+_NOT_SAVED: Final = frozenset(
+    {"cache", "extra_body", "extra_headers", "metadata", "user", "safety_identifier", "rollout_id"}
+)
+"""Settings that say something else than how a model samples; a value of theirs may be a secret."""
 
-_SAMPLING: Final = REQUEST_SETTINGS - _NOT_SAVED
+SAMPLING: Final = REQUEST_SETTINGS - _NOT_SAVED
+"""Settings that say how a model samples."""
+
+_OF_THE_MODEL: Final = frozenset({"_dspy_lm_class", "model", "model_type", "cache", "num_retries"})
+"""What a saved model is, beside how it samples."""
 
 
 # -- writing ----------------------------------------------------------------------------------------
@@ -68,27 +87,37 @@ def state_of(predictors: list[tuple[str, Predict]]) -> dict[str, Any]:
 
 
 def _state_of(path: str, predictor: Predict) -> dict[str, Any]:
-    demos = [
-        {name: _plain(demo[name], f"{path}: demos[{place}].{name}") for name in demo.keys()}  # noqa: SIM118
-        for place, demo in enumerate(predictor.demos)
-    ]
     return {
         "traces": [],
         "train": [],
-        "demos": demos,
+        "demos": plain_rows(path, predictor.demos),
         "signature": predictor.signature.dump_state(),
-        "lm": _lm_state(predictor.lm),
+        "lm": lm_state(predictor.lm),
     }
 
 
+def plain_rows(path: str, demos: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Demos as JSON has them; a model becomes a dict, as in DSPy.
+
+    Raises:
+        ConfigError: If a value has no JSON (`program-state`).
+    """
+    return [
+        {name: _plain(demo[name], f"{path}: demos[{place}].{name}") for name in demo.keys()}  # noqa: SIM118
+        for place, demo in enumerate(demos)
+    ]
+
+
 def _plain(value: Any, at: str) -> Any:
-    """A value as JSON has it; a model becomes a dict, as in DSPy."""
+    """A value as JSON has it."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list | tuple):
         return [_plain(item, at) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: _plain(item, at) for key, item in value.items()}
+    if hasattr(value, "toDict"):  # an example inside an example
+        return _plain(value.toDict(), at)
     from pydantic_core import to_jsonable_python  # only for those whose examples hold more
 
     try:
@@ -101,7 +130,7 @@ def _plain(value: Any, at: str) -> Any:
         ) from error
 
 
-def _lm_state(lm: LanguageModel | None) -> dict[str, Any] | None:
+def lm_state(lm: LanguageModel | None) -> dict[str, Any] | None:
     """What DSPy makes a `dspy.LM` of: the model and how it samples, no address and no key."""
     model = getattr(lm, "model", None)
     if not isinstance(model, str) or not hasattr(lm, "settings_for_worker"):
@@ -113,7 +142,7 @@ def _lm_state(lm: LanguageModel | None) -> dict[str, Any] | None:
         "model_type": "chat",
         "cache": True,
         "num_retries": 3,
-        **{name: settings[name] for name in sorted(settings.keys() & _SAMPLING)},
+        **{name: settings[name] for name in sorted(settings.keys() & SAMPLING)},
     }
 
 
@@ -127,7 +156,7 @@ def write_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     whole = {**state, "metadata": {"dependency_versions": _versions()}}
     try:
         text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        with _replacing(target) as file:
+        with replacing(target) as file:
             file.write(text.encode())
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -138,7 +167,8 @@ def write_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Any]:
+def replacing(target: Path) -> Iterator[Any]:
+    """A file beside the target that takes its place when it is whole."""
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with open(beside, "xb") as file:
@@ -192,16 +222,21 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _json_file(path: str | os.PathLike[str]) -> Path:
     file = Path(path)
     if file.suffix in (".pkl", ".pickle"):
-        raise ConfigError(
-            f"{file} is a pickle, which runs whatever it holds",
-            code="program-pickle",
-            hint='save the program as JSON: program.save("program.json"), here or in DSPy',
-        )
+        raise no_pickle(str(file))
     if file.suffix != ".json":
         raise ConfigError(
             f"{file} does not end in .json", code="program-file", hint="programs are saved as JSON files"
         )
     return file
+
+
+def no_pickle(what: str) -> ConfigError:
+    """The error for what is a pickle, or is asked to become one."""
+    return ConfigError(
+        f"{what} is a pickle, which runs whatever it holds",
+        code="program-pickle",
+        hint='save the program as JSON: program.save("program.json"), here or in DSPy',
+    )
 
 
 def _refuse_constant(name: str) -> Any:
@@ -219,6 +254,38 @@ def _compare(source: Path, metadata: Any) -> None:
             saved,
             here,
         )
+
+
+def of_remote(state: Any, *, lm: bool) -> dict[str, Any]:
+    """A state for a program in a worker, whose paths and fields are looked at there.
+
+    Args:
+        state: What `dump_state` gave, here or in DSPy.
+        lm: Whether the models that it names stay, each with what it samples by. Nothing else of them does.
+
+    Raises:
+        ConfigError: If it is no state (`program-state`).
+    """
+    if not isinstance(state, Mapping):
+        raise _misfit([f"it is a {type(state).__name__} and not a mapping"])
+    if "signature" in state and "demos" in state:  # of a predictor itself
+        return _without_address({key: value for key, value in state.items() if key != "metadata"}, lm=lm)
+    parts = {path: part for path, part in state.items() if path != "metadata"}
+    problems = [
+        f"{path!r:.80}: it is a {type(part).__name__} and not a mapping"
+        for path, part in parts.items()
+        if not isinstance(part, Mapping)
+    ]
+    if problems:
+        raise _misfit(problems)
+    return {path: _without_address(part, lm=lm) for path, part in parts.items()}
+
+
+def _without_address(part: Mapping[str, Any], *, lm: bool) -> dict[str, Any]:
+    model = part.get("lm")
+    if not (lm and isinstance(model, Mapping)):
+        return {**part, "lm": None} if model is not None else dict(part)
+    return {**part, "lm": {key: value for key, value in model.items() if key in SAMPLING | _OF_THE_MODEL}}
 
 
 class _Change(NamedTuple):
@@ -291,18 +358,10 @@ def _demos(path: str, demos: Any, problems: list[str]) -> list[dict[str, Any]]:
             problems.append(f"{path}: demos[{place}] maps no names to values")
             continue
         row = {name: demo[name] for name in demo.keys()}  # noqa: SIM118 - as in `rows_of`
-        if _is_deeper(row, _DEPTH):
+        if deeper(row, _DEPTH):
             problems.append(f"{path}: demos[{place}] nests deeper than {_DEPTH} levels")
         rows.append(row)
     return rows
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return False
-    return levels == 0 or any(_is_deeper(item, levels - 1) for item in value)
 
 
 def _signature(path: str, signature: Signature, state: Any, problems: list[str]) -> Signature | None:
@@ -323,18 +382,25 @@ def _signature(path: str, signature: Signature, state: Any, problems: list[str])
 def _model(path: str, state: Any, problems: list[str]) -> LanguageModel | None:
     if state is None:
         return None
-    name = state.get("model") if isinstance(state, Mapping) else None
-    if not isinstance(name, str):
-        problems.append(f"{path}: `lm` names no model")
-        return None
-    from dspex.lm import LM
-
-    settings = {key: value for key, value in state.items() if key in _SAMPLING and value is not None}
     try:
-        return LM(name, **settings)
+        return sampling_lm(state)
     except ConfigError as error:
         problems.append(f"{path}: {error.message}")
         return None
+
+
+def sampling_lm(state: Any) -> LanguageModel:
+    """The language model that a state names, with how it samples; key and address come from the environment.
+
+    Raises:
+        ConfigError: If it names none.
+    """
+    name = state.get("model") if isinstance(state, Mapping) else None
+    if not isinstance(name, str):
+        raise ConfigError("`lm` names no model", code="program-state")
+    from dspex.lm import LM
+
+    return LM(name, **{key: value for key, value in state.items() if key in SAMPLING and value is not None})
 
 
 def _misfit(problems: list[str]) -> ConfigError:

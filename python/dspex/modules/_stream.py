@@ -25,11 +25,11 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from dspex._event_queue import END
 from dspex._portal import refuse_blocking
 from dspex._threads import start_in_thread
 from dspex.errors import ConfigError
 from dspex.modules import _scope
-from dspex.modules._event_queue import END
 from dspex.modules._listening import Listener, cancel
 from dspex.prediction import Prediction
 

@@ -11,29 +11,58 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["ModuleNode", "PredictorNode", "predictors_of", "replace_at", "sub_modules_of"]
+__all__ = [
+    "ModuleNode",
+    "PredictorNode",
+    "RemoteNode",
+    "predictors_of",
+    "remotes_of",
+    "replace_at",
+    "sub_modules_of",
+]
 
 
 class ModuleNode:
     """What the walk takes for a module: `Module` derives from it."""
+
+    _compiled = False
+    """Whether it counts as optimised: as a part of another module it keeps its predictors to itself."""
 
 
 class PredictorNode(ModuleNode):
     """What it takes for a predictor: `Predict` derives from it."""
 
 
-def predictors_of(module: ModuleNode) -> list[tuple[str, Any]]:
-    """The predictors in a module with their paths; of a predictor, itself as `"self"`."""
+class RemoteNode(ModuleNode):
+    """What it takes for a module whose predictors are in a worker: `RemoteModule` derives from it."""
+
+
+def predictors_of(module: ModuleNode, *, frozen: bool = False) -> list[tuple[str, Any]]:
+    """The predictors in a module with their paths; of a predictor, itself as `"self"`.
+
+    Args:
+        module: The module.
+        frozen: Whether those inside modules that count as optimised are among them.
+    """
+    return _found(module, PredictorNode, frozen=frozen)
+
+
+def remotes_of(module: ModuleNode) -> list[tuple[str, Any]]:
+    """The modules in a module that workers run, with their paths; of such a module, itself as `"self"`."""
+    return _found(module, RemoteNode, frozen=True)
+
+
+def _found(module: ModuleNode, kind: type[ModuleNode], *, frozen: bool) -> list[tuple[str, Any]]:
     seen: set[int] = set()
     found: list[tuple[str, Any]] = []
 
     def add(path: str, value: Any) -> None:
-        if isinstance(value, PredictorNode):
+        if isinstance(value, kind):
             if id(value) not in seen:
                 seen.add(id(value))
                 found.append((path, value))
-        elif isinstance(value, ModuleNode):
-            if id(value) in above:
+        elif isinstance(value, ModuleNode) and not isinstance(value, PredictorNode | RemoteNode):
+            if id(value) in above or (value is not module and value._compiled and not frozen):
                 return
             above.add(id(value))
             for name, part in _parts(value):
@@ -41,19 +70,29 @@ def predictors_of(module: ModuleNode) -> list[tuple[str, Any]]:
             above.discard(id(value))
 
     above: set[int] = set()
-    add("self" if isinstance(module, PredictorNode) else "", module)
+    add("self" if isinstance(module, kind) else "", module)
     return found
 
 
-def sub_modules_of(module: ModuleNode) -> Iterator[tuple[str, Any]]:
-    """The module as `"self"` and all modules inside it, level by level."""
+def sub_modules_of(
+    module: ModuleNode, kind: type[Any] = ModuleNode, *, frozen: bool = True
+) -> Iterator[tuple[str, Any]]:
+    """The module as `"self"` and all that is inside it, level by level.
+
+    Args:
+        module: The module.
+        kind: Of which type what is yielded is.
+        frozen: Whether modules that count as optimised are looked into.
+    """
     queue: deque[tuple[str, Any]] = deque([("self", module)])
     seen = {id(module)}
     while queue:
         path, value = queue.popleft()
-        if isinstance(value, ModuleNode):
+        if isinstance(value, kind):
             yield path, value
         if isinstance(value, PredictorNode):
+            continue
+        if isinstance(value, ModuleNode) and value._compiled and not frozen:
             continue
         if isinstance(value, ModuleNode):
             parts = [(f".{name}", part) for name, part in vars(value).items()]
@@ -64,7 +103,7 @@ def sub_modules_of(module: ModuleNode) -> Iterator[tuple[str, Any]]:
         else:
             continue
         for name, part in parts:
-            if id(part) not in seen and (isinstance(part, ModuleNode | list | tuple | dict)):
+            if id(part) not in seen and isinstance(part, (ModuleNode, list, tuple, dict, kind)):
                 seen.add(id(part))
                 queue.append((f"{path}{name}", part))
 
