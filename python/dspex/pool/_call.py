@@ -32,7 +32,8 @@ class Call:
         answer: What the caller waits for. Only `finish` and `abandon` settle it.
         deadline: When its time is over, on the loop's clock.
         session: Whose call it is, for fairness.
-        idempotent: Whether it may be run again after its worker was ended for another call's fault.
+        idempotent: Whether it may be run again after its worker was ended for another call's fault: not once
+            a part of its answer has come.
         nested: Whether another call waits for it, which may hold the last place.
         host_functions: The service's functions its work may call, by name.
         context: The context it was made in, for its host functions; None if it has none.
@@ -43,7 +44,7 @@ class Call:
 
     Attributes:
         since: When it was made, or began to wait in the queue, on the loop's clock.
-        attempts: How many workers it has been given to, one that it waits for included.
+        repeats: For each worker that it was taken from, the seconds since it was made or waited, and why.
         waiting: Whether it is in the queue.
         worker: The worker that has it.
         id: Its id on the wire while a worker has it.
@@ -62,7 +63,7 @@ class Call:
     trace: Trace | None = None
     items: asyncio.Queue[Any] | None = None
 
-    attempts: int = field(default=1, init=False)
+    repeats: list[tuple[float, str]] = field(default_factory=list, init=False)
     waiting: bool = field(default=False, init=False)
     worker: Worker | None = field(default=None, init=False)
     id: int = field(default=0, init=False)
@@ -110,4 +111,6 @@ class Call:
             described |= {"retryable": True, "hint": "the call was declared idempotent: make it again"}
         elif self.idempotent and isinstance(error, DeadlineExceeded):
             described["retryable"] = True
-        return from_dict(described)
+        own = from_dict(described)
+        own._stages = error._stages
+        return own

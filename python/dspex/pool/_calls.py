@@ -73,7 +73,7 @@ class PoolCalls(ABC):
         generator, or a generator in a thread, yields.
 
         The worker is never more than a few dozen parts ahead of whoever takes them. Close the generator
-        (`contextlib.aclosing`) to stop the work early. It is never run twice.
+        (`contextlib.aclosing`) to stop the work early. It is never run twice once a part has come.
 
         Args:
             request: A generator function, or a module whose fields are streamed.

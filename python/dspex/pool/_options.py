@@ -27,8 +27,8 @@ class CallOptions:
             `timeouts.call`.
         idempotent: Whether the call may be run again when its worker is ended for another call's fault. None
             is False for all requests but an `EchoRequest`. One whose own work ends the worker is not run
-            again; its `WorkerDiedError` is then `retryable`. A stream, and a call with input streams, never
-            is.
+            again; its `WorkerDiedError` is then `retryable`. A stream is until its first part has come, a
+            call with input streams never.
         session: Whose call it is: sessions take turns in the queue.
         host_functions: Functions of this process, by name, that the work may call while the call lasts: sync
             ones run in a thread, async ones on the pool's loop, both in a copy of the caller's context. A

@@ -39,7 +39,7 @@ from dspex.pool._spec import PoolSpec
 from dspex.pool._status import PoolStatus
 from dspex.pool._tasks import Outcome, Tasks
 from dspex.pool._worker import WINDOW
-from dspex.protocol.events import event_of
+from dspex.protocol.events import answer_of, event_of, last_part
 from dspex.protocol.requests import Request
 from dspex.telemetry._trace import current_trace, read_trace
 
@@ -240,7 +240,7 @@ class Pool(PoolCalls):
         scheduler.submit(call)
         try:
             answer = await call.answer  # a call that is answered has been let go of already
-            return answer if call.attempts == 1 else _counted(answer, call)
+            return _counted(answer, call) if call.repeats else answer
         except BaseException:
             scheduler.let_go(call)
             raise
@@ -257,7 +257,7 @@ class Pool(PoolCalls):
 
     async def parts(self, request: Request, **options: Unpack[CallKeywords]) -> AsyncGenerator[Any, None]:
         """What `stream` makes its events of, as it came: for a runtime, which reads the answer itself."""
-        given = replace(CallOptions(**options), idempotent=False)
+        given = CallOptions(**options)
         async with AsyncExitStack() as stack:
             if given.input_streams:
                 streams = streaming_inputs(request, given, self.spec.timeouts.cancel)
@@ -274,6 +274,8 @@ class Pool(PoolCalls):
         taken = 0
         try:
             while (item := await items.get()) is not END:
+                if call.repeats and (answer := answer_of(item)) is not None:
+                    item = last_part(_counted(answer, call))
                 yield item
                 taken += 1
                 if taken % (WINDOW // 2) == 0:
@@ -418,5 +420,7 @@ def _no_request(given: Any) -> ConfigError:
 
 
 def _counted(answer: Any, call: Call) -> Any:
-    """The answer of a call that was run more than once, with the number where it has room for it."""
-    return {**answer, "attempts": call.attempts} if call.op in _PREDICTIONS else answer
+    """The answer of a call that was run more than once, which says so where it has room for it."""
+    if call.op not in _PREDICTIONS:
+        return answer
+    return {**answer, "attempts": 1 + len(call.repeats), "repeats": call.repeats}

@@ -79,6 +79,20 @@ class _Slot:
             self.replace = why
             self.changed.set()
 
+    def leave_start(self, why: str) -> None:
+        """Do without the worker that is on its way, if one is.
+
+        One that says it is ready has calls from that moment on, a turn of the loop before it becomes
+        `worker`: it finishes them.
+        """
+        worker, self.starting = self.starting, None
+        if worker is None:
+            return
+        if worker.life.state is State.READY:
+            worker.drain(why)
+        else:
+            worker.order_end(why, force=True)
+
     def renewed(self, error: BaseException | None = None) -> None:
         """Tell whoever waits how the replacement went."""
         self.replace = ""
@@ -244,8 +258,7 @@ class Supervisor:
         self._slots.remove(slot)
         self._tasks.stop(slot.task)
         slot.renewed()
-        if slot.starting is not None:
-            slot.starting.order_end(why, force=True)
+        slot.leave_start(why)
         if slot.worker is not None:
             slot.worker.drain(why)
 
@@ -324,9 +337,7 @@ class Supervisor:
             hint="the pool tries again; report it if the exception is one of dspex",
         )
         self._start_failed(slot, fault)
-        if slot.starting is not None:
-            slot.starting.order_end(f"it did not start: {what}", force=True)
-            slot.starting = None
+        slot.leave_start(f"it did not start: {what}")
         self._begin_slot(slot, fault)
 
     def _start_failed(self, slot: _Slot, error: WorkerStartError) -> None:

@@ -27,9 +27,9 @@ from dspex.errors import ConfigError, did_you_mean
 from dspex.pool._rules import Settings
 from dspex.pool._spec import PoolSpec
 
-__all__ = ["load_pools"]
+__all__ = ["PRESETS", "load_pools", "toml_of"]
 
-_PRESETS: Final[Mapping[str, Callable[..., PoolSpec]]] = {
+PRESETS: Final[Mapping[str, Callable[..., PoolSpec]]] = {
     "general": PoolSpec.general,
     "optimizer": PoolSpec.optimizer,
     "neural": PoolSpec.neural,
@@ -49,17 +49,7 @@ def load_pools(path: str | os.PathLike[str]) -> dict[str, PoolSpec]:
         ConfigError: If the file cannot be read, is not TOML, or a setting is unknown or wrong: it names the
             file, the setting's path such as `pool.reports.workers`, and what is allowed.
     """
-    try:
-        file = Path(path)
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError, TypeError) as err:  # a path may be none: no text, or one with a NUL in it
-        raise _unusable(path, f"cannot be read: {err}", "no-settings-file") from err
-    try:
-        content = tomllib.loads(text)
-    except RecursionError as err:
-        raise _unusable(file, "is nested too deeply", "bad-settings-file") from err
-    except ValueError as err:  # of TOML's, or of a number with more digits than Python reads
-        raise _unusable(file, f"is not TOML: {err}", "bad-settings-file") from err
+    file, content = toml_of(path)
     above = ("tool", "dspex", "pool") if file.name == "pyproject.toml" else ("pool",)
     tables: Any = content
     for depth, name in enumerate(above):
@@ -67,6 +57,25 @@ def load_pools(path: str | os.PathLike[str]) -> dict[str, PoolSpec]:
         if not isinstance(tables, dict):
             raise _not_a_table(file, ".".join(above[: depth + 1]))
     return {name: _read(file, name, table) for name, table in tables.items()}
+
+
+def toml_of(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """The file of a path, and what it says.
+
+    Raises:
+        ConfigError: If it cannot be read (`no-settings-file`) or is not TOML (`bad-settings-file`).
+    """
+    try:
+        file = Path(path)
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError, TypeError) as err:  # a path may be none: no text, or one with a NUL in it
+        raise _unusable(path, f"cannot be read: {err}", "no-settings-file") from err
+    try:
+        return file, tomllib.loads(text)
+    except RecursionError as err:
+        raise _unusable(file, "is nested too deeply", "bad-settings-file") from err
+    except ValueError as err:  # of TOML's, or of a number with more digits than Python reads
+        raise _unusable(file, f"is not TOML: {err}", "bad-settings-file") from err
 
 
 def load_pool(path: str | os.PathLike[str], name: str) -> PoolSpec:
@@ -92,12 +101,12 @@ def _read(file: Path, name: str, table: Any) -> PoolSpec:
     settings = dict(table)
     preset = settings.pop("preset", None)
     try:
-        if preset is not None and not (isinstance(preset, str) and preset in _PRESETS):
-            known = f"preset is one of {', '.join(map(repr, _PRESETS))}"
+        if preset is not None and not (isinstance(preset, str) and preset in PRESETS):
+            known = f"preset is one of {', '.join(map(repr, PRESETS))}"
             raise ConfigError(
                 f"pool.{name}.preset: {shown(preset)} is refused",
                 code="bad-pool-setting",
-                hint=(did_you_mean(preset, _PRESETS) if isinstance(preset, str) else "") + known,
+                hint=(did_you_mean(preset, PRESETS) if isinstance(preset, str) else "") + known,
                 path=f"pool.{name}.preset",
             )
         if "name" in settings:
@@ -110,7 +119,7 @@ def _read(file: Path, name: str, table: Any) -> PoolSpec:
         python = settings.get("python")
         if isinstance(python, str) and os.sep in python:
             settings["python"] = str(file.parent.absolute() / python)
-        spec = (PoolSpec if preset is None else _PRESETS[preset])().replace(name=name)
+        spec = (PoolSpec if preset is None else PRESETS[preset])().replace(name=name)
         return spec.replace(**{**settings, **_groups(spec, settings)})
     except ConfigError as err:
         raise ConfigError.from_other(err, message=f"{file}: {err.message}", file=str(file)) from None

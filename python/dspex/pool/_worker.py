@@ -396,6 +396,7 @@ class Worker(asyncio.BufferedProtocol):
             if call.items.qsize() > WINDOW:
                 raise _bad_frame(f"more than the {WINDOW} parts that call {number} has room for")
             call.items.put_nowait(decode(body))
+            call.idempotent = False  # its caller has a part of this run
         elif kind == Kind.CALL:
             match decode(body):
                 case [int(owner), str(name), list(args), dict(kwargs), *trace] if number and number % 2 == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 from dspex.errors import DspexError, WireError
@@ -76,10 +77,14 @@ class Channel:
             self._gathered.append(frame)
             self._loop.call_soon(self.flush)
 
-    def send_error(self, call_id: int, error: DspexError) -> None:
-        """Send an error; one that cannot be encoded is replaced by the error about that."""
+    def send_error(self, call_id: int, error: DspexError, stages: Sequence[Any] = ()) -> None:
+        """Send an error, and the stages of the work before it, if there were any.
+
+        An error that cannot be encoded is replaced by the error about that.
+        """
         try:
-            self.send(Kind.ERROR, call_id, error.to_dict())
+            body = error.to_dict()
+            self.send(Kind.ERROR, call_id, {**body, "stages": stages} if stages else body)
         except WireError as unsendable:  # its details may hold anything
             unsendable.message = (
                 f"{type(error).__name__}: {error.message}; of its details, {unsendable.message}"

@@ -29,7 +29,10 @@ def read_error(body: Any) -> DspexError:
     """
     try:
         if all(isinstance(body[part], str) for part in ("class", "message", "code", "hint")):
-            return from_dict(body)
+            error = from_dict(body)
+            if body.get("stages"):
+                error._stages = body["stages"]
+            return error
     except (TypeError, LookupError, AttributeError):
         pass
     raise WireError("the body of an ERROR frame is no error", code="bad-body")

@@ -7,10 +7,10 @@ answer]`, with the answer that a call of the same module would have had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dspex.errors import WireError
+from dspex.errors import WireError, WorkerDiedError
 from dspex.events import (
     Correction,
     Event,
@@ -23,9 +23,9 @@ from dspex.events import (
     Status,
     TextDelta,
 )
-from dspex.prediction import PlainResult, Prediction, Repair
+from dspex.prediction import Attempt, PlainResult, Prediction, Repair
 
-__all__ = ["answer_of", "event_of", "last_part", "part_of", "prediction_of"]
+__all__ = ["answer_of", "event_of", "last_part", "part_of", "prediction_of", "says"]
 
 _CLASSES: Final[Mapping[str, type[Any]]] = {
     "start": FieldStart,
@@ -52,6 +52,14 @@ def part_of(event: ReplyEvent | Status | LMDelta) -> list[Any]:
 def last_part(answer: Mapping[str, Any]) -> list[Any]:
     """What crosses for the prediction that ends a stream: the answer of a call of the module."""
     return [_PREDICTION, answer]
+
+
+def says(told: Any, value: Any) -> bool:
+    """Whether what the events of a field have told is its value."""
+    if isinstance(told, str):  # of some types of DSPy's the text is all there is
+        return value is not None and str(value) == told
+    # A float that is no number equals nothing.
+    return type(told) is type(value) and bool(told == value or repr(told) == repr(value))
 
 
 def answer_of(part: Any) -> Mapping[str, Any] | None:
@@ -105,5 +113,17 @@ def prediction_of(
         usage=answer["usage"],
         timings=timings,
         repairs=[Repair(*repair) for repair in answer.get("repairs", ())],
-        attempts=answer.get("attempts", 1),
+        attempts=_attempts_of(answer.get("repeats"), timings.get("total")),
     )
+
+
+def _attempts_of(repeats: Sequence[tuple[float, str]] | None, total: float | None) -> Sequence[Attempt]:
+    """The attempts of a call that was taken from workers; none where it had one alone.
+
+    The targets have no names yet: the prediction has them in its route.
+    """
+    if not repeats:
+        return ()
+    failed = [Attempt("", seconds, WorkerDiedError(reason, retryable=True)) for seconds, reason in repeats]
+    spent = sum(each.seconds for each in failed)
+    return (*failed, Attempt("", max(0.0, (total or spent) - spent), None))

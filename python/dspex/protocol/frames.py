@@ -46,7 +46,7 @@ class Kind(IntEnum):
     READY = 2  # worker -> service: versions; calls may come
     CALL = 3  # run an operation
     RESULT = 4  # the call's answer; the id is free again
-    ERROR = 5  # the call's error, as `DspexError.to_dict`; the id is free again
+    ERROR = 5  # the call's error, as `DspexError.to_dict`, and the work's stages; the id is free again
     CANCEL = 6  # the caller has gone; stop the call and answer ERROR
     STOP = 7  # service -> worker: finish nothing more and exit
     FORK = 8  # service -> forkserver, with the descriptors of the worker to be

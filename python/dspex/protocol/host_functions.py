@@ -21,7 +21,7 @@ from dspex.errors import ConfigError
 from dspex.prediction import Prediction
 from dspex.protocol.requests import HostFunction, Tool
 
-__all__ = ["describe_function", "describe_tool", "function_calls", "tool_calls"]
+__all__ = ["describe_function", "describe_tool", "function_calls", "is_async", "tool_calls"]
 
 
 def describe_tool(function: Callable[..., Any], *, name: str | None = None) -> Tool:
@@ -81,7 +81,7 @@ def tool_calls(function: Callable[..., Any]) -> Callable[..., Any]:
 
     if not hints:
         return function
-    if _is_async(function):
+    if is_async(function):
 
         async def answer(**arguments: Any) -> Any:
             return await function(**typed(arguments))
@@ -117,7 +117,7 @@ def function_calls(function: Callable[..., Any]) -> Callable[..., Any]:
         named = {name: Prediction(value) if name in predictions else value for name, value in kwargs.items()}
         return _as_lists(function(*made, **named))
 
-    if not _is_async(function):
+    if not is_async(function):
         return taken
 
     async def awaited(args: Any, kwargs: Any, predictions: Any) -> Any:
@@ -132,7 +132,8 @@ def _as_lists(value: Any) -> Any:
     return value if tolist is None else tolist()
 
 
-def _is_async(function: Any) -> bool:
+def is_async(function: Any) -> bool:
+    """Whether a call of it is to be awaited."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 

@@ -206,10 +206,13 @@ class StreamedFields:
     Attributes:
         fields: Output fields, by predictor where that is named: `["answer", "draft.answer"]`; None for all.
         status: The path of a `dspy.streaming.StatusMessageProvider`; None for DSPy's own.
+        inner: Whether the module is a part of a larger program, in which a field that it does not have may be
+            another's, and it need not give a prediction. Else both are refused.
     """
 
     fields: Sequence[str] | None = None
     status: str | None = None
+    inner: bool = False
 
 
 class Message(TypedDict):
@@ -234,6 +237,8 @@ class _ModelRequest(_WithArguments):
         parsing: How replies are read; None for DSPy's adapter as it is.
         validated: The caller has checked the inputs, missing ones too.
         messages: The prompt, where the caller has laid it out.
+        prompt: `"told"`: the answer has the messages that the model was asked with; `"alone"`: it has nothing
+            else, and no model is asked.
         custom: Values of custom types.
         raw_outputs: Outputs that the caller reads from the replies itself; the answer then has `replies`.
         stream: What a stream of the answer shows.
@@ -252,6 +257,7 @@ class _ModelRequest(_WithArguments):
     parsing: ParsingName | None = None
     validated: bool = False
     messages: Sequence[Message] | None = None
+    prompt: Literal["told", "alone"] | None = None
     custom: CustomValues | None = None
     raw_outputs: Sequence[str] = ()
     stream: StreamedFields | None = None
@@ -406,15 +412,21 @@ class ModuleAnswer(TypedDict):
         value: What it gave then, as retrievers give lists of passages.
         usage: What the server counted, summed over the call's LM requests.
         timings: Seconds: `lm` in the LM, `worker` in the operation, the LM's included.
+        stages: What the worker did, LM by LM: name, end in seconds since the beginning, seconds, count.
         repairs: Field, kind and text of each repair to a reply, if there was any.
         replies: One for each completion, if the caller asked for them (`raw_outputs`).
+        messages: Those of the last request to the model, if the caller asked for them (`prompt`).
         attempts: How many workers the call was given to, if there was more than one.
+        repeats: For each of them but the last, the seconds that it had the call, and why it was ended.
     """
 
     completions: list[dict[str, Any]]
     value: NotRequired[Any]
     usage: dict[str, Any]
     timings: dict[str, float]
+    stages: NotRequired[list[list[Any]]]
     repairs: NotRequired[list[tuple[str, str, str]]]
     replies: NotRequired[list[str]]
+    messages: NotRequired[list[Any]]
     attempts: NotRequired[int]
+    repeats: NotRequired[list[tuple[float, str]]]

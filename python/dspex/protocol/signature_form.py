@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dspex._imports import find, unimportable
 from dspex._release import released
 from dspex.errors import ConfigError, DspexError, SignatureError
-from dspex.protocol.unions import bars_of, with_bars
+from dspex.protocol.unions import pipe_unions_of, with_pipe_unions
 from dspex.protocol.values import classes_in, from_wire, to_wire
 from dspex.signature import Signature
 from dspex.signature._names import only_given
@@ -110,7 +110,9 @@ class SignatureForm:
         made = ours.to_dspy()
         try:
             for name, bars in self.unions.items():
-                made = made.with_updated_fields(name, type_=with_bars(made.fields[name].annotation, bars))
+                made = made.with_updated_fields(
+                    name, type_=with_pipe_unions(made.fields[name].annotation, bars)
+                )
             for name, default in self.defaults.items():
                 made = made.with_updated_fields(name)  # a copy, which is ours to change
                 made.fields[name].default = from_wire(default, made.fields[name].annotation)
@@ -135,7 +137,7 @@ def _form_of(signature: Signature) -> tuple[SignatureForm, list[Field]]:
         signature.instructions,
         {name: texts for name, given in signature.fields.items() if (texts := _texts(given))},
         _paths(signature),
-        bars_of(signature),
+        pipe_unions_of(signature),
     )
     return form, [output for output in signature.output_fields.values() if output.has_default]
 

@@ -17,13 +17,18 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from dspex.signature import Signature
 
-__all__ = ["bars_of", "with_bars"]
+__all__ = ["pipe_unions_in", "pipe_unions_of", "with_pipe_unions"]
 
 
-def bars_of(signature: Signature) -> dict[str, list[bool]]:
+def pipe_unions_of(signature: Signature) -> dict[str, list[bool]]:
     """For each field with a bar in its type, which of its unions have one."""
-    found = {name: list(_bars(field.annotation)) for name, field in signature.fields.items()}
+    found = {name: pipe_unions_in(field.annotation) for name, field in signature.fields.items()}
     return {name: bars for name, bars in found.items() if any(bars)}
+
+
+def pipe_unions_in(annotation: Any) -> list[bool]:
+    """Which unions of a type are written with a bar, in the order in which they stand in it."""
+    return list(_bars(annotation))
 
 
 def _bars(annotation: Any) -> Iterator[bool]:
@@ -34,18 +39,18 @@ def _bars(annotation: Any) -> Iterator[bool]:
         yield from _bars(arg)
 
 
-def with_bars(annotation: Any, bars: Sequence[bool]) -> Any:
+def with_pipe_unions(annotation: Any, bars: Sequence[bool]) -> Any:
     """The type with those of its unions that had a bar written with one again."""
-    return _with_bars(annotation, iter(bars))
+    return _with_pipe_unions(annotation, iter(bars))
 
 
-def _with_bars(annotation: Any, bars: Iterator[bool]) -> Any:
+def _with_pipe_unions(annotation: Any, bars: Iterator[bool]) -> Any:
     origin, args = get_origin(annotation), get_args(annotation)
     if not args or origin is Literal:
         return annotation
     is_union = origin in (Union, types.UnionType)
     has_bar = is_union and next(bars, False)
-    inner = tuple(_with_bars(arg, bars) for arg in args)
+    inner = tuple(_with_pipe_unions(arg, bars) for arg in args)
     if has_bar:
         return functools.reduce(operator.or_, inner)
     if is_union:

@@ -113,6 +113,9 @@ def to_lm_error(error: dspy_errors.LMError, secrets: Sequence[str] = ()) -> erro
     """
     server = _Server.of(error)
     chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, errors.LMError):  # the program's LM asks by an engine of ours
+            return cause
     answer = _answer(chain, secrets) or _answer_of_dspy(error, chain, secrets)
     if answer is not None:
         return failures.from_answer(*answer, **server._asdict())
@@ -205,4 +208,4 @@ def _words(error: dspy_errors.LMError, secrets: Sequence[str]) -> str:
 
 
 def _bounded(text: str, secrets: Sequence[str]) -> tuple[str, str]:
-    return failures.server_message(redacted(text, secrets).encode("utf-8", "replace"), None)
+    return failures.server_message(redacted(text, secrets).encode("utf-8", "replace"), ())

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
+from dspex._threads import MANY
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError
 from dspex.protocol.channel import Channel
 from dspex.protocol.deadlines import Deadlines
@@ -26,10 +27,11 @@ from dspex.protocol.frames import Kind
 from dspex.protocol.handshake import Greeting, Handshake
 from dspex.telemetry._trace import CURRENT, Trace
 from dspex.worker.host import RUNNING, connect
+from dspex.worker.stages import STAGES
 from dspex.worker.startup import apply_limits, import_preload, prepare_interpreter, start_error
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from dspex.worker.operations.table import InstantOperation, Operation, WorkerContext
     from dspex.worker.parent_watch import Descriptors
@@ -144,10 +146,10 @@ class Server(asyncio.BufferedProtocol):
             prepare_interpreter(handshake)
             apply_limits(handshake.limits)
             # DSPy's async path goes through the default executor for parts of every call, and its size of
-            # cores + 4 would be the number of calls that make progress. Work that is not async has threads of
-            # its own: it may wait for a host call whose work needs the others.
+            # cores + 4 would be the number of calls that make progress. Nor is any other bound right: a
+            # program may call its predictors in there, each of which waits for a part of its call.
             self._loop.set_default_executor(
-                ThreadPoolExecutor(max_workers=handshake.max_inflight, thread_name_prefix="dspex-dspy")
+                ThreadPoolExecutor(max_workers=MANY, thread_name_prefix="dspex-dspy")
             )
             from dspex.worker.operations.table import INSTANT, OPERATIONS, STREAMS, WorkerContext
 
@@ -285,12 +287,19 @@ class Server(asyncio.BufferedProtocol):
             error: DspexError = DeadlineExceeded("the work was not done within its time", stage="worker")
         else:
             error = DspexError("the call was cancelled", code="cancelled")
-        self._channel.send_error(call_id, error)
+        self._channel.send_error(call_id, error, _stages())
 
     def _send_error(self, call_id: int, err: BaseException) -> None:
         from dspex.worker.failures import to_dspex_error
 
-        self._channel.send_error(call_id, to_dspex_error(err, secrets=self._context.models.secrets))
+        error = to_dspex_error(err, secrets=self._context.models.secrets)
+        self._channel.send_error(call_id, error, _stages())
+
+
+def _stages() -> Sequence[Any]:
+    """What the work of the running call has done, as it goes over the wire."""
+    done = STAGES.get()
+    return () if done is None else done.rows
 
 
 def _not_a_stream() -> ConfigError:

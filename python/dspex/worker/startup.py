@@ -28,12 +28,29 @@ _DEFAULT_ENV: Final = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
 }
 
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
 
 def prepare_interpreter(handshake: Handshake) -> None:
     """Set what must be set before DSPy and the user's modules are imported."""
     for name, value in _DEFAULT_ENV.items():
         os.environ.setdefault(name, value)
+    _keep_loopback_from_proxies()
     sys.path.extend(entry for entry in handshake.path if entry not in sys.path)
+
+
+def _keep_loopback_from_proxies() -> None:
+    """Have DSPy's clients reach a server on this machine without a proxy, as a `dspex.LM` does.
+
+    A proxy of the environment would get the calls of a model next door, key included, and could not reach it.
+    """
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return
+    for name in ("no_proxy", "NO_PROXY"):  # some clients read the one, some the other
+        said = os.environ.get(name) or os.environ.get(name.swapcase()) or ""
+        hosts = [host for host in said.split(",") if host.strip()]
+        if "*" not in said:
+            os.environ[name] = ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
 
 
 def apply_limits(limits: ProcessLimits) -> None:

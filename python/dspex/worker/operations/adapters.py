@@ -33,7 +33,7 @@ from dspex.errors import DspexError, ReplyError
 from dspex.prediction import Repair
 from dspex.protocol.requests import ModuleRequest, PredictRequest
 
-__all__ = ["ADAPTERS", "CallAdapter", "make"]
+__all__ = ["ADAPTERS", "CallAdapter", "PromptAloneError", "make"]
 
 ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
     # dspex never makes a second LM call that nobody asked for, so no fallback from one format to another.
@@ -47,6 +47,10 @@ ADAPTERS: Final[Mapping[str, Callable[[], dspy.Adapter]]] = {
 TWO_STEP: Final = "two_step"
 
 
+class PromptAloneError(Exception):
+    """The messages are there, and no more was asked for: the call ends before it comes to its model."""
+
+
 class CallAdapter(CoreAdapter):
     """What the runtime's adapters have beside DSPy's; `for_call` gives one its own list of repairs."""
 
@@ -57,17 +61,28 @@ class CallAdapter(CoreAdapter):
         self.native_response_types: list[Any] = []
         self.repairs: list[Repair] = []
         self.replies: list[str] = []
+        self.messages: Any = None
         self._given: Any = None
+        self._alone = False
 
-    def for_call(self, messages: Any) -> Self:
-        """A twin that nobody else writes repairs into, with the call's messages if it brings them."""
+    def for_call(self, messages: Any, *, alone: bool = False) -> Self:
+        """A twin that nobody else writes repairs into, with the call's messages if it brings them.
+
+        Args:
+            messages: These.
+            alone: Whether nothing is wanted of it but the messages.
+        """
         twin = copy.copy(self)
-        twin.repairs, twin.replies, twin._given = [], [], messages
+        twin.repairs, twin.replies, twin.messages, twin._given, twin._alone = [], [], None, messages, alone
         return twin
 
     def _messages_of(self, theirs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
         """The call's messages, or DSPy's."""
-        return without_callbacks(theirs)(signature, demos, inputs) if self._given is None else self._given
+        made = without_callbacks(theirs)(signature, demos, inputs) if self._given is None else self._given
+        self.messages = made
+        if self._alone:
+            raise PromptAloneError
+        return made
 
     def _fields_of(self, theirs: Any, signature: Any, completion: str) -> Any:
         """The fields of a reply, read as the call wants it."""
@@ -158,7 +173,9 @@ def make(request: PredictRequest | ModuleRequest, extraction: Callable[[], dspy.
     if name == TWO_STEP:
         return dspy.TwoStepAdapter(extraction())
     made = _made(name, request.parsing)
-    return made.for_call(request.messages) if isinstance(made, CallAdapter) else made
+    if not isinstance(made, CallAdapter):
+        return made
+    return made.for_call(request.messages, alone=request.prompt == "alone")
 
 
 @cache

@@ -24,7 +24,7 @@ from dspex.protocol.requests import HostFunction, Tool
 from dspex.worker.host import call_host, call_host_sync
 from dspex.worker.operations.results import plain
 
-__all__ = ["MAKING", "function_of", "tool_of"]
+__all__ = ["MAKING", "called", "function_of", "tool_of"]
 
 MAKING: ContextVar[str] = ContextVar("dspex_making", default="")
 """The path of the class whose constructor runs here, on the worker's loop, where nothing can wait."""
@@ -34,7 +34,7 @@ def tool_of(tool: Tool, host_function: str) -> dspy.Tool:
     """A tool of a DSPy module that is a function of the service."""
 
     def call(**kwargs: Any) -> Any:
-        return _called(host_function, **kwargs)
+        return called(host_function, **kwargs)
 
     args = dict(tool.args)
     if all(map(str.isidentifier, args)):
@@ -56,7 +56,7 @@ def function_of(function: HostFunction) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         given = [*enumerate(args), *kwargs.items()]
         predictions = [at for at, value in given if isinstance(value, dspy.Example)]
-        return _called(function.host_function, [*map(plain, args)], plain(kwargs), predictions)
+        return called(function.host_function, [*map(plain, args)], plain(kwargs), predictions)
 
     if function.source is not None:
         call.__wrapped__ = _with_source(function.source)  # type: ignore[attr-defined]
@@ -70,7 +70,8 @@ def _defaults(args: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]
     return ((name, schema.get("default", _NEEDED)) for name, schema in args.items())
 
 
-def _called(name: str, /, *args: Any, **kwargs: Any) -> Any:
+def called(name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """What the function of the service gives: at once in a thread, an awaitable on the worker's loop."""
     if making := MAKING.get():
         argument = name.rpartition(":")[2]
         raise ConfigError(

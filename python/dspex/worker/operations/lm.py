@@ -18,6 +18,7 @@ from dspy.utils.exceptions import LMError
 from dspex.errors import ConfigError
 from dspex.protocol.codec import MessagePack
 from dspex.protocol.secrets import secrets_in
+from dspex.worker.stages import StageRows
 
 __all__ = ["LMWatch", "Models"]
 
@@ -129,31 +130,36 @@ class LMWatch(BaseCallback):  # type: ignore[misc]  # DSPy has no type hints
     """Measures how long one request is inside the LM client, waiting included.
 
     Calls that overlap count once: it is the time in which at least one was open. It is one of the callbacks
-    of that request's `dspy.context`.
+    of that request's `dspy.context`. Each call is a stage of the request.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.stages = StageRows()
+        self._begun = time.perf_counter()
         self._open = 0
-        self._asked: dict[str, Any] = {}
+        self._asked: dict[str, tuple[Any, float]] = {}
         self._since = 0.0
         self._lock = threading.Lock()  # a program may call its LM from threads
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """DSPy enters an LM."""
-        self._asked[call_id] = instance
+        now = time.perf_counter()
+        self._asked[call_id] = instance, now
         with self._lock:
             if self._open == 0:
-                self._since = time.perf_counter()
+                self._since = now
             self._open += 1
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """DSPy leaves an LM, with or without an answer."""
-        lm = self._asked.pop(call_id, None)
+        now = time.perf_counter()
+        lm, since = self._asked.pop(call_id, (None, now))
         if isinstance(exception, LMError):
             # DSPy's errors name the model and not the server; whoever reads one wants to know both.
             exception.dspex_lm = lm
         with self._lock:
             self._open -= 1
+            self.stages.add("lm", now - self._begun, now - since)
             if self._open == 0:
-                self.seconds += time.perf_counter() - self._since
+                self.seconds += now - self._since

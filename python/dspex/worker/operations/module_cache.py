@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import types
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 
 import dspy
@@ -13,12 +14,12 @@ from dspex._imports import find
 from dspex.errors import ConfigError, DspexError
 from dspex.protocol.codec import MessagePack
 from dspex.protocol.records import to_wire
-from dspex.protocol.requests import ModuleRequest, PredictRequest, Tool
+from dspex.protocol.requests import HostFunction, ModuleRequest, PredictRequest, Tool
 from dspex.protocol.signature_form import SignatureForm
 from dspex.worker.operations.host_functions import MAKING, function_of, tool_of
 from dspex.worker.operations.predict import Predict
 
-__all__ = ["Made", "ModuleCache"]
+__all__ = ["Made", "ModuleCache", "arguments_of", "class_at", "made_of"]
 
 _MAX_MODULES: Final = 1024
 """Modules kept: a signature costs DSPy about a millisecond, a service has few, and memory is bounded."""
@@ -79,22 +80,48 @@ def _content(request: ModuleRequest) -> list[Any]:
     return [*parts, functions, modules] if functions or modules else parts
 
 
+def made_of(request: ModuleRequest) -> Made:
+    """A module of its own for whoever changes it, and calls it as DSPy does.
+
+    Raises:
+        SignatureError: If the signature cannot be read.
+        ConfigError: As for `ModuleCache.get`.
+    """
+    return _make(request, inside=True)
+
+
+def arguments_of(
+    request: ModuleRequest, function: Callable[[HostFunction], Any] = function_of
+) -> dict[str, Any]:
+    """The arguments of a class, apart from signature and tools, as what it takes.
+
+    Args:
+        request: What the object is made of.
+        function: Makes an argument of a function of the service.
+
+    Raises:
+        ConfigError: If one cannot be imported or made.
+    """
+    more = dict(request.args)
+    for name, found in request.imports.items():
+        more[name] = find(found) if isinstance(found, str) else [find(path) for path in found]
+    more.update({name: function(given) for name, given in request.functions.items()})
+    more.update({name: made_of(part).module for name, part in request.modules.items()})
+    return more
+
+
 def _make(request: ModuleRequest, *, inside: bool = False) -> Made:
     """What a request asks for; `inside` another module, whose calls of it are none of ours."""
     path = request.module
-    cls = _class_at(path)
+    cls = _module_at(path)
     if cls is dspy.Predict and not inside:
         cls = Predict
     of_dspy = cls.__module__.partition(".")[0] in ("dspy", "dspex")
     signature = None if request.signature is None else request.signature.to_dspy()
-    more = dict(request.args)
-    if of_dspy and isinstance(more.get("signature"), str):
+    more = arguments_of(request)
+    if of_dspy and isinstance(request.args.get("signature"), str):
         # DSPy's parser imports what a text names. What a program of the user's own reads is its business.
-        signature = more["signature"] = SignatureForm(more["signature"]).to_dspy()
-    for name, found in request.imports.items():
-        more[name] = find(found) if isinstance(found, str) else [find(path) for path in found]
-    more.update({name: function_of(function) for name, function in request.functions.items()})
-    more.update({name: _make(part, inside=True).module for name, part in request.modules.items()})
+        signature = more["signature"] = SignatureForm(request.args["signature"]).to_dspy()
     if request.tools is not None:
         more["tools"] = [_tool(tool, cls) for tool in request.tools]
     making = MAKING.set(path)
@@ -119,13 +146,22 @@ def _make(request: ModuleRequest, *, inside: bool = False) -> Made:
     return Made(module, required, signature)
 
 
-def _class_at(path: str) -> Any:
+def class_at(path: str) -> Any:
+    """What a path names, `"dspy.ReAct"` or `"my_app.rag:RAG"`.
+
+    Raises:
+        ConfigError: If nothing is there (`bad-import-path`).
+    """
+    return find(path if ":" in path else path.replace(".", ":", 1))
+
+
+def _module_at(path: str) -> Any:
     """The class that a path names: of modules, or of objects that are called, as DSPy's retrievers are.
 
     Raises:
         ConfigError: If nothing is there (`bad-import-path`), or something else (`not-a-module`).
     """
-    cls = find(path if ":" in path else path.replace(".", ":", 1))
+    cls = class_at(path)
     called = isinstance(cls, type) and any("__call__" in vars(base) for base in cls.__mro__)
     if not called:
         raise ConfigError(f"{path!r} is not a DSPy module", code="not-a-module")

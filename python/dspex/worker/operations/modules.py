@@ -29,7 +29,7 @@ from dspex.worker.operations.module_cache import ModuleCache
 from dspex.worker.operations.predict import CALL, Call, Predict
 from dspex.worker.operations.results import plain
 
-__all__ = ["Modules", "Run", "is_async"]
+__all__ = ["Modules", "Run"]
 
 
 class Run(NamedTuple):
@@ -43,6 +43,29 @@ class Run(NamedTuple):
     started: float
     custom_outputs: Sequence[str]
     raw_outputs: Sequence[str]
+
+    async def call(self) -> Any:
+        """Call the module, on the loop or in a thread, and wait for what it gives.
+
+        Raises:
+            InputError: If it takes no such inputs (`arguments`).
+        """
+        try:
+            if is_async(self.module):
+                return await self.module.acall(*self.positional, **self.inputs)
+            return await in_thread(functools.partial(self.module, *self.positional, **self.inputs))
+        except TypeError as error:
+            refuse_arguments(_called(self.module), self.positional, self.inputs, "$.inputs", error)
+            raise
+
+    def messages(self) -> list[Any]:
+        """The messages that the adapter has made last, if the call's is one that tells."""
+        return list(getattr(self.settings["adapter"], "messages", None) or ())
+
+    def prompt_alone(self) -> ModuleAnswer:
+        """What is sent back where nothing is wanted but the messages."""
+        timings = {"lm": 0.0, "worker": time.perf_counter() - self.started}
+        return {"completions": [], "usage": {}, "timings": timings, "messages": self.messages()}
 
     def answer(self, result: Any, usage: Any) -> ModuleAnswer:
         """What is sent back for what the module gave, and for what DSPy's tracker counted."""
@@ -61,6 +84,7 @@ class Run(NamedTuple):
             "completions": rows,
             "usage": _sum(usage.get_total_tokens()),
             "timings": timings,
+            "stages": self.watch.stages.rows,
         }
         if not is_prediction:
             answer["value"] = plain(result)
@@ -92,14 +116,13 @@ class Modules:
         """
         with self.ready(request) as run, dspy.context(**run.settings), dspy.track_usage() as usage:
             try:
-                if is_async(run.module):
-                    result = await run.module.acall(*run.positional, **run.inputs)
-                else:
-                    result = await in_thread(functools.partial(run.module, *run.positional, **run.inputs))
-            except TypeError as error:
-                refuse_arguments(_called(run.module), run.positional, run.inputs, "$.inputs", error)
-                raise
-        return run.answer(result, usage)
+                result = await run.call()
+            except adapters.PromptAloneError:
+                return run.prompt_alone()
+        answer = run.answer(result, usage)
+        if request.prompt is not None:
+            answer["messages"] = run.messages()
+        return answer
 
     @contextlib.contextmanager
     def ready(self, request: PredictRequest | ModuleRequest) -> Iterator[Run]:

@@ -72,9 +72,17 @@ def _parts(context: WorkerContext, request: PredictRequest | ModuleRequest) -> A
     return parts_of(context.modules, request)
 
 
+async def _optimize(context: WorkerContext, payload: Any) -> Any:
+    from dspex.protocol.optimization import OptimizeRequest  # a worker that optimises nothing does without
+    from dspex.worker.operations.optimize import optimize
+
+    return await optimize(context.models, OptimizeRequest.from_wire(payload))
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "function": _function,
     "module": _module,
+    "optimize": _optimize,
     "predict": _predict,
 }
 
