@@ -14,6 +14,8 @@ from dspex._core import __version__
 TYPE_CHECKING = False  # what type checkers take for true, without the import of `typing`
 if TYPE_CHECKING:
     from dspex import adapters as adapters
+    from dspex import callbacks as callbacks
+    from dspex import compiled as compiled
     from dspex import dspy as dspy
     from dspex import errors as errors
     from dspex import lm as lm
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from dspex import telemetry as telemetry
     from dspex import testing as testing
     from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
+    from dspex.compiled import export, load
     from dspex.errors import DspexError
     from dspex.lm import LM
     from dspex.modules import (
@@ -35,7 +38,10 @@ if TYPE_CHECKING:
         Predict,
         ReActV2,
         RemoteModule,
+        RemoteOptimizer,
+        from_dspy,
         majority,
+        optimizer,
         program,
         remote,
     )
@@ -65,6 +71,7 @@ __all__ = [
     "Prediction",
     "ReActV2",
     "RemoteModule",
+    "RemoteOptimizer",
     "Runtime",
     "Signature",
     "SyncPool",
@@ -73,7 +80,11 @@ __all__ = [
     "XMLAdapter",
     "__version__",
     "configure",
+    "export",
+    "from_dspy",
+    "load",
     "majority",
+    "optimizer",
     "program",
     "remote",
 ]
@@ -98,6 +109,7 @@ _HOME = {
     "Prediction": "dspex.prediction",
     "ReActV2": "dspex.modules",
     "RemoteModule": "dspex.modules",
+    "RemoteOptimizer": "dspex.modules",
     "Runtime": "dspex.runtime",
     "Signature": "dspex.signature",
     "SyncPool": "dspex.pool",
@@ -105,14 +117,31 @@ _HOME = {
     "TwoStepAdapter": "dspex.adapters",
     "XMLAdapter": "dspex.adapters",
     "configure": "dspex.runtime",
+    "export": "dspex.compiled",
+    "from_dspy": "dspex.modules",
+    "load": "dspex.compiled",
     "majority": "dspex.modules",
+    "optimizer": "dspex.modules",
     "program": "dspex.modules",
     "remote": "dspex.modules",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 
 _PACKAGES = frozenset(
-    {"adapters", "dspy", "errors", "lm", "metrics", "pool", "signature", "streaming", "telemetry", "testing"}
+    {
+        "adapters",
+        "callbacks",
+        "compiled",
+        "dspy",
+        "errors",
+        "lm",
+        "metrics",
+        "pool",
+        "signature",
+        "streaming",
+        "telemetry",
+        "testing",
+    }
 )
 """What may be written behind `dspex.` without an import of its own."""
 

@@ -12,15 +12,19 @@ _WORKER: Final = (
     'it is DSPy\'s, and runs in a worker: `dspex.remote("dspy.{0}", ...)`, see docs/remote_modules.md'
 )
 _OPTIMIZER: Final = (
-    "programs are optimised with DSPy itself, `dspy.{0}`; its demos go into dspex.Predict(demos=...), a "
-    'whole saved program into a worker: `dspex.program("my_app.rag:RAG", state="program.json")`'
+    'it works in a worker: `dspex.optimizer("dspy.{0}", metric=...).compile(program, trainset=...)`, '
+    "see docs/compiled_programs.md"
+)
+_WITH_DSPY: Final = (
+    "it is DSPy's own, `dspy.{0}`; `dspex.from_dspy(compiled)` is the native program, and "
+    "`program.load(path)` reads what was saved: see docs/compiled_programs.md"
 )
 _TYPE: Final = "signatures of dspex take the type of DSPy itself: `import dspy`, then `dspy.{0}`"
 _RUNTIME: Final = (
     "settings belong to a runtime: `with dspex.Runtime(lm=..., adapter=...):`, or dspex.configure(...)"
 )
 _ASYNC: Final = "a module of dspex is both: `qa(...)` and `await qa.acall(...)`"
-_CACHE: Final = "dspex caches no replies, on either route"
+_CACHE: Final = 'dspex.LM(..., cache="memory") or cache="disk" keeps answers: see dspex.lm.Cache'
 _USAGE: Final = "each prediction has its own: `prediction.usage`, `prediction.timings`, `prediction.repairs`"
 
 _ADVICE: Final[Mapping[str, str]] = {
@@ -33,11 +37,14 @@ _ADVICE: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(
         (
-            "AvatarOptimizer", "BetterTogether", "BootstrapFewShot", "BootstrapFewShotWithOptuna",
-            "BootstrapFewShotWithRandomSearch", "BootstrapFinetune", "BootstrapRS", "COPRO", "Ensemble",
-            "Evaluate", "GEPA", "InferRules", "KNNFewShot", "LabeledFewShot", "MIPROv2", "SIMBA",
+            "AvatarOptimizer", "BootstrapFewShot", "BootstrapFewShotWithOptuna",
+            "BootstrapFewShotWithRandomSearch", "BootstrapRS", "COPRO", "GEPA", "InferRules",
+            "LabeledFewShot", "MIPROv2", "SIMBA",
         ),
         _OPTIMIZER,
+    ),
+    **dict.fromkeys(
+        ("BetterTogether", "BootstrapFinetune", "Ensemble", "Evaluate", "KNNFewShot"), _WITH_DSPY
     ),
     **dict.fromkeys(
         (
@@ -53,9 +60,9 @@ _ADVICE: Final[Mapping[str, str]] = {
     "Example": 'a demo is a mapping, {{"question": ..., "answer": ...}}, or a dspy.Example as it is',
     "Adapter": "use dspex.ChatAdapter, JSONAdapter or XMLAdapter; under DSPy, those of dspex.dspy",
     "AdapterParseError": "a reply that cannot be read is a dspex.errors.ReplyError",
+    "BaseCallback": "it is dspex.callbacks.BaseCallback; DSPy's own will do too",
     "BaseLM": "an LM of your own has the methods of dspex.lm.LanguageModel",
     "DSPyError": "everything that dspex raises is a dspex.DspexError",
-    "load": 'a worker loads what was saved: `dspex.program("my_app.rag:RAG", state="program.json")`',
     "streamify": "stream any module: `async for event in program.astream(...)`, see docs/streaming.md",
 }  # fmt: skip
 

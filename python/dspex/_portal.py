@@ -43,6 +43,11 @@ class Portal:
         """The identity of the thread, as `threading.get_ident` says it there."""
         return self._thread.ident or 0
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:

@@ -37,11 +37,6 @@ class ReadAhead(Generic[T]):
         """Whether nothing is left to take, an error included."""
         return self._ended and not self._parts and self._error is None
 
-    def add(self, part: T) -> None:
-        """Put in a part of one's own, behind those that are there. It takes no room and waits for none."""
-        self._parts.append((part, False))
-        self._changed.set()
-
     async def take(self, most: int = 1) -> list[T]:
         """Take the parts there are, at least one; none at the end.
 

@@ -19,6 +19,7 @@ from dspex.errors import ConfigError
 __all__ = [
     "MAX_GENERATIONS",
     "REQUEST_SETTINGS",
+    "check_headers",
     "check_idempotent",
     "check_names",
     "check_spelling",
@@ -27,9 +28,12 @@ __all__ = [
 
 REQUEST_SETTINGS: Final = frozenset(
     {
+        # dspex's own
+        "cache",
         # OpenAI's chat completions
-        "audio", "extra_body", "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens",
-        "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty",
+        "audio", "extra_body", "extra_headers", "frequency_penalty", "logit_bias", "logprobs",
+        "max_completion_tokens", "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls",
+        "prediction", "presence_penalty",
         "prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "response_format",
         "safety_identifier", "seed", "service_tier", "stop", "store", "temperature", "tool_choice", "tools",
         "top_logprobs", "top_p", "user", "verbosity", "web_search_options",
@@ -57,14 +61,15 @@ _TOOLS: Final = (
 )
 
 _REFUSED_EVERYWHERE: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("api_base", "api_key", "connect_timeout", "max_response_bytes", "model"), _OF_THE_LM),
+    **dict.fromkeys(
+        ("api_base", "api_key", "connect_timeout", "engine", "max_response_bytes", "model"), _OF_THE_LM
+    ),
     "base_url": "write api_base=",
     "timeout": "give it to the call, timeout=, or to the language model: dspex.LM(..., timeout=)",
     # A worker's `dspy.LM` may not have these either: dspex decides about retries and caches.
     **dict.fromkeys(
         (
-            "async_engine", "cache", "callbacks", "engine", "messages", "num_retries", "prompt", "request",
-            "stream",
+            "async_engine", "callbacks", "messages", "num_retries", "prompt", "request", "stream",
         ),
         _LEAVE_OUT,
     ),
@@ -77,7 +82,7 @@ _REFUSED: Final[Mapping[str, str]] = {
     # them without a word, the other send them to a server, which they would only puzzle.
     **dict.fromkeys(
         (
-            "allowed_openai_params", "api_version", "custom_llm_provider", "drop_params", "extra_headers",
+            "allowed_openai_params", "api_version", "custom_llm_provider", "drop_params",
             "finetuning_model", "headers", "launch_kwargs", "model_type", "organization", "prompt_cache",
             "provider", "stream_options", "train_kwargs", "use_developer_role",
         ),
@@ -146,13 +151,16 @@ def check_names(settings: Mapping[str, Any], *, native: bool = True) -> None:
     _check(settings, _REFUSED if native else _REFUSED_EVERYWHERE)
 
 
-def of_call(config: Mapping[str, Any], *, native: bool = True, tools: bool = False) -> dict[str, Any]:
+def of_call(
+    config: Mapping[str, Any], *, native: bool = True, tools: bool = False, cache: bool = False
+) -> dict[str, Any]:
     """The settings of one call as both routes send them: plain JSON.
 
     Args:
         config: What a module and its caller gave as `config`.
         native: As for `check_names`.
         tools: Whether the settings of native tool calls may be among them.
+        cache: Whether `cache` goes on, which a worker has no use for: nothing is kept there.
 
     Raises:
         ConfigError: If a name is not a request's, a count or a temperature no number, or a value nothing that
@@ -163,8 +171,10 @@ def of_call(config: Mapping[str, Any], *, native: bool = True, tools: bool = Fal
     if not tools:
         _check(config, _REFUSED_IN_A_CALL)
     check_names(config, native=native)
+    given = dict(config)
+    own = {"cache": _checked_cache(given.pop("cache"))} if "cache" in given else {}
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(config), allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(given, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"the settings of a call cannot be written as JSON: {error}", code="lm-setting"
@@ -177,7 +187,18 @@ def of_call(config: Mapping[str, Any], *, native: bool = True, tools: bool = Fal
         raise ConfigError(f"n must be a count from 1 to {MAX_GENERATIONS}, not {n!r}", code="lm-setting")
     if temperature is not None and type(temperature) not in (int, float):
         raise ConfigError(f"temperature must be a number, not {temperature!r}", code="lm-setting")
-    return plain
+    return {**plain, **own} if cache else plain
+
+
+def _checked_cache(value: Any) -> Any:
+    named = value in ("off", "memory", "disk") if isinstance(value, str) else isinstance(value, bool | None)
+    if named or getattr(type(value), "is_cache", False):
+        return value
+    raise ConfigError(
+        f'cache must be "off", "memory", "disk" or a Cache, not {shown(value)}',
+        code="bad-cache",
+        hint="see dspex.lm.Cache",
+    )
 
 
 def _check(settings: Mapping[str, Any], refused: Mapping[str, str]) -> None:
@@ -187,6 +208,27 @@ def _check(settings: Mapping[str, Any], refused: Mapping[str, str]) -> None:
         if name in refused:
             raise ConfigError(
                 f"{name!r} is not a setting of a request", code="lm-setting", hint=refused[name].format(name)
+            )
+
+
+def check_headers(value: Any) -> None:
+    """See to it that a setting's header fields are texts by name. What they may hold, the transport knows.
+
+    Raises:
+        ConfigError: If they are not (`lm-setting`). No value is shown: it may be a secret.
+    """
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"extra_headers must be a mapping of names to texts, not of type {type(value).__name__}",
+            code="lm-setting",
+        )
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ConfigError(
+                f"extra_headers must be a mapping of names to texts: {shown(name)} is not one of them",
+                code="lm-setting",
             )
 
 

@@ -15,11 +15,11 @@ from contextvars import copy_context
 from functools import partial
 from typing import Final, TypeVar
 
-__all__ = ["in_thread", "iterate_in_threads", "settled", "start_in_thread"]
+__all__ = ["MANY", "in_thread", "iterate_in_threads", "settled", "start_in_thread"]
 
 T = TypeVar("T")
 
-_MANY: Final = 100_000
+MANY: Final = 100_000
 """Threads there may be: more than can be in flight."""
 
 _executor: ThreadPoolExecutor | None = None
@@ -30,7 +30,9 @@ def start_in_thread(call: Callable[[], T]) -> Future[T]:
     return _threads().submit(copy_context().run, settled, call)
 
 
-async def in_thread(call: Callable[[], T], *, abandon: bool = False) -> T:
+async def in_thread(
+    call: Callable[[], T], *, abandon: bool = False, on_cancel: Callable[[], object] | None = None
+) -> T:
     """Run `call` in a thread, in a copy of this context, and wait for it.
 
     A thread cannot be stopped. So a cancelled caller waits on until the work has ended: to go on would give
@@ -39,14 +41,19 @@ async def in_thread(call: Callable[[], T], *, abandon: bool = False) -> T:
     Args:
         call: The work. A `StopIteration` that it raises becomes a `RuntimeError`.
         abandon: A cancelled caller goes on at once instead, and nobody asks how the work ends.
+        on_cancel: Called when the caller is cancelled, so that the work can be told to end.
     """
     running = start_in_thread(call)
     done: asyncio.Future[T] = asyncio.wrap_future(running)
-    if abandon:
-        return await done
     try:
+        if abandon:
+            return await done
         return await asyncio.shield(done)
     except asyncio.CancelledError:
+        if abandon:
+            raise
+        if on_cancel is not None:
+            on_cancel()
         while not running.cancel() and not running.done():
             try:
                 await asyncio.wait([done])
@@ -55,6 +62,8 @@ async def in_thread(call: Callable[[], T], *, abandon: bool = False) -> T:
         if done.done() and not done.cancelled():
             done.exception()  # nobody asks for it any more
         raise
+    finally:
+        del running, done  # they hold what the call raised, whose frames hold this one
 
 
 async def iterate_in_threads(items: Iterable[T]) -> AsyncGenerator[T, None]:
@@ -87,7 +96,7 @@ def settled(call: Callable[[], T]) -> T:
 def _threads() -> ThreadPoolExecutor:
     global _executor  # one per process, for its life; idle threads are used again
     if _executor is None:
-        _executor = ThreadPoolExecutor(max_workers=_MANY, thread_name_prefix="dspex-work")
+        _executor = ThreadPoolExecutor(max_workers=MANY, thread_name_prefix="dspex-work")
     return _executor
 
 

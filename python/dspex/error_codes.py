@@ -74,6 +74,12 @@ CODES: Final = (
         "Use `dspex.dspy.ChatAdapter`, `JSONAdapter` or `XMLAdapter` under DSPy.",
     ),
     Code(
+        "bad-group",
+        "ConfigError",
+        "A group of language models, or one of its deployments, is set up wrongly.",
+        "Correct what the message names; see `dspex.LM.group`.",
+    ),
+    Code(
         "bad-lm",
         "ConfigError",
         "What was given as the LM is not a language model, or DSPy refuses the settings of the worker's LM.",
@@ -93,6 +99,12 @@ CODES: Final = (
         "Write `pools=4`, `pools=dspex.PoolSpec(...)` or a list of those; `dspex.Pool(dspex.PoolSpec(...))`.",
     ),
     Code(
+        "bad-routing",
+        "ConfigError",
+        "A strategy is none, or a target of your own has no name, no `run`, or a setting that cannot be.",
+        "Use one of the strategies that the message names, or follow docs/routing.md.",
+    ),
+    Code(
         "bad-runtime",
         "ConfigError",
         "What a module was given as its runtime cannot run calls.",
@@ -101,7 +113,7 @@ CODES: Final = (
     Code(
         "bad-settings-file",
         "ConfigError",
-        "The file with the settings of pools is not TOML.",
+        "A file of settings is not TOML.",
         "Correct the file at the line that the message names.",
     ),
     Code(
@@ -111,10 +123,40 @@ CODES: Final = (
         "Await the method's asynchronous twin, which the hint names.",
     ),
     Code(
+        "engine-model",
+        "ConfigError",
+        "A `dspy.LM` names a model of another provider than the server that its engine asks.",
+        "Give the `dspy.LM` a model with the engine's prefix, or make an engine for its own.",
+    ),
+    Code(
+        "engine-request",
+        "ConfigError",
+        "DSPy's codec refuses to write a request for this kind of server; nothing was sent.",
+        "Leave out what the message names.",
+    ),
+    Code(
+        "engine-setting",
+        "ConfigError",
+        "An argument of `dspex.dspy.Engine` is wrong.",
+        "Correct what the message names; see `dspex.dspy.Engine`.",
+    ),
+    Code(
+        "engine-version",
+        "ConfigError",
+        "The installed DSPy has no engines, or changed ones.",
+        "Install DSPy 3.4, or leave out the engine.",
+    ),
+    Code(
         "lm-api-base",
         "ConfigError",
         "`api_base` is not the address of a server, or carries a password or a query.",
         "Write it as `http(s)://host[:port]/v1`, and give the key by `api_key=`.",
+    ),
+    Code(
+        "lm-header",
+        "ConfigError",
+        "A header field of a request has a line break, is no name, or is the transport's own.",
+        "Correct the field that the message names.",
     ),
     Code(
         "lm-model",
@@ -135,10 +177,34 @@ CODES: Final = (
         "Write the `dspex.LM` that the hint shows.",
     ),
     Code(
+        "lm-proxy-address",
+        "ConfigError",
+        "The address of the proxy is none that dspex speaks to.",
+        "Write `http://[user:password@]host:port`; others need `transport=dspex.lm.AiohttpTransport(...)`.",
+    ),
+    Code(
         "lm-setting",
         "ConfigError",
         "A setting of the LM or of a request is unknown, out of range or cannot be written as JSON.",
         "Correct or leave out the setting that the message names.",
+    ),
+    Code(
+        "lm-state",
+        "ConfigError",
+        "What an engine was to be loaded from is none that was saved.",
+        "Load the file that `dspy.LM.dump_state` or `program.save` has written.",
+    ),
+    Code(
+        "lm-tls",
+        "ConfigError",
+        "A file of `tls=` is missing or cannot be used.",
+        "Give the path of a PEM file whose key needs no password.",
+    ),
+    Code(
+        "lm-unsaved",
+        "ConfigError",
+        "The language model of an engine cannot be saved with a program.",
+        "Save the program without its LM, and set that again after loading.",
     ),
     Code(
         "markers",
@@ -187,6 +253,12 @@ CODES: Final = (
         "ConfigError",
         "A program of one's own says nowhere what it does.",
         "Define `def forward(self, ...)` or `async def aforward(self, ...)`.",
+    ),
+    Code(
+        "not-native",
+        "ConfigError",
+        "What should become a native program is no program of DSPy's, or has a part without a native twin.",
+        'Let a worker run it: `dspex.program("my_app.rag:RAG")`; see `docs/remote_modules.md`.',
     ),
     Code(
         "no-tools-field",
@@ -279,10 +351,22 @@ CODES: Final = (
         "Make a new `Runtime`.",
     ),
     Code(
+        "program-changed",
+        "ConfigError",
+        "The content of a compiled program's file has another hash than the file says.",
+        "Export the program again; make the change in the program that is exported.",
+    ),
+    Code(
+        "program-export",
+        "ConfigError",
+        "A part of a program is code, or something else that a file of data cannot hold.",
+        "The message names the part. Make it data, or save the state and load it into the class.",
+    ),
+    Code(
         "program-file",
         "ConfigError",
-        "The file of a saved program cannot be read or written.",
-        'Look at the path; the file has to be what `program.save("program.json")` wrote, here or in DSPy.',
+        "The file of a saved or compiled program cannot be read or written, or is not of that form.",
+        "Look at the path; the file has to be what `program.save` or `dspex.export` wrote.",
     ),
     Code(
         "program-pickle",
@@ -291,10 +375,34 @@ CODES: Final = (
         'Save it as JSON: `program.save("program.json")`, here or in DSPy.',
     ),
     Code(
+        "program-prompts",
+        "ConfigError",
+        "A compiled program would have another prompt here than the one that it was compiled with.",
+        "Install the dspex that exported it, or export it again with this one and evaluate it anew.",
+    ),
+    Code(
         "program-state",
         "ConfigError",
         "A saved state is not that of the program, or holds what cannot be saved.",
         "Load it into the program that it was saved from; its paths are those of `named_predictors()`.",
+    ),
+    Code(
+        "program-version",
+        "ConfigError",
+        "A compiled program's file is of a form that this dspex does not know yet.",
+        "Install the dspex that wrote it, or a newer one.",
+    ),
+    Code(
+        "target-name",
+        "ConfigError",
+        "Two targets of a router have one name, or one has that of a side.",
+        "Give each a name of its own.",
+    ),
+    Code(
+        "too-many-targets",
+        "ConfigError",
+        "A router has 64 targets already.",
+        "Remove one, or let one serve more.",
     ),
     Code(
         "several-lms",
@@ -358,10 +466,70 @@ CODES: Final = (
         "Give a request such as `FunctionRequest.of(f, ...)`, a text, and a mapping of names to functions.",
     ),
     Code(
+        "bad-callbacks",
+        "ConfigError",
+        "What was given as `callbacks` is no list of objects with the methods of DSPy's, or one is async.",
+        "Derive a class from `dspex.callbacks.BaseCallback`, and write `callbacks=[MyCallback()]`.",
+    ),
+    Code(
+        "bad-handler",
+        "ConfigError",
+        "A handler of events cannot be called, or no event has a name like the one that it is to hear of.",
+        "Look the name up in `dspex.telemetry.EVENTS`, and give a function of one argument.",
+    ),
+    Code(
         "bad-input-stream",
         "ConfigError",
         "An input stream cannot be iterated, or the request takes none.",
         "Give an async iterator, an iterator or a list, by the name of an argument.",
+    ),
+    Code(
+        "bad-config",
+        "ConfigError",
+        "Settings in a configuration are unknown or wrong, or a secret is written into it.",
+        "Correct what the message lists, each by its path; `dspex config check` looks at a file.",
+    ),
+    Code(
+        "bad-hedge",
+        "ConfigError",
+        "A setting of a hedge is none.",
+        "Use a value that the message names; `dspex.router.Hedge` lists them.",
+    ),
+    Code(
+        "bad-limits",
+        "ConfigError",
+        "Limits of targets are none, or of a target that there is not.",
+        "Use a value that the message names; `dspex.router.Limits` lists them.",
+    ),
+    Code(
+        "bad-shadow",
+        "ConfigError",
+        "A setting of a shadow is none.",
+        "Use a value that the message names; `dspex.router.Shadow` lists them.",
+    ),
+    Code(
+        "no-shadow",
+        "ConfigError",
+        "A report of shadows was asked for, and the runtime runs none.",
+        "Make the runtime with `shadow=`.",
+    ),
+    Code(
+        "no-shadow-file",
+        "ConfigError",
+        "The file of differences cannot be read.",
+        "Give the file that `dspex.router.Shadow(file=...)` names.",
+    ),
+    Code(
+        "shadow-one-side",
+        "ConfigError",
+        "A runtime is to run the other side of calls too, and has only one side.",
+        "Give it a pool and a `dspex.LM`, or leave out `shadow=`.",
+    ),
+    Code(
+        "bad-breaker",
+        "ConfigError",
+        "A setting of a circuit breaker is none.",
+        "Use a value that the message names; `dspex.router.Breaker` lists them.",
     ),
     Code(
         "bad-import-path",
@@ -376,10 +544,34 @@ CODES: Final = (
         "Correct them; the message has the module's own words.",
     ),
     Code(
+        "bad-optimizer",
+        "ConfigError",
+        "An optimizer refuses its arguments, those of its class or those of its `compile`.",
+        "Correct them; the message has its own words.",
+    ),
+    Code(
         "bad-payload",
         "ConfigError",
         "A request to a worker lacks a part, has an unknown one or a value of the wrong kind.",
         "Correct it; the hint says what the request takes.",
+    ),
+    Code(
+        "bad-cache",
+        "ConfigError",
+        "A value of a response cache is none, or there is no place for one.",
+        "Correct the value that the message names; see `dspex.lm.Cache`.",
+    ),
+    Code(
+        "bad-rate-limit",
+        "ConfigError",
+        "A value of a rate limit is none, or it limits nothing.",
+        "Correct the value that the message names; see `dspex.lm.RateLimit`.",
+    ),
+    Code(
+        "bad-retry",
+        "ConfigError",
+        "A setting of retries is none.",
+        "Use a value that the message names; `dspex.router.Retry` lists them.",
     ),
     Code(
         "bad-state",
@@ -448,6 +640,24 @@ CODES: Final = (
         "ConfigError",
         "What was asked for does not answer in parts.",
         "Use `pool.call`, or name a generator.",
+    ),
+    Code(
+        "not-an-optimizer",
+        "ConfigError",
+        "What was named as an optimizer is no class with a `compile`.",
+        'Name one, such as `"dspy.BootstrapFewShot"`.',
+    ),
+    Code(
+        "optimizer-package",
+        "ConfigError",
+        "An optimizer needs a package that is not installed where the workers run.",
+        "Install the package that the message names there.",
+    ),
+    Code(
+        "optimizer-program",
+        "ConfigError",
+        "A program is none that an optimizer of DSPy's works on, or its outcome is more than a state.",
+        "Give it a program that DSPy runs, `dspex.program(...)`, with a `forward`.",
     ),
     # --- SignatureError ---
     Code(
@@ -789,6 +999,12 @@ CODES: Final = (
         'Write rows such as `{"question": "..."}`.',
     ),
     Code(
+        "bad-trainset",
+        "InputError",
+        "Examples for an optimizer are none, or nobody knows which of their fields are inputs.",
+        'Write `trainset=[{"question": ..., "answer": ...}]`; `inputs=["question"]` if no signature says it.',
+    ),
+    Code(
         "bad-tools",
         "InputError",
         "A value that has to be tools is none.",
@@ -879,6 +1095,18 @@ CODES: Final = (
         "`route=` is neither a side nor the name of a target.",
         'Use `"native"`, `"python"` or a name that the hint lists.',
     ),
+    Code(
+        "targets-failing",
+        "TargetsUnavailable",
+        "Every target that could run the call has failed so often that it is left alone for a while.",
+        "Call again after `retry_after` seconds; `runtime.counts()` and the log of `dspex.router` say more.",
+    ),
+    Code(
+        "targets-full",
+        "TargetsUnavailable",
+        "Every target that could run the call has as many calls under way as it may.",
+        "Call again in a moment, or allow more.",
+    ),
     # --- ReplyError ---
     Code(
         "reply",
@@ -950,8 +1178,14 @@ CODES: Final = (
     Code(
         "lm-bad-key",
         "LMAuthError",
-        "The key holds a line break or another character that no key has.",
+        "The key holds a character that no key has, or a function gave none.",
         "Set it again; a file's last line break is often the reason.",
+    ),
+    Code(
+        "lm-key-failed",
+        "LMAuthError",
+        "The function that was given as `api_key=` raised an exception.",
+        "Look at the error's cause.",
     ),
     Code(
         "lm-no-key",
@@ -1002,6 +1236,18 @@ CODES: Final = (
         "Wait `retry_after` seconds, or send fewer at once.",
     ),
     Code(
+        "lm-limit",
+        "LMRateLimitError",
+        "The rate limits that the LM was given leave the call no turn within its time; nothing was sent.",
+        "Call again later, give the call more time, or look at `limits=` of the LM.",
+    ),
+    Code(
+        "lm-unavailable",
+        "LMUnavailable",
+        "No deployment of a group of models takes calls: each is left alone for a while, or full.",
+        "Call again after `retry_after` seconds, add a deployment, or let calls wait: `wait=True`.",
+    ),
+    Code(
         "lm-server",
         "LMServerError",
         "The server failed.",
@@ -1026,6 +1272,24 @@ CODES: Final = (
         "Try again; look at the server's log, or at a proxy's limits, if it stays so.",
     ),
     Code(
+        "lm-descriptors",
+        "LMConnectionError",
+        "The process has no file descriptors left for a connection.",
+        "Raise `ulimit -n`, or make fewer calls at once.",
+    ),
+    Code(
+        "lm-proxy",
+        "LMConnectionError",
+        "The proxy refuses, or cannot be reached.",
+        "Check `proxy=`, or `https_proxy` and `no_proxy` in the environment.",
+    ),
+    Code(
+        "lm-tls-failed",
+        "LMConnectionError",
+        "The server and dspex do not agree on TLS.",
+        "Check that the address is https and not http, and which versions of TLS the server speaks.",
+    ),
+    Code(
         "lm-unknown-host",
         "LMConnectionError",
         "The name of the server does not resolve.",
@@ -1044,10 +1308,34 @@ CODES: Final = (
         "Raise the LM's `timeout`, or ask for fewer tokens.",
     ),
     Code(
+        "lm-chunk-timeout",
+        "LMTimeoutError",
+        "A stream stopped for longer than it may.",
+        "Raise the LM's `chunk_timeout` if such pauses are meant, else try again.",
+    ),
+    Code(
         "lm-connect-timeout",
         "LMTimeoutError",
         "The server did not accept a connection in time.",
         "Check that it runs and is not overloaded; raise `connect_timeout` if it is far away.",
+    ),
+    Code(
+        "lm-first-byte-timeout",
+        "LMTimeoutError",
+        "The server took the request and did not begin to answer in time.",
+        "Raise the LM's `first_byte_timeout`, or ask a server that is less busy.",
+    ),
+    Code(
+        "lm-first-text-timeout",
+        "LMTimeoutError",
+        "A stream began and brought no text in time.",
+        "Raise the LM's `first_text_timeout`: a model that reasons thinks before it writes.",
+    ),
+    Code(
+        "lm-key-timeout",
+        "LMTimeoutError",
+        "The function that was given as `api_key=` gave no key within the LM's time limit.",
+        "Let it keep the key for as long as it is good; it is called for each request.",
     ),
     Code(
         "lm-response",
@@ -1266,6 +1554,12 @@ CODES: Final = (
         "RemoteError",
         "The program or function in the worker raised an error of its own.",
         "Read `type`, the message and `traceback`, and correct the program.",
+    ),
+    Code(
+        "metric-failed",
+        "RemoteError",
+        "An optimizer gave up, because its metric failed more often than it bears with.",
+        "Correct the metric: its own error is the cause of this one.",
     ),
 )
 """All codes, in the order of the tree of classes."""

@@ -9,12 +9,14 @@
     │   └── TemplateError       a template could not be compiled, or not rendered with these values
     ├── InputError              the inputs of a call do not fit the signature
     ├── RouteError              no target can serve the call as it was asked for
+    ├── TargetsUnavailable      what could serve the call is failing or full
     ├── ReplyError              the LM's reply could not be read as the output fields
     ├── LMError
     │   ├── LMAuthError         the key is missing or was refused
     │   ├── LMRequestError      the server refused the request (other 4xx)
     │   ├── LMRateLimitError    429, with the server's retry-after if it gave one
     │   ├── LMServerError       5xx
+    │   ├── LMUnavailable       no deployment of a group takes calls
     │   ├── LMConnectionError   no connection, or it broke
     │   ├── LMTimeoutError      no answer in time
     │   └── LMResponseError     an answer that is not a chat completion
@@ -29,7 +31,8 @@
     └── RemoteError             the program in the worker raised
 
 Each error has a stable ``code`` for programs, a ``category`` that says who must act, ``retryable``, the
-``http_status`` that a service may answer with, and a ``hint`` that says what to do. What else a class knows,
+``http_status`` that a service may answer with, and a ``hint`` that says what to do; ``earlier`` has the
+attempts of the call before the one that raised it, in their order. What else a class knows,
 its fields, are attributes that it declares; a field that was not given has its default. All errors survive
 pickling and the wire.
 
@@ -42,6 +45,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from dspex.prediction import Attempt
 
 __all__ = [
     "BatchError",
@@ -59,6 +64,7 @@ __all__ = [
     "LMResponseError",
     "LMServerError",
     "LMTimeoutError",
+    "LMUnavailable",
     "PoolClosedError",
     "PoolError",
     "PoolSaturated",
@@ -66,6 +72,7 @@ __all__ = [
     "ReplyError",
     "RouteError",
     "SignatureError",
+    "TargetsUnavailable",
     "TemplateError",
     "TextError",
     "WireError",
@@ -109,6 +116,7 @@ class DspexError(Exception):
     """
 
     code: str = "error"
+    earlier: Sequence[Attempt] = ()
     category: Category = "internal"
     retryable: bool = False
     http_status: int = 500
@@ -116,6 +124,9 @@ class DspexError(Exception):
     """What `to_public_dict` gives in place of the message."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
+
+    _stages: Sequence[Any] = ()
+    """What a worker had done before it raised it, for telemetry; it stays in this process."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -170,13 +181,15 @@ class DspexError(Exception):
         return (
             _rebuild,
             (type(self), self.to_dict()),
-            {"__cause__": self.__cause__, "__notes__": _notes(self)},
+            {"__cause__": self.__cause__, "__notes__": _notes(self), "earlier": self.earlier},
         )
 
     def __setstate__(self, state: dict[str, Any] | None) -> None:
         if not state:
             return
         self.__cause__ = state.get("__cause__")
+        if state.get("earlier"):
+            self.earlier = state["earlier"]
         for note in state.get("__notes__", ()):
             self.add_note(note)
 
@@ -327,6 +340,7 @@ class ConfigError(DspexError):
         path: The setting's path, such as `pool.reports.workers`; empty if there is none to name.
         file: The file it stands in; empty if it came from no file.
         place: Where in a call's payload it is, such as `$.tools[0]`; empty if it is in none.
+        problems: Pairs of path and message, one for each setting that is wrong, where several are looked at.
     """
 
     code = "config"
@@ -335,6 +349,7 @@ class ConfigError(DspexError):
     path: str = ""
     file: str = ""
     place: str = ""
+    problems: Sequence[tuple[str, str]] = ()
 
 
 class TextError(DspexError):
@@ -444,6 +459,24 @@ class RouteError(DspexError):
     http_status = 422
     public_message = "The service cannot run the call in the way it was asked to."
     adapter: str = ""
+
+
+class TargetsUnavailable(DspexError):  # noqa: N818 - the name of a state, as the field writes it
+    """Every target that could serve the call is failing or full; nothing of the call has been done.
+
+    Attributes:
+        retry_after: Seconds after which one of them is tried again; None where nobody knows.
+    """
+
+    code = "targets-failing"
+    category = "transient"
+    retryable = True
+    http_status = 503
+    public_message = "The service cannot run the call at the moment; try again later."
+    retry_after: float | None = None
+
+    def _public_details(self) -> dict[str, Any]:
+        return {} if self.retry_after is None else {"retry_after": self.retry_after}
 
 
 class ReplyError(DspexError):
@@ -566,6 +599,22 @@ class LMServerError(LMError):
     retryable = True
 
 
+class LMUnavailable(LMError):  # noqa: N818 - the name of a state, as `TargetsUnavailable`
+    """Every deployment of a group is left alone or full; `retry_after` says for how long, if it is known.
+
+    The call may have been sent to some of them, all of which said that they have no room for it.
+    """
+
+    code = "lm-unavailable"
+    category = "transient"
+    http_status = 503
+    retryable = True
+    public_message = "The language model takes no calls at the moment; try again later."
+
+    def _public_details(self) -> dict[str, Any]:
+        return {} if self.retry_after is None else {"retry_after": self.retry_after}
+
+
 class LMConnectionError(LMError):
     """No connection could be made, or it broke before the answer was whole."""
 
@@ -575,13 +624,19 @@ class LMConnectionError(LMError):
 
 
 class LMTimeoutError(LMError):
-    """The server did not answer in time."""
+    """The server did not answer in time.
+
+    Attributes:
+        stage: What was waited for: `"connect"`, `"first-byte"`, `"first-text"`, `"chunk"` (the next piece of
+            a stream) or `"total"`; empty if it is not known.
+    """
 
     code = "lm-timeout"
     category = "timeout"
     http_status = 504
     retryable = True
     public_message = "The language model did not answer in time."
+    stage: str = ""
 
 
 class LMResponseError(LMError):
@@ -750,6 +805,7 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
             "bad-input-stream",
             "bad-import-path",
             "bad-module",
+            "bad-optimizer",
             "bad-payload",
             "bad-state",
             "bad-stream",
@@ -763,7 +819,9 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
             "not-a-module",
             "not-a-prediction",
             "not-a-stream",
+            "not-an-optimizer",
             "not-encodable",
+            "optimizer-program",
             "unknown-operation",
         ),
         ("caller", 422),

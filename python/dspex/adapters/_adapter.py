@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, get_args
 
 from dspex import dialects
+from dspex._callbacks import callbacks_of
 from dspex._core import Plan, ReplyStream
 from dspex._engine.described import Described
 from dspex._engine.markers import Markers, check
@@ -86,6 +87,8 @@ class Adapter:
             its answer into the field of the type `dspy.ToolCalls`; else both are text. See `docs/tools.md`.
         parallel_tool_calls: Whether the model is asked for several calls at once; None leaves it to the
             server.
+        callbacks: Who hears when a call with this adapter lays out its messages and reads its replies; see
+            `dspex.callbacks.BaseCallback`.
 
     Raises:
         ConfigError: If a setting is not one of those above.
@@ -101,6 +104,7 @@ class Adapter:
         dialect: str | None = None,
         use_native_function_calling: bool = False,
         parallel_tool_calls: bool | None = None,
+        callbacks: Sequence[Any] | None = None,
     ) -> None:
         _check("parsing", parsing, get_args(Parsing))
         check(markers)
@@ -116,9 +120,15 @@ class Adapter:
                 )
         self.use_native_function_calling = use_native_function_calling
         self.parallel_tool_calls = parallel_tool_calls
+        self._callbacks = callbacks_of(callbacks)
         self.parsing = parsing
         self.markers = markers
         self.dialect = None if dialect is None else dialects.check(dialect)
+
+    @property
+    def callbacks(self) -> Sequence[Any]:
+        """Who hears of the calls with this adapter."""
+        return self._callbacks
 
     def __repr__(self) -> str:
         more = "" if self.dialect is None else f", dialect={self.dialect!r}"
@@ -171,6 +181,7 @@ class Adapter:
             dialect=self.dialect,
             use_native_function_calling=self.use_native_function_calling,
             parallel_tool_calls=self.parallel_tool_calls,
+            callbacks=self._callbacks,
         )
 
     def __call__(self, /, *args: Any, **settings: Any) -> NoReturn:

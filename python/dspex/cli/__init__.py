@@ -13,16 +13,20 @@ from collections.abc import Sequence
 
 from dspex import __version__
 from dspex.cli import _bench as bench
+from dspex.cli import _cache as cache
+from dspex.cli import _config as config
 from dspex.cli import _diff as diff
 from dspex.cli import _doctor as doctor
 from dspex.cli import _errors as errors
+from dspex.cli import _export as export
 from dspex.cli import _run as run
+from dspex.cli import _shadow as shadow
 from dspex.cli import _signature as signature
 from dspex.errors import DspexError
 
 __all__ = ["main"]
 
-COMMANDS = (run, signature, bench, diff, doctor, errors)
+COMMANDS = (run, export, signature, bench, diff, doctor, config, shadow, cache, errors)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

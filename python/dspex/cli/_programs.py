@@ -3,6 +3,7 @@
 ::
 
     "question -> answer"      a signature: a `dspex.Predict` of it
+    rag.dspex.json            a compiled program, as `dspex export` writes it
     my_app.rag:RAG            what is imported there:
                                 a module of dspex (an object, or a class that is made without arguments)
                                 a class of dspex.Signature or dspy.Signature, or the text of one
@@ -14,7 +15,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex.cli._targets import imported, is_path
 from dspex.errors import ConfigError, SignatureError
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from dspex.modules import Module
     from dspex.signature import Signature
 
-__all__ = ["input_fields", "program_at", "signature_of"]
+T = TypeVar("T")
+
+__all__ = ["input_fields", "native_at", "program_at", "signature_of"]
 
 
 def program_at(target: str, *, state: str | None = None) -> Module:
@@ -39,12 +42,37 @@ def program_at(target: str, *, state: str | None = None) -> Module:
     """
     import dspex
 
+    if target.endswith(".dspex.json"):
+        compiled = dspex.load(target)
+        return compiled if state is None else compiled.load(state)
     found = imported(target) if is_path(target) else target
     dspy_module = getattr(sys.modules.get("dspy"), "Module", None)
     if dspy_module is not None and isinstance(found, type) and issubclass(found, dspy_module):
         return dspex.program(target, state=state)
     program = _module_of(target, found, dspy_module)
     return program if state is None else program.deepcopy().load(state)
+
+
+def native_at(target: str, *, state: str | None = None) -> Module:
+    """The module that a target names, made native where it is a program of DSPy's.
+
+    Args:
+        target: As for `program_at`; also an object of a class of dspy.Module.
+        state: As for `program_at`.
+
+    Raises:
+        ConfigError: As `program_at`, or if the program has no native twin (`not-native`).
+    """
+    import dspex
+
+    found = imported(target) if is_path(target) else target
+    theirs = getattr(sys.modules.get("dspy"), "Module", None)
+    if theirs is None or not (
+        isinstance(found, theirs) or (isinstance(found, type) and issubclass(found, theirs))
+    ):
+        return program_at(target, state=state)
+    program = dspex.from_dspy(_made(target, found) if isinstance(found, type) else found)
+    return program if state is None else program.load(state)
 
 
 def _module_of(target: str, found: Any, dspy_module: type[Any] | None) -> Module:
@@ -73,7 +101,7 @@ def _module_of(target: str, found: Any, dspy_module: type[Any] | None) -> Module
         ) from None
 
 
-def _made(target: str, cls: type[Module]) -> Module:
+def _made(target: str, cls: type[T]) -> T:
     try:
         return cls()
     except TypeError as error:
@@ -97,6 +125,10 @@ def input_fields(target: str, program: Module) -> Mapping[str, Any]:
     Raises:
         ConfigError: If it takes its inputs in a way that names none.
     """
+    from dspex.compiled import Program
+
+    if isinstance(program, Program):
+        return program.input_types
     signature = signature_of(program)
     if signature is not None:
         return {name: field.annotation for name, field in signature.input_fields.items()}

@@ -31,8 +31,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help='a signature, as in "question -> answer", or module:attribute: a module of dspex, a class of '
-        "dspy.Module, or a signature",
+        help='a signature, as in "question -> answer"; a compiled program, FILE.dspex.json; or '
+        "module:attribute: a module of dspex, a class of dspy.Module, or a signature",
     )
     parser.add_argument(
         "-i",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspex._portal import refuse_blocking
 from dspex.errors import ConfigError
 from dspex.router import set_default
-from dspex.runtime._runtime import DEFAULT_TIMEOUT_SECONDS, Runtime
+from dspex.runtime._runtime import DEFAULT_BREAKER, DEFAULT_TIMEOUT_SECONDS, Runtime
 
 if TYPE_CHECKING:
     from dspex.adapters import AdapterLike, Parsing
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
+    from dspex.router import Breaker, GivenLimits, Hedge, OrderOfTargets, Retry, Shadow, Strategy
 
 __all__ = ["configure"]
 
@@ -30,6 +31,13 @@ def configure(
     adapter: AdapterLike = "chat",
     parsing: Parsing | None = None,
     dialect: str | None = None,
+    strategy: Strategy | OrderOfTargets = "prefer-native",
+    breaker: Breaker | None = DEFAULT_BREAKER,
+    retry: Retry | None = None,
+    limits: GivenLimits = None,
+    hedge: Hedge | None = None,
+    shadow: Shadow | float | None = None,
+    callbacks: Sequence[Any] | None = None,
 ) -> Runtime:
     """Make and open the runtime that modules use where no other is current.
 
@@ -45,6 +53,13 @@ def configure(
         adapter: How prompts are laid out and replies read.
         parsing: How tolerantly replies are read.
         dialect: The version of DSPy whose prompts are written.
+        strategy: Which side a call goes to that both can serve.
+        breaker: Keeps calls from a pool whose workers fail.
+        retry: How often a call that failed is made again.
+        limits: How many calls may be under way at each target.
+        hedge: Makes a call that is late a second time.
+        shadow: Runs the other side too for a share of the calls.
+        callbacks: Who hears of all calls.
 
     Returns:
         The runtime, open.
@@ -65,7 +80,19 @@ def configure(
                 hint="repeat lm=: `configure` replaces the runtime before as a whole",
             )
     runtime = Runtime(
-        lm, pools=pools, timeout=timeout, adapter=adapter, parsing=parsing, dialect=dialect
+        lm,
+        pools=pools,
+        timeout=timeout,
+        adapter=adapter,
+        parsing=parsing,
+        dialect=dialect,
+        strategy=strategy,
+        breaker=breaker,
+        retry=retry,
+        limits=limits,
+        hedge=hedge,
+        shadow=shadow,
+        callbacks=callbacks,
     ).open()
     with _lock:
         before, _configured = _configured, runtime

@@ -1,4 +1,4 @@
-"""A call of a module as a worker is asked for it."""
+"""A call of a module, and the work of an optimizer, as a worker is asked for them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from dspex import dialects
 from dspex._settings import of_call
-from dspex.prediction import Completions
+from dspex.prediction import Completions, Prediction
 from dspex.protocol.requests import CustomValues, ModuleRequest
 from dspex.protocol.values import not_encodable, values_to_wire
 from dspex.runtime._pool_request import AnswerReader, types_of
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
-    from dspex.router import ModuleOperation
+    from dspex.protocol.optimization import OptimizeRequest
+    from dspex.router import ModuleOperation, OptimizeOperation
     from dspex.signature import Signature
 
-__all__ = ["prepare_module"]
+__all__ = ["prepare_module", "prepare_optimization"]
 
 
 def prepare_module(
@@ -67,6 +68,39 @@ def prepare_module(
     return request, AnswerReader(outputs, None)
 
 
+def prepare_optimization(
+    operation: OptimizeOperation,
+    adapter: Adapter,
+    models: Mapping[str, Mapping[str, Any]],
+    *,
+    native_lm: bool = True,
+    lm: Mapping[str, Any] | None = None,
+    extraction_lm: Mapping[str, Any] | None = None,
+) -> tuple[OptimizeRequest, AnswerReader]:
+    """The request for an optimizer's work; for the arguments see `prepare`.
+
+    Args:
+        operation: What is to be done.
+        adapter: That of all prompts in it.
+        models: Settings of the models of its own, over the pool's.
+        native_lm: Whether the native side can ask the LM too.
+        lm: Settings of the program's model.
+        extraction_lm: Settings of a second model.
+
+    Raises:
+        ConfigError: If a setting cannot be sent to a worker.
+    """
+    program = replace(
+        operation.request.program,
+        config=of_call(operation.config, native=native_lm),
+        lm=lm or {},
+        adapter=adapter.layout,
+        parsing=adapter.parsing,
+        extraction_lm=extraction_lm or {},
+    )
+    return replace(operation.request, program=program, models=models), AnswerReader({}, None)
+
+
 def _check_markers(
     signature: Signature, given: Mapping[str, Any], adapter: Adapter, dialect: str | None
 ) -> None:
@@ -87,5 +121,7 @@ def _plain(value: Any) -> Any:
         return [dict(row) for row in value]
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
+    if isinstance(value, Prediction):
+        return value.to_dict()
     to_dict = getattr(value, "toDict", None)
     return value if to_dict is None else to_dict()

@@ -17,29 +17,30 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspex.lm import LMChoice, LMResponse, assemble
+from dspex.lm._pieces import pieces_of
 from dspex.runtime._replies import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dspex._core import Plan, ReplyStream
-    from dspex.events import LMDelta
-    from dspex.lm import LanguageModel, LMRequest
-    from dspex.router import Sink
+    from dspex.events import LMDelta, ReplyEvent
+    from dspex.lm import LanguageModel, LMRequest, TextPiece
+    from dspex.router import ReplySink
 
-__all__ = ["Told", "stream_reply"]
+__all__ = ["StreamedReply", "stream_reply"]
 
 
-class Told(NamedTuple):
-    """What has been told: the first reply, and when its first text came, by `time.perf_counter`."""
+class StreamedReply(NamedTuple):
+    """What has been told: the first reply, and the seconds until its first text came."""
 
     reply: ReplyStream
     first_text: float | None
 
 
 async def stream_reply(
-    lm: LanguageModel, request: LMRequest, plan: Plan, sink: Sink
-) -> tuple[LMResponse, Told]:
+    lm: LanguageModel, request: LMRequest, plan: Plan, sink: ReplySink
+) -> tuple[LMResponse, StreamedReply]:
     """Ask the LM, tell the events of the first generation as it comes, and give the whole answer.
 
     Raises:
@@ -51,30 +52,41 @@ async def stream_reply(
     begun = time.perf_counter()
     reply = plan.stream(sink.predictor, sink.turn)
     first_text: float | None = None
-    kept: list[LMDelta] = []
+    kept: list[LMDelta | TextPiece] = []
     texts: list[str] = []
     usage: Mapping[str, Any] = {}
-    async with aclosing(lm.stream(request)) as deltas:
-        async for delta in deltas:
-            kept.append(delta)
-            if delta.usage:
-                usage = delta.usage
-            text = delta.text
-            if not text or delta.index:
-                continue
-            texts.append(text)
-            if first_text is None:
-                first_text = time.perf_counter()
-            try:
-                events = reply.feed(text)
-            except Exception:  # of a validator, as below; to look for it with each piece would cost more
-                with reading("".join(texts)):
-                    raise
-            if events:
+    waited = 0.0
+    cached = False
+    async with aclosing(pieces_of(lm, request)) as pieces:
+        async for piece in pieces:
+            events: list[ReplyEvent] = []
+            for delta in piece:
+                kept.append(delta)
+                if isinstance(delta, tuple):
+                    text, index, _ = delta
+                else:
+                    text, index = delta.text, delta.index
+                    waited = delta.waited or waited
+                    cached = cached or delta.cached
+                    usage = delta.usage or usage
+                if not text or index:
+                    continue
+                texts.append(text)
+                if first_text is None:
+                    first_text = time.perf_counter() - begun
+                try:
+                    events += reply.feed(text)
+                except Exception:  # of a validator, as below; to look for it with each piece would cost more
+                    if events:
+                        await sink.put(events, deadline)
+                    with reading("".join(texts)):
+                        raise
+            if events and not sink.put_now(events):
                 await sink.put(events, deadline)
     with reading("".join(texts)):
-        events = reply.finish()
-    if events:
-        await sink.put(events, deadline)
+        last = reply.finish()
+    if last:
+        await sink.put(last, deadline)
     choices = assemble(kept) or (LMChoice(""),)
-    return LMResponse(choices, "", usage, time.perf_counter() - begun), Told(reply, first_text)
+    response = LMResponse(choices, "", usage, time.perf_counter() - begun, waited, cached)
+    return response, StreamedReply(reply, first_text)

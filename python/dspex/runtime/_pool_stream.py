@@ -1,108 +1,151 @@
 """The parts of a worker's streamed answer, told to the stream of their module.
 
-A worker sends what DSPy streams: the texts of fields as the reply has them, and nothing of a reply that came
-in one piece, of several generations, or through an adapter that DSPy does not stream. When the answer is
-here, a field of which nothing has come is told as a whole, and one whose value is not its text is corrected.
-So whoever listens to the end knows the same values as on the native side.
+::
+
+    worker: replies, read as they come --events--> PoolStream --> sink, which waits for its reader
+            the call's answer ------------------------------------> the prediction
+
+The events of a program's predictors go on as they came, with plain values. Those of a `Predict` are the
+call's own: they get its path and turn, and where the type of a field is a class of the service's, its value
+is made again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dspex.errors import WireError
 from dspex.events import Correction, FieldEnd, FieldStart, PartialValue, ReplyEvent, Status, TextDelta
-from dspex.protocol.events import answer_of, event_of
+from dspex.protocol.events import answer_of, event_of, says
 from dspex.protocol.requests import StreamedFields
+from dspex.protocol.values import from_wire
+from dspex.router import ModuleOperation, Operation
+from dspex.runtime._pool_request import types_of
 
 if TYPE_CHECKING:
-    from dspex.adapters import Adapter
-    from dspex.pool import Pool, PredictRequest
+    from dspex.pool import ModuleRequest, Pool, PredictRequest
     from dspex.protocol.requests import ModuleAnswer
-    from dspex.router import Operation, Sink
+    from dspex.router import AnyOperation, ModuleSink, ReplySink, Sink
 
-__all__ = ["PoolStream"]
-
-_STREAMED: Final = frozenset({"chat", "json", "xml"})
-"""Adapters whose replies DSPy streams."""
+__all__ = ["PoolStream", "stream_of"]
 
 
 class PoolStream:
-    """Tells the events of one call.
+    """Tells the events of one call of a program.
 
     Args:
         sink: Who is told.
-        operation: The call.
-        seconds: What is left of its time.
+        fields: Of which fields.
+        seconds: What is left of the call's time.
     """
 
-    def __init__(self, sink: Sink, operation: Operation, seconds: float) -> None:
+    def __init__(self, sink: Sink, fields: StreamedFields, seconds: float) -> None:
         self._sink = sink
-        self._outputs = [name for name in operation.signature.output_fields if name in sink.fields]
-        self._config = operation.config
+        self._fields = fields
         self._deadline = asyncio.get_running_loop().time() + seconds
-        self._told: dict[str, Any] = {}
         self.first_text: float | None = None
 
     async def answer(
-        self, pool: Pool, request: PredictRequest, adapter: Adapter, seconds: float
+        self, pool: Pool, request: PredictRequest | ModuleRequest, **options: Any
     ) -> ModuleAnswer:
         """The answer, when its events have been told.
+
+        Args:
+            pool: What is asked.
+            request: For what.
+            **options: As for `Pool.stream`.
 
         Raises:
             DspexError: As `Pool.stream`; `DeadlineExceeded` if the reader was waited for too long.
         """
-        several = any((self._config.get(name) or 1) != 1 for name in ("n", "num_generations"))
-        fields = self._outputs if adapter.layout in _STREAMED and not several else []
         answer: Mapping[str, Any] | None = None
-        streamed = replace(request, stream=StreamedFields(fields=fields))
-        async with aclosing(pool.parts(streamed, timeout=seconds)) as parts:
+        async with aclosing(pool.parts(replace(request, stream=self._fields), **options)) as parts:
             async for part in parts:
                 answer = answer_of(part)
-                if answer is not None:
-                    continue
-                event = event_of(part)
-                if isinstance(event, ReplyEvent):
-                    await self._tell(replace(event, predictor=self._sink.predictor, turn=self._sink.turn))
-                elif isinstance(event, Status):
-                    await self._sink.put([event], self._deadline)
+                if answer is None:
+                    await self._tell(event_of(part))
         if answer is None:
             raise WireError("a streamed answer ended without a prediction", code="bad-body")
         return cast("ModuleAnswer", answer)
 
-    async def _tell(self, event: ReplyEvent) -> None:
-        if isinstance(event, TextDelta):
-            self._told[event.field] = self._told.get(event.field, "") + event.text
-        elif isinstance(event, PartialValue):
-            self._told[event.field] = event.value
-        if self.first_text is None and isinstance(event, TextDelta | PartialValue):
-            self.first_text = time.perf_counter()
+    async def finish(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The call has its answer: tell what the events so far did not."""
+
+    async def _tell(self, event: Any) -> None:
+        if isinstance(event, ReplyEvent):
+            event = self._here(event)
+            if self.first_text is None and isinstance(event, TextDelta | PartialValue):
+                self.first_text = time.perf_counter()
+        elif not isinstance(event, Status):
+            return
         await self._sink.put([event], self._deadline)
 
-    async def finish(self, row: Mapping[str, Any]) -> None:
-        """Tell what the events so far did not: whole fields, and other values."""
-        at = (self._sink.predictor, self._sink.turn)
+    def _here(self, event: ReplyEvent) -> ReplyEvent:
+        """A worker's event as the reader of the stream sees it."""
+        return event
+
+
+class _PredictStream(PoolStream):
+    """Tells the events of one call of a `Predict`."""
+
+    def __init__(self, sink: ReplySink, operation: Operation, seconds: float) -> None:
+        super().__init__(sink, StreamedFields(fields=sorted(sink.fields)), seconds)
+        self._at = sink.predictor, sink.turn
+        self._outputs = [name for name in operation.signature.output_fields if name in sink.fields]
+        self._types = types_of(operation.signature).custom_outputs
+        self._told: dict[str, Any] = {}
+
+    async def finish(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """See `PoolStream.finish`: the worker knows the values of fields as its own classes have them."""
+        row: Mapping[str, Any] = rows[0] if rows else {}
         events: list[ReplyEvent] = []
         for name in self._outputs:
             if name not in row:
                 continue
             value = row[name]
             if name not in self._told:
-                is_text = isinstance(value, str)
-                whole = TextDelta(name, value, True, *at) if is_text else PartialValue(name, value, True, *at)
-                events += [FieldStart(name, *at), whole, FieldEnd(name, True, *at)]
-                if self.first_text is None:
-                    self.first_text = time.perf_counter()
-            elif not _same(self._told[name], value):
-                events.append(Correction(name, value, *at))
+                whole = TextDelta if isinstance(value, str) else PartialValue
+                events += [
+                    FieldStart(name, *self._at),
+                    whole(name, value, True, *self._at),
+                    FieldEnd(name, True, *self._at),
+                ]
+            elif not says(self._told[name], value):
+                events.append(Correction(name, value, *self._at))
         if events:
             await self._sink.put(events, self._deadline)
 
+    def _here(self, event: ReplyEvent) -> ReplyEvent:
+        if isinstance(event, TextDelta):
+            self._told[event.field] = self._told.get(event.field, "") + event.text
+        elif isinstance(event, PartialValue | Correction):
+            value, is_whole = event.value, isinstance(event, Correction) or event.is_last_chunk
+            if is_whole and event.field in self._types:
+                try:
+                    value = from_wire(value, self._types[event.field])
+                except Exception:  # noqa: BLE001 - a validator of the user's; the prediction is made without it
+                    is_whole = False
+                else:
+                    event = replace(event, value=value)
+            if is_whole:
+                self._told[event.field] = value
+        if (event.predictor, event.turn) == self._at:
+            return event
+        return replace(event, predictor=self._at[0], turn=self._at[1])
 
-def _same(told: Any, value: Any) -> bool:
-    return type(told) is type(value) and bool(told == value)
+
+def stream_of(operation: AnyOperation, seconds: float) -> PoolStream | None:
+    """What tells of an operation while it runs in a worker; None where nobody listens."""
+    if isinstance(operation, Operation):
+        sink = operation.sink
+        return _PredictStream(sink, operation, seconds) if sink is not None and sink.fields else None
+    if not isinstance(operation, ModuleOperation) or operation.sink is None:
+        return None
+    # Also without fields: a streamed call ends at once when its reader leaves.
+    inside: ModuleSink = operation.sink
+    return PoolStream(inside, StreamedFields(fields=inside.fields, inner=inside.inner), seconds)

@@ -6,29 +6,44 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from dspex import dialects
+from dspex._core import StageTimes
 from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, from_dict
 from dspex.prediction import Prediction
-from dspex.protocol.events import prediction_of
-from dspex.router import AnyOperation, ModuleOperation, Operation
+from dspex.router import AnyOperation, ModuleOperation, Operation, OptimizeOperation
 from dspex.runtime._replies import adapter_of, refusal_of
+from dspex.runtime._telemetry import count_work, tell_of_pool
 from dspex.runtime._tool_calls import refusal_of_workers
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter
+    from dspex.lm import LanguageModel
     from dspex.pool import Pool, PoolSpec
+    from dspex.protocol.optimization import OptimizeRequest
     from dspex.protocol.requests import ModuleRequest, PredictRequest
-    from dspex.router import Sink
     from dspex.runtime._pool_request import AnswerReader
 
-__all__ = ["PoolTarget", "not_for_workers"]
+__all__ = ["PoolTarget", "Told", "not_for_workers"]
 
 SHORTEST_SECONDS: Final = 0.001
 """What a call is given whose time ran out on the way: enough for the pool to say so in its own words."""
+
+
+class Told(NamedTuple):
+    """What a worker tells of a call.
+
+    Attributes:
+        messages: Those that its DSPy wrote.
+        prediction: What it answered; None where no model was asked.
+    """
+
+    messages: list[Any]
+    prediction: Prediction | None
 
 
 class PoolTarget:
@@ -40,6 +55,7 @@ class PoolTarget:
         adapter: Lays out prompts and reads replies, where a call brings none of its own.
         dialect: The version of DSPy whose prompts the native side writes, or None if it writes none.
         native_lm: Whether the native side can ask the LM too; then both take the same settings.
+        lm: The LM, to be asked for its key where a function gives that.
     """
 
     side: Literal["native", "python"] = "python"
@@ -52,14 +68,17 @@ class PoolTarget:
         dialect: str | None,
         *,
         native_lm: bool = True,
+        lm: LanguageModel | None = None,
     ) -> None:
         self._spec = spec
+        self._lm = lm
         self.name = f"pool:{spec.name if spec is not None else 'general'}"
         self._lm_settings = lm_settings
         self._adapter = adapter
         self._dialect = dialect
         self._native_lm = native_lm
         self._opening: asyncio.Task[Pool] | None = None
+        self.stages = StageTimes()
 
     @property
     def spec(self) -> PoolSpec:
@@ -70,55 +89,90 @@ class PoolTarget:
             self._spec = PoolSpec()
         return self._spec
 
+    lacks = ("lm-not-for-workers", "native-tools")
+
     def unable(self, operation: AnyOperation) -> DspexError | None:
-        """None: real DSPy runs everything."""
-        return None
+        """Why no worker can run the operation: its model lives here, or it makes native calls of tools."""
+        if operation.lm is not None and not hasattr(operation.lm, "settings_for_worker"):
+            return not_for_workers(operation.lm, 'leave out route="python", or give the call a dspex.LM')
+        return refusal_of_workers(adapter_of(operation, self._adapter))
 
     async def run(self, operation: AnyOperation, timeout: float) -> Prediction:
         """Run the operation in a worker; see `dspex.router.Target.run`."""
         begun = time.perf_counter()
         request, reader = self._request(operation)
+        if sources := self._key_sources(operation):
+            from dspex.runtime._pool_keys import with_keys  # few LMs have such a key
+
+            request = await with_keys(request, sources, timeout)
         pool = await self._open(timeout)
         left = timeout - (time.perf_counter() - begun)
         left = max(left, SHORTEST_SECONDS)
-        sink = operation.sink
-        if isinstance(operation, Operation) and sink is not None and sink.fields:
-            return await self._streamed(operation, request, reader, pool, sink, left, begun)
-        functions = operation.functions if isinstance(operation, ModuleOperation) else None
-        answer = await pool.call(
-            request, timeout=left, idempotent=operation.idempotent, host_functions=functions
-        )
+        functions = None if isinstance(operation, Operation) else _functions_of(operation)
+        stream = None
+        if operation.sink is not None:
+            from dspex.runtime._pool_stream import stream_of  # as in `_started`
+
+            stream = stream_of(operation, left)
+        try:
+            if stream is None:
+                answer = await pool.call(
+                    request, timeout=left, idempotent=operation.idempotent, host_functions=functions
+                )
+            else:  # an optimizer's work has none
+                streamed = cast("PredictRequest | ModuleRequest", request)
+                answer = await stream.answer(
+                    pool, streamed, timeout=left, idempotent=operation.idempotent, host_functions=functions
+                )
+        except DspexError as error:
+            count_work(self.stages, error._stages)
+            raise
+        count_work(self.stages, answer.get("stages", ()), answer["timings"]["worker"])
         # What a module gives need not be the outputs of the signature that it was made with.
         signature = operation.signature if isinstance(operation, Operation) else None
         rows = reader.rows(answer)
-        return prediction_of(answer, rows, signature, total=time.perf_counter() - begun)
+        if stream is not None:
+            await stream.finish(rows)
+        from dspex.protocol.events import prediction_of  # a service may never ask a worker
 
-    async def _streamed(
-        self,
-        operation: Operation,
-        request: Any,
-        reader: AnswerReader,
-        pool: Pool,
-        sink: Sink,
-        left: float,
-        begun: float,
-    ) -> Prediction:
-        """A call whose reply is told while it comes."""
-        from dspex.runtime._pool_stream import PoolStream  # as in `_started`
-
-        telling = PoolStream(sink, operation, left)
-        answer = await telling.answer(pool, request, adapter_of(operation, self._adapter), left)
-        rows = reader.rows(answer)
-        await telling.finish(rows[0] if rows else {})
-        total = time.perf_counter() - begun
-        prediction = prediction_of(answer, rows, operation.signature, total=total)
-        if telling.first_text is not None:
-            prediction.timings["first_text"] = telling.first_text - begun
+        prediction = prediction_of(answer, rows, signature, total=time.perf_counter() - begun)
+        if stream is not None and stream.first_text is not None:
+            prediction.timings["first_text"] = stream.first_text - begun
         return prediction
 
-    def _request(self, operation: AnyOperation) -> tuple[PredictRequest | ModuleRequest, AnswerReader]:
+    async def told(self, operation: Operation, timeout: float, *, answers: bool) -> Told:
+        """The messages that real DSPy writes for a call, and what it answers, if that is wanted.
+
+        Args:
+            operation: The call.
+            timeout: Seconds that it may take.
+            answers: Whether a model is asked.
+
+        Raises:
+            DspexError: As `run`.
+        """
+        begun = time.perf_counter()
+        request, reader = self._request(operation)
+        if sources := self._key_sources(operation):
+            from dspex.runtime._pool_keys import with_keys  # few LMs have such a key
+
+            request = await with_keys(request, sources, timeout)
+        asked = replace(cast("PredictRequest", request), prompt="told" if answers else "alone")
+        pool = await self._open(timeout)
+        left = max(timeout - (time.perf_counter() - begun), SHORTEST_SECONDS)
+        answer = await pool.call(asked, timeout=left, idempotent=operation.idempotent)
+        messages = answer.get("messages", [])
+        if not answers:
+            return Told(messages, None)
+        from dspex.protocol.events import prediction_of
+
+        return Told(messages, prediction_of(answer, reader.rows(answer), operation.signature))
+
+    def _request(
+        self, operation: AnyOperation
+    ) -> tuple[PredictRequest | ModuleRequest | OptimizeRequest, AnswerReader]:
         """What the pool is asked for, and what reads its answer."""
-        from dspex.runtime._module_request import prepare_module  # as in `_started`
+        from dspex.runtime._module_request import prepare_module, prepare_optimization  # as in `_started`
         from dspex.runtime._pool_request import prepare
 
         adapter = adapter_of(operation, self._adapter)
@@ -131,8 +185,24 @@ class PoolTarget:
             return prepare_module(
                 operation, adapter, self._dialect, native_lm=native_lm, lm=lm, extraction_lm=second
             )
-        assert isinstance(operation, Operation)  # noqa: S101 - there are two kinds
+        if isinstance(operation, OptimizeOperation):
+            models = {name: self._over_the_pool_s(model) for name, model in operation.models.items()}
+            return prepare_optimization(
+                operation, adapter, models, native_lm=native_lm, lm=lm, extraction_lm=second
+            )
+        assert isinstance(operation, Operation)  # noqa: S101 - there are three kinds
         return prepare(operation, adapter, self._dialect, native_lm=native_lm, lm=lm, extraction_lm=second)
+
+    def _key_sources(self, operation: AnyOperation) -> dict[str, Any]:
+        """What has to be asked for the key of each of the call's models; mostly nothing."""
+        adapter = adapter_of(operation, self._adapter)
+        models: dict[str, Any] = {"lm": self._lm if operation.lm is None else operation.lm}
+        if isinstance(adapter, TwoStepAdapter) and adapter.extraction_lm is not None:
+            models["extraction_lm"] = adapter.extraction_lm
+        if isinstance(operation, OptimizeOperation):
+            models |= operation.models
+        sources = {name: getattr(model, "key_for_worker", None) for name, model in models.items()}
+        return {name: source for name, source in sources.items() if source is not None}
 
     def _second_lm(self, adapter: Adapter) -> dict[str, Any]:
         """Settings of the model of a two-step adapter that has its own."""
@@ -203,12 +273,17 @@ class PoolTarget:
     async def _started(self) -> Pool:
         from dspex.pool import Pool  # a runtime whose pools never start does without all of that
 
-        pool = Pool(self.spec, lm=self._lm_settings())
+        pool = Pool(self.spec, lm=self._lm_settings(), on_event=tell_of_pool)
         await pool.start()
         theirs = pool.versions["dspy"]
         if self._dialect is not None and dialects.dialect_of(theirs) != self._dialect:
             dialects.warn_mixed(self.name, theirs, self._dialect)
         return pool
+
+
+def _functions_of(operation: AnyOperation) -> Mapping[str, Callable[..., Any]] | None:
+    """The functions of the service that a call brings."""
+    return operation.functions if isinstance(operation, ModuleOperation | OptimizeOperation) else None
 
 
 def _failed(task: asyncio.Task[Any]) -> bool:

@@ -5,9 +5,11 @@ States::
     NEW --open--> OPEN --close--> CLOSED          each step once; a runtime is not reopened
 
 Everything a runtime owns lives on one event loop, its *home*: the caller's under `async with`, that of a
-background thread (a portal) under `with` and `open`. A call from the home loop is awaited in place; one
-from another loop or thread crosses over and back. A blocking call on a thread that runs an event loop, the
-home or another, would stop that loop and is refused; the cells of a notebook are the exception.
+background thread (a portal) under `with` and `open`. A call from the home loop is awaited in place, in the
+task of its caller. One from another loop or thread is laid out and read where it is made; what it waits for
+in between crosses over and back, and nothing does where the model answers at once. A blocking call on a
+thread that runs an event loop, the home or another, would stop that loop and is refused; the cells of a
+notebook are the exception.
 
 Failures while opening close what was already open. Closing cancels the calls in flight, stops the pools
 (which end their workers), closes the LM's connections and then the portal; each step has its deadline.
@@ -19,21 +21,33 @@ import asyncio
 import atexit
 import concurrent.futures
 import enum
+import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from dspex import dialects
+from dspex._callbacks import callbacks_of
 from dspex._forks import OwnerProcess
+from dspex._needs import of_adapter, of_model
 from dspex._portal import CROSSING_SECONDS, Portal, cross, refuse_blocking, wait
-from dspex._timeouts import check_seconds
+from dspex._timeouts import check_seconds, shown
 from dspex.adapters import Adapter
-from dspex.errors import ConfigError, DeadlineExceeded, DspexError
+from dspex.errors import ConfigError, DeadlineExceeded, DspexError, LMError
 from dspex.lm import language_model
 from dspex.prediction import Prediction
-from dspex.router import AnyOperation, Router, TargetCounts, forget, offer, use
+from dspex.router import (
+    AnyOperation,
+    Breaker,
+    Router,
+    TargetCounts,
+    checked_strategy,
+    forget,
+    offer,
+    use,
+)
 from dspex.runtime._arguments import pool_specs
 from dspex.runtime._borrowed import BorrowedModels
 from dspex.runtime._native_target import NativeTarget
@@ -46,15 +60,26 @@ if TYPE_CHECKING:
     from dspex.adapters import AdapterLike, Parsing
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec, PoolStatus
-    from dspex.router import Target
+    from dspex.router import (
+        Call,
+        Explanation,
+        GivenLimits,
+        Hedge,
+        OrderOfTargets,
+        Report,
+        Retry,
+        Shadow,
+        Strategy,
+        Target,
+    )
+    from dspex.runtime._shadow_runs import ShadowRuns
+    from dspex.runtime._shadow_store import ShadowReport
 
 __all__ = ["Runtime"]
 
 T = TypeVar("T")
 
-_host: Final[ContextVar[Runtime | None]] = ContextVar("dspex_host", default=None)
-"""The runtime that ends the work of this context as a whole."""
-
+DEFAULT_BREAKER: Final = Breaker()
 DEFAULT_TIMEOUT_SECONDS = 120.0
 WARMUP_SECONDS = 60.0
 CLOSE_SECONDS = 30.0
@@ -74,7 +99,7 @@ class Runtime:
 
     Args:
         lm: The language model: `"openai/<name>"`, a `dspex.LM`, or any object with its protocol. One that
-            only DSPy speaks to, such as `"anthropic/<name>"`, is called in a worker.
+            only DSPy speaks to, such as `"gemini/<name>"`, is called in a worker.
         pools: The pools of DSPy workers: a number of workers, one `PoolSpec` or several. By default one
             pool `general`. A pool starts with the first call it gets, or with `warmup`.
         timeout: Seconds a call may take unless it says otherwise.
@@ -83,10 +108,23 @@ class Runtime:
             real DSPy has, go to a worker.
         parsing: `"tolerant"`, the default, repairs replies that nearly fit and lists that in
             `prediction.repairs`; `"dspy"` accepts what DSPy accepts, to the letter.
-
         dialect: The version of DSPy whose prompts the native side writes, `"3.3"` or `"3.4"`; by default that
             of the installed DSPy. Where that is one that dspex does not know, calls go to real DSPy in a
             worker, after a `DialectWarning`.
+        strategy: Which side a call goes to that both can serve: `"prefer-native"`, `"prefer-python"`,
+            `"fastest"` or `"weighted"`, or an object of yours with the method `order` of
+            `dspex.router.OrderOfTargets`; see `docs/routing.md`.
+        breaker: Keeps calls from a pool whose workers fail; None for none.
+        retry: How often a call that failed is made again; by default never. Which calls may be is a table in
+            `docs/routing.md`.
+        limits: How many calls may be under way at each target, and how long others wait for a place: a
+            `dspex.router.Limits` for each, or some by the names of targets.
+        hedge: Makes a call that is late a second time, and takes the answer that comes first; a
+            `dspex.router.Hedge`. Only calls that were declared idempotent are.
+        shadow: Runs the other side too for a share of the calls, and reports where it differs, in
+            `shadow_report()`: a `dspex.router.Shadow`, or the share alone, such as 0.01.
+        callbacks: Who hears of all calls on this runtime: objects with the methods of DSPy's callbacks, as
+            `dspex.callbacks.BaseCallback` has them.
 
     Raises:
         ConfigError: If a setting is wrong.
@@ -109,8 +147,17 @@ class Runtime:
         adapter: AdapterLike = "chat",
         parsing: Parsing | None = None,
         dialect: str | None = None,
+        strategy: Strategy | OrderOfTargets = "prefer-native",
+        breaker: Breaker | None = DEFAULT_BREAKER,
+        retry: Retry | None = None,
+        limits: GivenLimits = None,
+        hedge: Hedge | None = None,
+        shadow: Shadow | float | None = None,
+        callbacks: Sequence[Any] | None = None,
     ) -> None:
         self._lm = language_model(lm)
+        self._keeps_answers = getattr(self._lm, "cache", None) is not None
+        self._callbacks = callbacks_of(callbacks)
         self._timeout = check_seconds(timeout)
         self._adapter = Adapter.of(adapter, parsing)
         chosen = dialects.chosen(dialect)
@@ -122,8 +169,20 @@ class Runtime:
             refusal = refusal_of(part)
             if refusal is not None and not self._pools:
                 raise refusal
-        targets: list[Target] = [NativeTarget(self._lm, self._adapter, self._dialect), *self._pools]
-        self._router = Router(targets)
+        native = NativeTarget(self._lm, self._adapter, self._dialect, self._callbacks)
+        self._native = native
+        targets: list[Target] = [native, *self._pools]
+        self._router = Router(
+            targets,
+            strategy=checked_strategy(strategy),
+            breaker=breaker,
+            retry=retry,
+            limits=limits,
+            hedge=hedge,
+            adapter_needs=of_adapter(self._adapter),
+            model_needs=of_model(self._lm),
+        )
+        self._router.secrets = self._secrets
         self._state = _State.NEW
         self._state_lock = threading.Lock()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -133,6 +192,52 @@ class Runtime:
         self._scope = ExitStack()
         self._calls: set[asyncio.Task[Any]] = set()
         self._borrowed = BorrowedModels()
+        self._shadow = self._shadow_runs(shadow, native)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Self:
+        """A runtime by the settings in a TOML file, or under `[tool.dspex]` of a `pyproject.toml`.
+
+        Args:
+            path: The file. What its sections may have is in `docs/configuration.md`.
+
+        Raises:
+            ConfigError: If it cannot be read (`no-settings-file`, `bad-settings-file`), or anything in it is
+                wrong (`bad-config`): the error tells all of that, each with its path.
+            RouteError: As from the class itself.
+
+        Example:
+            ```python
+            async with dspex.Runtime.from_toml("dspex.toml"):
+                ...
+            ```
+        """
+        from dspex.runtime._config_file import config_of  # most services set theirs up in Python
+
+        config, directory = config_of(path)
+        return cls._configured(config, directory, os.fspath(path))
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], *, directory: str | os.PathLike[str] | None = None
+    ) -> Self:
+        """A runtime by settings that are data, in the form that a TOML file has: see `from_toml`.
+
+        Args:
+            config: The sections.
+            directory: What paths in it are relative to; by default the working directory.
+
+        Raises:
+            ConfigError: If anything in it is wrong (`bad-config`).
+            RouteError: As from the class itself.
+        """
+        return cls._configured(config, None if directory is None else Path(directory).absolute())
+
+    @classmethod
+    def _configured(cls, config: Mapping[str, Any], directory: Path | None, where: str = "") -> Self:
+        from dspex.runtime._config import arguments_of
+
+        return cls(**arguments_of(config, directory, os.environ, where=where))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):  # targets and plans have been made of the settings
@@ -163,6 +268,11 @@ class Runtime:
         return self._dialect
 
     @property
+    def callbacks(self) -> Sequence[Any]:
+        """Who hears of all calls."""
+        return self._callbacks
+
+    @property
     def usable(self) -> bool:
         """Whether it can run calls: it is open, its event loop is there, and this is its process."""
         home = self._home
@@ -189,6 +299,8 @@ class Runtime:
         self._portal = Portal("dspex-runtime")
         self._home = self._portal.loop
         self._home_thread = self._portal.thread_id
+        if self._shadow is not None:
+            self._shadow.open(self._home)
         _on_threads.add(self)
         offer(self)
         return self
@@ -226,6 +338,8 @@ class Runtime:
         self._enter_state(_State.NEW, _State.OPEN)
         self._home = asyncio.get_running_loop()
         self._home_thread = threading.get_ident()
+        if self._shadow is not None:
+            self._shadow.open(self._home)
         offer(self)
         return self
 
@@ -272,18 +386,122 @@ class Runtime:
         home = self._open_home()
         refuse_blocking(self._home_thread, "`await acall(...)`")
         timeout = self._seconds(operation)
-        return wait(cross(self._call(operation, timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
+        call = self._router.begin(operation, timeout)
+        try:
+            if not call.ask_now():
+                wait(cross(self._ask(call), home, _closed), timeout + CROSSING_SECONDS, _closed)
+        except BaseException:
+            call.abandon()  # nothing where it has ended; its way to the loop may have been cut
+            raise
+        return call.finish()
 
     async def arun(self, operation: AnyOperation) -> Prediction:
         """The awaitable twin of `run`, from any event loop."""
         home = self._open_home()
-        at_home = asyncio.get_running_loop() is home
-        if at_home and operation.lm is None and _host.get() is self:
-            return await self._router.dispatch(operation, self._seconds(operation))
-        call = self._call(operation, self._seconds(operation))
-        if at_home:
-            return await call
-        return await asyncio.wrap_future(cross(call, home, _closed))
+        timeout = self._timeout if operation.timeout is None else operation.timeout
+        call = self._router.begin(operation, timeout)
+        try:
+            if asyncio.get_running_loop() is not home:
+                if not call.ask_now():
+                    await asyncio.wrap_future(cross(self._ask(call), home, _closed))
+            elif operation.lm is None and operation.sink is None:
+                if not (self._keeps_answers and call.ask_now()):
+                    await call.ask()
+            else:
+                await self._ask(call)
+        except BaseException:
+            call.abandon()  # as in `run`
+            raise
+        return call.finish()
+
+    def begin(self, operation: AnyOperation) -> Call | None:
+        """Begin an operation for who asks and finishes it by himself, on this runtime's event loop.
+
+        A batch does so: it begins several rows one after the other, and reads several answers. None where the
+        operation has to be run as a whole, or this is another event loop.
+        """
+        if operation.lm is not None or operation.sink is not None:
+            return None
+        if asyncio._get_running_loop() is not self._home or self._state is not _State.OPEN:
+            self._open_home()
+            return None
+        timeout = self._timeout if operation.timeout is None else operation.timeout
+        return self._router.begin(operation, timeout)
+
+    def explain(self, module: Any, /, **inputs: Any) -> Explanation:
+        """What would become of a call, and why: where it would go, and how each target stands to it.
+
+        Nothing is rendered, asked or counted.
+
+        Args:
+            module: A `Predict` or another module that makes one call, or an operation.
+            **inputs: The inputs and options of the call, where a module is given.
+
+        Raises:
+            InputError: If the inputs do not fit the signature.
+            ConfigError: If what is given makes no call of its own (`bad-call`).
+        """
+        operation = module if isinstance(module, AnyOperation) else None
+        # Of the class: a program may have a module inside of that name, which would be called.
+        make = getattr(type(module), "operation", None)
+        if operation is None and callable(make):
+            found = make(module, **inputs)
+            operation = found if isinstance(found, AnyOperation) else None
+        if operation is None:
+            raise ConfigError(
+                f"{shown(module)} makes no single call that could be explained",
+                code="bad-call",
+                hint="give one of its predictors",
+            )
+        return self._router.explain(operation)
+
+    def force_breaker(self, name: str, state: Literal["open", "closed", "auto"]) -> None:
+        """Open or close the breaker of a target by hand, whatever its calls come to.
+
+        Args:
+            name: The target, such as `"pool:general"`.
+            state: `"open"` keeps all calls away, `"closed"` lets all pass, `"auto"` lets it decide again.
+
+        Raises:
+            ConfigError: If there is no such target (`target-name`), it has no breaker, or there is no such
+                state (`bad-routing`).
+        """
+        self._router.force_breaker(name, state)
+
+    def add_target(
+        self,
+        target: Target,
+        *,
+        weight: float = 1.0,
+        in_flight: int | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        """Let calls go to a target of your own from now on; see `dspex.router.Target`.
+
+        Args:
+            target: The target. It is the last of its side, and `route="<its name>"` asks for it.
+            weight: Its part of the calls under `strategy="weighted"`.
+            in_flight: How many calls may be under way there; None for any number.
+            breaker: Its breaker, in the place of the runtime's.
+
+        Raises:
+            ConfigError: If it is none (`bad-routing`), or another has its name (`target-name`).
+        """
+        self._router.add(target, weight=weight, in_flight=in_flight, breaker=breaker)
+
+    def remove_target(self, name: str) -> Target:
+        """Let no more calls go to a target of your own; those under way there go on.
+
+        Raises:
+            ConfigError: If there is none of that name, or it is the runtime's own (`target-name`).
+        """
+        if name == "native" or any(pool.name == name for pool in self._pools):
+            raise ConfigError(
+                f"{name} is the runtime's own",
+                code="target-name",
+                hint="leave it out of a strategy of yours, or give calls a route=",
+            )
+        return self._router.remove(name)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine on the runtime's event loop, from another thread; see `host`.
@@ -310,21 +528,19 @@ class Runtime:
     async def host(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine on the runtime's event loop as one piece of work, which ends with the runtime.
 
-        The calls in it are not tracked one by one, which makes each of them cheaper. What blocks in it blocks
-        the runtime. On another loop it is awaited as it is.
+        What blocks in it blocks the runtime. On another loop it is awaited as it is.
 
         Raises:
             ConfigError: If the runtime was closed while it ran (`runtime-closed`).
         """
         if asyncio.get_running_loop() is not self._home:
             return await coroutine
-        token = _host.set(self)
-        task = asyncio.create_task(coroutine)
-        _host.reset(token)
-        return await self._tracked(task)
+        return await self._tracked(asyncio.create_task(coroutine))
 
     def warmup(self, timeout: float = WARMUP_SECONDS) -> None:
-        """Start what a first call would start: every pool with its workers.
+        """Start what a first call would start: every pool with its workers, a connection to the LM's server.
+
+        A server that cannot be reached is a warning in the log: it may be there when the first call comes.
 
         Args:
             timeout: Seconds to wait for all of them.
@@ -350,6 +566,42 @@ class Runtime:
     def counts(self) -> list[TargetCounts]:
         """What each target has served so far, and what it has in flight."""
         return self._router.counts()
+
+    def metrics(self) -> str:
+        """What is counted of calls, targets, breakers, stages, tokens and pools, for Prometheus to read.
+
+        The text is in Prometheus' format 0.0.4; `docs/telemetry.md` lists the metrics.
+
+        Raises:
+            ConfigError: If an event loop runs on this thread that is not the runtime's: use `ametrics` there.
+        """
+        return self._metrics(self.pools())
+
+    async def ametrics(self) -> str:
+        """The awaitable twin of `metrics`, from any event loop."""
+        return self._metrics(await self.apools())
+
+    def report(self) -> Report:
+        """The errors of attempts since the runtime was made: kinds, numbers, and the last ones of each.
+
+        What failed on one target and was then served by another is in it too. It can be had from any thread,
+        also when the runtime is closed.
+        """
+        return self._router.failures.report()
+
+    def shadow_report(self) -> ShadowReport:
+        """What has come of the calls that were run on the other side too.
+
+        Raises:
+            ConfigError: If the runtime was made without `shadow=` (`no-shadow`).
+        """
+        if self._shadow is None:
+            raise ConfigError(
+                "this runtime runs no calls on the other side too",
+                code="no-shadow",
+                hint="make it with shadow=0.01, or with a dspex.router.Shadow",
+            )
+        return self._shadow.report()
 
     def pools(self) -> dict[str, PoolStatus]:
         """The state of every pool that has started, by name; see `dspex.pool.PoolStatus`.
@@ -380,19 +632,25 @@ class Runtime:
 
     # -- inside ---------------------------------------------------------------------------------------
 
-    async def _call(self, operation: AnyOperation, timeout: float) -> Prediction:
-        if operation.lm is not None:
-            self._borrowed.take(operation.lm)
-        # A task of its own, so that closing can end the call without cancelling the caller's task.
-        task = asyncio.create_task(self._router.dispatch(operation, timeout))
-        if operation.sink is not None:
-            operation.sink.attach(task)
+    async def _ask(self, call: Call) -> None:
+        """Wait for the answer of a call, at home."""
+        lm, sink = call.operation.lm, call.operation.sink
+        if lm is not None:
+            self._borrowed.take(lm)
         try:
-            return await self._tracked(task)
+            if sink is None:
+                await call.ask()
+            else:
+                # A task of its own, which the stream's reader may cancel without the caller's.
+                task = asyncio.create_task(call.ask())
+                sink.attach(task)
+                try:
+                    await self._tracked(task)
+                finally:
+                    del task  # it holds the exception, which holds this frame: see `Pool.call`
         finally:
-            if operation.lm is not None:
-                await self._borrowed.give_back(operation.lm)
-            del task  # it holds the exception, which holds this frame: see `Pool.call`
+            if lm is not None:
+                await self._borrowed.give_back(lm)
 
     async def _tracked(self, task: asyncio.Task[T]) -> T:
         """What a task comes to, which is ended when the runtime closes."""
@@ -411,7 +669,7 @@ class Runtime:
     async def _warm(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*(pool.warm() for pool in self._pools))
+                await asyncio.gather(self._warm_lm(), *(pool.warm() for pool in self._pools))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"the pools were not ready within {timeout:g} s",
@@ -421,11 +679,48 @@ class Runtime:
                 stage="warmup",
             ) from error
 
+    async def _warm_lm(self) -> None:
+        warmup = getattr(self._lm, "warmup", None)
+        if warmup is None or refusal_of(self._lm) is not None:
+            return
+        try:
+            await warmup()
+        except LMError as error:
+            import logging  # nearly no runtime has anything to say
+
+            logging.getLogger("dspex.runtime").warning("the language model cannot be reached yet: %s", error)
+
+    def _shadow_runs(self, given: Shadow | float | None, native: NativeTarget) -> ShadowRuns | None:
+        if given is None:
+            return None
+        from dspex.router import Shadow
+
+        shadow = given if isinstance(given, Shadow) else Shadow(share=given)
+        from dspex.runtime._shadow_runs import ShadowRuns  # few runtimes have one
+
+        def is_failing(name: str) -> bool:
+            return any(row.name == name and row.state in ("open", "forced-open") for row in self.counts())
+
+        runs = ShadowRuns(
+            shadow,
+            native,
+            self._pools,
+            self._adapter,
+            self._dialect,
+            is_failing=is_failing,
+            borrowed=self._borrowed,
+        )
+        self._router.answered = runs.offer
+        return runs
+
     async def _shut(self) -> None:
+        if self._shadow is not None:
+            await self._shadow.aclose()
         ending = list(self._calls)
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+        await self._router.backstop.end_all()
         results = await asyncio.gather(
             *(pool.aclose() for pool in self._pools),
             *(lm.aclose() for lm in (self._lm, *self._borrowed.all())),
@@ -438,6 +733,19 @@ class Runtime:
     def _statuses(self) -> dict[str, PoolStatus]:
         running = ((target.spec.name, target.pool) for target in self._pools)
         return {name: pool.status() for name, pool in running if pool is not None}
+
+    def _metrics(self, pools: Mapping[str, PoolStatus]) -> str:
+        from dspex.runtime._telemetry import gauges_of  # most processes never ask
+
+        targets: list[NativeTarget | PoolTarget] = [self._native, *self._pools]
+        times = [(target.name, target.stages) for target in targets]
+        return self._router.metrics(times, gauges_of(pools.values()))
+
+    def _secrets(self) -> tuple[str, ...]:
+        from dspex.protocol.secrets import secrets_in
+
+        settings = getattr(self._lm, "settings_for_worker", None)
+        return () if settings is None else secrets_in(settings())
 
     def _seconds(self, operation: AnyOperation) -> float:
         return self._timeout if operation.timeout is None else operation.timeout
@@ -505,4 +813,4 @@ def _pool_targets(
             return []
         raise not_for_workers(lm, "leave out `pools=`, or use a dspex.LM")
     native_lm = refusal_of(lm) is None
-    return [PoolTarget(spec, lm_settings, adapter, dialect, native_lm=native_lm) for spec in specs]
+    return [PoolTarget(spec, lm_settings, adapter, dialect, native_lm=native_lm, lm=lm) for spec in specs]

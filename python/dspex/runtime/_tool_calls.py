@@ -65,7 +65,7 @@ def offer_of(operation: Operation, adapter: Adapter, lm: Any) -> Offer:
     """
     signature = operation.signature
     if not adapter.use_native_function_calling:
-        return Offer(signature, of_call(operation.config))
+        return Offer(signature, of_call(operation.config, cache=True))
     config = dict(operation.config)
     fields = _fields_of(signature)
     if fields.output is None:
@@ -79,7 +79,7 @@ def offer_of(operation: Operation, adapter: Adapter, lm: Any) -> Offer:
     if not getattr(lm, "supports_function_calling", True):
         for name in TOOL_SETTINGS:
             config.pop(name, None)
-        return Offer(signature, of_call(config))
+        return Offer(signature, of_call(config, cache=True))
     config["tools"] = _described(operation.inputs.get(fields.input), fields.input)
     if adapter.parallel_tool_calls is not None and config.get("parallel_tool_calls") is None:
         config["parallel_tool_calls"] = adapter.parallel_tool_calls
@@ -92,7 +92,7 @@ def _finished(config: dict[str, Any]) -> dict[str, Any]:
     for name in TOOL_SETTINGS:  # last and in this order, as `dspy.LM` writes them
         if name in config:
             config[name] = config.pop(name)
-    return of_call(config, tools=True)
+    return of_call(config, tools=True, cache=True)
 
 
 def _described(given: Any, field: str) -> list[dict[str, Any]]:

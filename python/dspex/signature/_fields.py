@@ -35,6 +35,7 @@ __all__ = [
     "InputField",
     "OutputField",
     "annotated",
+    "check_name",
     "describe_field",
     "read_annotated",
     "read_field",
@@ -216,7 +217,7 @@ def read_field(name: str, field: Any, type_: Any = None) -> FieldSpec:
     Raises:
         SignatureError: If any of them cannot be used.
     """
-    _check_name(name)
+    check_name(name)
     if isinstance(field, Field):
         spec = describe_field(field)._replace(name=name)
         return spec if type_ is None else spec._replace(annotation=_check_type(name, type_))
@@ -318,13 +319,20 @@ def update_field(field: Field, type_: Any, texts: dict[str, Any]) -> FieldSpec:
 
 
 def to_info(field: Field) -> FieldInfo:
-    """The field as pydantic sees it, with all that DSPy keeps beside it."""
+    """The field as pydantic sees it, with all that DSPy keeps beside it.
+
+    It stands in the order of a field of DSPy's that was given the same: optimizers show it to an LM.
+    """
+    plain_desc, _ = field._is_plain
     extra: dict[str, Any] = {} if field._details is None else dict(field._details.extra)
-    extra |= {KIND: field.kind, "desc": field.desc, "prefix": field.prefix}
-    if field.constraints is not None:
-        extra["constraints"] = field.constraints
     if field._marked:
         extra[UNTYPED] = not field.typed
+    if not plain_desc:
+        extra["desc"] = field.desc
+    extra[KIND] = field.kind
+    if field.constraints is not None:
+        extra["constraints"] = field.constraints
+    extra |= {"prefix": field.prefix, "desc": field.desc}
     settings = {} if field._details is None else field._details.settings
     info: FieldInfo = pydantic.Field(**settings, json_schema_extra=extra)
     return info
@@ -365,7 +373,7 @@ def updates(field: Field) -> dict[str, Any]:
     return rest
 
 
-def _check_name(name: Any) -> None:
+def check_name(name: Any) -> None:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise SignatureError(
             f"{name!r} cannot name a field",

@@ -59,16 +59,23 @@ _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
 _FRAMES: ContextVar[bool] = ContextVar("dspex_names_in_frames", default=True)
+_FOUND: ContextVar[frozenset[str]] = ContextVar("dspex_modules_found", default=MODULES)
 
 
 @contextmanager
-def only_given() -> Iterator[None]:
-    """Let no text mean what the code around happens to have under its names: it comes from elsewhere."""
+def only_given(*, dspy: bool = True) -> Iterator[None]:
+    """Let no text mean what the code around happens to have under its names: it comes from elsewhere.
+
+    Args:
+        dspy: Whether it may name a type of DSPy's, which imports DSPy.
+    """
     token = _FRAMES.set(False)
+    found = _FOUND.set(MODULES if dspy else MODULES - {"dspy"})
     try:
         yield
     finally:
         _FRAMES.reset(token)
+        _FOUND.reset(found)
 
 
 def find(name: str) -> Any:
@@ -78,7 +85,7 @@ def find(name: str) -> Any:
     for namespace in _namespaces(name):
         if name in namespace:
             return namespace[name]
-    return import_module(name) if name in MODULES else ...
+    return import_module(name) if name in _FOUND.get() else ...
 
 
 def similar(name: str, given: dict[str, Any] | None) -> str | None:

@@ -6,6 +6,7 @@ function, a table, a list or, when given nothing, by reading the prompt: `read_p
 """
 
 from dspex.testing._answers import Answer, ChatRequest
+from dspex.testing._events import CapturedEvents, captured_events
 from dspex.testing._faults import (
     Cut,
     Delay,
@@ -22,9 +23,11 @@ from dspex.testing._faults import (
 from dspex.testing._model_server import ModelServer, ReceivedRequest
 from dspex.testing._reader import Finding, read_prompt_and_answer
 from dspex.testing._scripted import ScriptedLM
+from dspex.testing._waiting import no_waiting
 
 __all__ = [
     "Answer",
+    "CapturedEvents",
     "ChatRequest",
     "Cut",
     "Delay",
@@ -41,5 +44,7 @@ __all__ = [
     "SlowDrip",
     "Stall",
     "WrongContentType",
+    "captured_events",
+    "no_waiting",
     "read_prompt_and_answer",
 ]

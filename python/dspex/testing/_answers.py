@@ -66,9 +66,14 @@ Answer = Callable[[ChatRequest], Said | Awaitable[Said]] | Mapping[str, str] | S
 
 
 class Answerer:
-    """An `Answer`, ready to be asked; safe to ask from several threads."""
+    """An `Answer`, ready to be asked; safe to ask from several threads.
+
+    Attributes:
+        at_once: Whether it is no function, which may take its time.
+    """
 
     def __init__(self, answer: Answer) -> None:
+        self.at_once = not callable(answer)
         self._ask = _asker(answer)
 
     async def __call__(self, request: ChatRequest) -> Said:
@@ -79,11 +84,17 @@ class Answerer:
             ConfigError: If the function returned neither a text nor a message.
         """
         said = self._ask(request)
-        if inspect.isawaitable(said):
-            said = await said
-        if not isinstance(said, str | Mapping):
-            raise ConfigError(f"the answering function returned {type(said).__name__}, not a str")
-        return said
+        return _checked(await said if inspect.isawaitable(said) else said)
+
+    def now(self, request: ChatRequest) -> Said:
+        """The same of one that is `at_once`."""
+        return _checked(self._ask(request))
+
+
+def _checked(said: Any) -> Said:
+    if not isinstance(said, str | Mapping):
+        raise ConfigError(f"the answering function returned {type(said).__name__}, not a str")
+    return said
 
 
 def text_of(said: Said) -> str:

@@ -1,4 +1,4 @@
-"""`ModelServer`: a local server that speaks OpenAI's chat completions, and misbehaves on demand."""
+"""`ModelServer`: a local server that speaks OpenAI's protocol or Anthropic's, and misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiohttp import web
 
 from dspex._portal import Portal
 from dspex.errors import DspexError, LMAuthError, LMError, LMRequestError
+from dspex.testing import _messages
 from dspex.testing._answers import Answer, Answerer, ChatRequest, Said, text_of
 from dspex.testing._faults import (
     Cut,
@@ -68,11 +69,11 @@ class ReceivedRequest:
 
 
 class ModelServer:
-    """An OpenAI-compatible server on this machine, for tests and demos.
+    """An OpenAI-compatible server on this machine, for tests and demos; it speaks Anthropic's protocol too.
 
-    Serves `POST /v1/chat/completions`, whole and streamed, and `GET /v1/models`. Any key will do. Use it as
-    ``with ModelServer() as server``, or by `start` and `stop`: it runs in a thread of its own then; under
-    ``async with`` it runs in your event loop, and so do async answering functions.
+    Serves `POST /v1/chat/completions` and `POST /v1/messages`, whole and streamed, and `GET /v1/models`.
+    Any key will do. Use it as ``with ModelServer() as server``, or by `start` and `stop`: it runs in a thread
+    of its own then; under ``async with`` it runs in your event loop, and so do async answering functions.
 
     It measures the time it spends itself: each record in `requests` has `seconds`, and each whole answer has
     that figure in the standard `Server-Timing` header, so that a client's own share can be computed.
@@ -130,6 +131,7 @@ class ModelServer:
             raise RuntimeError("the server is running already")
         app = web.Application(client_max_size=MAX_REQUEST_BYTES)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/messages", self._chat)
         app.router.add_get("/v1/models", self._list_models)
         # A client that gives up cancels its handler, so a stall ends with it; what still runs when the
         # server stops is cut after a moment.
@@ -236,7 +238,8 @@ class ModelServer:
         await asyncio.sleep(self._delay)
         try:
             count = record.body.get("n") or 1
-            texts = [await self._answer(ChatRequest(record.body, choice)) for choice in range(count)]
+            asked = _messages.as_chat(record.body) if _is_messages(record) else record.body
+            texts = [await self._answer(ChatRequest(asked, choice)) for choice in range(count)]
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises is an answer too
             refusal = _refusal(error)
             done(refusal.status)
@@ -253,7 +256,12 @@ class ModelServer:
         done: Callable[[int], float],
     ) -> web.StreamResponse:
         fault = record.fault
-        body = _completion(record.body, texts, fault)
+        if _is_messages(record):
+            body = _messages.whole(record.body, texts[0])
+            if isinstance(fault, (EmptyChoices, NullContent)):
+                body["content"] = []
+        else:
+            body = _completion(record.body, texts, fault)
         data = fault.body.encode() if isinstance(fault, MalformedJSON) else json.dumps(body).encode()
         # The account closes when the answer stands; how long the client takes to read it is the client's.
         timing = f"dspex;dur={done(200) * 1000:.3f}"
@@ -279,12 +287,15 @@ class ModelServer:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
         await response.prepare(request)
-        events = [_event(data) for data in _chunks(record.body, texts)]
+        if _is_messages(record):
+            events, end = _messages.events(record.body, texts[0]), []
+        else:
+            events, end = [_event(data) for data in _chunks(record.body, texts)], [_event("[DONE]")]
         if isinstance(fault, (EmptyChoices, NullContent)):
             events = []
         if isinstance(fault, MalformedJSON):
             events.insert(len(events) // 2, _event(fault.body))
-        async for part in self._parts([*events, _event("[DONE]")], fault):
+        async for part in self._parts([*events, *end], fault):
             if part is None:
                 return _cut(request, response)
             await response.write(part)
@@ -339,7 +350,13 @@ def _safe_headers(request: web.Request) -> dict[str, str]:
     headers = {name.lower(): value for name, value in request.headers.items()}
     if "authorization" in headers:
         headers["authorization"] = headers["authorization"].split(" ", 1)[0] + " ***"
+    if "x-api-key" in headers:
+        headers["x-api-key"] = "***"
     return headers
+
+
+def _is_messages(record: ReceivedRequest) -> bool:
+    return record.path.endswith("/messages")
 
 
 def _refusal(error: Exception) -> HttpError:
@@ -418,7 +435,7 @@ def _message(said: Said) -> dict[str, Any]:
 def _deltas(said: Said) -> Iterator[dict[str, Any]]:
     """What is said, in the pieces in which real servers send it."""
     message = _message(said)
-    for name in ("reasoning_content", "reasoning"):
+    for name in ("reasoning_content", "reasoning", "refusal"):
         if message.get(name):
             yield {name: message[name]}
     for piece in pieces(text_of(said)):

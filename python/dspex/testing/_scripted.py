@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from dspex.errors import DeadlineExceeded, LMResponseError
 from dspex.events import LMDelta, LMToolCallDelta
-from dspex.lm._body import read_message
+from dspex.lm._answer import read_message
 from dspex.lm._protocol import LMRequest, LMResponse
 from dspex.testing._answers import Answer, Answerer, ChatRequest, Said, text_of
 
@@ -43,10 +43,26 @@ class ScriptedLM:
             DeadlineExceeded: If `request.timeout` ran out.
         """
         started = time.perf_counter()
-        texts = await self._texts(request)
+        return self._response(request, await self._texts(request), started)
+
+    def complete_now(self, request: LMRequest) -> LMResponse | None:
+        """Answer without waiting; None where there is a delay, or a function that may take its time."""
+        if self._delay or not self._answer.at_once or (request.timeout is not None and request.timeout <= 0):
+            return None
+        started = time.perf_counter()
+        texts = [self._answer.now(each) for each in self._asked(request)]
+        return self._response(request, texts, started)
+
+    def _response(self, request: LMRequest, texts: list[Said], started: float) -> LMResponse:
         usage = usage_of(request.messages, texts)
         choices = tuple(read_message(_message(said), _reject) for said in texts)
         return LMResponse(choices, self.model, usage, time.perf_counter() - started)
+
+    def _asked(self, request: LMRequest) -> list[ChatRequest]:
+        """What is asked, once for each generation."""
+        self.requests.append(request)
+        body = {"model": self.model, **request.settings, "messages": request.messages}
+        return [ChatRequest(body, choice) for choice in range(request.settings.get("n") or 1)]
 
     async def stream(self, request: LMRequest) -> AsyncGenerator[LMDelta]:
         """Answer by the script, word by word."""
@@ -55,6 +71,8 @@ class ScriptedLM:
             choice = read_message(_message(said), _reject)
             if choice.reasoning:
                 yield LMDelta("", index, reasoning=choice.reasoning)
+            if choice.refusal:
+                yield LMDelta("", index, refusal=choice.refusal)
             for piece in pieces(choice.text):
                 yield LMDelta(piece, index)
             for at, call in enumerate(choice.tool_calls):
@@ -68,13 +86,11 @@ class ScriptedLM:
         """Nothing is held."""
 
     async def _texts(self, request: LMRequest) -> list[Said]:
-        self.requests.append(request)
-        body = {"model": self.model, **request.settings, "messages": request.messages}
+        asked = self._asked(request)
         try:
             async with asyncio.timeout(request.timeout) as limit:
                 await asyncio.sleep(self._delay)
-                count = request.settings.get("n") or 1
-                return [await self._answer(ChatRequest(body, choice)) for choice in range(count)]
+                return [await self._answer(each) for each in asked]
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -107,8 +123,11 @@ def _message(said: Said) -> dict[str, Any]:
     return {"message": message, "finish_reason": reason_of(said)}
 
 
-def _reject(what: str, *, code: str | None = None, hint: str = "") -> NoReturn:
-    raise LMResponseError(f"the script's answer is not a chat completion: {what}", code=code, hint=hint)
+def _reject(what: str, *, code: str | None = None, hint: str = "", said: bytes | str = "") -> NoReturn:
+    words = f": {said!r}" if said else ""
+    raise LMResponseError(
+        f"the script's answer is not a chat completion: {what}{words}", code=code, hint=hint
+    )
 
 
 def usage_of(messages: Any, texts: Sequence[Said]) -> dict[str, int]:
