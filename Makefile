@@ -102,9 +102,21 @@ test-ray: build ## the contract of a pool's backend on a Ray cluster of this mac
 	$(BIN)/python -m pip install -q 'ray>=2.40'
 	DSPEX_TEST_RAY=1 $(BIN)/python -m pytest tests/integration/test_pool_backends.py -k ray $(ARGS)
 
+.PHONY: deployments
+deployments: build ## one of three model servers goes wrong under load, in nine ways (ARGS="5 300")
+	$(BIN)/python -m tests.load.deployments $(ARGS)
+
 .PHONY: storm
 storm: build ## kill a random worker every 300 ms under load for 60 s; no call may be lost (ARGS="10")
 	$(BIN)/python -m tests.load.storm $(ARGS)
+
+.PHONY: soak-lm
+soak-lm: build ## 200,000 calls of a model's client through every fault; memory must stay flat (ARGS="20000")
+	$(BIN)/python -m tests.load.model_soak $(ARGS)
+
+.PHONY: outage
+outage: build ## a pool dies and comes back under 500 calls/s; no caller may get an error (ARGS="calls")
+	$(BIN)/python -m tests.load.outage $(ARGS)
 
 .PHONY: chaos
 chaos: build ## every kind of call and fault at once, in random order, 40 rounds of seconds (ARGS="rounds seed")

@@ -8,21 +8,18 @@ figures are medians, and what counts is their ratios. The answers are compared b
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from served import model_server
 
 import dspex
 from dspex.lm import LMRequest
 
 ROWS = 10_000
 AT_ONCE = 64
-ROUNDS = 5
+ROUNDS = 8
 REPLY = "[[ ## answer ## ]]\nthe Black Sea\n\n[[ ## confidence ## ]]\n0.9"
 SIGNATURE = "question, context: list[str] -> answer, confidence: float"
 CONTEXT = ["The Danube rises in the Black Forest.", "It ends in the Black Sea."]
@@ -85,8 +82,9 @@ def compare(base: str) -> None:
         cpu: dict[str, list[float]] = {name: [] for name in all_ways}
         for name, way in all_ways.items():
             assert way() == ROWS, name
-        for _ in range(ROUNDS):
-            for name, way in all_ways.items():
+        for number in range(ROUNDS):
+            # Every second round goes backwards, so that none always runs after the same other.
+            for name, way in list(all_ways.items())[:: -1 if number % 2 else 1]:
                 way()
                 took, used = figures[0][-1]
                 clock[name].append(took)
@@ -100,16 +98,8 @@ def compare(base: str) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "answers.json"
-        table.write_text(json.dumps({"": REPLY}))
-        command = [sys.executable, "-m", "dspex.testing", "--answers", str(table)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                compare(server.stdout.readline().strip())
-            finally:
-                server.terminate()
+    with model_server({"": REPLY}) as base:
+        compare(base)
 
 
 if __name__ == "__main__":

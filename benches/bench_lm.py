@@ -1,4 +1,4 @@
-"""One LM call over HTTP beside its peers, in one run: `python benches/bench_lm.py`.
+"""One LM call over HTTP, and one `Predict`, beside their peers, in one run: `python benches/bench_lm.py`.
 
 The server is a process of its own and answers at once, so what is counted is the client's CPU time per
 call: one call after the other, and with 64 in flight. Absolute figures wander between machines and runs;
@@ -13,17 +13,15 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import aiohttp
+from served import model_server
 
+import dspex
 from dspex import LM
 from dspex.lm import LMRequest
 
@@ -32,6 +30,8 @@ MESSAGES = [
     {"role": "user", "content": "[[ ## question ## ]]\nWhere does the Danube end?\n" * 4},
 ]
 ANSWER = "[[ ## answer ## ]]\nthe Black Sea\n\n[[ ## completed ## ]]"
+SIGNATURE = "question -> answer"
+QUESTION = "Where does the Danube end? " * 20
 KEY = "none"
 CALLS = 200
 ROUNDS = 5
@@ -58,7 +58,14 @@ async def contenders(base: str, stack: AsyncExitStack) -> dict[str, Call]:
             text: str = json.loads(await answer.read())["choices"][0]["message"]["content"]
             return text
 
-    found: dict[str, Call] = {"dspex.LM": ours, "aiohttp and json, bare": bare}
+    await stack.enter_async_context(dspex.Runtime(lm, pools=0))
+    qa = dspex.Predict(SIGNATURE)
+
+    async def predicted() -> str:
+        assert (await qa.acall(question=QUESTION)).answer == "the Black Sea"
+        return ANSWER
+
+    found: dict[str, Call] = {"dspex.LM": ours, "dspex.Predict": predicted, "aiohttp and json, bare": bare}
     if importlib.util.find_spec("httpx"):
         import httpx
 
@@ -89,6 +96,14 @@ async def contenders(base: str, stack: AsyncExitStack) -> dict[str, Call]:
             return str((await theirs.acall(messages=MESSAGES))[0])
 
         found["dspy.LM"] = through_dspy
+        program = dspy.Predict(SIGNATURE)
+        stack.enter_context(dspy.context(lm=theirs, adapter=dspy.ChatAdapter()))
+
+        async def predicted_by_dspy() -> str:
+            assert (await program.acall(question=QUESTION)).answer == "the Black Sea"
+            return ANSWER
+
+        found["dspy.Predict"] = predicted_by_dspy
     return found
 
 
@@ -134,16 +149,8 @@ def main() -> None:
     # DSPy calls it deprecated to pass messages; it is the call that its own adapters make.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "answers.json"
-        table.write_text(json.dumps({"": ANSWER}))
-        command = [sys.executable, "-m", "dspex.testing", "--answers", str(table)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                asyncio.run(compare(server.stdout.readline().strip()))
-            finally:
-                server.terminate()
+    with model_server({"": ANSWER}) as base:
+        asyncio.run(compare(base))
 
 
 if __name__ == "__main__":

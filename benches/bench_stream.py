@@ -12,17 +12,14 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import aiohttp
 import dspy
+from served import model_server
 
 import dspex
 from dspex.events import TextDelta
@@ -120,17 +117,8 @@ async def compare(base: str) -> None:
 def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "answers.json"
-        table.write_text(json.dumps({"": REPLY}))
-        command = [sys.executable, "-m", "dspex.testing", "--answers", str(table)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                base = server.stdout.readline().split()[-1]
-                asyncio.run(compare(base))
-            finally:
-                server.terminate()
+    with model_server({"": REPLY}) as base:
+        asyncio.run(compare(base))
 
 
 if __name__ == "__main__":

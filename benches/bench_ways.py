@@ -19,15 +19,12 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import aiohttp
+from served import model_server
 
 import dspex
 import dspex.dspy
@@ -166,25 +163,9 @@ async def compare(quick: str, slow: str) -> None:
         print(f"{name:26}{used:17.2f} ms{used / first:8.2f}{over}{rate:8.0f} of {ideal:.0f}/s")
 
 
-@contextmanager
-def server(delay: int) -> Iterator[str]:
-    """A model server in a process of its own; its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "answers.json"
-        table.write_text(json.dumps(REPLIES))
-        command = [sys.executable, "-m", "dspex.testing", "--answers", str(table)]
-        command += ["--delay", str(delay)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                yield process.stdout.readline().strip()
-            finally:
-                process.terminate()
-
-
 def main() -> None:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    with server(0) as quick, server(DELAY_MS) as slow:
+    with model_server(REPLIES) as quick, model_server(REPLIES, delay=DELAY_MS) as slow:
         asyncio.run(compare(quick, slow))
 
 
