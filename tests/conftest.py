@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from dspex import _core
 
 # LiteLLM otherwise fetches a table of prices over the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+# Tests keep no answers where programs do.
+os.environ["DSPEX_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"dspex-tests-{os.getpid()}")
 
 _COMMON: dict[str, Any] = {
     "deadline": None,

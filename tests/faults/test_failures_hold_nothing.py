@@ -13,6 +13,7 @@ from tests.support.pools import QUICK, Chat, OpenPool
 
 import dspex
 from dspex import errors
+from dspex.callbacks import BaseCallback
 from dspex.pool import FunctionRequest, Pool, SyncPool
 from dspex.testing import HttpError, Stall
 
@@ -119,10 +120,12 @@ async def test_a_failed_blocking_call_lets_go_of_its_payload(open_pool: OpenPool
     assert await is_let_go(blocks)
 
 
-@pytest.mark.parametrize("route", ["native", "python"])
-async def test_a_failed_prediction_lets_go_of_its_inputs(chat: Chat, no_collector: None, route: str) -> None:
+@pytest.mark.parametrize(("route", "callbacks"), [("native", 0), ("python", 0), ("native", 2)])
+async def test_a_failed_prediction_lets_go_of_its_inputs(
+    chat: Chat, no_collector: None, route: str, callbacks: int
+) -> None:
     lm = dspex.LM(**chat.lm(), timeout=20)
-    async with dspex.Runtime(lm, pools=1) as runtime:
+    async with dspex.Runtime(lm, pools=1, callbacks=[BaseCallback() for _ in range(callbacks)]) as runtime:
         predict = dspex.Predict("question -> answer: int", runtime=runtime).with_options(route=route)
 
         async def cannot_be_read(value: Held) -> None:

@@ -559,3 +559,30 @@ def test_a_batch_is_bounded_by_the_program_that_it_is_a_part_of(runtime: dspex.R
     with pytest.raises(DeadlineExceeded):
         asyncio.run(Many().with_options(timeout=0.2).acall())
     until(lambda: model.running == 0)
+
+
+def test_a_reader_that_takes_longer_than_a_row_may_ends_nothing(
+    runtime: dspex.Runtime, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that waits for the reader is in no call, and no call's time is over."""
+    from dspex.router import _backstop, _call
+
+    looked = threading.Event()
+    looks: list[float] = []
+    look = _backstop.Backstop._look
+
+    def counted(self: Any, loop: asyncio.AbstractEventLoop) -> None:
+        look(self, loop)
+        looks.append(loop.time())
+        if looks[-1] - looks[0] > 0.2:
+            looked.set()
+
+    monkeypatch.setattr(_backstop.Backstop, "_look", counted)
+    monkeypatch.setattr(_backstop, "INTERVAL_SECONDS", 0.001)
+    monkeypatch.setattr(_call, "BACKSTOP_SECONDS", 0.0)
+    qa = dspex.Predict("question -> answer", runtime=runtime).with_options(timeout=0.1)
+    rows = [{"question": f"row {number}"} for number in range(20)]
+    with contextlib.closing(qa.batch_as_completed(rows, 1, progress=False)) as outcomes:
+        next(outcomes)
+        assert looked.wait(SECONDS)
+        assert len(list(outcomes)) == 19

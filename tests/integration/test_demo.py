@@ -92,12 +92,12 @@ wire.encode = changed
 """
 CHANGED_FIELD = """
 from dspex.prediction import Prediction
-from dspex.runtime._native_target import NativeTarget
-run = NativeTarget.run
-async def changed(self, operation, timeout):
-    prediction = await run(self, operation, timeout)
+from dspex.runtime._native_target import NativeCall
+finish = NativeCall.finish
+def changed(self, answer, seconds):
+    prediction = finish(self, answer, seconds)
     return Prediction.from_completions([{**prediction, "confidence": 2.0}], timings=prediction.timings)
-NativeTarget.run = changed
+NativeCall.finish = changed
 """
 
 

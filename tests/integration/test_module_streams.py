@@ -15,6 +15,7 @@ from typing import Any
 import pydantic
 import pytest
 from tests.support.models import Said
+from tests.support.streams import events_of, tell, texts_of
 
 import dspex
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, LMError, ReplyError, WorkerDiedError
@@ -54,25 +55,6 @@ def reply(request: Any) -> str:
     said = text.split("\n")[1]
     names = ("reasoning", "draft") if "## draft ## ]]`" in text else ("answer",)
     return "\n\n".join(f"[[ ## {name} ## ]]\n{name} of {said}" for name in names) + DONE
-
-
-async def events_of(stream: Any) -> list[Any]:
-    return [event async for event in stream]
-
-
-async def tell(stream: Any, told: list[Any]) -> None:
-    async for event in stream:
-        told.append(event)
-
-
-def texts_of(events: list[Any]) -> dict[tuple[str, str, int], str]:
-    """The texts of all fields, by predictor, field and turn."""
-    texts: dict[tuple[str, str, int], str] = {}
-    for event in events:
-        if isinstance(event, TextDelta):
-            key = event.predictor, event.field, event.turn
-            texts[key] = texts.get(key, "") + event.text
-    return texts
 
 
 async def until(condition: Any) -> None:

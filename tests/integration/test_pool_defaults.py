@@ -78,6 +78,19 @@ async def test_a_gateway_in_the_environment_does_not_send_dspy_through_litellm(
     assert await pool.run(work.loaded, "litellm") is False
 
 
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
+@pytest.mark.parametrize("env", [{}, {"no_proxy": "internal.test"}], ids=["bare", "with-exceptions"])
+async def test_a_model_on_this_machine_is_not_asked_through_a_proxy(
+    open_pool: OpenPool, chat: Chat, start: str, env: dict[str, str]
+) -> None:
+    nobody = {"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    pool = await open_pool(lm=chat.lm(), start=start, env={**nobody, **env})
+    assert (await pool.call(ASK))["completions"] == [{"answer": "blue"}]
+    names = await pool.run(work.environment, "no_proxy")
+    assert names == ",".join([*env.values(), "localhost,127.0.0.1,::1"])
+    assert await pool.run(work.loaded, "litellm") is False
+
+
 async def test_a_gateway_in_the_environment_stays_when_the_settings_name_no_address(
     open_pool: OpenPool, chat: Chat
 ) -> None:

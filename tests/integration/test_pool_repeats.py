@@ -23,7 +23,7 @@ from dspex.pool import (
     SyncPool,
     Timeouts,
 )
-from dspex.testing import ChatRequest, ModelServer
+from dspex.testing import ChatRequest, ModelServer, Stall
 
 WORK = "tests.support.work:"
 ASK = PredictRequest.of("question -> answer", {"question": "The sky's colour?"})
@@ -80,6 +80,31 @@ async def test_an_idempotent_prediction_is_made_again_and_counts_its_attempts() 
     assert told.reason.startswith("predict: a call of 'function' did not stop")
 
 
+@pytest.mark.parametrize("fault", [Stall(), Stall("middle")])
+async def test_an_idempotent_stream_is_run_again_until_its_first_part_has_come(fault: Stall) -> None:
+    server, taken = ModelServer(ANSWER, faults=[fault]), list[Any]()
+
+    async def take(pool: Pool) -> None:
+        async for event in pool.stream(ASK, idempotent=True):
+            taken.append(event)
+
+    async with server:
+        lm = {"model": "openai/test", "api_base": server.api_base, "api_key": "none"}
+        async with Pool(SPEC, lm=lm) as pool:
+            reading = asyncio.ensure_future(take(pool))
+            await until(lambda: server.requests if fault.at == "start" else taken)
+            with pytest.raises(DeadlineExceeded):
+                await pool.with_options(timeout=0.3).run(work.block)
+            if fault.at == "middle":
+                with pytest.raises(WorkerDiedError) as died:
+                    await reading
+                assert not died.value.retryable
+                assert len(server.requests) == 1
+            else:
+                await reading
+                assert (taken[-1].answer, len(taken[-1].attempts)) == ("blue", 2)
+
+
 async def test_a_module_says_by_an_option_that_its_calls_may_be_made_again() -> None:
     slow = SlowOnce()
     async with ModelServer(slow) as server:
@@ -91,11 +116,11 @@ async def test_a_module_says_by_an_option_that_its_calls_may_be_made_again() -> 
             assert pool is not None
             again = qa.with_options(idempotent=True).acall(question="The sky's colour?")
             prediction = await beside_one_that_hangs(pool, slow, again)
-            assert (prediction.attempts, prediction.answer) == (2, "blue")
+            assert (len(prediction.attempts), prediction.answer) == (2, "blue")
 
             once = await qa.acall(question="The sky's colour?")
             native = await qa.with_options(route="native").acall(question="The sky's colour?")
-            assert (once.attempts, native.attempts) == (1, 1)
+            assert [len(each.attempts) for each in (once, native)] == [1, 1]
             slow.requests = 0
             with pytest.raises(WorkerDiedError) as died:
                 await beside_one_that_hangs(pool, slow, qa.acall(question="The sky's colour?"))

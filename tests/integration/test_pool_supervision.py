@@ -184,6 +184,23 @@ async def test_a_rolling_restart_that_fails_says_why_and_leaves_the_old_worker(
     assert await pool.run(work.pid) != before
 
 
+async def test_a_worker_that_has_just_become_ready_drains_when_the_pool_is_made_smaller() -> None:
+    second: list[str] = []
+
+    def heard(event: PoolEvent) -> None:
+        if event.slot == 1:
+            second.append(event.name)
+            if event.name == "worker.ready":
+                pool.resize(1)  # before the worker's slot has taken it
+
+    async with Pool(PoolSpec(workers=1, timeouts=QUICK), on_event=heard) as pool:
+        pool.resize(2)
+        await until(lambda: "worker.dead" in second)
+        states = ("starting", "ready", "draining", "stopping", "dead")
+        assert second == [f"worker.{state}" for state in states]
+        assert pool.status().deaths == 0
+
+
 async def test_a_pool_can_be_resized_both_ways_under_load(open_pool: OpenPool) -> None:
     pool = await open_pool(workers=1)
     stop = asyncio.Event()

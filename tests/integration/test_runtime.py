@@ -295,7 +295,9 @@ class Anthropic(BaseHTTPRequestHandler):
         """Nothing: the tests' output is theirs."""
 
 
-def test_anthropic_is_asked_in_its_own_protocol_with_the_key_that_was_given() -> None:
+@pytest.mark.parametrize(("asked", "route"), [("native", "native"), ("python", "pool:general")])
+def test_anthropic_is_asked_in_its_own_protocol_with_the_key_that_was_given(asked: Any, route: str) -> None:
+    Anthropic.keys.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Anthropic) as anthropic:
         thread = threading.Thread(target=anthropic.serve_forever)
         thread.start()
@@ -304,12 +306,12 @@ def test_anthropic_is_asked_in_its_own_protocol_with_the_key_that_was_given() ->
                 "anthropic/claude-x", api_base=f"http://127.0.0.1:{anthropic.server_port}", api_key="sk-ant-k"
             )
             with dspex.Runtime(lm, pools=1):
-                prediction = dspex.Predict("question -> answer")(question="Who?")
+                prediction = dspex.Predict("question -> answer")(question="Who?", route=asked)
         finally:
             anthropic.shutdown()
             thread.join()
 
-    assert (prediction.answer, prediction.route) == ("Ada", "pool:general")
+    assert (prediction.answer, prediction.route) == ("Ada", route)
     assert Anthropic.keys == ["sk-ant-k"]
 
 

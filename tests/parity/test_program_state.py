@@ -87,6 +87,22 @@ def test_what_either_saves_the_other_loads(data: st.DataObject, tmp_path_factory
     assert written == saved
 
 
+def test_examples_inside_examples_are_saved_as_dspy_saves_them(tmp_path: Path) -> None:
+    inner = dspy.Example(q="Q", a=Point(x=1), deep=[dspy.Example(q="D")])
+    demos = [dspy.Example(q=[inner, inner], a={"k": inner}).with_inputs("q")]
+    states = []
+    for lib in (dspy, dspex):
+        predict = lib.Predict("q -> a")
+        predict.demos = demos
+        predict.save(tmp_path / "p.json", save_program=False)
+        states.append(json.loads((tmp_path / "p.json").read_text())["demos"])
+        again = lib.Predict("q -> a")
+        again.load(tmp_path / "p.json", allow_pickle=False)
+        assert again.demos == states[-1]
+    assert states[0] == states[1]
+    assert states[1][0]["a"]["k"]["deep"] == [{"q": "D"}]
+
+
 def test_a_predictor_by_itself_has_its_state_at_the_top(tmp_path: Path) -> None:
     theirs = dspy.Predict("q -> a")
     theirs.demos = [dspy.Example(q="Q", a=Point(x=1)).with_inputs("q")]
@@ -233,9 +249,14 @@ def test_what_cannot_be_saved_leaves_the_file_before_in_its_place(tmp_path: Path
         predict.demos = [{"q": value}]
         with pytest.raises(ConfigError):
             predict.save(tmp_path / "p.json")
-    with pytest.raises(ConfigError) as caught:
-        predict.save(tmp_path / "p.pkl")
-    assert caught.value.code == "program-pickle"
+    for pickled in (
+        lambda: predict.save(tmp_path / "p.pkl"),
+        lambda: predict.save(tmp_path, save_program=True),
+        lambda: predict.load(tmp_path / "p.pkl", allow_pickle=True),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            pickled()
+        assert caught.value.code == "program-pickle"
     with pytest.raises(ConfigError):
         predict.save(tmp_path / "no" / "p.json")
     assert [file.name for file in tmp_path.iterdir()] == ["p.json"]

@@ -292,7 +292,7 @@ def test_fields_that_a_model_left_out_are_unset_on_both_routes(runtime: dspex.Ru
     ("config", "says"),
     [
         ({"timeout": 5}, "give it to the call, timeout="),
-        ({"cache": False}, "leave it out"),
+        ({"num_retries": 3}, "leave it out"),
         ({"tools": []}, "use_native_function_calling"),
         ({"tool_choice": "auto"}, "use_native_function_calling"),
         ({"parallel_tool_calls": True}, "use_native_function_calling"),

@@ -48,6 +48,15 @@ def test_prefix_desc_and_instructions_are_dspys(name: Any) -> None:
         assert ours.fields[key].kind == field.json_schema_extra["__dspy_field_type"]
 
 
+@pytest.mark.parametrize(
+    "text", ["question -> answer", "number: int, names: list[str], other -> made, sum: int"]
+)
+def test_a_class_made_for_dspy_shows_its_fields_as_dspys_does(text: Any) -> None:
+    """Optimizers put that into prompts."""
+    ours, theirs = both(text)
+    assert str(ours.to_dspy()) == str(theirs)
+
+
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_dspy_refuses_is_refused(text: Any) -> None:
     with warnings.catch_warnings():

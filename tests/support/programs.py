@@ -172,6 +172,24 @@ class Optimize(dspy.Module):
         )
 
 
+class AddsAPredictor(dspy.teleprompt.Teleprompter):  # type: ignore[misc,unused-ignore]
+    """An optimizer of a user's, whose outcome is more than a state."""
+
+    def compile(self, student: Any, *, trainset: Any) -> Any:
+        made = student.deepcopy()
+        made.more = dspy.Predict("answer -> more")
+        return made
+
+
+class ImportsLate(dspy.teleprompt.Teleprompter):  # type: ignore[misc,unused-ignore]
+    """An optimizer that finds out late what is not installed."""
+
+    def compile(self, student: Any, *, trainset: Any) -> Any:
+        import no_such_package.at_all  # type: ignore[import-not-found,unused-ignore]
+
+        return no_such_package
+
+
 class AsyncAnswer(dspy.Module):
     """Async only, with one predictor; fails where it is told to."""
 
@@ -275,3 +293,24 @@ class Wraps(dspy.Module):
         return dspy.Prediction(
             judged=self.judge(inputs, prediction, example=dspy.Example(a=1)), gave=prediction.toDict()
         )
+
+
+class Traced(dspy.Module):
+    """Says which trace it belongs to."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        trace = current_trace()
+        return dspy.Prediction(traceparent=trace and trace["traceparent"])
+
+
+class AsksOften(dspy.Module):
+    """Asks its model so many times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, times: int) -> dspy.Prediction:
+        for number in range(times):
+            answer = self.ask(question=str(number))
+        return answer

@@ -8,11 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import dspex
-from dspex import LM, Completions, Pool, PoolSpec, Predict, Prediction, Runtime, Signature, SyncPool
+from dspex import (
+    LM,
+    Completions,
+    Pool,
+    PoolSpec,
+    Predict,
+    Prediction,
+    Runtime,
+    Signature,
+    SyncPool,
+    router,
+    telemetry,
+)
 from dspex.adapters import ChatAdapter
 from dspex.errors import ConfigError, DspexError, LMError, PoolSaturated, ReplyError, WorkerDiedError
 from dspex.events import PartialValue
-from dspex.lm import LanguageModel, LMRequest, LMResponse, RequestSettings
+from dspex.lm import Cache, LanguageModel, LMRequest, LMResponse, RequestSettings
+from dspex.modules import OptimizerProgress
 from dspex.pool import (
     EchoRequest,
     FunctionRequest,
@@ -26,7 +39,8 @@ from dspex.pool import (
     load_pools,
 )
 from dspex.prediction import Repair
-from dspex.testing import ModelServer, ScriptedLM
+from dspex.runtime import Pair, ShadowDifference, ShadowReport
+from dspex.testing import ModelServer, ScriptedLM, captured_events
 
 QA = Predict("question, context: list[str] -> answer: str, confidence: float", temperature=0.2, n=3)
 TYPED = Predict(Signature("text -> label"), adapter="json", validate="warn", extra_body={"guided": True})
@@ -58,6 +72,26 @@ RAG = dspex.program("my_app.rag:RAG", state=Path("rag.json"), runtime=None).with
 )
 
 
+def is_right(example: Any, prediction: Prediction, trace: object = None) -> bool:
+    return bool(example.answer == prediction.answer)
+
+
+def tell(progress: OptimizerProgress) -> None:
+    print(progress.metric_calls, progress.best_score)
+
+
+async def optimised() -> dspex.ChainOfThought:
+    optimizer: dspex.RemoteOptimizer = dspex.optimizer(
+        "dspy.MIPROv2", metric=is_right, auto="light", prompt_model=LM("openai/x")
+    )
+    rows = [{"question": "?", "answer": "!"}]
+    rag: dspex.RemoteModule = optimizer.compile(RAG, trainset=rows, inputs=["question"], timeout=3600)
+    rag.save("rag.json")
+    return await optimizer.acompile(
+        dspex.ChainOfThought("question -> answer"), trainset=rows, on_progress=tell
+    )
+
+
 async def remote_modules() -> list[str]:
     answer: str = (await AGENT.acall(question="?")).answer
     passages: list[str] = dspex.remote("dspy.ColBERTv2", url="http://host")("query", k=3, simplify=True)
@@ -80,7 +114,10 @@ def settings() -> list[PoolSpec]:
 def model() -> LM:
     creative: RequestSettings = {"temperature": 1.0, "seed": 7}
     lm = LM("openai/gpt-4o-mini", api_base="http://127.0.0.1:8000/v1", timeout=30, **creative)
-    return lm.with_settings(temperature=None, max_tokens=100)
+    kept: Cache = Cache("disk", ttl=3600, directory=Path("kept"))
+    if kept.stats().memory:
+        kept.clear()
+    return lm.with_settings(temperature=None, max_tokens=100, cache=kept).with_settings(cache="memory")
 
 
 def read(prediction: Prediction) -> tuple[str, float]:
@@ -103,6 +140,23 @@ def blocking() -> str:
         counts: dict[str, int] = {count.name: count.served for count in runtime.counts()}
     dspex.configure("openai/gpt-4o-mini", pools=2, timeout=30, adapter=ChatAdapter(), dialect="3.4").close()
     return f"{first[0]} {counts}"
+
+
+async def routed() -> list[str]:
+    limits: dict[str, router.Limits] = {"native": router.Limits(in_flight=100, wait=1.5)}
+    hedge = router.Hedge(after="p95", at_most=0.02, elsewhere=True)
+    shadow = router.Shadow(share=0.01, compare="messages", file=Path("differences.jsonl"))
+    async with Runtime(model(), pools=2, limits=limits, hedge=hedge, shadow=shadow) as runtime:
+        await QA.with_options(idempotent=True).acall(question="Who?", context=["Ada."])
+        report: ShadowReport = runtime.shadow_report()
+        last: ShadowDifference = report.differences[-1]
+        pair: Pair = last.fields["answer"]
+        skipped: int = report.skipped.get("busy", 0)
+    async with Runtime.from_toml(Path("dspex.toml")) as runtime:
+        timeout: float = runtime.timeout
+    with Runtime.from_config({"lm": {"model": "openai/x"}}, directory="/etc"):
+        pass
+    return [pair.live, pair.other, f"{timeout} {skipped}", last.message.role if last.message else ""]
 
 
 @asynccontextmanager
@@ -154,6 +208,26 @@ def streamed(texts: list[str]) -> dict[str, Any]:
     return found
 
 
+class Sends:
+    """An asynchronous handler of events that is an object."""
+
+    async def __call__(self, event: telemetry.Event) -> None:
+        print(event.name, event.to_dict())
+
+
+def slow_calls(runtime: Runtime) -> list[str]:
+    events: list[telemetry.Event] = []
+    with (
+        telemetry.attach("dspex.call", events.append) as handle,
+        telemetry.attach("dspex", Sends(), buffer=50),
+        captured_events("dspex.stage") as stages,
+    ):
+        QA(question="?", context=[])
+    kinds = [kind.code for kind in runtime.report().errors if kind.category == "timeout"]
+    print(handle.dropped, stages.names, runtime.metrics())
+    return [event.name for event in events if (event.seconds or 0.0) > 1] + kinds
+
+
 class Echo:
     """A language model of the user's own."""
 
@@ -163,6 +237,7 @@ class Echo:
 
 not_one: LanguageModel = Echo()  # type: ignore[assignment]  # it lacks `stream` and `aclose`
 scripted: LanguageModel = ScriptedLM("Ada")
+telemetry.attach("dspex", 7)  # type: ignore[arg-type]
 PoolSpec(worker=4)  # type: ignore[call-arg]
 PoolSpec(limits=Timeouts())  # type: ignore[arg-type]
 SPEC.workers = 5  # type: ignore[misc]
@@ -172,4 +247,6 @@ Predict("question -> answer", temperature="hot")  # type: ignore[arg-type]
 dspex.configure("openai/x", adaptor="json")  # type: ignore[call-arg]
 LM("openai/x", temprature=0.5)  # type: ignore[call-arg]
 Runtime("openai/x", pools="4")  # type: ignore[arg-type]
+Runtime("openai/x", shadow="all")  # type: ignore[arg-type]
+router.Hedge(afer=1)  # type: ignore[call-arg]
 print(ConfigError("no", code="x").pth)  # type: ignore[attr-defined]

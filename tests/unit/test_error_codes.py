@@ -117,8 +117,8 @@ def of_rust() -> Iterator[tuple[str, str | None, str]]:
                 yield code, None, str(file.relative_to(ROOT))
 
 
-NOT_CODES = {"utf-16-le", "utf-32-le"}
-"""Texts of the bindings that look like codes: encodings."""
+NOT_CODES = {"utf-16-le", "utf-32-le", "prefer-native", "prefer-python"}
+"""Texts of the bindings that look like codes: encodings and strategies."""
 
 RAISED = [*of_python(), *of_rust(), *((cls.code, name, "errors.py") for name, cls in CLASSES.items())]
 RAISED.append(("reply-empty", "ReplyError", "errors.py"))

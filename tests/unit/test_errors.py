@@ -19,8 +19,10 @@ from dspex.errors import (
     DspexError,
     InputError,
     LMRateLimitError,
+    LMUnavailable,
     RemoteError,
     SignatureError,
+    TargetsUnavailable,
     WorkerDiedError,
     WorkerStartError,
     caret_frame,
@@ -222,7 +224,7 @@ def test_what_a_client_may_see_holds_nothing_of_the_services_own(cls: type[Dspex
     if cls is InputError:
         fields["field"] = "question"
     shown: dict[str, Any] = {"fields": ["question"]} if cls is InputError else {}
-    shown |= {"retry_after": 5} if cls is LMRateLimitError else {}
+    shown |= {"retry_after": 5} if cls in (LMRateLimitError, LMUnavailable, TargetsUnavailable) else {}
     for code in (None, *(row.code for row in CODES), CANARY):
         error = cls(CANARY, code=code, hint=CANARY, **fields)
         error.__cause__ = OSError(CANARY)

@@ -8,8 +8,6 @@ from dataclasses import FrozenInstanceError
 from typing import Any, get_args
 
 import pytest
-from dspy.adapters.types.citation import Citations
-from dspy.streaming import StreamResponse
 
 from dspex import Prediction, errors
 from dspex.events import (
@@ -24,8 +22,18 @@ from dspex.events import (
     TextDelta,
 )
 from dspex.protocol.codec import MessagePack
-from dspex.protocol.events import event_of, last_part, part_of
-from dspex.worker.operations.streams import FieldEvents
+from dspex.protocol.events import event_of, last_part, part_of, says
+
+
+class Enough:
+    """A value that is its text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
 
 EVENTS = [
     FieldStart("answer"),
@@ -104,31 +112,20 @@ def test_a_part_that_is_no_event_is_refused(part: Any) -> None:
     assert refused.value.code == "bad-body"
 
 
-def test_a_chunk_of_dspy_s_that_is_no_text_is_a_value() -> None:
-    citations = Citations.from_dict_list(
-        [{"cited_text": "Water boils.", "document_index": 0, "start_char_index": 0, "end_char_index": 12}]
-    )
-    fields = FieldEvents()
-    (start, value) = fields.events(StreamResponse("self", "citations", citations, False))
-    assert start == FieldStart("citations")
-    assert isinstance(value, PartialValue)
-    assert value.value["citations"][0]["cited_text"] == "Water boils."
-    assert MessagePack().encode(part_of(value))
-    assert list(fields.left_open()) == [FieldEnd("citations", complete=False)]
+SAID: list[tuple[Any, Any, bool]] = [
+    ("blue", "blue", True),
+    ("blue", "green", False),
+    ("blue", Enough("blue"), True),  # a type of which the text is all there is
+    ("None", None, False),
+    (1, 1, True),
+    (1, True, False),
+    (1, 1.0, False),
+    (float("nan"), float("nan"), True),
+    ([1.0, float("nan")], [1.0, float("nan")], True),
+    (["a"], ["a", "b"], False),
+]
 
 
-def test_a_field_begins_again_in_a_loop() -> None:
-    fields = FieldEvents()
-    events = [
-        event
-        for text, is_last in (("a", True), ("b", False), ("c", True))
-        for event in fields.events(StreamResponse("react", "next", text, is_last))
-    ]
-    told = [event for event in events if not isinstance(event, TextDelta)]
-    assert told == [
-        FieldStart("next", "react"),
-        FieldEnd("next", predictor="react"),
-        FieldStart("next", "react", turn=1),
-        FieldEnd("next", predictor="react", turn=1),
-    ]
-    assert list(fields.left_open()) == []
+@pytest.mark.parametrize(("told", "value", "is_said"), SAID)
+def test_what_events_have_told_is_the_value_or_is_not(told: Any, value: Any, is_said: bool) -> None:
+    assert says(told, value) is is_said

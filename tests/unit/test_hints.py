@@ -57,7 +57,7 @@ def test_a_command_that_a_hint_names_runs_and_says_something(command: str) -> No
     assert name in ("dspex", "python"), "teach this test to run it"
     if name == "dspex":
         arguments = ["-m", "dspex", *arguments]
-    if command in ("dspex diff", "dspex signature"):
+    if command in ("dspex config check", "dspex diff", "dspex signature"):
         arguments.append("--help")  # alone they ask for a target
 
     ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)

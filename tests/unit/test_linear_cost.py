@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dspex
 from dspex import ChatAdapter, JSONAdapter, Signature, Template, XMLAdapter, errors, metrics
+from dspex.compiled._document import sealed
 
 Work = Callable[[], object]
 Rows = dict[str, Callable[[int], Work]]
@@ -476,3 +479,65 @@ METRICS: Rows = {
 @pytest.mark.parametrize("shape", METRICS)
 def test_a_metric(shape: str) -> None:
     check(METRICS[shape])
+
+
+# --- compiled programs -----------------------------------------------------------------------------------
+
+
+def program(folder: Path, **more: Any) -> Work:
+    """Load a file with more in it than was exported, or refuse it."""
+    whole = folder / "whole.dspex.json"
+    dspex.export(dspex.Predict("q -> a"), whole)
+    content = json.loads(whole.read_text())
+    rest = {key: value for key, value in content.items() if key not in ("format", "version", "hash")}
+    path = folder / "more.dspex.json"
+    path.write_text(sealed({**rest, **more}))
+
+    def work() -> object:
+        try:
+            return dspex.load(path)
+        except errors.ConfigError as error:
+            return error
+
+    return work
+
+
+def flow(inputs: int, steps: int) -> dict[str, Any]:
+    """A program with so many inputs, and steps that no module is there for."""
+    value = {"kind": "input", "name": "i0"}
+    return {
+        "module": "Program",
+        "name": "P",
+        "parts": {},
+        "flow": {
+            "inputs": [{"name": f"i{number}"} for number in range(inputs)],
+            "steps": [{"call": ["x"], "inputs": {"q": value}} for _ in range(steps)],
+            "output": value,
+        },
+    }
+
+
+def model_of(fields: int) -> dict[str, Any]:
+    members = [{"name": f"f{number}", "type": f"E{number}"} for number in range(fields)]
+    return {"kind": "model", "fields": members}
+
+
+def types(count: int) -> dict[str, Any]:
+    made = {f"E{number}": {"kind": "enum", "members": {"A": 1}} for number in range(count)}
+    return {**made, "M": model_of(count)}
+
+
+COMPILED: dict[str, Callable[[int], dict[str, Any]]] = {
+    "many inputs": lambda n: {"program": flow(n, 1)},
+    "many steps": lambda n: {"program": flow(1, n)},
+    "many types that nobody uses": lambda n: {"types": types(n)},
+    "a deep list": lambda n: {"types": [[[0]] * n]},
+    "no form at all": lambda n: {"program": [0] * n},
+}
+
+
+@pytest.mark.parametrize("shape", COMPILED)
+def test_a_compiled_program_is_loaded_or_refused_in_proportion_to_its_file(
+    shape: str, tmp_path: Path
+) -> None:
+    check(lambda n: program(tmp_path, **COMPILED[shape](n)))

@@ -32,8 +32,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 INSTEAD = [
     ("Refine", 'dspex.remote("dspy.Refine"'),
     ("ReAct", 'dspex.remote("dspy.ReAct"'),
-    ("load", 'dspex.program("my_app.rag:RAG"'),
-    ("MIPROv2", "dspex.Predict(demos=...)"),
+    ("MIPROv2", 'dspex.optimizer("dspy.MIPROv2"'),
     ("Image", "`dspy.Image`"),
     ("context", "with dspex.Runtime"),
     ("streamify", "program.astream(...)"),
@@ -108,7 +107,9 @@ runtime = dspex.Runtime(lm)
 LATER = {
     "aiohttp": "the first request needs it",
     "anyio": "workers need it",
+    "dspex.lm._cache": "a cache needs it",
     "difflib": "a mistake needs it",
+    "dspex.lm._group": "a group needs it",
     "dspex.pool._pool": "a pool that starts needs it",
     "dspex.pool._rules": "settings of a pool need it",
     "dspex.worker": "workers need it",
@@ -119,6 +120,7 @@ LATER = {
     "msgpack": "a pool needs it",
     "numpy": "a value of its own needs it",
     "pyarrow": "nothing needs it",
+    "sqlite3": "a cache on disk needs it",
     "pydantic": "a type that the core does not read needs it",
     "typing_extensions": "pydantic needs it",
     "urllib.request": "a proxy needs it",

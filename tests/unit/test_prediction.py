@@ -9,6 +9,7 @@ import dspy
 import pytest
 
 from dspex import Completions, Prediction
+from dspex.prediction import seconds_of, take_stages
 
 
 def test_fields_are_read_by_attribute_and_by_key() -> None:
@@ -105,3 +106,19 @@ def test_scores_are_summed_and_read_as_numbers() -> None:
         float(Prediction(answer="a"))
     made[0].set_lm_usage({"total_tokens": 3})
     assert made[0].get_lm_usage() == made[0].usage == {"total_tokens": 3}
+
+
+def test_no_name_of_what_a_call_took_hides_an_output_field() -> None:
+    names = ("seconds", "spent", "total", "render", "lm", "parse", "stages")
+    prediction = Prediction(dict.fromkeys(names, "a field"))
+    assert [getattr(prediction, name) for name in names] == ["a field"] * len(names)
+
+
+def test_seconds_by_stage_survive_a_pickle_before_and_after_somebody_has_asked() -> None:
+    prediction = Prediction.of_rows([{"answer": "blue"}], None, {}, None, ())
+    take_stages(prediction, 0.25, 1.0, 0.5)
+    expected = {"render": 0.25, "lm": 1.0, "parse": 0.5, "total": 1.75}
+    assert seconds_of(prediction) == 1.75
+    for made in (pickle.loads(pickle.dumps(prediction)), copy.deepcopy(prediction), prediction):
+        assert (made.timings, seconds_of(made)) == (expected, 1.75)
+    assert pickle.loads(pickle.dumps(prediction)).timings == expected

@@ -47,8 +47,7 @@ async def test_no_more_than_the_window_is_read_before_somebody_takes_it() -> Non
     assert await ahead.take() == [1]
     await until_nothing_moves()
     assert source.read == 4
-    ahead.add(0)  # takes no room
-    assert await ahead.take(10) == [2, 3, 4, 0]
+    assert await ahead.take(10) == [2, 3, 4]
     await until_nothing_moves()
     assert source.read == 7
     await ahead.close()

@@ -42,7 +42,7 @@ def test_a_module_finds_the_runtime_it_is_called_in(qa: Any) -> None:
         prediction = qa(question="Who?")
 
     assert (prediction.answer, prediction.route) == ("Ada", "native")
-    assert runtime.counts()[0] == ("native", 0, 1, 0, 0)
+    assert runtime.counts()[0] == ("native", 0, 1, 0, 0, "closed")
     assert prediction.usage["total_tokens"] > 0
 
 
@@ -254,7 +254,7 @@ async def test_a_cancelled_caller_ends_its_call(qa: Any) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert runtime.counts()[0] == ("native", 0, 0, 0, 1)
+        assert runtime.counts()[0] == ("native", 0, 0, 0, 1, "closed")
 
 
 async def test_the_call_s_own_timeout_ends_it_and_says_where(qa: Any) -> None:
@@ -499,7 +499,7 @@ def test_an_lm_of_dspy_s_is_refused_with_the_equivalent_and_without_its_key() ->
 
 def test_a_model_that_only_dspy_speaks_to_needs_a_pool() -> None:
     with pytest.raises(RouteError) as caught:
-        dspex.Runtime("anthropic/claude-x", pools=0)
+        dspex.Runtime("gemini/flash-x", pools=0)
     assert caught.value.code == "lm-needs-dspy"
 
 
@@ -514,7 +514,7 @@ def test_a_model_that_only_dspy_speaks_to_needs_a_pool() -> None:
         ({"timeout": 5}, "with_options"),
         ({"route": "python"}, "with_options"),
         ({"config": {"n": 2}}, "Predict(..., temperature=0.5)"),
-        ({"callbacks": []}, "no callbacks"),
+        ({"callback": []}, "did you mean 'callbacks'"),
         ({"runtime": object()}, "runtime=dspex.Runtime"),
         ({"runtime": dspex.Runtime}, "runtime=dspex.Runtime"),
     ],

@@ -312,18 +312,23 @@ def test_ten_thousand_signatures_leave_no_more_memory_than_two_thousand() -> Non
         signature = Signature(f"question{i}: str, context: list[str] -> answer: Literal['a', 'b']")
         assert signature.fields["context"].annotation == list[str]
 
+    def held() -> int:
+        # Names of fields are interned. The interpreter's table of interned strings is one block, of megabytes
+        # where much has been imported, and it is built anew now and then as names come and go.
+        return sum(trace.size for trace in tracemalloc.take_snapshot().traces if trace.size < 100_000)
+
     process = psutil.Process()
     Signature.cache_resize(1_000)
     tracemalloc.start()
     try:
         for i in range(2_000):
             use(i)
-        python, resident = tracemalloc.get_traced_memory()[0], process.memory_info().rss
+        python, resident = held(), process.memory_info().rss
         for i in range(2_000, 10_000):
             use(i)
-        assert tracemalloc.get_traced_memory()[0] - python < 200_000
+        assert held() - python < 200_000
         # The allocator keeps a page here and there; a leak of what a signature holds would be 20 MB.
-        assert process.memory_info().rss - resident < 4_000_000
+        assert process.memory_info().rss - resident < 10_000_000
     finally:
         tracemalloc.stop()
 

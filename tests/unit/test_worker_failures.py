@@ -112,3 +112,11 @@ def test_secrets_are_cut_out_wherever_they_are() -> None:
     error = to_dspex_error(ValueError("key sk-abc refused for sk-abc"), secrets=("sk-abc",))
     assert "sk-abc" not in repr(error.to_dict())
     assert error.message == "ValueError: key *** refused for ***"
+
+
+def test_an_error_of_our_own_below_dspys_is_the_error() -> None:
+    ours = errors.LMConnectionError("it broke", code="lm-cut", model="openai/x")
+    theirs = foreign.LMTransportError(message="it broke", model="openai/x")
+    theirs.__cause__ = RuntimeError("of the engine")
+    theirs.__cause__.__cause__ = ours
+    assert to_dspex_error(theirs) is ours
