@@ -26,16 +26,19 @@ LONGEST = 100
 PACKAGES = {
     "dspex": "what programs are made of",
     "dspex.adapters": "prompts and replies",
-    "dspex.dspy": "DSPy's adapters with the Rust core inside",
+    "dspex.callbacks": "who is told of calls",
+    "dspex.dspy": "DSPy's adapters with the Rust core inside, and an engine",
     "dspex.errors": "every error",
     "dspex.events": "what a call sends while it runs",
     "dspex.lm": "the LM client",
     "dspex.metrics": "scores",
     "dspex.pool": "worker processes",
     "dspex.prediction": "what a call returns",
+    "dspex.router": "which target serves a call",
+    "dspex.runtime": "what joins the parts",
     "dspex.signature": "what goes in and what comes out",
     "dspex.streaming": "streams of modules",
-    "dspex.telemetry": "traces",
+    "dspex.telemetry": "events and traces",
     "dspex.testing": "stand-ins for a model",
 }
 
@@ -103,7 +106,7 @@ def _noted(module: ModuleType, name: str) -> str:
 
 
 def _homes(module: ModuleType, name: str) -> list[ModuleType]:
-    prefixes = (f"{module.__name__}.", "dspex._engine.")
+    prefixes = (f"{module.__name__}.", "dspex._")
     below = [each for key, each in sorted(sys.modules.items()) if key.startswith(prefixes) and each]
     return [module, *(each for each in below if hasattr(each, name))]
 
