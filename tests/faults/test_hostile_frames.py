@@ -16,8 +16,8 @@ from tests.support.processes import until
 
 from dspex import errors
 from dspex.pool import EchoRequest, FunctionRequest, Pool, Restart
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.frames import PROTOCOL, Kind, encode_frame
+from dspex.wire._msgpack import MessagePack
 
 WORK = "tests.support.work:"
 ERROR = {"class": "RemoteError", "message": "m", "code": "remote", "hint": "", "details": {}}

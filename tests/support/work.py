@@ -319,8 +319,8 @@ async def send_frame(
     kind: int, number: int | None, value: Any, codec: int = 1, times: int = 1, wait: bool = True
 ) -> None:
     """Say something to the service behind the worker's back; `number` None stands for this very call's."""
-    from dspex.protocol.codec import MessagePack
     from dspex.protocol.frames import encode_frame
+    from dspex.wire._msgpack import MessagePack
     from dspex.worker.host import RUNNING
 
     body = value if isinstance(value, bytes) else MessagePack().encode(value)

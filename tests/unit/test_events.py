@@ -21,8 +21,8 @@ from dspex.events import (
     Status,
     TextDelta,
 )
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.events import event_of, last_part, part_of, says
+from dspex.wire._msgpack import MessagePack
 
 
 class Enough:

@@ -25,8 +25,8 @@ from dspex.pool import (
     Tool,
 )
 from dspex.pool._options import CallKeywords
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.requests import CustomValues, ModuleParts, PredictParts
+from dspex.wire._msgpack import MessagePack
 
 FORM = SignatureForm(
     "place: Point -> answer: int | None",

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.errors import WireError
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.frames import HEADER_SIZE, FrameReader, Kind, encode_frame
 from dspex.protocol.secrets import redacted, secrets_in
+from dspex.wire._msgpack import MessagePack
 
 BODY = b"\x93\x01\x02\x03"
 GOOD = encode_frame(Kind.CALL, 7, BODY)
@@ -38,7 +38,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: Any, 
 
     out = []
     for a, b in itertools.pairwise(places):
-        out += [(*head, bytes(body)) for *head, body in reader.feed(stream[a:b])]
+        out += [(kind, number, bytes(body)) for kind, number, body, _ in reader.feed(stream[a:b])]
 
     assert out == [(kind, number, body) for kind, number, body in frames]
     reader.finish()
@@ -63,7 +63,7 @@ def test_frames_of_any_size_come_out_of_the_room_they_are_written_into(
         room = reader.room()
         count = min(most, len(room), len(stream) - at)
         room[:count] = stream[at : at + count]
-        out += [(number, bytes(body)) for _, number, body in reader.take(count)]
+        out += [(number, bytes(body)) for _, number, body, _ in reader.take(count)]
         at += count
 
     assert out == list(enumerate(bodies))
@@ -84,7 +84,7 @@ def test_a_header_alone_reserves_no_memory_and_a_large_frame_keeps_none() -> Non
         at += count
 
     assert len(frames) == 1
-    assert len(frames[0][-1]) == 20_000_000
+    assert len(frames[0][2]) == 20_000_000
     assert most <= 4  # never more than four times what has arrived
     assert len(reader.room()) == usual
 
@@ -96,11 +96,12 @@ def test_a_header_alone_reserves_no_memory_and_a_large_frame_keeps_none() -> Non
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "bad-frame"),
         (GOOD[:1] + b"\xff" + GOOD[2:], "bad-frame"),
         (GOOD[:1] + b"\x00" + GOOD[2:], "bad-frame"),
-        (GOOD[:2] + b"\x02" + GOOD[3:], "bad-frame"),
+        (GOOD[:2] + b"\x03" + GOOD[3:], "bad-frame"),
+        (GOOD[:3] + b"\x02" + GOOD[4:], "bad-frame"),
         (GOOD[:4] + b"\xff\xff\xff\xff" + GOOD[8:], "frame-too-large"),
         (GOOD + b"\x00" * HEADER_SIZE, "bad-frame"),
     ],
-    ids=["magic", "http", "kind-255", "kind-0", "codec-2", "length", "second-frame"],
+    ids=["magic", "http", "kind-255", "kind-0", "codec-3", "flags-2", "length", "second-frame"],
 )
 def test_a_hostile_stream_is_refused_from_its_header(stream: bytes, code: str) -> None:
     reader = FrameReader(limit=1000)
@@ -114,7 +115,7 @@ def test_a_hostile_stream_is_refused_from_its_header(stream: bytes, code: str) -
 
 
 def test_a_frame_at_the_limit_passes_and_one_byte_more_does_not() -> None:
-    ((*_, body),) = FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 10))
+    ((_, _, body, _),) = FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 10))
     assert body == b"x" * 10
     with pytest.raises(WireError, match="the limit is 10"):
         FrameReader(limit=10).feed(encode_frame(Kind.CALL, 1, b"x" * 11))
@@ -273,7 +274,7 @@ def test_arrays_that_claim_more_than_there_is_take_no_memory() -> None:
     """500 nested arrays of eight million elements each, in eight megabytes: 32 GB if they were believed."""
     code = """
 from dspex.errors import WireError
-from dspex.protocol.codec import MessagePack
+from dspex.wire._msgpack import MessagePack
 size = 8 * 2**20
 body = (b"\\xdd" + (size - 10).to_bytes(4, "big")) * 500
 try:
@@ -291,7 +292,7 @@ def test_extensions_nested_too_deep_are_refused_and_do_not_end_the_process() -> 
     """In a process of its own: unbounded, the decoder overruns the C stack."""
     code = """
 from dspex.errors import WireError
-from dspex.protocol.codec import MessagePack
+from dspex.wire._msgpack import MessagePack
 body = b"\\xc0"
 for _ in range(1000):
     body = b"\\x91" + body

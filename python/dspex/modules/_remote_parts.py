@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from dspex._imports import path_of
 from dspex.errors import ConfigError, WireError
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.host_functions import describe_function, describe_tool, function_calls, tool_calls
 from dspex.protocol.requests import HostFunction, ModuleRequest, Tool
 from dspex.protocol.signature_form import SignatureForm
+from dspex.wire._msgpack import MessagePack
 
 if TYPE_CHECKING:
     from dspex.signature import Signature

@@ -354,12 +354,12 @@ class Worker(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for kind, number, body in self._channel.take(nbytes):
+            for kind, number, body, form in self._channel.take(nbytes):
+                value = self._channel.decode(body, form)
                 if number and kind in _ANSWERS:
-                    value = self._channel.decode(body)
                     self._answered(number, value, None if kind == _RESULT else read_error(value))
                 else:
-                    self._take(kind, number, body)
+                    self._take(kind, number, value)
         except WireError as err:
             self.order_end(f"it sent what is not a frame: {err.message}", force=True)
             self._channel.close()  # nothing more is believed
@@ -387,18 +387,17 @@ class Worker(asyncio.BufferedProtocol):
         if not calls and self.life.state is State.DRAINING:
             self.order_end("it was drained")
 
-    def _take(self, kind: int, number: int, body: memoryview) -> None:
-        decode = self._channel.decode
+    def _take(self, kind: int, number: int, value: Any) -> None:
         if kind == Kind.ITEM:
             call = self.calls.get(number)
             if call is None or call.items is None:
                 raise _bad_frame(f"a part of an answer that call {number} does not have")
             if call.items.qsize() > WINDOW:
                 raise _bad_frame(f"more than the {WINDOW} parts that call {number} has room for")
-            call.items.put_nowait(decode(body))
+            call.items.put_nowait(value)
             call.idempotent = False  # its caller has a part of this run
         elif kind == Kind.CALL:
-            match decode(body):
+            match value:
                 case [int(owner), str(name), list(args), dict(kwargs), *trace] if number and number % 2 == 0:
                     self._host_calls.take(number, owner, name, args, kwargs, *trace[:1])
                 case _:
@@ -406,9 +405,9 @@ class Worker(asyncio.BufferedProtocol):
         elif kind == Kind.CANCEL:
             self._host_calls.cancel(number)
         elif kind == Kind.READY:
-            self._greeted(decode(body))
+            self._greeted(value)
         elif kind == Kind.ERROR:
-            self._ready.fail(_as_start_error(read_error(decode(body))))
+            self._ready.fail(_as_start_error(read_error(value)))
         else:
             raise _bad_frame(f"a service does not take {Kind(kind).name} frames")
 

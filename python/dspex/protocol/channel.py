@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from dspex.errors import DspexError, WireError
-from dspex.protocol.codec import MessagePack
-from dspex.protocol.frames import MAX_FRAME, FrameReader, Kind, encode_frame
+from dspex.protocol.frames import MAX_FRAME, MSGPACK, FrameReader, Kind, encode_frame
+from dspex.wire._msgpack import MessagePack
 
 __all__ = ["Channel"]
 
@@ -23,13 +23,13 @@ class Channel:
     """
 
     __slots__ = (
+        "_codec",
         "_due",
         "_gathered",
         "_loop",
         "_reader",
         "_size",
         "_transport",
-        "decode",
         "encode",
         "room",
         "take",
@@ -38,11 +38,21 @@ class Channel:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         codec = MessagePack()
-        self.encode, self.decode = codec.encode, codec.decode
+        self._codec, self.encode = codec, codec.encode
         self._reader = reader = FrameReader()
         self.room, self.take = reader.room, reader.take
         self._gathered: list[bytes] = []
         self._transport: asyncio.WriteTransport | None = None
+
+    def decode(self, body: memoryview, form: int) -> Any:
+        """The value of a frame's body.
+
+        Raises:
+            WireError: If the body is not of that form (`bad-body`).
+        """
+        if form == MSGPACK:
+            return self._codec.decode(body)
+        raise WireError(f"this end reads no frames of the form {form:#x}", code="bad-frame")
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
         """Write to `transport` from now on."""

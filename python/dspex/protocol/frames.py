@@ -3,10 +3,12 @@
 ::
 
     byte  0      1     2      3      4..7            8..15            16..
-          magic  kind  codec  0      length (u32)    call id (u64)    body
+          magic  kind  codec  flags  length (u32)    call id (u64)    body
 
 Numbers are big-endian. The id names the call a frame belongs to; 0 is the connection itself. Either side
-may open calls: the service uses odd ids, the worker even ones, so that neither has to ask.
+may open calls: the service uses odd ids, the worker even ones, so that neither has to ask. The codec and the
+flags say how the body is read: it is MessagePack (1) or JSON (2), and with the flag 1 it has parts
+(`dspex.protocol.parts`).
 
 The reader trusts nothing: a wrong magic, an unknown kind or codec, or a length beyond the limit is refused
 from the header alone, before a byte of the body is kept.
@@ -19,15 +21,32 @@ from enum import IntEnum
 from typing import Final
 
 from dspex.errors import WireError
-from dspex.protocol.codec import MSGPACK
 
-__all__ = ["HEADER_SIZE", "MAX_FRAME", "PROTOCOL", "Frame", "FrameReader", "Kind", "encode_frame"]
+__all__ = [
+    "HEADER_SIZE",
+    "JSON",
+    "MAX_FRAME",
+    "MSGPACK",
+    "PARTS",
+    "PROTOCOL",
+    "Frame",
+    "FrameReader",
+    "Kind",
+    "encode_frame",
+]
 
 PROTOCOL: Final = 1
 """The version of everything in this package; both sides compare it at the hand-shake."""
 
 MAX_FRAME: Final = 64 * 1024 * 1024
 """Bytes a body may have unless a connection sets its own limit."""
+
+MSGPACK: Final = 1
+JSON: Final = 2
+PARTS: Final = 0x100
+"""What a frame's form is made of: the number of its codec, and flags, which stand eight bits higher."""
+
+_FORMS: Final = frozenset({MSGPACK, JSON, MSGPACK | PARTS})
 
 _MAGIC: Final = 0xD5
 _HEADER: Final = struct.Struct("!BBBBIQ")
@@ -54,26 +73,33 @@ class Kind(IntEnum):
     EXITED = 10  # forkserver -> service: a worker's process id and exit status
     ITEM = 11  # one part of an answer that comes in parts; RESULT ends it
     CREDIT = 12  # so many more parts may be sent
+    RELEASE = 13  # segments of shared memory that nothing here reads any more, by number
 
 
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
 
 
-Frame = tuple[int, int, memoryview]
-"""One message: kind, id, and its body, still coded.
+Frame = tuple[int, int, memoryview, int]
+"""One message: kind, id, its body, still coded, and its form.
 
 The body is a part of the reader's buffer: it is good until the reader is next asked for room. A plain tuple,
 because making a named one costs more than cutting the frame."""
 
 
-def encode_frame(kind: int, call_id: int, body: bytes, codec: int = MSGPACK) -> bytes:
+def encode_frame(kind: int, call_id: int, body: bytes, form: int = MSGPACK) -> bytes:
     """The bytes of one frame.
+
+    Args:
+        kind: What it is for.
+        call_id: Whose it is.
+        body: Its body, coded.
+        form: How that is to be read.
 
     Raises:
         WireError: If the body is longer than the length field can say (`frame-too-large`).
     """
     try:
-        return _pack(_MAGIC, kind, codec, 0, len(body), call_id) + body
+        return _pack(_MAGIC, kind, form & 0xFF, form >> 8, len(body), call_id) + body
     except struct.error as err:
         raise WireError(f"a body of {len(body)} bytes fits no frame", code="frame-too-large") from err
 
@@ -133,13 +159,14 @@ class FrameReader:
             return frames
         need = HEADER_SIZE
         while end - at >= HEADER_SIZE:
-            magic, kind, codec, _, length, id_ = _unpack(buffer, at)
-            if magic != _MAGIC or kind not in _KINDS or codec != MSGPACK or length > self._limit:
-                self._refuse(magic, kind, codec, length)
+            magic, kind, codec, flags, length, id_ = _unpack(buffer, at)
+            form = codec | flags << 8
+            if magic != _MAGIC or kind not in _KINDS or form not in _FORMS or length > self._limit:
+                self._refuse(magic, kind, form, length)
             need = HEADER_SIZE + length
             if end - at < need:
                 break
-            frames.append((kind, id_, view[at + HEADER_SIZE : at + need]))
+            frames.append((kind, id_, view[at + HEADER_SIZE : at + need], form))
             at += need
             need = HEADER_SIZE
         self._need = need
@@ -176,14 +203,16 @@ class FrameReader:
         self._view[: len(left)] = left
         self._start, self._stop = 0, len(left)
 
-    def _refuse(self, magic: int, kind: int, codec: int, length: int) -> None:
+    def _refuse(self, magic: int, kind: int, form: int, length: int) -> None:
         self._failed = True
         if magic != _MAGIC:
             raise WireError(f"a frame starts with {_MAGIC:#x}, not {magic:#x}", code="bad-frame")
         if kind not in _KINDS:
             raise WireError(f"no frame is of kind {kind}", code="bad-frame")
-        if codec != MSGPACK:
-            raise WireError(f"no codec has the number {codec}", code="bad-frame")
+        if form not in _FORMS:
+            raise WireError(
+                f"no frame has the codec {form & 0xFF} with the flags {form >> 8:#x}", code="bad-frame"
+            )
         raise WireError(
             f"a frame of {length} bytes; the limit is {self._limit}",
             code="frame-too-large",

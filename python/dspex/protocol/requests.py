@@ -52,7 +52,7 @@ class Request(Protocol):
     idempotent: ClassVar[bool]
 
     def to_wire(self) -> Any:
-        """What crosses: values that the wire carries (`dspex.protocol.codec`)."""
+        """What crosses: values that the wire carries (`dspex.wire`)."""
         ...
 
     def with_input_streams(self, names: Sequence[str]) -> Self:

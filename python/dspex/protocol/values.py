@@ -1,7 +1,7 @@
 """Values on their way to a worker and back: as wire values, by the types of a signature.
 
 No class is named beside a value. What crosses are dicts, lists and the value types that the wire knows
-(`dspex.protocol.codec`). A value of a custom type (an enum, a model, a dataclass) crosses as these, and the
+(`dspex.wire`). A value of a custom type (an enum, a model, a dataclass) crosses as these, and the
 other side makes it again by validating them against the type that its own copy of the signature has for the
 field. Whether a value comes out as it went in is seen where it is sent; for one that would not, the prompt is
 laid out there.

@@ -38,10 +38,10 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from dspex.errors import WorkerStartError
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.frames import FrameReader, Kind, encode_frame
 from dspex.protocol.handshake import Greeting, Handshake
 from dspex.protocol.process_group import kill_group
+from dspex.wire._msgpack import MessagePack
 from dspex.worker.parent_watch import Descriptors, kill_on_hangup, watch_parent
 from dspex.worker.startup import import_preload, prepare_interpreter, start_error
 
@@ -101,7 +101,7 @@ class Forkserver:
                 data, numbers, _, _ = socket.recv_fds(self._control, 65536, 8)
                 if not data:
                     return
-                for kind, call_id, body in self._reader.feed(data):
+                for kind, call_id, body, _ in self._reader.feed(data):
                     if kind == Kind.STOP:
                         return
                     self._take(kind, call_id, body, numbers)

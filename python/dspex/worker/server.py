@@ -94,11 +94,12 @@ class Server(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
         try:
-            for kind, number, body in self._channel.take(nbytes):
+            for kind, number, body, form in self._channel.take(nbytes):
+                value = self._channel.decode(body, form)
                 if kind == _CALL:
-                    self._begin(number, body)
+                    self._begin(number, value)
                 else:
-                    self._take(kind, number, body)
+                    self._take(kind, number, value)
         except (WireError, LookupError, TypeError, ValueError) as err:
             # Neither the stream nor the content of a frame can be trusted now; the service sees the end of it
             # and our last words.
@@ -115,24 +116,23 @@ class Server(asyncio.BufferedProtocol):
 
     # --- frames ---
 
-    def _take(self, kind: int, number: int, body: memoryview) -> None:
-        decode = self._channel.decode
+    def _take(self, kind: int, number: int, value: Any) -> None:
         if kind in (Kind.RESULT, Kind.ERROR):
             _, answer = self._asked.pop(number, (0, None))
             if answer is not None and not answer.done():  # else the work has stopped waiting
                 if kind == Kind.RESULT:
-                    answer.set_result(decode(body))
+                    answer.set_result(value)
                 else:
-                    answer.set_exception(read_error(decode(body)))
+                    answer.set_exception(read_error(value))
         elif kind == Kind.CANCEL:
             self._cancel(number)
         elif kind == Kind.CREDIT:
             credit = self._credits.get(number)
             if credit is not None:  # else the work has ended
-                for _ in range(decode(body)):
+                for _ in range(value):
                     credit.release()
         elif kind == Kind.HELLO:
-            self._greet(decode(body))
+            self._greet(value)
         elif kind == Kind.STOP:
             self._leave()
         else:
@@ -166,10 +166,10 @@ class Server(asyncio.BufferedProtocol):
 
     # --- calls ---
 
-    def _begin(self, call_id: int, body: memoryview) -> None:
+    def _begin(self, call_id: int, value: Any) -> None:
         if not self._operations:
             raise WireError("a call came before the hand-shake", code="bad-frame")
-        op, payload, timeout, window, *trace = self._channel.decode(body)
+        op, payload, timeout, window, *trace = value
         operation = (self._streams if window else self._operations).get(op)
         if operation is None:
             instant = self._instant.get(op)

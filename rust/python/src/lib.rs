@@ -21,6 +21,7 @@ mod telemetry;
 mod template;
 mod unicode;
 mod value;
+mod wire;
 mod words;
 
 // PyO3 takes a module that says nothing for one that needs no GIL. Nothing here has been tested without one: where Python
@@ -62,6 +63,8 @@ mod _core {
     use super::telemetry::{Counters, StageTimes, Stages, metrics_text};
     #[pymodule_export]
     use super::template::Template;
+    #[pymodule_export]
+    use super::wire::{columns_of, pack_floats, pack_ints, rows_of, unpack_floats, unpack_ints};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -23,10 +23,10 @@ from dspex.pool._backends.process import (
     start_interpreter,
     watch_exit,
 )
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import FrameReader, Kind, encode_frame
 from dspex.protocol.handshake import Handshake
+from dspex.wire._msgpack import MessagePack
 
 __all__ = ["FORK_SECONDS", "ForkserverLauncher"]
 
@@ -306,7 +306,7 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
         try:
-            for kind, number, body in self._reader.feed(data):
+            for kind, number, body, _ in self._reader.feed(data):
                 self._take(kind, number, self._codec.decode(body))
         except WireError as err:
             self._fail(err)

@@ -16,8 +16,8 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import LMError
 
 from dspex.errors import ConfigError
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.secrets import secrets_in
+from dspex.wire._msgpack import MessagePack
 from dspex.worker.stages import StageRows
 
 __all__ = ["LMWatch", "Models"]

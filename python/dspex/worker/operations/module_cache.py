@@ -12,10 +12,10 @@ import dspy
 
 from dspex._imports import find
 from dspex.errors import ConfigError, DspexError
-from dspex.protocol.codec import MessagePack
 from dspex.protocol.records import to_wire
 from dspex.protocol.requests import HostFunction, ModuleRequest, PredictRequest, Tool
 from dspex.protocol.signature_form import SignatureForm
+from dspex.wire._msgpack import MessagePack
 from dspex.worker.operations.host_functions import MAKING, function_of, tool_of
 from dspex.worker.operations.predict import Predict
 

@@ -1,0 +1,187 @@
+"""The types that survive a codec, each with its number, its name and its plain form.
+
+MessagePack and JSON have words for None, booleans, numbers, texts, lists and maps. Every other type is a row
+here: how a value becomes a plain form, which consists of such words and of other rows' types, and how the
+value is made again. MessagePack writes a row's number (an extension type), JSON its name
+(`{"$": "tuple", "v": ...}`), so one table serves both, and what survives the one survives the other.
+
+Numbers and names are for ever: bytes that were stored are read by later versions.
+
+Rows for enums, dataclasses and models name a class by its import path. Only what `Classes` allows is written
+or read so. Rows for libraries (numpy, pyarrow, pandas, polars, DSPy) are looked at when a value of theirs
+comes along, so none is imported before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import pathlib
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from dspex.prediction import Prediction
+from dspex.wire import _arrays, _classes, _records, _tables
+from dspex.wire._classes import Classes
+
+__all__ = ["BY_NAME", "BY_NUMBER", "BY_TYPE", "Kind", "Row", "row_of"]
+
+
+class Kind(NamedTuple):
+    """What a row is called.
+
+    Attributes:
+        number: In MessagePack, as an extension type from 1 to 127.
+        name: In JSON.
+    """
+
+    number: int
+    name: str
+
+
+class Row(NamedTuple):
+    """How values of one type, or of a family of types, cross.
+
+    Attributes:
+        kind: What it is called.
+        to_plain: The plain form of a value. It raises TypeError for a value that does not survive.
+        from_plain: The value of a plain form. It raises ValueError, TypeError or ArithmeticError for what is
+            none, and imports nothing that the classes do not allow.
+    """
+
+    kind: Kind
+    to_plain: Callable[[Any, Classes], Any]
+    from_plain: Callable[[Any, Classes], Any]
+
+
+def _simple(number: int, name: str, to: Callable[[Any], Any], of: Callable[[Any], Any]) -> Row:
+    return Row(Kind(number, name), lambda value, _: to(value), lambda plain, _: of(plain))
+
+
+# --- the standard library's value types ---
+
+
+def _zone(value: Any) -> list[Any]:
+    """What `isoformat` leaves out: the fold, and a zone's name."""
+    zone = value.tzinfo
+    if zone is None or type(zone) is dt.timezone:
+        return [value.isoformat(), value.fold]
+    key = zone.key if type(zone) is ZoneInfo else None
+    if key is None:  # of a class that nobody here can make again: its offset stands for it
+        return [value.isoformat(), value.fold]
+    return [value.replace(tzinfo=None).isoformat(), value.fold, key]
+
+
+def _with_zone(kind: Any, plain: Any) -> Any:
+    text, fold, *zone = plain
+    value = kind.fromisoformat(text).replace(fold=fold)
+    return value.replace(tzinfo=ZoneInfo(zone[0])) if zone else value
+
+
+_PATHS: Final[dict[str, type[pathlib.PurePath]]] = {
+    "Path": pathlib.Path,
+    "PurePosixPath": pathlib.PurePosixPath,
+    "PureWindowsPath": pathlib.PureWindowsPath,
+}
+
+
+def _path(plain: Any) -> pathlib.PurePath:
+    name, text = plain
+    kind = _PATHS.get(name)
+    if kind is None or not isinstance(text, str):
+        raise ValueError(f"no path is of the kind {name!r}")
+    return kind(text)
+
+
+def _path_to_plain(value: pathlib.PurePath) -> list[str]:
+    kind = type(value)
+    return ["Path" if kind is type(pathlib.Path()) else kind.__name__, str(value)]
+
+
+_STANDARD: Final[tuple[tuple[type, Row], ...]] = (
+    (int, _simple(1, "int", str, int)),  # only those beyond 64 bits; int() bounds the digits by itself
+    (tuple, _simple(2, "tuple", list, tuple)),
+    (set, _simple(3, "set", list, set)),
+    (frozenset, _simple(4, "frozenset", list, frozenset)),
+    (dt.datetime, _simple(5, "datetime", _zone, lambda p: _with_zone(dt.datetime, p))),
+    (dt.date, _simple(6, "date", dt.date.isoformat, dt.date.fromisoformat)),
+    (dt.time, _simple(7, "time", _zone, lambda p: _with_zone(dt.time, p))),
+    (
+        dt.timedelta,
+        _simple(8, "timedelta", lambda v: [v.days, v.seconds, v.microseconds], lambda p: dt.timedelta(*p)),
+    ),
+    (Decimal, _simple(9, "decimal", str, Decimal)),
+    # UUID only asserts the type of its argument.
+    (UUID, _simple(10, "uuid", lambda v: v.bytes, lambda p: UUID(bytes=bytes(memoryview(p))))),
+    (complex, _simple(11, "complex", lambda v: [v.real, v.imag], lambda p: complex(*p))),
+    (Fraction, _simple(12, "fraction", lambda v: [v.numerator, v.denominator], lambda p: Fraction(*p))),
+    (bytearray, _simple(13, "bytearray", bytes, lambda p: bytearray(memoryview(p)))),
+    *(
+        (kind, _simple(14, "path", _path_to_plain, _path))
+        for kind in (*_PATHS.values(), type(pathlib.Path()))
+    ),
+)
+
+
+# --- what needs a library or a class ---
+
+_ENUM: Final = Row(Kind(20, "enum"), _classes.enum_to_plain, _classes.enum_from_plain)
+_DATACLASS: Final = Row(Kind(21, "dataclass"), _classes.dataclass_to_plain, _classes.dataclass_from_plain)
+_MODEL: Final = Row(Kind(22, "model"), _classes.model_to_plain, _classes.model_from_plain)
+_NAMED_TUPLE: Final = Row(Kind(23, "named_tuple"), _classes.named_to_plain, _classes.named_from_plain)
+_EXAMPLE: Final = Row(Kind(24, "example"), _records.example_to_plain, _records.example_from_plain)
+_PREDICTION: Final = Row(Kind(25, "prediction"), _records.prediction_to_plain, _records.prediction_from_plain)
+_ARRAY: Final = Row(Kind(30, "array"), _arrays.array_to_plain, _arrays.array_from_plain)
+_SCALAR: Final = Row(Kind(31, "scalar"), _arrays.scalar_to_plain, _arrays.scalar_from_plain)
+_ARROW: Final = Row(Kind(32, "arrow"), _tables.to_plain, _tables.from_plain)
+
+BY_TYPE: Final = dict(_STANDARD)
+"""The standard library's types, each with its row."""
+
+_NAMED: Final = (_ENUM, _DATACLASS, _MODEL, _NAMED_TUPLE, _EXAMPLE, _PREDICTION, _ARRAY, _SCALAR, _ARROW)
+BY_NUMBER: Final = {row.kind.number: row for row in (*BY_TYPE.values(), *_NAMED)}
+BY_NAME: Final = {row.kind.name: row for row in BY_NUMBER.values()}
+
+
+def row_of(value: Any, classes: Classes) -> Row | None:
+    """The row of a value; None if it has none, or is of a class that may not be named.
+
+    It must not be asked for what a codec has a word for.
+    """
+    kind = type(value)
+    row = BY_TYPE.get(kind)
+    if row is not None:
+        return row
+    row = _of_library(kind)
+    if row is not None:
+        return row
+    if not classes.allow(kind):
+        return None
+    if isinstance(value, enum.Enum):
+        return _ENUM
+    if hasattr(kind, "__pydantic_core_schema__"):
+        return _MODEL
+    if dataclasses.is_dataclass(kind):
+        return _DATACLASS
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return _NAMED_TUPLE
+    return _EXAMPLE if _records.is_example(value) else None
+
+
+def _of_library(kind: type) -> Row | None:
+    """The row for a type of numpy, pyarrow, pandas, polars or dspex; known by the name of its module."""
+    root = kind.__module__.partition(".")[0]
+    if root == "numpy":
+        numpy = sys.modules["numpy"]
+        if kind is numpy.ndarray:
+            return _ARRAY
+        return _SCALAR if issubclass(kind, numpy.generic) else None
+    if root in ("pyarrow", "pandas", "polars"):
+        return _ARROW if _tables.carries(kind) else None
+    return _PREDICTION if root == "dspex" and kind is Prediction else None

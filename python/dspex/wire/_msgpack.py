@@ -1,0 +1,190 @@
+"""MessagePack with a row of `dspex.wire._kinds` for every type that it has no word for.
+
+The packer of the `msgpack` package is in C and walks a value by itself; it asks here only about what it does
+not know, so a value of plain words costs nothing more. What it does not know becomes an extension: the row's
+number, and the plain form, coded in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgpack
+
+from dspex.errors import WireError
+from dspex.wire._blob import Blob
+from dspex.wire._classes import DEFAULT, Classes
+from dspex.wire._columns import COLUMNS, Packed
+from dspex.wire._kinds import BY_NUMBER, BY_TYPE, row_of
+from dspex.wire._refusal import not_encodable, why_not
+
+__all__ = ["MessagePack"]
+
+_MAX_NESTED: Final = 32
+"""How deep extensions may stand in each other. Each level is a decoder of msgpack's on the C stack, which no
+`RecursionError` guards: 200 levels, a body of about a kilobyte, ended the process with SIGSEGV."""
+
+_PART: Final = 63
+"""The extension that stands for a part of the frame; its body is the part's number, a byte or four."""
+
+_REFUSED: Final = (
+    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
+    msgpack.UnpackException,
+)  # fmt: skip
+"""What reading a hostile body raises. A class that the allow-list names may raise anything else."""
+
+
+class MessagePack:
+    """The codec of one connection, for one thread at a time.
+
+    Args:
+        classes: The classes that may be named.
+    """
+
+    name = "msgpack"
+    number = 1
+
+    def __init__(self, classes: Classes = DEFAULT) -> None:
+        self._classes = classes
+        # One packer for each depth: the one that asks about a value is in the middle of its own.
+        self._packers: list[Any] = []
+        self._packer = self._packer_at(0)
+        self._parts: list[Blob] | None = None
+        self._floor = 0
+
+    def encode(self, value: Any) -> bytes:
+        """The bytes that say `value`.
+
+        Raises:
+            WireError: If the value, or something in it, cannot be said (`not-encodable`).
+        """
+        try:
+            packed: bytes = self._packer.pack(value)
+        except Exception as err:
+            # Mostly a type that has no row; but a mapping of the caller's may raise whatever it likes.
+            raise not_encodable(value, err, self._packer.pack) from err
+        return packed
+
+    def encode_in_parts(self, value: Any, floor: int) -> tuple[bytes, list[Blob]]:
+        """The bytes that say `value` but for its large blobs, and these.
+
+        Args:
+            value: What is to cross.
+            floor: Bytes from which a blob is a part of its own.
+
+        Raises:
+            WireError: As `encode` does.
+        """
+        parts: list[Blob] = []
+        self._parts, self._floor = parts, floor
+        try:
+            return self.encode(value), parts
+        finally:
+            self._parts = None
+
+    def decode(self, body: bytes | memoryview, parts: Sequence[Any] = ()) -> Any:
+        """The value that `body` says.
+
+        Args:
+            body: The bytes.
+            parts: The parts that came with it, each a buffer that is good for as long as somebody holds it.
+
+        Raises:
+            WireError: If the body is not MessagePack, or says what there cannot be (`bad-body`).
+        """
+        hook = self._outermost if not parts else partial(self._from_extension, 0, parts)
+        return self._decode(body, hook)
+
+    @staticmethod
+    def _decode(body: bytes | memoryview, from_extension: Callable[[int, bytes], Any]) -> Any:
+        try:
+            return msgpack.unpackb(
+                body,
+                ext_hook=from_extension,
+                strict_map_key=False,
+                unicode_errors="surrogatepass",
+            )
+        except _REFUSED as err:
+            raise WireError(
+                f"the body is not MessagePack: {err or type(err).__name__}", code="bad-body"
+            ) from err
+
+    @property
+    def _outermost(self) -> Callable[[int, bytes], Any]:
+        return partial(self._from_extension, 0, ())
+
+    # --- out ---
+
+    def _packer_at(self, depth: int) -> Any:
+        if depth == len(self._packers):
+            # strict_types sends tuples and subclasses to `_to_extension`. Lone surrogates are legal in a str
+            # and do arrive in LM replies ("\\ud83d" cut in half), so they must survive.
+            self._packers.append(
+                msgpack.Packer(
+                    default=partial(self._to_extension, depth),
+                    strict_types=True,
+                    unicode_errors="surrogatepass",
+                )
+            )
+        return self._packers[depth]
+
+    def _to_extension(self, depth: int, value: Any) -> Any:
+        row = BY_TYPE.get(type(value)) or row_of(value, self._classes)
+        if row is not None:
+            return self._extension(depth, row.kind.number, row.to_plain(value, self._classes))
+        if type(value) is Blob:
+            return self._blob(value)
+        if type(value) is Packed:
+            return self._extension(depth, value.column.kind.number, value.plain)
+        # A subclass travels as what it is a kind of: an IntEnum as a number, a defaultdict as a dict.
+        # The type's own conversion: `str(x)` of a str enum is its name, not its text.
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, bytes):
+            return bytes(value)
+        if isinstance(value, int):
+            return int.__int__(value)
+        if isinstance(value, float):
+            return float.__float__(value)
+        if isinstance(value, Mapping):
+            return dict(value)
+        if isinstance(value, list | tuple):
+            return list(value)
+        raise TypeError(why_not(value))
+
+    def _extension(self, depth: int, number: int, plain: Any) -> Any:
+        if depth == _MAX_NESTED:
+            raise ValueError(f"more than {_MAX_NESTED} tuples, sets or objects in each other")
+        return msgpack.ExtType(number, self._packer_at(depth + 1).pack(plain))
+
+    def _blob(self, blob: Blob) -> Any:
+        parts = self._parts
+        if parts is None or blob.size < self._floor:
+            return blob.view()
+        parts.append(blob)
+        return msgpack.ExtType(_PART, (len(parts) - 1).to_bytes(4, "big"))
+
+    # --- in ---
+
+    def _from_extension(self, depth: int, parts: Sequence[Any], number: int, body: bytes) -> Any:
+        if number == _PART:
+            return _part(parts, body)
+        if depth == _MAX_NESTED:
+            raise ValueError(f"more than {_MAX_NESTED} extensions in each other")
+        plain = self._decode(body, partial(self._from_extension, depth + 1, parts))
+        row = BY_NUMBER.get(number)
+        if row is not None:
+            return row.from_plain(plain, self._classes)
+        column = COLUMNS.get(number)
+        if column is None:
+            raise ValueError(f"no extension has the number {number}")
+        return column.from_plain(plain)
+
+
+def _part(parts: Sequence[Any], body: bytes) -> Any:
+    number = int.from_bytes(body, "big")
+    if len(body) != 4 or number >= len(parts):
+        raise ValueError("the frame has no such part")
+    return parts[number]
