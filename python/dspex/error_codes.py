@@ -1507,6 +1507,18 @@ CODES: Final = (
         "Look for code in the worker that writes to its descriptors; report it otherwise.",
     ),
     Code(
+        "changed-bytes",
+        "WireError",
+        "Stored bytes are not what was written: their checksum differs.",
+        "Take them from a copy; the file was cut off or changed.",
+    ),
+    Code(
+        "newer-bytes",
+        "WireError",
+        "Stored bytes were written by a newer dspex.",
+        "Read them with the dspex that wrote them, or a newer one.",
+    ),
+    Code(
         "bad-frame",
         "WireError",
         "Bytes came that are not a frame, or a frame that has no place there.",

@@ -52,7 +52,7 @@ DISASTERS: list[tuple[str, str, tuple[Any, ...], type[errors.DspexError], str]] 
     ("sys.exit in the program", "ask_to_exit", (), errors.RemoteError, "SystemExit: 3"),
     ("an exception", "fail", ("no such row",), errors.RemoteError, "ValueError: no such row"),
     ("an exception that cannot be told", "fail_without_words", (), errors.RemoteError, "Mute, whose text"),
-    ("a result that cannot be sent", "give_unencodable", (), errors.WireError, r"object at \$\.rows\[1\]"),
+    ("a result that cannot be sent", "give_unencodable", (), errors.WireError, r"\$\.rows\[1\]: object"),
     (
         "an error that cannot be sent",
         "fail_with_an_object",

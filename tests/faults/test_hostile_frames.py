@@ -80,7 +80,7 @@ async def test_a_frame_that_no_worker_sends_ends_its_sender_alone_and_says_why(o
                 await frame(pool, int(kind), number, body)
             assert caught.value.reason.startswith("it sent what is not a frame: "), name
             assert says in caught.value.reason, f"{name}: {caught.value.reason}"
-        with pytest.raises(errors.WorkerDiedError, match="no codec has the number 9"):
+        with pytest.raises(errors.WorkerDiedError, match="no frame has the codec 9"):
             await frame(pool, int(Kind.RESULT), None, 1, 9)
         assert not witness.done()
         witness.cancel()

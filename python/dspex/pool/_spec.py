@@ -191,6 +191,7 @@ class _SpecChanges(TypedDict, total=False):
     python: str | None
     env: Mapping[str, str]
     preload: Sequence[str]
+    classes: Sequence[str]
     timeouts: Timeouts
     limits: Limits
     recycling: Recycling
@@ -215,6 +216,8 @@ class PoolSpec(Settings):
         env: Environment variables set in the workers, over the service's own. `CUDA_VISIBLE_DEVICES` is how a
             pool is given its GPUs.
         preload: Modules imported by a worker before it is READY.
+        classes: Modules whose enums, dataclasses, models and named tuples may cross as what they are, each
+            with the modules below it; DSPy's always may.
         timeouts: How long the pool waits for calls, starts, stops, cancelled calls and heartbeats.
         limits: Memory, niceness and processors of a worker.
         recycling: After what age, calls or memory a worker is replaced.
@@ -236,6 +239,7 @@ class PoolSpec(Settings):
         default_factory=dict, hash=False, metadata={"rule": Environment(), "optional": False}
     )
     preload: Sequence[str] = checked((), ListOf(Text(_no_module_name, "a module's name")))
+    classes: Sequence[str] = checked((), ListOf(Text(_no_module_name, "a module's name")))
     timeouts: Timeouts = in_group(Timeouts)
     limits: Limits = in_group(Limits)
     recycling: Recycling = in_group(Recycling)

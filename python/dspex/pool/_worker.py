@@ -18,6 +18,7 @@ from dspex.protocol.channel import Channel
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import Kind
 from dspex.protocol.handshake import Greeting, Handshake
+from dspex.wire import Classes
 
 if TYPE_CHECKING:
     from dspex.pool._backends.base import Handle, Launcher
@@ -120,7 +121,7 @@ class Worker(asyncio.BufferedProtocol):
         self._on_beat = on_beat
         self._counts_requests = spec.recycling.requests is not None
         self._last_words = LastWords(spec, handshake.lm, launcher)
-        self._channel = Channel(loop)
+        self._channel = Channel(loop, Classes(spec.classes))
         self._host_calls = HostCalls(self.calls, self._channel)
         self._ready: Outcome[Greeting] = Outcome()
         self._start_limit: asyncio.Timeout | None = None

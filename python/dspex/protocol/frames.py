@@ -33,6 +33,7 @@ __all__ = [
     "FrameReader",
     "Kind",
     "encode_frame",
+    "encode_head",
 ]
 
 PROTOCOL: Final = 1
@@ -86,22 +87,27 @@ The body is a part of the reader's buffer: it is good until the reader is next a
 because making a named one costs more than cutting the frame."""
 
 
-def encode_frame(kind: int, call_id: int, body: bytes, form: int = MSGPACK) -> bytes:
-    """The bytes of one frame.
+def encode_head(kind: int, call_id: int, length: int, form: int = MSGPACK) -> bytes:
+    """What a frame begins with.
 
     Args:
         kind: What it is for.
         call_id: Whose it is.
-        body: Its body, coded.
+        length: Bytes of its body.
         form: How that is to be read.
 
     Raises:
         WireError: If the body is longer than the length field can say (`frame-too-large`).
     """
     try:
-        return _pack(_MAGIC, kind, form & 0xFF, form >> 8, len(body), call_id) + body
+        return _pack(_MAGIC, kind, form & 0xFF, form >> 8, length, call_id)
     except struct.error as err:
-        raise WireError(f"a body of {len(body)} bytes fits no frame", code="frame-too-large") from err
+        raise WireError(f"a body of {length} bytes fits no frame", code="frame-too-large") from err
+
+
+def encode_frame(kind: int, call_id: int, body: bytes, form: int = MSGPACK) -> bytes:
+    """The bytes of one frame; see `encode_head`."""
+    return encode_head(kind, call_id, len(body), form) + body
 
 
 class FrameReader:

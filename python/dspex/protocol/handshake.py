@@ -46,6 +46,7 @@ class Handshake:
         max_inflight: Calls it has at once, at most.
         limits: What the kernel is to hold it to.
         preload: Modules to import.
+        classes: Modules whose classes values may be of.
         path: Entries of `sys.path` that its interpreter may lack.
         lm: Settings of the pool's LM, its key among them; empty for none.
     """
@@ -53,6 +54,7 @@ class Handshake:
     max_inflight: int
     limits: ProcessLimits = field(default_factory=ProcessLimits)
     preload: Sequence[str] = ()
+    classes: Sequence[str] = ()
     path: Sequence[str] = ()
     lm: Mapping[str, Any] = field(default_factory=dict, repr=False)
 

@@ -1,7 +1,8 @@
-"""Long lists, as columns: numbers as eight bytes each, like rows as one column for each of their keys.
+"""Long lists, as columns: floats as eight bytes each, like rows as one column for each of their keys.
 
-A list comes out as a list. These are no types of a user's, so they have no rows in `_kinds`: the selection
-(`_look`) puts a `Packed` where a list was, and a codec that can carry bytes writes it.
+Integers stay what they are: small ones take less in MessagePack, and large ones gained nothing. A list comes
+out as a list. These are no types of a user's, so they have no rows in `_kinds`: the selection (`_select`)
+puts a `Packed` where a list was, and a codec that can carry bytes writes it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dspex import _core
 from dspex.wire._blob import Blob
 from dspex.wire._kinds import Kind
 
-__all__ = ["BYTES", "COLUMNS", "FLOATS", "INTS", "ROWS", "Column", "Packed"]
+__all__ = ["BYTES", "COLUMNS", "FLOATS", "ROWS", "Column", "Packed"]
 
 
 class Column(NamedTuple):
@@ -49,12 +50,6 @@ class Packed:
         return None if data is None else cls(FLOATS, Blob.of(data))
 
     @classmethod
-    def ints(cls, items: list[Any]) -> Packed | None:
-        """Integers of 64 bits; None if one of them is something else."""
-        data = _core.pack_ints(items)
-        return None if data is None else cls(INTS, Blob.of(data))
-
-    @classmethod
     def rows(cls, items: list[Any], look: Callable[[list[Any]], Any]) -> Packed | None:
         """Dicts with the same keys in the same order; None if one of them is something else.
 
@@ -75,8 +70,7 @@ class Packed:
 
 
 FLOATS: Final = Column(Kind(40, "floats"), _core.unpack_floats)
-INTS: Final = Column(Kind(41, "ints"), _core.unpack_ints)
-ROWS: Final = Column(Kind(42, "rows"), lambda plain: _core.rows_of(*plain))
-BYTES: Final = Column(Kind(43, "bytes"), bytes)
+ROWS: Final = Column(Kind(41, "rows"), lambda plain: _core.rows_of(*plain))
+BYTES: Final = Column(Kind(42, "bytes"), bytes)
 
-COLUMNS: Final = {column.kind.number: column for column in (FLOATS, INTS, ROWS, BYTES)}
+COLUMNS: Final = {column.kind.number: column for column in (FLOATS, ROWS, BYTES)}

@@ -21,10 +21,8 @@ import pathlib
 import sys
 from collections.abc import Callable
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any, Final, NamedTuple
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from dspex.prediction import Prediction
 from dspex.wire import _arrays, _classes, _records, _tables
@@ -70,10 +68,8 @@ def _simple(number: int, name: str, to: Callable[[Any], Any], of: Callable[[Any]
 def _zone(value: Any) -> list[Any]:
     """What `isoformat` leaves out: the fold, and a zone's name."""
     zone = value.tzinfo
-    if zone is None or type(zone) is dt.timezone:
-        return [value.isoformat(), value.fold]
-    key = zone.key if type(zone) is ZoneInfo else None
-    if key is None:  # of a class that nobody here can make again: its offset stands for it
+    key = getattr(zone, "key", None) if type(zone).__module__ == "zoneinfo" else None
+    if key is None:  # the offset stands for a zone of a class that nobody here can make again
         return [value.isoformat(), value.fold]
     return [value.replace(tzinfo=None).isoformat(), value.fold, key]
 
@@ -81,14 +77,24 @@ def _zone(value: Any) -> list[Any]:
 def _with_zone(kind: Any, plain: Any) -> Any:
     text, fold, *zone = plain
     value = kind.fromisoformat(text).replace(fold=fold)
-    return value.replace(tzinfo=ZoneInfo(zone[0])) if zone else value
+    if not zone:
+        return value
+    from zoneinfo import ZoneInfo  # few values have one, and its import reads the system's settings
+
+    return value.replace(tzinfo=ZoneInfo(zone[0]))
 
 
 _PATHS: Final[dict[str, type[pathlib.PurePath]]] = {
-    "Path": pathlib.Path,
+    "Path": pathlib.Path,  # of whichever system it arrives on
     "PurePosixPath": pathlib.PurePosixPath,
     "PureWindowsPath": pathlib.PureWindowsPath,
 }
+
+
+def _fraction(plain: Any) -> Any:
+    from fractions import Fraction
+
+    return Fraction(*plain)
 
 
 def _path(plain: Any) -> pathlib.PurePath:
@@ -100,9 +106,11 @@ def _path(plain: Any) -> pathlib.PurePath:
 
 
 def _path_to_plain(value: pathlib.PurePath) -> list[str]:
-    kind = type(value)
-    return ["Path" if kind is type(pathlib.Path()) else kind.__name__, str(value)]
+    return ["Path" if isinstance(value, pathlib.Path) else type(value).__name__, str(value)]
 
+
+_PATH_TYPES: Final[tuple[type, ...]] = (*_PATHS.values(), pathlib.PosixPath, pathlib.WindowsPath)
+_PATH: Final = _simple(14, "path", _path_to_plain, _path)
 
 _STANDARD: Final[tuple[tuple[type, Row], ...]] = (
     (int, _simple(1, "int", str, int)),  # only those beyond 64 bits; int() bounds the digits by itself
@@ -120,17 +128,14 @@ _STANDARD: Final[tuple[tuple[type, Row], ...]] = (
     # UUID only asserts the type of its argument.
     (UUID, _simple(10, "uuid", lambda v: v.bytes, lambda p: UUID(bytes=bytes(memoryview(p))))),
     (complex, _simple(11, "complex", lambda v: [v.real, v.imag], lambda p: complex(*p))),
-    (Fraction, _simple(12, "fraction", lambda v: [v.numerator, v.denominator], lambda p: Fraction(*p))),
     (bytearray, _simple(13, "bytearray", bytes, lambda p: bytearray(memoryview(p)))),
-    *(
-        (kind, _simple(14, "path", _path_to_plain, _path))
-        for kind in (*_PATHS.values(), type(pathlib.Path()))
-    ),
+    *((kind, _PATH) for kind in _PATH_TYPES),
 )
 
 
 # --- what needs a library or a class ---
 
+_FRACTION: Final = _simple(12, "fraction", lambda v: [v.numerator, v.denominator], _fraction)
 _ENUM: Final = Row(Kind(20, "enum"), _classes.enum_to_plain, _classes.enum_from_plain)
 _DATACLASS: Final = Row(Kind(21, "dataclass"), _classes.dataclass_to_plain, _classes.dataclass_from_plain)
 _MODEL: Final = Row(Kind(22, "model"), _classes.model_to_plain, _classes.model_from_plain)
@@ -144,7 +149,18 @@ _ARROW: Final = Row(Kind(32, "arrow"), _tables.to_plain, _tables.from_plain)
 BY_TYPE: Final = dict(_STANDARD)
 """The standard library's types, each with its row."""
 
-_NAMED: Final = (_ENUM, _DATACLASS, _MODEL, _NAMED_TUPLE, _EXAMPLE, _PREDICTION, _ARRAY, _SCALAR, _ARROW)
+_NAMED: Final = (
+    _FRACTION,
+    _ENUM,
+    _DATACLASS,
+    _MODEL,
+    _NAMED_TUPLE,
+    _EXAMPLE,
+    _PREDICTION,
+    _ARRAY,
+    _SCALAR,
+    _ARROW,
+)
 BY_NUMBER: Final = {row.kind.number: row for row in (*BY_TYPE.values(), *_NAMED)}
 BY_NAME: Final = {row.kind.name: row for row in BY_NUMBER.values()}
 
@@ -184,4 +200,6 @@ def _of_library(kind: type) -> Row | None:
         return _SCALAR if issubclass(kind, numpy.generic) else None
     if root in ("pyarrow", "pandas", "polars"):
         return _ARROW if _tables.carries(kind) else None
-    return _PREDICTION if root == "dspex" and kind is Prediction else None
+    if root == "fractions":
+        return _FRACTION if kind is sys.modules["fractions"].Fraction else None
+    return _PREDICTION if kind is Prediction else None

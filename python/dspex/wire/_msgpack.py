@@ -20,7 +20,7 @@ from dspex.wire._columns import COLUMNS, Packed
 from dspex.wire._kinds import BY_NUMBER, BY_TYPE, row_of
 from dspex.wire._refusal import not_encodable, why_not
 
-__all__ = ["MessagePack"]
+__all__ = ["MAX_PARTS", "MessagePack"]
 
 _MAX_NESTED: Final = 32
 """How deep extensions may stand in each other. Each level is a decoder of msgpack's on the C stack, which no
@@ -29,9 +29,12 @@ _MAX_NESTED: Final = 32
 _PART: Final = 63
 """The extension that stands for a part of the frame; its body is the part's number, a byte or four."""
 
+MAX_PARTS: Final = 4096
+"""Parts a value may have; what more there is stays among its other values."""
+
 _REFUSED: Final = (
     ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
-    msgpack.UnpackException,
+    BufferError,     msgpack.UnpackException,
 )  # fmt: skip
 """What reading a hostile body raises. A class that the allow-list names may raise anything else."""
 
@@ -51,6 +54,7 @@ class MessagePack:
         # One packer for each depth: the one that asks about a value is in the middle of its own.
         self._packers: list[Any] = []
         self._packer = self._packer_at(0)
+        self._outermost = partial(self._from_extension, 0, ())  # made once: most bodies have no extension
         self._parts: list[Blob] | None = None
         self._floor = 0
 
@@ -94,7 +98,7 @@ class MessagePack:
         Raises:
             WireError: If the body is not MessagePack, or says what there cannot be (`bad-body`).
         """
-        hook = self._outermost if not parts else partial(self._from_extension, 0, parts)
+        hook = partial(self._from_extension, 0, parts) if parts else self._outermost
         return self._decode(body, hook)
 
     @staticmethod
@@ -110,10 +114,6 @@ class MessagePack:
             raise WireError(
                 f"the body is not MessagePack: {err or type(err).__name__}", code="bad-body"
             ) from err
-
-    @property
-    def _outermost(self) -> Callable[[int, bytes], Any]:
-        return partial(self._from_extension, 0, ())
 
     # --- out ---
 
@@ -161,7 +161,7 @@ class MessagePack:
 
     def _blob(self, blob: Blob) -> Any:
         parts = self._parts
-        if parts is None or blob.size < self._floor:
+        if parts is None or blob.size < self._floor or len(parts) == MAX_PARTS:
             return blob.view()
         parts.append(blob)
         return msgpack.ExtType(_PART, (len(parts) - 1).to_bytes(4, "big"))

@@ -26,6 +26,7 @@ from dspex.protocol.errors import read_error
 from dspex.protocol.frames import Kind
 from dspex.protocol.handshake import Greeting, Handshake
 from dspex.telemetry._trace import CURRENT, Trace
+from dspex.wire import Classes
 from dspex.worker.host import RUNNING, connect
 from dspex.worker.stages import STAGES
 from dspex.worker.startup import apply_limits, import_preload, prepare_interpreter, start_error
@@ -155,6 +156,7 @@ class Server(asyncio.BufferedProtocol):
 
             for module in handshake.preload:
                 import_preload(module)
+            self._channel.allow(Classes(handshake.classes))
             self._context = WorkerContext(handshake.lm)
             self._operations, self._instant = OPERATIONS, INSTANT
             self._streams = STREAMS

@@ -64,7 +64,7 @@ mod _core {
     #[pymodule_export]
     use super::template::Template;
     #[pymodule_export]
-    use super::wire::{columns_of, pack_floats, pack_ints, rows_of, unpack_floats, unpack_ints};
+    use super::wire::{columns_of, has_large, pack_floats, rows_of, unpack_floats};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,4 +1,4 @@
-//! Long lists as columns of bytes and back: what `dspex.wire` asks for when a list is worth it.
+//! Long lists as columns and back, and the look that finds them: what `dspex.wire` asks for.
 //!
 //! Each takes a list only if all of its items are of one exact type, so that the list comes out as it went in; the
 //! answer for any other is `None`, and the caller writes it item by item.
@@ -6,32 +6,14 @@
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyString, PyTuple};
 
 /// Floats as eight bytes each, the lowest first; None if an item is something else.
 #[pyfunction]
 pub(crate) fn pack_floats<'py>(items: &Bound<'py, PyList>) -> Option<Bound<'py, PyBytes>> {
-    pack(items, |item| {
-        Some(item.cast_exact::<PyFloat>().ok()?.value().to_le_bytes())
-    })
-}
-
-/// Integers of 64 bits as eight bytes each, the lowest first; None if an item is something else, a bool for one.
-#[pyfunction]
-pub(crate) fn pack_ints<'py>(items: &Bound<'py, PyList>) -> Option<Bound<'py, PyBytes>> {
-    pack(items, |item| {
-        let number: i64 = item.cast_exact::<PyInt>().ok()?.extract().ok()?;
-        Some(number.to_le_bytes())
-    })
-}
-
-fn pack<'py>(
-    items: &Bound<'py, PyList>,
-    bytes: impl Fn(&Bound<'py, PyAny>) -> Option<[u8; 8]>,
-) -> Option<Bound<'py, PyBytes>> {
     let mut data = Vec::with_capacity(items.len() * 8);
     for item in items {
-        data.extend_from_slice(&bytes(&item)?);
+        data.extend_from_slice(&item.cast_exact::<PyFloat>().ok()?.value().to_le_bytes());
     }
     Some(PyBytes::new(items.py(), &data))
 }
@@ -42,22 +24,6 @@ fn pack<'py>(
 /// `ValueError` if the bytes are no whole number of them.
 #[pyfunction]
 pub(crate) fn unpack_floats<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-    unpack(data, f64::from_le_bytes)
-}
-
-/// The integers that [`pack_ints`] wrote.
-///
-/// # Errors
-/// `ValueError` if the bytes are no whole number of them.
-#[pyfunction]
-pub(crate) fn unpack_ints<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-    unpack(data, i64::from_le_bytes)
-}
-
-fn unpack<'py, T: IntoPyObject<'py>>(
-    data: &Bound<'py, PyAny>,
-    number: impl Fn([u8; 8]) -> T,
-) -> PyResult<Bound<'py, PyList>> {
     let py = data.py();
     let bytes = PyBuffer::<u8>::get(data)?.to_vec(py)?;
     let (numbers, rest) = bytes.as_chunks::<8>();
@@ -67,7 +33,7 @@ fn unpack<'py, T: IntoPyObject<'py>>(
             bytes.len()
         )));
     }
-    PyList::new(py, numbers.iter().map(|bytes| number(*bytes)))
+    PyList::new(py, numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)))
 }
 
 /// The keys of dicts that all have the same ones in the same order, and the list of values for each key.
@@ -138,4 +104,72 @@ pub(crate) fn rows_of<'py>(
         rows.append(row)?;
     }
     Ok(rows)
+}
+
+/// Whether a value has something in it that may be worth a column or a part of its own.
+///
+/// It looks at no more than [`NODES`] values and [`LEVELS`] levels, and of a long list at the first item alone, so that
+/// it costs next to nothing for an ordinary value and little for any. It never calls into Python.
+#[pyfunction]
+pub(crate) fn has_large(value: &Bound<'_, PyAny>, floats: usize, rows: usize, size: usize) -> bool {
+    let mut left = NODES;
+    Large { floats, rows, size }.is_in(value, LEVELS, &mut left)
+}
+
+const NODES: usize = 256;
+const LEVELS: usize = 8;
+
+/// From how many items, or bytes, a value is worth it.
+struct Large {
+    floats: usize,
+    rows: usize,
+    size: usize,
+}
+
+impl Large {
+    fn is_in(&self, value: &Bound<'_, PyAny>, levels: usize, left: &mut usize) -> bool {
+        if levels == 0 {
+            return false;
+        }
+        *left = left.saturating_sub(1);
+        if let Ok(list) = value.cast_exact::<PyList>() {
+            self.is_list(list) || self.is_among(list.iter(), levels, left)
+        } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+            self.is_among(dict.iter().map(|(_, item)| item), levels, left)
+        } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+            self.is_among(tuple.iter(), levels, left)
+        } else if let Ok(data) = value.cast_exact::<PyBytes>() {
+            data.as_bytes().len() >= self.size
+        } else {
+            false
+        }
+    }
+
+    fn is_among<'py>(
+        &self,
+        items: impl Iterator<Item = Bound<'py, PyAny>>,
+        levels: usize,
+        left: &mut usize,
+    ) -> bool {
+        for item in items {
+            if *left == 0 {
+                return false;
+            }
+            if self.is_in(&item, levels - 1, left) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn is_list(&self, list: &Bound<'_, PyList>) -> bool {
+        let count = list.len();
+        if count < self.floats && count < self.rows {
+            return false;
+        }
+        list.get_item(0).is_ok_and(|first| {
+            count >= self.floats && first.is_exact_instance_of::<PyFloat>()
+                || count >= self.rows && first.is_exact_instance_of::<PyDict>()
+        })
+    }
 }

@@ -1,0 +1,220 @@
+"""Bodies with parts: large bytes that stand apart from the value that they belong to.
+
+::
+
+    main length (u32)    count (u16)    0 (u16)
+    count rows of 32 bytes:
+        place (u8)  packing (u8)  0 (u16)  segment (u32)  offset (u64)  stored (u64)  size (u64)
+    main                 the value; it refers to part i by the number i
+    parts                each at its offset from the beginning of the body
+
+Numbers are big-endian. A part whose place is 0 is in the body, and one whose place is 1 in the segment of
+shared memory of that number, at the offset there. `stored` is how many bytes it has there, `size` how many it
+has once it is unpacked: packing 0 is none, 1 is an LZ4 block, 2 is Zstandard.
+
+Nothing that a row says is believed before it has been compared with what is there and with the limits.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from dspex.errors import WireError
+from dspex.protocol.frames import MAX_FRAME
+from dspex.wire._msgpack import MAX_PARTS
+
+if TYPE_CHECKING:
+    from dspex.wire._blob import Blob
+
+__all__ = ["MAX_SIZE", "PACKINGS", "Memory", "Packing", "Placed", "read_parts", "write_parts"]
+
+MAX_SIZE: Final = 2 * 2**30
+"""Bytes that all parts of a body may have, unpacked."""
+
+_HEAD: Final = struct.Struct("!IHH")
+_ROW: Final = struct.Struct("!BBHIQQQ")
+_HERE, _SEGMENT = 0, 1
+
+
+class Placed(Protocol):
+    """Room in a segment of shared memory.
+
+    Attributes:
+        segment: Its number, from 0 to 2**32 - 1.
+        offsets: Where each part begins in it.
+        views: Where each part is to be written.
+    """
+
+    @property
+    def segment(self) -> int: ...  # noqa: D102
+
+    @property
+    def offsets(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def views(self) -> Sequence[memoryview]: ...  # noqa: D102
+
+
+class Memory(Protocol):
+    """What a connection needs of shared memory; `dspex.protocol.memory` has it."""
+
+    def place(self, sizes: Sequence[int]) -> Placed | None:
+        """Room for the parts of one frame; None if they have to go with the frame."""
+        ...
+
+    def view(self, segment: int, offset: int, length: int) -> Any:
+        """What the other side placed: a buffer, good for as long as somebody holds it.
+
+        Raises:
+            WireError: If there is no such part (`bad-frame`).
+        """
+        ...
+
+
+class Packing(NamedTuple):
+    """How parts are made smaller on a link where that pays.
+
+    Attributes:
+        number: In a row.
+        name: What `pyarrow` calls it.
+    """
+
+    number: int
+    name: str
+
+    def pack(self, view: memoryview) -> bytes | None:
+        """The packed bytes; None if a sample of them says that it does not pay."""
+        import pyarrow as pa
+
+        # From the middle: the beginning is often a header, which is like nothing that follows.
+        middle = max(0, len(view) // 2 - _SAMPLE // 2)
+        sample = view[middle : middle + _SAMPLE]
+        if len(pa.compress(sample, codec=self.name)) > len(sample) * _PAYS:
+            return None
+        # As bytes: a buffer that was made smaller says that it has its old length.
+        packed: bytes = pa.compress(view, codec=self.name, asbytes=True)
+        return packed if len(packed) <= len(view) * _PAYS else None
+
+    def unpack(self, view: memoryview, size: int) -> bytes:
+        """What was packed, of exactly that size.
+
+        Raises:
+            WireError: If it is none (`bad-frame`).
+        """
+        import pyarrow as pa
+
+        try:
+            made: bytes = pa.decompress(view, decompressed_size=size, codec=self.name, asbytes=True)
+        except (pa.ArrowException, OSError, ValueError) as err:
+            raise WireError(f"a part is not packed as it says: {err}", code="bad-frame") from err
+        if len(made) != size:
+            raise WireError("a part is not as large as it says", code="bad-frame")
+        return made
+
+
+_SAMPLE: Final = 64 * 1024
+"""Bytes that are packed to see whether all are worth it."""
+
+_PAYS: Final = 0.8
+"""The share that packing has to leave at most."""
+
+PACKINGS: Final = {packing.name: packing for packing in (Packing(1, "lz4_raw"), Packing(2, "zstd"))}
+_BY_NUMBER: Final = {packing.number: packing for packing in PACKINGS.values()}
+
+
+def write_parts(
+    main: bytes, blobs: Sequence[Blob], memory: Memory | None = None, packing: Packing | None = None
+) -> bytes | bytearray:
+    """The body of a value whose large bytes stand apart.
+
+    Args:
+        main: The value; it refers to each blob by its place in the sequence.
+        blobs: Its large bytes, not more than `MAX_PARTS`.
+        memory: Where they go if there is room; else they go into the body.
+        packing: How those in the body are packed.
+
+    Raises:
+        WireError: If the body would be too large (`frame-too-large`).
+    """
+    placed = None if memory is None else memory.place([blob.size for blob in blobs])
+    start = _HEAD.size + len(blobs) * _ROW.size
+    if placed is not None:
+        rows = []
+        for blob, offset, view in zip(blobs, placed.offsets, placed.views, strict=True):
+            blob.write(view)
+            rows.append(_ROW.pack(_SEGMENT, 0, 0, placed.segment, offset, blob.size, blob.size))
+        return b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
+    views, rows, at = [], [], _aligned(start + len(main))
+    for blob in blobs:
+        view, number = blob.view(), 0
+        packed = None if packing is None else packing.pack(view)
+        if packing is not None and packed is not None:
+            view, number = memoryview(packed), packing.number
+        rows.append(_ROW.pack(_HERE, number, 0, 0, at, len(view), blob.size))
+        views.append((at, view))
+        at = _aligned(at + len(view))
+    if at > MAX_FRAME:
+        raise WireError(
+            f"{at} bytes; the limit is {MAX_FRAME}",
+            code="frame-too-large",
+            hint="send less at once, in the parts of a stream, or a path to where it is",
+        )
+    body = bytearray(at)
+    body[:start] = b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows])
+    body[start : start + len(main)] = main
+    for offset, view in views:
+        body[offset : offset + len(view)] = view
+    return body
+
+
+def read_parts(body: memoryview, memory: Memory | None = None) -> tuple[memoryview, list[Any]]:
+    """The value of a body, still coded, and its parts, each a buffer that outlives the body.
+
+    Args:
+        body: The body; it is good for the time of the call alone.
+        memory: Where parts may lie.
+
+    Raises:
+        WireError: If the body is not as it says (`bad-frame`), or its parts are too large
+            (`frame-too-large`).
+    """
+    if len(body) < _HEAD.size:
+        raise _bad("it ends within its head")
+    length, count, _ = _HEAD.unpack_from(body)
+    start = _HEAD.size + count * _ROW.size
+    if count > MAX_PARTS or start + length > len(body):
+        raise _bad("it says to hold more than it does")
+    main, parts, total = body[start : start + length], [], 0
+    for row in range(count):
+        place, packing, zero, segment, offset, stored, size = _ROW.unpack_from(
+            body, _HEAD.size + row * _ROW.size
+        )
+        total += size
+        if total > MAX_SIZE:
+            raise WireError(
+                f"parts of {total} bytes; the limit is {MAX_SIZE}",
+                code="frame-too-large",
+                length=total,
+                limit=MAX_SIZE,
+            )
+        if zero or (packing not in _BY_NUMBER if packing else stored != size):
+            raise _bad(f"the row of part {row} is none")
+        if place == _SEGMENT and memory is not None and not packing:
+            parts.append(memory.view(segment, offset, size))
+        elif place == _HERE and start + length <= offset and offset + stored <= len(body):
+            view = body[offset : offset + stored]
+            parts.append(_BY_NUMBER[packing].unpack(view, size) if packing else bytes(view))
+        else:
+            raise _bad(f"part {row} is where there is none")
+    return main, parts
+
+
+def _aligned(at: int) -> int:
+    """The next multiple of 64, where an array may begin."""
+    return (at + 63) & ~63
+
+
+def _bad(what: str) -> WireError:
+    return WireError(f"a body with parts is not one: {what}", code="bad-frame")
