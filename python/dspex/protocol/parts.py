@@ -148,7 +148,7 @@ def write_parts(
         return b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
     views, rows, at = [], [], _aligned(start + len(main))
     for blob in blobs:
-        view, number = blob.view(), 0
+        view, number = memoryview(blob.buffer()), 0
         packed = None if packing is None else packing.pack(view)
         if packing is not None and packed is not None:
             view, number = memoryview(packed), packing.number

@@ -25,12 +25,16 @@ def array_to_plain(value: Any, _: Classes) -> list[Any]:
     dtype = value.dtype
     if dtype.hasobject:
         raise TypeError(f"an array of {dtype} holds objects, which numpy could only pickle")
-    order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-    if not (value.flags.c_contiguous or value.flags.f_contiguous):
-        value = sys.modules["numpy"].ascontiguousarray(value)
-    flat = value.reshape(-1, order="A") if value.ndim != 1 else value
+    flags, order = value.flags, "C"
+    if flags.c_contiguous:
+        flat = value
+    elif flags.f_contiguous:
+        flat, order = value.T, "F"  # whose bytes lie in the order of C
+    else:
+        flat = sys.modules["numpy"].ascontiguousarray(value)
     # As bytes: the buffer protocol has no word for dates, texts and half of the records.
-    return [_describe(dtype), list(value.shape), order, Blob.of(flat.view("u1") if value.size else b"")]
+    data = memoryview(flat.reshape(-1).view("u1")) if value.size else memoryview(b"")
+    return [_describe(dtype), list(value.shape), order, Blob(data)]
 
 
 def array_from_plain(plain: Any, _: Classes) -> Any:

@@ -13,38 +13,34 @@ __all__ = ["Blob"]
 
 
 class Blob:
-    """So many bytes, which are written when it is known where to.
+    """So many bytes, which may be written only when it is known where to.
 
-    Attributes:
-        size: How many.
-        write: Writes them into a buffer of that size.
+    Args:
+        data: A contiguous buffer of bytes; None if there is none yet.
+        size: How many bytes there will be, without `data`.
+        fill: Writes them into a buffer of that size, without `data`.
     """
 
-    __slots__ = ("_view", "size", "write")
+    __slots__ = ("_data", "_fill", "size")
 
     def __init__(
-        self, size: int, write: Callable[[memoryview], object], view: memoryview | None = None
+        self, data: Any = None, *, size: int = 0, fill: Callable[[memoryview], object] | None = None
     ) -> None:
-        self.size = size
-        self.write = write
-        self._view = view
+        self._data = data
+        self._fill = fill
+        self.size = size if data is None else len(data)
 
-    @classmethod
-    def of(cls, data: Any) -> Blob:
-        """What a contiguous buffer holds."""
-        view = memoryview(data)
-        if view.format != "B" or view.ndim != 1:
-            view = view.cast("B") if view.nbytes else memoryview(b"")
-        return cls(view.nbytes, lambda target: _copy(view, target), view)
-
-    def view(self) -> memoryview:
-        """The bytes, written into memory of their own if they are nowhere yet."""
-        if self._view is None:
+    def buffer(self) -> Any:
+        """A buffer that holds the bytes."""
+        if self._data is None:
             data = bytearray(self.size)
             self.write(memoryview(data))
-            self._view = memoryview(data)
-        return self._view
+            self._data = data
+        return self._data
 
-
-def _copy(view: memoryview, target: memoryview) -> None:
-    target[:] = view
+    def write(self, target: memoryview) -> None:
+        """Write the bytes into a buffer of their size."""
+        if self._fill is None or self._data is not None:
+            target[:] = self._data
+        else:
+            self._fill(target)

@@ -47,7 +47,7 @@ class Packed:
     def floats(cls, items: list[Any]) -> Packed | None:
         """Floats; None if one of them is something else."""
         data = _core.pack_floats(items)
-        return None if data is None else cls(FLOATS, Blob.of(data))
+        return None if data is None else cls(FLOATS, Blob(data))
 
     @classmethod
     def rows(cls, items: list[Any], look: Callable[[list[Any]], Any]) -> Packed | None:
@@ -66,7 +66,7 @@ class Packed:
     @classmethod
     def bytes(cls, data: bytes) -> Packed:
         """Bytes that are to be a part of their own."""
-        return cls(BYTES, Blob.of(data))
+        return cls(BYTES, Blob(data))
 
 
 FLOATS: Final = Column(Kind(40, "floats"), _core.unpack_floats)

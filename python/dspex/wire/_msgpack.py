@@ -162,7 +162,7 @@ class MessagePack:
     def _blob(self, blob: Blob) -> Any:
         parts = self._parts
         if parts is None or blob.size < self._floor or len(parts) == MAX_PARTS:
-            return blob.view()
+            return blob.buffer()
         parts.append(blob)
         return msgpack.ExtType(_PART, (len(parts) - 1).to_bytes(4, "big"))
 

@@ -19,6 +19,10 @@ _LEVELS: Final = 8
 """Levels that are looked into, as in `has_large`."""
 
 
+_LEAVES: Final = frozenset({type(None), bool, int, float, str})
+"""What has nothing in it."""
+
+
 class Worth(NamedTuple):
     """From which size a column costs less than a list, or a part of its own less than bytes among others.
 
@@ -80,7 +84,7 @@ def _list(value: list[Any], worth: Worth, levels: int) -> Any:
         packed = Packed.rows(value, lambda column: _list(column, worth, levels - 1))
     if packed is not None:
         return packed
-    if first not in (list, dict, tuple, bytes) and len(value) > 64:
-        return value  # a long list of texts or numbers; what comes after the first is of its kind
+    if _LEAVES.issuperset(map(type, value)):
+        return value
     items = [_replaced(item, worth, levels - 1) for item in value]
     return items if any(new is not old for new, old in zip(items, value, strict=True)) else value

@@ -93,7 +93,7 @@ def _stream(pa: Any, value: Any) -> Blob:
 
     sized = pa.MockOutputStream()
     write(sized)
-    return Blob(sized.size(), lambda target: write(pa.FixedSizeBufferWriter(pa.py_buffer(target))))
+    return Blob(size=sized.size(), fill=lambda target: write(pa.FixedSizeBufferWriter(pa.py_buffer(target))))
 
 
 def from_plain(plain: Any, _: Classes) -> Any:
