@@ -7,7 +7,7 @@ number, and the plain form, coded in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ from dspex.wire._blob import Blob
 from dspex.wire._classes import DEFAULT, Classes
 from dspex.wire._columns import COLUMNS, Packed
 from dspex.wire._kinds import BY_NUMBER, BY_TYPE, row_of
-from dspex.wire._refusal import not_encodable, why_not
+from dspex.wire._refusal import UNREADABLE, not_encodable
+from dspex.wire._subclasses import as_base
 
 __all__ = ["MessagePack"]
 
@@ -29,11 +30,7 @@ _MAX_NESTED: Final = 32
 _PART: Final = 63
 """The extension that stands for a part of the frame; its body is the part's number, a byte or four."""
 
-_REFUSED: Final = (
-    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
-    msgpack.UnpackException,
-)  # fmt: skip
-"""What reading a hostile body raises. A class that the allow-list names may raise anything else."""
+_REFUSED: Final = (*UNREADABLE, msgpack.UnpackException)
 
 
 class MessagePack:
@@ -138,21 +135,7 @@ class MessagePack:
             return self._blob(value)
         if type(value) is Packed:
             return self._extension(depth, value.column.kind.number, value.plain)
-        # A subclass travels as what it is a kind of: an IntEnum as a number, a defaultdict as a dict.
-        # The type's own conversion: `str(x)` of a str enum is its name, not its text.
-        if isinstance(value, str):
-            return str.__str__(value)
-        if isinstance(value, bytes):
-            return bytes(value)
-        if isinstance(value, int):
-            return int.__int__(value)
-        if isinstance(value, float):
-            return float.__float__(value)
-        if isinstance(value, Mapping):
-            return dict(value)
-        if isinstance(value, list | tuple):
-            return list(value)
-        raise TypeError(why_not(value))
+        return as_base(value)
 
     def _extension(self, depth: int, number: int, plain: Any) -> Any:
         if depth == _MAX_NESTED:
