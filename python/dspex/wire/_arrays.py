@@ -33,7 +33,7 @@ def array_to_plain(value: Any, _: Classes) -> list[Any]:
     else:
         flat = sys.modules["numpy"].ascontiguousarray(value)
     # As bytes: the buffer protocol has no word for dates, texts and half of the records.
-    data = memoryview(flat.reshape(-1).view("u1")) if value.size else memoryview(b"")
+    data = memoryview(flat.reshape(-1).view("u1")) if value.nbytes else memoryview(b"")
     return [_describe(dtype), list(value.shape), order, Blob(data)]
 
 
@@ -46,7 +46,9 @@ def array_from_plain(plain: Any, _: Classes) -> Any:
     if order not in ("C", "F"):
         raise ValueError(f"no array has the order {order!r}")
     shape = tuple(map(int, shape))
-    if memoryview(data).nbytes == 0:
+    if dtype.itemsize == 0 and dtype.kind == "V":  # of no bytes, however many there are
+        made = np.zeros(shape, dtype, order=order)
+    elif memoryview(data).nbytes == 0:
         made = np.empty(0, dtype).reshape(shape, order=order)
     else:
         made = np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
@@ -62,7 +64,8 @@ def scalar_to_plain(value: Any, _: Classes) -> list[Any]:
     """
     if value.dtype.hasobject:
         raise TypeError(f"a scalar of {value.dtype} holds objects, which numpy could only pickle")
-    return [_describe(value.dtype), value.tobytes()]
+    # An empty text says that it has no bytes, and gives some.
+    return [_describe(value.dtype), value.tobytes()[: value.dtype.itemsize]]
 
 
 def scalar_from_plain(plain: Any, _: Classes) -> Any:
@@ -70,23 +73,52 @@ def scalar_from_plain(plain: Any, _: Classes) -> Any:
     import numpy as np
 
     described, data = plain
-    (made,) = np.frombuffer(data, dtype=_dtype(np, described))
+    dtype = _dtype(np, described)
+    if dtype.kind == "U":  # an array would cut it off at NULs that it ends with, and has no empty one
+        encoding = "utf-32-be" if dtype.byteorder == ">" else "utf-32-le"
+        return np.str_(bytes(memoryview(data)).decode(encoding, "surrogatepass"))
+    if dtype.kind == "S":
+        return np.bytes_(bytes(memoryview(data)))
+    if dtype.itemsize == 0:
+        return np.zeros((), dtype)[()]
+    (made,) = np.frombuffer(data, dtype=dtype)
     return made
 
 
 def _describe(dtype: Any) -> Any:
-    """The type in words: a text, or for records a list of their fields."""
-    return dtype.str if dtype.names is None else [list(field) for field in dtype.descr]
+    """The type in words: a text, or a list for an array within a record, or what a record is made of."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return [_describe(base), list(shape)]
+    if dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]
+    return {
+        "names": list(dtype.names),
+        "formats": [_describe(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "titles": [field[2] if len(field) > 2 else None for field in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+    }
 
 
 def _dtype(np: Any, described: Any) -> Any:
-    made = np.dtype(described if isinstance(described, str) else [_field(field) for field in described])
+    made = _made(np, described)
     if made.hasobject:
         raise ValueError(f"an array of {made} would hold objects")
     return made
 
 
-def _field(field: Any) -> tuple[Any, ...]:
-    name, kind, *shape = field
-    kind = kind if isinstance(kind, str) else [_field(part) for part in kind]
-    return (tuple(name) if isinstance(name, list) else name, kind, *(tuple(item) for item in shape))
+def _made(np: Any, described: Any) -> Any:
+    if isinstance(described, str):
+        return np.dtype(described)
+    if isinstance(described, list):
+        base, shape = described
+        return np.dtype((_made(np, base), tuple(map(int, shape))))
+    form = dict(described)
+    aligned = bool(form.pop("aligned"))
+    form["formats"] = [_made(np, part) for part in form["formats"]]
+    if not any(title is not None for title in form["titles"]):
+        del form["titles"]
+    return np.dtype(form, align=aligned)

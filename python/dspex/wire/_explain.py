@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dspex.wire._blob import Blob
 from dspex.wire._classes import DEFAULT, Classes
 from dspex.wire._columns import Packed
-from dspex.wire._kinds import Row, row_of
+from dspex.wire._kinds import Row, Rows
 from dspex.wire._msgpack import MessagePack
 from dspex.wire._refusal import why_not
 from dspex.wire._select import DEFAULT as WORTH
@@ -70,7 +70,7 @@ def explain(value: Any, *, classes: Classes = DEFAULT, worth: Worth = WORTH) -> 
     codec = MessagePack(classes)
     choices: list[Choice] = []
     refused: list[str] = []
-    for place, part, row in _walk(select(value, worth), "$", classes):
+    for place, part, row in _walk(select(value, worth), "$", Rows(classes)):
         if isinstance(part, Packed):
             how, why = _of_column(part)
         elif row is not None:
@@ -104,24 +104,24 @@ def _name(value: Any) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _walk(value: Any, place: str, classes: Classes) -> Iterator[tuple[str, Any, Row | None]]:
+def _walk(value: Any, place: str, rows: Rows) -> Iterator[tuple[str, Any, Row | None]]:
     """The parts that MessagePack has no word for, and what they hold."""
     kind = type(value)
     if kind is list or kind is dict:
         items = enumerate(value) if kind is list else value.items()
         for name, item in items:
             if type(item) not in _PLAIN:
-                yield from _walk(item, f"{place}[{name}]" if kind is list else f"{place}.{name}", classes)
+                yield from _walk(item, f"{place}[{name}]" if kind is list else f"{place}.{name}", rows)
         return
     if kind in _PLAIN:
         return
     if kind is Packed:
         yield place, value, None
         return
-    row = row_of(value, classes)
+    row = rows[kind]
     if row is None and isinstance(value, str | bytes | int | float | Mapping | list | tuple):
         return  # it travels as what it is a kind of
     yield place, value, row
     if row is not None and kind in (tuple, set, frozenset):
         for number, item in enumerate(value):
-            yield from _walk(item, f"{place}[{number}]", classes)
+            yield from _walk(item, f"{place}[{number}]", rows)

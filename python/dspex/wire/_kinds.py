@@ -28,7 +28,7 @@ from dspex.prediction import Prediction
 from dspex.wire import _arrays, _classes, _records, _tables
 from dspex.wire._classes import Classes
 
-__all__ = ["BY_NAME", "BY_NUMBER", "BY_TYPE", "Kind", "Row", "row_of"]
+__all__ = ["BY_NAME", "BY_NUMBER", "BY_TYPE", "Kind", "Row", "Rows"]
 
 
 class Kind(NamedTuple):
@@ -113,7 +113,8 @@ _PATH_TYPES: Final[tuple[type, ...]] = (*_PATHS.values(), pathlib.PosixPath, pat
 _PATH: Final = _simple(14, "path", _path_to_plain, _path)
 
 _STANDARD: Final[tuple[tuple[type, Row], ...]] = (
-    (int, _simple(1, "int", str, int)),  # only those beyond 64 bits; int() bounds the digits by itself
+    # Only those beyond 64 bits. Not in decimal: that is quadratic, so Python refuses it beyond 4,300 digits.
+    (int, _simple(1, "int", hex, lambda p: int(p, 16))),
     (tuple, _simple(2, "tuple", list, tuple)),
     (set, _simple(3, "set", list, set)),
     (frozenset, _simple(4, "frozenset", list, frozenset)),
@@ -128,7 +129,6 @@ _STANDARD: Final[tuple[tuple[type, Row], ...]] = (
     # UUID only asserts the type of its argument.
     (UUID, _simple(10, "uuid", lambda v: v.bytes, lambda p: UUID(bytes=bytes(memoryview(p))))),
     (complex, _simple(11, "complex", lambda v: [v.real, v.imag], lambda p: complex(*p))),
-    (bytearray, _simple(13, "bytearray", bytes, lambda p: bytearray(memoryview(p)))),
     *((kind, _PATH) for kind in _PATH_TYPES),
 )
 
@@ -165,29 +165,37 @@ BY_NUMBER: Final = {row.kind.number: row for row in (*BY_TYPE.values(), *_NAMED)
 BY_NAME: Final = {row.kind.name: row for row in BY_NUMBER.values()}
 
 
-def row_of(value: Any, classes: Classes) -> Row | None:
-    """The row of a value; None if it has none, or is of a class that may not be named.
+class Rows(dict[type, Row | None]):
+    """The row of each type; None for one that has none, or is a class that may not be named.
 
     It must not be asked for what a codec has a word for.
+
+    Args:
+        classes: The classes that may be named.
     """
-    kind = type(value)
-    row = BY_TYPE.get(kind)
-    if row is not None:
+
+    def __init__(self, classes: Classes) -> None:
+        super().__init__(BY_TYPE)
+        self._classes = classes
+
+    def __missing__(self, kind: type) -> Row | None:
+        row = self[kind] = _row_of(kind, self._classes)
         return row
+
+
+def _row_of(kind: type, classes: Classes) -> Row | None:
     row = _of_library(kind)
-    if row is not None:
+    if row is not None or not classes.allow(kind):
         return row
-    if not classes.allow(kind):
-        return None
-    if isinstance(value, enum.Enum):
+    if issubclass(kind, enum.Enum):
         return _ENUM
     if hasattr(kind, "__pydantic_core_schema__"):
         return _MODEL
     if dataclasses.is_dataclass(kind):
         return _DATACLASS
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return _NAMED_TUPLE
-    return _EXAMPLE if _records.is_example(value) else None
+    return _EXAMPLE if _records.is_example(kind) else None
 
 
 def _of_library(kind: type) -> Row | None:

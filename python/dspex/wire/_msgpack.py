@@ -7,7 +7,7 @@ number, and the plain form, coded in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -17,8 +17,9 @@ from dspex.errors import WireError
 from dspex.wire._blob import Blob
 from dspex.wire._classes import DEFAULT, Classes
 from dspex.wire._columns import COLUMNS, Packed
-from dspex.wire._kinds import BY_NUMBER, BY_TYPE, row_of
-from dspex.wire._refusal import not_encodable, why_not
+from dspex.wire._kinds import BY_NUMBER, Rows
+from dspex.wire._refusal import UNREADABLE, not_encodable
+from dspex.wire._subclasses import as_base
 
 __all__ = ["MAX_PARTS", "MessagePack"]
 
@@ -32,11 +33,7 @@ _PART: Final = 63
 MAX_PARTS: Final = 4096
 """Parts a value may have; what more there is stays among its other values."""
 
-_REFUSED: Final = (
-    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
-    BufferError,     msgpack.UnpackException,
-)  # fmt: skip
-"""What reading a hostile body raises. A class that the allow-list names may raise anything else."""
+_REFUSED: Final = (*UNREADABLE, msgpack.UnpackException)
 
 
 class MessagePack:
@@ -51,6 +48,7 @@ class MessagePack:
 
     def __init__(self, classes: Classes = DEFAULT) -> None:
         self._classes = classes
+        self._rows = Rows(classes)
         # One packer for each depth: the one that asks about a value is in the middle of its own.
         self._packers: list[Any] = []
         self._packer = self._packer_at(0)
@@ -131,28 +129,14 @@ class MessagePack:
         return self._packers[depth]
 
     def _to_extension(self, depth: int, value: Any) -> Any:
-        row = BY_TYPE.get(type(value)) or row_of(value, self._classes)
+        row = self._rows[type(value)]
         if row is not None:
             return self._extension(depth, row.kind.number, row.to_plain(value, self._classes))
         if type(value) is Blob:
             return self._blob(value)
         if type(value) is Packed:
             return self._extension(depth, value.column.kind.number, value.plain)
-        # A subclass travels as what it is a kind of: an IntEnum as a number, a defaultdict as a dict.
-        # The type's own conversion: `str(x)` of a str enum is its name, not its text.
-        if isinstance(value, str):
-            return str.__str__(value)
-        if isinstance(value, bytes):
-            return bytes(value)
-        if isinstance(value, int):
-            return int.__int__(value)
-        if isinstance(value, float):
-            return float.__float__(value)
-        if isinstance(value, Mapping):
-            return dict(value)
-        if isinstance(value, list | tuple):
-            return list(value)
-        raise TypeError(why_not(value))
+        return as_base(value)
 
     def _extension(self, depth: int, number: int, plain: Any) -> Any:
         if depth == _MAX_NESTED:

@@ -22,11 +22,10 @@ __all__ = [
 ]
 
 
-def is_example(value: Any) -> bool:
-    """Whether it is a `dspy.Example`, as a `dspy.Prediction` is."""
+def is_example(kind: type) -> bool:
+    """Whether it is `dspy.Example` or derived from it, as `dspy.Prediction` is."""
     return any(
-        kind.__module__ == "dspy.primitives.example" and kind.__name__ == "Example"
-        for kind in type(value).__mro__
+        each.__module__ == "dspy.primitives.example" and each.__name__ == "Example" for each in kind.__mro__
     )
 
 
@@ -44,7 +43,7 @@ def example_from_plain(plain: Any, classes: Classes) -> Any:
     path, state = plain
     kind = classes.find(path)
     made = kind.__new__(kind)
-    if not is_example(made) or not all(isinstance(name, str) for name in state):
+    if not is_example(kind) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path!r} is no example")
     if state.get("_completions") is not None:
         from dspy.primitives.prediction import Completions

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from dspex.errors import WireError
 
-__all__ = ["not_encodable", "why_not"]
+__all__ = ["UNREADABLE", "not_encodable", "why_not"]
+
+UNREADABLE: Final = (
+    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
+    BufferError,
+)  # fmt: skip
+"""What reading a hostile body raises. A class that the allow-list names may raise anything else."""
 
 _DEEPEST: Final = 32
 """Levels that are looked into: deeper ones make no readable place."""

@@ -63,17 +63,28 @@ def to_plain(value: Any, _: Classes) -> list[Any]:
         more = [value.name]
         value = _from_pandas(pa, value.to_frame(_ONLY))
     elif what == "polars":
-        value = value.to_arrow(compat_level=_newest())
+        value = _from_polars(value)
     elif what == "polars_series":
         more = [value.name]
-        value = pa.table({_ONLY: value.to_arrow(compat_level=_newest())})
+        value = _from_polars(value.to_frame(_ONLY))  # a column, unlike an array, says that it is an Enum
     return [what, _stream(pa, value), *more]
 
 
-def _newest() -> Any:
+def _from_polars(frame: Any) -> Any:
     import polars as pl
 
-    return pl.CompatLevel.newest()
+    for name, kind in frame.schema.items():
+        if _has_objects(pl, kind):  # polars would write where they are in memory
+            raise TypeError(f"the column {name!r} of a frame of polars holds objects")
+    return frame.to_arrow(compat_level=pl.CompatLevel.newest())
+
+
+def _has_objects(pl: Any, kind: Any) -> bool:
+    if isinstance(kind, pl.Struct):
+        return any(_has_objects(pl, field.dtype) for field in kind.fields)
+    if isinstance(kind, pl.List | pl.Array):
+        return _has_objects(pl, kind.inner)
+    return bool(kind == pl.Object)
 
 
 def _from_pandas(pa: Any, frame: Any) -> Any:
