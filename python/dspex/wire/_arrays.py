@@ -5,6 +5,7 @@ An array arrives read-only, over the memory that it came in: `array.copy()` may 
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def array_to_plain(value: Any, _: Classes) -> list[Any]:
     else:
         flat = sys.modules["numpy"].ascontiguousarray(value)
     # As bytes: the buffer protocol has no word for dates, texts and half of the records.
-    data = memoryview(flat.reshape(-1).view("u1")) if value.nbytes else memoryview(b"")
+    data = (flat if value.ndim == 1 else flat.reshape(-1)).view("u1").data if value.nbytes else b""
     return [_describe(dtype), list(value.shape), order, Blob(data)]
 
 
@@ -42,6 +43,13 @@ def array_from_plain(plain: Any, _: Classes) -> Any:
     import numpy as np
 
     described, shape, order, data = plain
+    if type(described) is str and len(shape) == 1 and (dtype := _named(described)).itemsize and shape[0]:
+        made = np.frombuffer(data, dtype)  # as most are, of few types
+        if made.shape[0] != shape[0]:
+            raise ValueError(f"an array of {made.shape[0]} items that says to have {shape[0]}")
+        if made.flags.writeable:
+            made.flags.writeable = False
+        return made
     dtype = _dtype(np, described)
     if order not in ("C", "F"):
         raise ValueError(f"no array has the order {order!r}")
@@ -101,6 +109,13 @@ def _describe(dtype: Any) -> Any:
         "itemsize": dtype.itemsize,
         "aligned": dtype.isalignedstruct,
     }
+
+
+@functools.lru_cache(64)
+def _named(described: str) -> Any:
+    import numpy as np
+
+    return _dtype(np, described)
 
 
 def _dtype(np: Any, described: Any) -> Any:
