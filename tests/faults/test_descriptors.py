@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
-from collections.abc import Iterator
 from functools import partial
 
 import psutil
 import pytest
 from tests.support.backends import Processes
 from tests.support.pools import OpenPool
-from tests.support.processes import until
+from tests.support.processes import descriptors_left, until
 
 from dspex import errors
 from dspex.pool import EchoRequest, Pool, Restart, State
@@ -24,30 +22,13 @@ from dspex.pool._backends.process import ChildPipes
 from dspex.protocol.connect_back import GREETING, ROLES
 
 
-@contextlib.contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    """This process can open `count` more descriptors, and no others."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    filled = [os.open("/dev/null", os.O_RDONLY)]
-    while filled[-1] < highest:
-        filled.append(os.dup(filled[0]))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 1 + count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for number in filled:
-            os.close(number)
-
-
 def test_what_a_worker_is_given_is_opened_whole_or_not_at_all() -> None:
     before = psutil.Process().num_fds()
-    for count in range(8):
+    for count in range(10):
         with descriptors_left(count), pytest.raises(OSError, match="Too many open files"):
             ChildPipes.open()
         assert psutil.Process().num_fds() == before
-    with descriptors_left(8):
+    with descriptors_left(10):
         ends = ChildPipes.open()
     ends.close_child()
     ends.close_parent()

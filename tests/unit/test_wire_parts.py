@@ -144,9 +144,9 @@ def test_the_look_goes_no_further_than_it_says() -> None:
 
 
 class _Room(NamedTuple):
-    segment: int
+    number: int
     offsets: Sequence[int]
-    views: Sequence[memoryview]
+    parts: Sequence[memoryview]
 
 
 class _Segments:
@@ -170,8 +170,12 @@ class _Segments:
         ]
         return _Room(len(self.segments) - 1, offsets, views)
 
-    def view(self, segment: int, offset: int, length: int) -> memoryview:
-        return memoryview(self.segments[segment])[offset : offset + length].toreadonly()
+    def views(self, number: int, ranges: Sequence[Sequence[int]]) -> list[memoryview]:
+        whole = memoryview(self.segments[number]).toreadonly()
+        return [whole[offset : offset + length] for offset, length in ranges]
+
+    def released(self, numbers: list[int]) -> None:
+        raise AssertionError("nothing went wrong")
 
 
 LARGE: dict[str, Any] = {

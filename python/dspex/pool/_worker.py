@@ -184,6 +184,8 @@ class Worker(asyncio.BufferedProtocol):
             self.process = await self._launcher.launch()
             self.process.on_beat(lambda: self._on_beat(self))
             self.process.exited.add_done_callback(lambda _: self._exited())
+            if self.process.memory_socket is not None:
+                self._channel.share_memory(self.process.memory_socket)
             await self._loop.create_connection(lambda: self, sock=self.process.socket)
             self._channel.send(Kind.HELLO, 0, self._handshake.to_wire())
             return await self._ready.wait()
@@ -405,6 +407,8 @@ class Worker(asyncio.BufferedProtocol):
                     raise _bad_frame("a malformed CALL frame")
         elif kind == Kind.CANCEL:
             self._host_calls.cancel(number)
+        elif kind == Kind.RELEASE:
+            self._channel.released(value)
         elif kind == Kind.READY:
             self._greeted(value)
         elif kind == Kind.ERROR:

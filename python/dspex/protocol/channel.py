@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from dspex.errors import DspexError, WireError
 from dspex.protocol.frames import MAX_FRAME, MSGPACK, PARTS, FrameReader, Kind, encode_head
+from dspex.protocol.local_memory import FLOOR, LocalMemory
 from dspex.protocol.parts import Memory, Packing, read_parts, write_parts
 from dspex.wire._classes import DEFAULT, Classes
 from dspex.wire._msgpack import MessagePack
@@ -75,6 +77,27 @@ class Channel:
         """
         self._memory, self._packing, self._floor = memory, packing, floor
         self._worth = WORTH._replace(bytes=floor)
+
+    def share_memory(self, sock: socket.socket) -> None:
+        """Send large bytes by shared memory from now on.
+
+        Args:
+            sock: The connection's memory socket. Whoever opened it closes it, after this channel.
+        """
+        self.use(LocalMemory(self._loop, sock, self._tell_released), floor=FLOOR)
+
+    def released(self, numbers: Any) -> None:
+        """The peer has let go of segments; the body of a RELEASE frame.
+
+        Raises:
+            WireError: If it had none of these (`bad-frame`).
+        """
+        if self._memory is None:
+            raise WireError("a RELEASE frame without shared memory", code="bad-frame")
+        self._memory.released(numbers)
+
+    def _tell_released(self, numbers: list[int]) -> None:
+        self.send(Kind.RELEASE, 0, numbers)
 
     def decode(self, body: memoryview, form: int) -> Any:
         """The value of a frame's body.
@@ -167,6 +190,8 @@ class Channel:
         """Close the connection at once, whatever has not been sent."""
         if self._transport is not None:
             self._transport.abort()
+        if isinstance(self._memory, LocalMemory):
+            self._memory.close()
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._transport is not None and not self._transport.is_closing():

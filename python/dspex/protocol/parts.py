@@ -42,33 +42,37 @@ class Placed(Protocol):
     """Room in a segment of shared memory.
 
     Attributes:
-        segment: Its number, from 0 to 2**32 - 1.
+        number: The segment's.
         offsets: Where each part begins in it.
-        views: Where each part is to be written.
+        parts: Where each part is to be written.
     """
 
     @property
-    def segment(self) -> int: ...  # noqa: D102
+    def number(self) -> int: ...  # noqa: D102
 
     @property
     def offsets(self) -> Sequence[int]: ...  # noqa: D102
 
     @property
-    def views(self) -> Sequence[memoryview]: ...  # noqa: D102
+    def parts(self) -> Sequence[memoryview]: ...  # noqa: D102
 
 
 class Memory(Protocol):
-    """What a connection needs of shared memory; `dspex.protocol.memory` has it."""
+    """What a connection needs of shared memory; `dspex.protocol.local_memory` has it."""
 
     def place(self, sizes: Sequence[int]) -> Placed | None:
         """Room for the parts of one frame; None if they have to go with the frame."""
         ...
 
-    def view(self, segment: int, offset: int, length: int) -> Any:
-        """What the other side placed: a buffer, good for as long as somebody holds it.
+    def released(self, numbers: list[int]) -> None:
+        """No frame was written for these segments, or nobody reads them any more."""
+        ...
+
+    def views(self, number: int, ranges: Sequence[Sequence[int]]) -> Sequence[Any]:
+        """What the other side placed in a segment: buffers, good for as long as somebody holds them.
 
         Raises:
-            WireError: If there is no such part (`bad-frame`).
+            WireError: If there are no such parts (`bad-frame`).
         """
         ...
 
@@ -140,12 +144,12 @@ def write_parts(
     """
     placed = None if memory is None else memory.place([blob.size for blob in blobs])
     start = _HEAD.size + len(blobs) * _ROW.size
-    if placed is not None:
-        rows = []
-        for blob, offset, view in zip(blobs, placed.offsets, placed.views, strict=True):
-            blob.write(view)
-            rows.append(_ROW.pack(_SEGMENT, 0, 0, placed.segment, offset, blob.size, blob.size))
-        return b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
+    if memory is not None and placed is not None:
+        try:
+            return _placed(main, blobs, placed)
+        except BaseException:
+            memory.released([placed.number])
+            raise
     views, rows, at = [], [], _aligned(start + len(main))
     for blob in blobs:
         view, number = memoryview(blob.buffer()), 0
@@ -186,10 +190,12 @@ def read_parts(body: memoryview, memory: Memory | None = None) -> tuple[memoryvi
     start = _HEAD.size + count * _ROW.size
     if count > MAX_PARTS or start + length > len(body):
         raise _bad("it says to hold more than it does")
-    main, parts, total = body[start : start + length], [], 0
-    for row in range(count):
+    main, total = body[start : start + length], 0
+    parts: list[Any] = [None] * count
+    elsewhere: dict[int, list[tuple[int, int, int]]] = {}  # by segment: a part's number, and its range
+    for number in range(count):
         place, packing, zero, segment, offset, stored, size = _ROW.unpack_from(
-            body, _HEAD.size + row * _ROW.size
+            body, _HEAD.size + number * _ROW.size
         )
         total += size
         if total > MAX_SIZE:
@@ -200,15 +206,29 @@ def read_parts(body: memoryview, memory: Memory | None = None) -> tuple[memoryvi
                 limit=MAX_SIZE,
             )
         if zero or (packing not in _BY_NUMBER if packing else stored != size):
-            raise _bad(f"the row of part {row} is none")
-        if place == _SEGMENT and memory is not None and not packing:
-            parts.append(memory.view(segment, offset, size))
+            raise _bad(f"the row of part {number} is none")
+        if place == _SEGMENT and not packing:
+            elsewhere.setdefault(segment, []).append((number, offset, size))
         elif place == _HERE and start + length <= offset and offset + stored <= len(body):
             view = body[offset : offset + stored]
-            parts.append(_BY_NUMBER[packing].unpack(view, size) if packing else bytes(view))
+            parts[number] = _BY_NUMBER[packing].unpack(view, size) if packing else bytes(view)
         else:
-            raise _bad(f"part {row} is where there is none")
+            raise _bad(f"part {number} is where there is none")
+    for segment, places in elsewhere.items():
+        if memory is None:
+            raise _bad("it has parts in shared memory, of which this connection has none")
+        for (number, _, _), view in zip(places, memory.views(segment, [p[1:] for p in places]), strict=True):
+            parts[number] = view
     return main, parts
+
+
+def _placed(main: bytes, blobs: Sequence[Blob], placed: Placed) -> bytes:
+    """The body, after the parts have been written to their segment."""
+    rows = []
+    for blob, offset, view in zip(blobs, placed.offsets, placed.parts, strict=True):
+        blob.write(view)
+        rows.append(_ROW.pack(_SEGMENT, 0, 0, placed.number, offset, blob.size, blob.size))
+    return b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
 
 
 def _aligned(at: int) -> int:

@@ -10,7 +10,7 @@ from dspex.worker.parent_watch import Descriptors, die_with_parent, watch_parent
 def main() -> None:
     """Read the descriptors from the command line and serve until the service sends STOP or goes away."""
     match sys.argv[1:]:
-        case ["worker", parent, *numbers] if len(numbers) == 3:
+        case ["worker", parent, *numbers] if len(numbers) in (3, 4):
             descriptors = Descriptors(*map(int, numbers))
             watch_parent(descriptors, service=int(parent), parent=True)
 

@@ -4,7 +4,7 @@ It is single-threaded and runs no event loop: a fork copies one thread only, and
 held stays locked for ever. Whatever would start a thread is refused before the first fork, by name. It
 serves one pool, over one socket::
 
-    service -> forkserver   HELLO settings          FORK + the worker's four descriptors
+    service -> forkserver   HELLO settings          FORK + the worker's descriptors, four or five
     forkserver -> service   READY | ERROR           FORKED pid | ERROR        EXITED [pid, status]
 
 A forked worker does not depend on it: the lifeline is tied to the service, and a worker whose forkserver has
@@ -147,13 +147,13 @@ class Forkserver:
     # --- forking ---
 
     def _fork(self, numbers: list[int]) -> int:
-        sock, lifeline, heartbeat, output = numbers
+        sock, lifeline, heartbeat, output, *memory = numbers
         sys.stdout.flush()
         sys.stderr.flush()  # or every worker would say again what is still in the buffers
         pid = os.fork()
         if pid == 0:
             try:
-                self._become_worker(Descriptors(sock, lifeline, heartbeat), output)
+                self._become_worker(Descriptors(sock, lifeline, heartbeat, *memory), output)
             finally:
                 os._exit(1)  # never return into the forkserver's loop
         with contextlib.suppress(OSError):  # it may have ended

@@ -39,11 +39,19 @@ _F_SETSIG: Final = 10
 
 
 class Descriptors(NamedTuple):
-    """What a worker is given by number."""
+    """What a worker is given by number.
+
+    Attributes:
+        socket: Its connection, which carries frames.
+        lifeline: What ends when the service does.
+        heartbeat: Where its heartbeats go.
+        memory: The socket for shared memory, None where the service has none.
+    """
 
     socket: int
     lifeline: int
     heartbeat: int
+    memory: int | None = None
 
 
 def watch_parent(descriptors: Descriptors, *, service: int | None, parent: bool = False) -> None:
@@ -55,7 +63,8 @@ def watch_parent(descriptors: Descriptors, *, service: int | None, parent: bool 
         parent: Whether the service started this process itself.
     """
     for number in descriptors:
-        os.set_inheritable(number, False)  # what the work starts must not hold them
+        if number is not None:
+            os.set_inheritable(number, False)  # what the work starts must not hold them
     if parent and service is not None:
         die_with_parent(service)
     kill_on_hangup(descriptors.lifeline)

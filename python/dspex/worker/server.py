@@ -56,16 +56,24 @@ def serve(descriptors: Descriptors) -> None:
 
 async def _serve(descriptors: Descriptors) -> None:
     loop = asyncio.get_running_loop()
-    await loop.create_connection(lambda: Server(loop), sock=socket.socket(fileno=descriptors.socket))
+    memory = None if descriptors.memory is None else socket.socket(fileno=descriptors.memory)
+    await loop.create_connection(lambda: Server(loop, memory), sock=socket.socket(fileno=descriptors.socket))
     await loop.create_future()  # for ever: it is the server that ends the process
 
 
 class Server(asyncio.BufferedProtocol):
-    """The worker's end of the socket."""
+    """The worker's end of the socket.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        loop: The loop it is on.
+        memory: The worker's end of the socket for shared memory, if there is one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, memory: socket.socket | None = None) -> None:
         self._loop = loop
         self._channel = Channel(loop)
+        if memory is not None:
+            self._channel.share_memory(memory)
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._asked: dict[int, tuple[int, asyncio.Future[Any]]] = {}  # calls back to the service, by whom
         self._traces: dict[int, Trace] = {}  # of the calls that brought one
@@ -134,6 +142,8 @@ class Server(asyncio.BufferedProtocol):
                     credit.release()
         elif kind == Kind.HELLO:
             self._greet(value)
+        elif kind == Kind.RELEASE:
+            self._channel.released(value)
         elif kind == Kind.STOP:
             self._leave()
         else:

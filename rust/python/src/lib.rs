@@ -13,6 +13,7 @@ mod markers;
 mod metrics;
 mod plain;
 mod prompt;
+mod region;
 mod response;
 mod router;
 mod signature;
@@ -48,6 +49,8 @@ mod _core {
     use super::plain::{plain_fields, plain_records};
     #[pymodule_export]
     use super::prompt::Plan;
+    #[pymodule_export]
+    use super::region::Region;
     #[pymodule_export]
     use super::response::{bare_texts, braced, guess_json, guess_steps, near_text, repair_json};
     #[pymodule_export]

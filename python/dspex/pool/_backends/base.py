@@ -43,6 +43,15 @@ class Handle(Protocol):
         ...
 
     @property
+    def memory_socket(self) -> socket.socket | None:
+        """The service's end of the socket that passes shared memory, as new; None for a worker without one.
+
+        It is closed by `release`. A worker on another machine has none, nor has any where the system cannot
+        pass memory.
+        """
+        ...
+
+    @property
     def socket(self) -> socket.socket:
         """The service's end of its connection, not blocking; nothing has been read from it or sent."""
         ...

@@ -189,6 +189,7 @@ class ConnectedWorker:
         self.pid = pid
         self.where = where
         self.socket = lines.frames
+        self.memory_socket = None  # memory does not pass between machines
         self.exited: asyncio.Future[int | None] = loop.create_future()
         self._lines = lines
         self._kill = kill

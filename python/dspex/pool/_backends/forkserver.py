@@ -212,8 +212,8 @@ class _Link(asyncio.Protocol):
 
     async def fork(self, pipes: ChildPipes) -> int:
         """Have it fork a worker; gives its process id."""
-        given = [pipes.child_sock.fileno(), pipes.child_lifeline, pipes.child_heartbeat, pipes.child_output]
-        return int(await self.ask(Kind.FORK, None, given))
+        sock, lifeline, heartbeat, *memory = pipes.given()
+        return int(await self.ask(Kind.FORK, None, [sock, lifeline, heartbeat, pipes.child_output, *memory]))
 
     def adopt(self, process: Process) -> None:
         """See to it that `process`, a worker it forked, hears of its own end."""

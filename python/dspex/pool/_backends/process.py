@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from dspex.protocol.heartbeat import BEAT
+from dspex.protocol.memory import memory_pair
 from dspex.protocol.process_group import kill_group
 
 __all__ = [
@@ -108,6 +109,8 @@ class ChildPipes:
     child_lifeline: int
     child_heartbeat: int
     child_output: int
+    memory: socket.socket | None = None
+    child_memory: socket.socket | None = None
 
     @classmethod
     def open(cls) -> ChildPipes:
@@ -121,18 +124,40 @@ class ChildPipes:
             heartbeat, child_heartbeat = os.pipe()
             undo.callback(_close, (heartbeat, child_heartbeat))
             output, child_output = os.pipe()
+            undo.callback(_close, (output, child_output))
+            memory, child_memory = memory_pair() or (None, None)
             undo.pop_all()
-        return cls(parent, lifeline, heartbeat, output, child, child_lifeline, child_heartbeat, child_output)
+        return cls(
+            parent,
+            lifeline,
+            heartbeat,
+            output,
+            child,
+            child_lifeline,
+            child_heartbeat,
+            child_output,
+            memory,
+            child_memory,
+        )
+
+    def given(self) -> tuple[int, ...]:
+        """The worker's ends by number, in the order of `dspex.worker.parent_watch.Descriptors`."""
+        numbers = (self.child_sock.fileno(), self.child_lifeline, self.child_heartbeat)
+        return numbers if self.child_memory is None else (*numbers, self.child_memory.fileno())
 
     def close_child(self) -> None:
         """Close the worker's ends here."""
         self.child_sock.close()
+        if self.child_memory is not None:
+            self.child_memory.close()
         for number in (self.child_lifeline, self.child_heartbeat, self.child_output):
             os.close(number)
 
     def close_parent(self) -> None:
         """Close the service's ends: a worker that has the others ends with them."""
         self.sock.close()
+        if self.memory is not None:
+            self.memory.close()
         close_lifeline(self.lifeline)
         for number in (self.heartbeat, self.output):
             os.close(number)
@@ -149,6 +174,7 @@ class Process:
     def __init__(self, pid: int, pipes: ChildPipes) -> None:
         self.pid = pid
         self.socket = pipes.sock
+        self.memory_socket = pipes.memory
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._ends = pipes
         self._unread = [pipes.heartbeat, pipes.output]  # descriptors that no transport owns yet
@@ -223,6 +249,8 @@ class Process:
             pipe.close()
         _close(self._unread)
         self.socket.close()
+        if self.memory_socket is not None:
+            self.memory_socket.close()
         close_lifeline(self._ends.lifeline)
 
 
@@ -254,9 +282,10 @@ class SpawnLauncher:
     async def launch(self) -> Process:
         """See `Launcher.launch`."""
         pipes = ChildPipes.open()
-        given = (pipes.child_sock.fileno(), pipes.child_lifeline, pipes.child_heartbeat)
         try:
-            popen = await start_interpreter(self._python, self._env, "worker", given, pipes.child_output)
+            popen = await start_interpreter(
+                self._python, self._env, "worker", pipes.given(), pipes.child_output
+            )
         except BaseException:
             pipes.close_parent()  # the lifeline: a process that came into being all the same ends with it
             raise
