@@ -185,7 +185,7 @@ class Worker(asyncio.BufferedProtocol):
             self.process.on_beat(lambda: self._on_beat(self))
             self.process.exited.add_done_callback(lambda _: self._exited())
             if self.process.memory_socket is not None:
-                self._channel.share_memory(self.process.memory_socket)
+                self._channel.share_memory(self.process.memory_socket, shares=True)
             await self._loop.create_connection(lambda: self, sock=self.process.socket)
             self._channel.send(Kind.HELLO, 0, self._handshake.to_wire())
             return await self._ready.wait()

@@ -78,13 +78,14 @@ class Channel:
         self._memory, self._packing, self._floor = memory, packing, floor
         self._worth = WORTH._replace(bytes=floor)
 
-    def share_memory(self, sock: socket.socket) -> None:
+    def share_memory(self, sock: socket.socket, *, shares: bool) -> None:
         """Send large bytes by shared memory from now on.
 
         Args:
             sock: The connection's memory socket. Whoever opened it closes it, after this channel.
+            shares: Whether values of `dspex.wire.share` are passed as such; see `LocalMemory`.
         """
-        self.use(LocalMemory(self._loop, sock, self._tell_released), floor=FLOOR)
+        self.use(LocalMemory(self._loop, sock, self._tell_released, shares=shares), floor=FLOOR)
 
     def released(self, numbers: Any) -> None:
         """The peer has let go of segments; the body of a RELEASE frame.

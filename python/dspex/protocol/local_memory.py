@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from dspex._segments import SharedSegment
 from dspex.protocol.memory_receiver import Receiver
 from dspex.protocol.memory_sender import Placed, Sender
 from dspex.protocol.parts import MAX_SIZE
@@ -32,11 +33,19 @@ class LocalMemory:
         loop: The connection's loop. All but the end of a view happens on it.
         sock: The memory socket. Whoever opened it closes it.
         tell: Sends the peer the numbers of the segments that nothing reads here any more.
+        shares: Whether shared segments are passed. Whoever sends one must keep it until the peer has
+            answered, as a service keeps a call's arguments; a worker forgets a result that it has sent.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, tell: Callable[[list[int]], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        tell: Callable[[list[int]], None],
+        *,
+        shares: bool,
     ) -> None:
+        self._shares = shares
         self._loop = loop
         self._tell = tell
         self._sender = Sender(sock, keep=_KEPT, limit=MAX_SIZE)
@@ -47,6 +56,10 @@ class LocalMemory:
     def place(self, sizes: Sequence[int]) -> Placed | None:
         """See `Sender.place`."""
         return self._sender.place(sizes)
+
+    def share(self, segment: SharedSegment) -> int | None:
+        """See `Sender.share`."""
+        return self._sender.share(segment) if self._shares else None
 
     def views(self, number: int, ranges: Sequence[Sequence[int]]) -> list[memoryview]:
         """See `Receiver.views`."""

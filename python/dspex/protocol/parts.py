@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from dspex.errors import WireError
 from dspex.protocol.frames import MAX_FRAME
+from dspex.wire._blob import Blob, SharedBlob
 from dspex.wire._msgpack import MAX_PARTS
 
 if TYPE_CHECKING:
-    from dspex.wire._blob import Blob
+    from dspex._segments import SharedSegment
 
 __all__ = ["MAX_SIZE", "PACKINGS", "Memory", "Packing", "Placed", "read_parts", "write_parts"]
 
@@ -64,6 +65,10 @@ class Memory(Protocol):
         """Room for the parts of one frame; None if they have to go with the frame."""
         ...
 
+    def share(self, segment: SharedSegment) -> int | None:
+        """The number by which frames may name a shared segment; None if its parts go as others do."""
+        ...
+
     def released(self, numbers: list[int]) -> None:
         """No frame was written for these segments, or nobody reads them any more."""
         ...
@@ -88,11 +93,12 @@ class Packing(NamedTuple):
     number: int
     name: str
 
-    def pack(self, view: memoryview) -> bytes | None:
+    def pack(self, data: Any) -> bytes | None:
         """The packed bytes; None if a sample of them says that it does not pay."""
         import pyarrow as pa
 
         # From the middle: the beginning is often a header, which is like nothing that follows.
+        view = memoryview(data)
         middle = max(0, len(view) // 2 - _SAMPLE // 2)
         sample = view[middle : middle + _SAMPLE]
         if len(pa.compress(sample, codec=self.name)) > len(sample) * _PAYS:
@@ -130,7 +136,7 @@ _BY_NUMBER: Final = {packing.number: packing for packing in PACKINGS.values()}
 
 def write_parts(
     main: bytes, blobs: Sequence[Blob], memory: Memory | None = None, packing: Packing | None = None
-) -> bytes | bytearray:
+) -> bytearray:
     """The body of a value whose large bytes stand apart.
 
     Args:
@@ -142,34 +148,48 @@ def write_parts(
     Raises:
         WireError: If the body would be too large (`frame-too-large`).
     """
-    placed = None if memory is None else memory.place([blob.size for blob in blobs])
+    rows: list[bytes] = [b""] * len(blobs)
+    left = dict(enumerate(blobs))
+    if memory is not None:
+        for number, blob in enumerate(blobs):
+            segment = memory.share(blob.segment) if isinstance(blob, SharedBlob) else None
+            if segment is not None and isinstance(blob, SharedBlob):
+                rows[number] = _ROW.pack(_SEGMENT, 0, 0, segment, blob.offset, blob.size, blob.size)
+                del left[number]
+        placed = memory.place([blob.size for blob in left.values()]) if left else None
+        if placed is not None:
+            try:
+                for (number, blob), offset, target in zip(
+                    left.items(), placed.offsets, placed.parts, strict=True
+                ):
+                    blob.write(target)
+                    rows[number] = _ROW.pack(_SEGMENT, 0, 0, placed.number, offset, blob.size, blob.size)
+            except BaseException:
+                memory.released([placed.number])
+                raise
+            left.clear()
     start = _HEAD.size + len(blobs) * _ROW.size
-    if memory is not None and placed is not None:
-        try:
-            return _placed(main, blobs, placed)
-        except BaseException:
-            memory.released([placed.number])
-            raise
-    views, rows, at = [], [], _aligned(start + len(main))
-    for blob in blobs:
-        view, number = memoryview(blob.buffer()), 0
-        packed = None if packing is None else packing.pack(view)
+    views: list[tuple[int, memoryview]] = []
+    end = start + len(main)
+    for number, blob in left.items():
+        view, packed = memoryview(blob.buffer()), None if packing is None else packing.pack(blob.buffer())
         if packing is not None and packed is not None:
-            view, number = memoryview(packed), packing.number
-        rows.append(_ROW.pack(_HERE, number, 0, 0, at, len(view), blob.size))
+            view = memoryview(packed)
+        at = _aligned(end)
+        how = 0 if packing is None or packed is None else packing.number
+        rows[number] = _ROW.pack(_HERE, how, 0, 0, at, len(view), blob.size)
         views.append((at, view))
-        at = _aligned(at + len(view))
-    if at > MAX_FRAME:
+        end = at + len(view)
+    if end > MAX_FRAME:
         raise WireError(
-            f"{at} bytes; the limit is {MAX_FRAME}",
+            f"{end} bytes; the limit is {MAX_FRAME}",
             code="frame-too-large",
             hint="send less at once, in the parts of a stream, or a path to where it is",
         )
-    body = bytearray(at)
-    body[:start] = b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows])
-    body[start : start + len(main)] = main
-    for offset, view in views:
-        body[offset : offset + len(view)] = view
+    body = bytearray(end)
+    body[: start + len(main)] = b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
+    for at, view in views:
+        body[at : at + len(view)] = view
     return body
 
 
@@ -220,15 +240,6 @@ def read_parts(body: memoryview, memory: Memory | None = None) -> tuple[memoryvi
         for (number, _, _), view in zip(places, memory.views(segment, [p[1:] for p in places]), strict=True):
             parts[number] = view
     return main, parts
-
-
-def _placed(main: bytes, blobs: Sequence[Blob], placed: Placed) -> bytes:
-    """The body, after the parts have been written to their segment."""
-    rows = []
-    for blob, offset, view in zip(blobs, placed.offsets, placed.parts, strict=True):
-        blob.write(view)
-        rows.append(_ROW.pack(_SEGMENT, 0, 0, placed.number, offset, blob.size, blob.size))
-    return b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
 
 
 def _aligned(at: int) -> int:

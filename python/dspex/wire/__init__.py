@@ -4,6 +4,7 @@
 
     dumps(value), loads(data)     bytes to keep, which later versions read
     explain(value)                what of a value is written how, and why
+    share(value)                  a value in shared memory, for many calls
     Classes(["my_app.models"])    whose enums, dataclasses, models and named tuples may be named
 
 Ordinary values are MessagePack. Arrays, tables and long lists of numbers or of like rows inside them are
@@ -21,17 +22,20 @@ from dspex.wire._classes import Classes
 if TYPE_CHECKING:
     from dspex.wire._codec import Codec
     from dspex.wire._explain import Choice, Explanation, explain
+    from dspex.wire._shared import Shared, share
     from dspex.wire._stored import dumps, loads
 
-__all__ = ["Choice", "Classes", "Codec", "Explanation", "dumps", "explain", "loads"]
+__all__ = ["Choice", "Classes", "Codec", "Explanation", "Shared", "dumps", "explain", "loads", "share"]
 
 _HOMES = {
     "Choice": "dspex.wire._explain",
     "Codec": "dspex.wire._codec",
     "Explanation": "dspex.wire._explain",
+    "Shared": "dspex.wire._shared",
     "dumps": "dspex.wire._stored",
     "explain": "dspex.wire._explain",
     "loads": "dspex.wire._stored",
+    "share": "dspex.wire._shared",
 }
 
 if not TYPE_CHECKING:  # or a type checker would take every name for one that is there

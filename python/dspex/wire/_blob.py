@@ -7,9 +7,12 @@ the frame. So an array, a table and a long list of numbers reach the other side 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Blob"]
+if TYPE_CHECKING:
+    from dspex._segments import SharedSegment
+
+__all__ = ["Blob", "SharedBlob"]
 
 
 class Blob:
@@ -44,3 +47,20 @@ class Blob:
             target[:] = self._data
         else:
             self._fill(target)
+
+
+class SharedBlob(Blob):
+    """Bytes that lie in shared memory already.
+
+    Args:
+        data: A view of them.
+        segment: The segment that they are a part of.
+        offset: Where in it they begin.
+    """
+
+    __slots__ = ("offset", "segment")
+
+    def __init__(self, data: memoryview, segment: SharedSegment, offset: int) -> None:
+        super().__init__(data)
+        self.segment = segment
+        self.offset = offset

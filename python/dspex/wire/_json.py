@@ -27,6 +27,7 @@ from dspex.wire._blob import Blob
 from dspex.wire._classes import DEFAULT, Classes
 from dspex.wire._kinds import BY_NAME, Rows
 from dspex.wire._refusal import UNREADABLE, not_encodable
+from dspex.wire._shared import Shared
 from dspex.wire._subclasses import as_base
 
 __all__ = ["Json"]
@@ -120,6 +121,8 @@ class Json:
             return _tagged("dict", pairs)
         if kind is bytes or kind is bytearray or kind is memoryview:
             return _tagged("bytes", _base64(value))
+        if kind is Shared:
+            return self._plain(value.get(), left)
         if kind is Blob:
             return _tagged("bytes", _base64(value.buffer()))
         return self._row(value, left)

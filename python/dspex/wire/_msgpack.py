@@ -19,6 +19,7 @@ from dspex.wire._classes import DEFAULT, Classes
 from dspex.wire._columns import COLUMNS, Packed
 from dspex.wire._kinds import BY_NUMBER, Rows
 from dspex.wire._refusal import UNREADABLE, not_encodable
+from dspex.wire._shared import Shared
 from dspex.wire._subclasses import as_base
 
 __all__ = ["MAX_PARTS", "MessagePack"]
@@ -26,6 +27,9 @@ __all__ = ["MAX_PARTS", "MessagePack"]
 _MAX_NESTED: Final = 32
 """How deep extensions may stand in each other. Each level is a decoder of msgpack's on the C stack, which no
 `RecursionError` guards: 200 levels, a body of about a kilobyte, ended the process with SIGSEGV."""
+
+_SHARED: Final = 62
+"""The extension of a value in shared memory: the number of its first part, and the bytes of the rest."""
 
 _PART: Final = 63
 """The extension that stands for a part of the frame; its body is the part's number, a byte or four."""
@@ -134,6 +138,8 @@ class MessagePack:
             return self._extension(depth, row.kind.number, row.to_plain(value, self._classes))
         if type(value) is Blob:
             return self._blob(value)
+        if type(value) is Shared:
+            return self._shared(depth, value)
         if type(value) is Packed:
             return self._extension(depth, value.column.kind.number, value.plain)
         return as_base(value)
@@ -150,6 +156,14 @@ class MessagePack:
         parts.append(blob)
         return msgpack.ExtType(_PART, (len(parts) - 1).to_bytes(4, "big"))
 
+    def _shared(self, depth: int, value: Shared) -> Any:
+        parts = self._parts
+        main, blobs = value.parts()
+        if parts is None or len(parts) + len(blobs) > MAX_PARTS:
+            return value.get()  # which goes as any other value does
+        parts += blobs
+        return self._extension(depth, _SHARED, [len(parts) - len(blobs), main])
+
     # --- in ---
 
     def _from_extension(self, depth: int, parts: Sequence[Any], number: int, body: bytes) -> Any:
@@ -161,6 +175,9 @@ class MessagePack:
         row = BY_NUMBER.get(number)
         if row is not None:
             return row.from_plain(plain, self._classes)
+        if number == _SHARED:
+            first, main = plain
+            return self._decode(main, partial(self._from_extension, depth + 1, parts[int(first) :]))
         column = COLUMNS.get(number)
         if column is None:
             raise ValueError(f"no extension has the number {number}")

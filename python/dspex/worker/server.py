@@ -73,7 +73,7 @@ class Server(asyncio.BufferedProtocol):
         self._loop = loop
         self._channel = Channel(loop)
         if memory is not None:
-            self._channel.share_memory(memory)
+            self._channel.share_memory(memory, shares=False)
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._asked: dict[int, tuple[int, asyncio.Future[Any]]] = {}  # calls back to the service, by whom
         self._traces: dict[int, Trace] = {}  # of the calls that brought one
