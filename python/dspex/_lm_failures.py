@@ -224,6 +224,7 @@ _FIRST: Mapping[str, Failure] = {
     "ClientConnectorDNSError": UNKNOWN_HOST,
     "SSLCertVerificationError": CERTIFICATE,
     "ClientConnectorCertificateError": CERTIFICATE,
+    "ReplyTooLarge": TOO_LARGE,
     # Below it is a plain TimeoutError.
     "ConnectionTimeoutError": CONNECT_TIMEOUT,
     "ConnectTimeout": CONNECT_TIMEOUT,

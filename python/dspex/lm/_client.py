@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from dspex._breaker import GROUP_BREAKER, Breaker
 from dspex._callbacks import callbacks_of
 from dspex._core import cache_key
-from dspex._settings import check_headers, check_names, check_spelling
+from dspex._settings import MAX_RESPONSE_BYTES, check_headers, check_names, check_spelling
 from dspex._timeouts import check_seconds, shown
 from dspex.errors import ConfigError, RouteError
 from dspex.lm._address import COMPATIBLE_PREFIXES, Address, checked_proxy
@@ -64,8 +64,6 @@ _ARGUMENTS = (
 TIMEOUT = 120.0
 """Seconds for a whole answer; a long generation takes a minute, a hung server must not take ten."""
 CONNECT_TIMEOUT = 10.0
-MAX_RESPONSE_BYTES = 16 * 1024 * 1024
-"""Far beyond any real completion, and still harmless to hold."""
 
 
 class LM:
@@ -322,6 +320,8 @@ class LM:
         }
         if self._engine != "auto":
             settings["engine"] = self._engine
+        if self._max_response_bytes != MAX_RESPONSE_BYTES:  # for the worker itself: DSPy has no such setting
+            settings["max_response_bytes"] = self._max_response_bytes
         key = None if callable(self._api_key) else self._address.key(self._api_key)
         if self._address.spoken:
             key = key or "none"  # DSPy insists on one where the server does not

@@ -9,18 +9,23 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import LMError
 
+from dspex._settings import MAX_RESPONSE_BYTES
 from dspex.errors import ConfigError
 from dspex.protocol.codec import MessagePack
 from dspex.protocol.secrets import secrets_in
 from dspex.worker.stages import StageRows
 
-__all__ = ["LMWatch", "Models"]
+__all__ = ["MOST", "LMWatch", "Models"]
+
+MOST: Final[ContextVar[int]] = ContextVar("dspex_most", default=MAX_RESPONSE_BYTES)
+"""The most bytes of an answer to the running call of an LM, after it is unpacked; in a stream of a line."""
 
 _MAX_MODELS: Final = 64
 """LM objects kept: each holds a connection pool. Calls with ever new settings must not fill the memory."""
@@ -95,10 +100,13 @@ class Models:
                 os.environ.pop(name, None)
         # dspex decides about retries and caching, in one place for both routes.
         given = {name: value for name, value in settings.items() if value is not None}
+        most = given.pop("max_response_bytes", MAX_RESPONSE_BYTES)
         try:
-            return dspy.LM(**{"cache": False, "num_retries": 0, **given})
+            lm = dspy.LM(**{"cache": False, "num_retries": 0, **given})
         except (TypeError, ValueError) as err:
             raise ConfigError(f"DSPy refuses the LM's settings: {err}", code="bad-lm") from err
+        lm.dspex_most = most
+        return lm
 
     def _let_go(self, lm: dspy.LM) -> None:
         if self._lent[id(lm)]:
@@ -145,6 +153,7 @@ class LMWatch(BaseCallback):  # type: ignore[misc]  # DSPy has no type hints
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """DSPy enters an LM."""
         now = time.perf_counter()
+        MOST.set(getattr(instance, "dspex_most", MAX_RESPONSE_BYTES))  # a program may have LMs of its own
         self._asked[call_id] = instance, now
         with self._lock:
             if self._open == 0:
