@@ -382,8 +382,8 @@ async def test_a_body_that_is_packed_twice_is_not_unpacked_by_a_worker(unhurried
 async def test_a_program_that_blocks_in_a_worker_has_the_same_bounds(
     name: str, code: str, unhurried: dspex.Runtime
 ) -> None:
-    redirect = reply(COMPLETION, "Location: http://models.invalid/", status="302 F"), b"", {}
-    says, again, settings = {**ENDLESS, "a redirect": redirect}[name]
+    redirect = reply(COMPLETION, "Location: http://models.invalid/", status="302 F")
+    says, again, settings = ENDLESS.get(name, (redirect, b"", {}))
     program = dspex.remote("tests.support.programs:TwoSteps", runtime=unhurried)
     async with listening(says, again) as base:
         program.set_lm(dspex.LM("openai/m", api_base=base, api_key=KEY, **settings))

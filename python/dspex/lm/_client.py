@@ -376,7 +376,7 @@ class LM:
     def complete_now(self, request: LMRequest) -> LMResponse | None:
         """The answer, if it is kept already: nothing is waited for. None where the server is to be asked.
 
-        On a thread without an event loop it looks on disk too.
+        On disk too, where an event loop has not to wait for that.
 
         Raises:
             ConfigError: As `complete`.
