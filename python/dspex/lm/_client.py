@@ -19,12 +19,9 @@ from dspex.lm._body import generations
 from dspex.lm._codec import codec_of
 from dspex.lm._forms import Engine, checked_engine
 from dspex.lm._http.native import NativeTransport
-from dspex.lm._http.tls import TLS
 from dspex.lm._http.transport import Transport
 from dspex.lm._keys import Key, asked, checked_key
-from dspex.lm._limiter import Limiter, Turn
 from dspex.lm._protocol import LMRequest, LMResponse, TextPiece
-from dspex.lm._rate_limit import RateLimit
 from dspex.lm._secrets import masked, secrets_of, without
 from dspex.lm._server import Server, Times, Waits
 
@@ -37,7 +34,10 @@ if TYPE_CHECKING:
     from dspex.lm._cache import Cache
     from dspex.lm._deployment import Deployment
     from dspex.lm._group import GroupStrategy, LMGroup
+    from dspex.lm._http.tls import TLS
+    from dspex.lm._limiter import Limiter, Turn
     from dspex.lm._protocol import LanguageModel
+    from dspex.lm._rate_limit import RateLimit
 
 __all__ = ["LM"]
 
@@ -171,7 +171,11 @@ class LM:
         self._settings = dict(settings)
         check_headers(settings.get("extra_headers"))
         self._proxy = None if proxy is None else checked_proxy(proxy)
-        self._tls = _checked(tls, TLS, "tls", "dspex.lm.TLS(ca_file=...)")
+        self._tls = tls
+        if tls is not None:
+            from dspex.lm._http.tls import TLS  # mostly the defaults will do
+
+            _checked(tls, TLS, "tls", "dspex.lm.TLS(ca_file=...)")
         _checked(transport, Transport, "transport", "dspex.lm.NativeTransport()")
         self._transport = NativeTransport() if transport is None else transport
         self._own_transport = transport is None
@@ -187,13 +191,7 @@ class LM:
             )
         self._scope = f"{self._codec.PATH} {self._address.base}".encode()
         self._rate_limit = limits
-        if not (limits is None or isinstance(limits, RateLimit)):
-            raise ConfigError(
-                f"limits must be a RateLimit, not {shown(limits)}",
-                code="bad-rate-limit",
-                hint="write limits=dspex.lm.RateLimit(requests_per_minute=...)",
-            )
-        self._limiter = None if limits is None else Limiter(limits, model)
+        self._limiter = None if limits is None else _limiter_of(limits, model)
 
     @staticmethod
     def group(
@@ -595,6 +593,8 @@ class LM:
     async def _turn(self, body: bytes, wanted: int, settings: Mapping[str, Any], times: Times) -> Turn:
         """The call's turn by the LM's own limits, within the caller's time or else the LM's."""
         if self._limiter is None:
+            from dspex.lm._limiter import Turn  # as in `_limiter_of`
+
             return Turn()
         seconds = self._waits.total if times.given is None else times.given
         return await self._limiter.enter(len(body), wanted, settings, seconds)
@@ -628,6 +628,19 @@ class LM:
                 secrets_of(self._settings),
             )
         return self._made
+
+
+def _limiter_of(limits: Any, model: str) -> Limiter:
+    from dspex.lm._limiter import Limiter  # most LMs have no limits
+    from dspex.lm._rate_limit import RateLimit
+
+    if not isinstance(limits, RateLimit):
+        raise ConfigError(
+            f"limits must be a RateLimit, not {shown(limits)}",
+            code="bad-rate-limit",
+            hint="write limits=dspex.lm.RateLimit(requests_per_minute=...)",
+        )
+    return Limiter(limits, model)
 
 
 def _rebuild(arguments: dict[str, Any]) -> LM:

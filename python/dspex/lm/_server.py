@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from dspex import _lm_failures as failures
@@ -34,8 +33,7 @@ GLIMPSE = 200
 _AS_IT_IS: Final = (failures.UNREACHABLE, failures.UNKNOWN_HOST)
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
+class Waits(NamedTuple):
     """How long each wait for the server may take, in seconds. None: as long as `total`.
 
     Attributes:
