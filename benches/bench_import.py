@@ -2,8 +2,8 @@
 
 Each row is the median of interleaved rounds: wall time as a user waits it, and CPU time, which a busy machine
 moves less. The ratio is to a bare interpreter, `python -c pass`, of the same rounds. Modules have their
-bytecode, as pip makes it when it installs a wheel. The interpreters end without taking themselves apart, which
-takes longer the more there is, and is nothing that a first call waits for.
+bytecode, as pip makes it when it installs a wheel. The interpreters end without taking themselves apart,
+which takes longer the more there is, and is nothing that a first call waits for.
 """
 
 from __future__ import annotations
