@@ -143,6 +143,20 @@ def test_a_failure_is_the_same_error_on_both_routes(
     assert len(server.faults) == 0  # one request each
 
 
+@pytest.mark.parametrize("route", ["native", "python"])
+def test_a_secret_of_a_call_s_settings_is_in_no_error_whatever_the_server_says(
+    server: ModelServer, runtime: dspex.Runtime, route: str
+) -> None:
+    server.faults.push(HttpError(400, "no access with token-of-this-call"))
+    config = {"extra_body": {"session": {"access_token": "token-of-this-call"}}}
+    with pytest.raises(errors.LMError) as raised:
+        dspex.Predict("question -> answer", runtime=runtime)(question="Where?", route=route, config=config)
+
+    error = raised.value
+    assert error.server_message == "no access with ***"
+    assert "token-of-this-call" not in f"{error} {error.to_dict()}"
+
+
 @contextlib.asynccontextmanager
 async def listening(says: bytes, again: bytes = b"") -> AsyncIterator[str]:
     """The address of something that is no model: it says this and closes, or resets the connection.

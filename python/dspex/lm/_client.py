@@ -347,8 +347,11 @@ class LM:
             ConfigError: If a message or a setting is nothing JSON can carry.
             RouteError: If only DSPy speaks to the provider (`lm-needs-dspy`).
         """
-        times = self._server().times(request.timeout)
+        server = self._server()
+        times = server.times(request.timeout)
         settings = self._merged(request)
+        if request.settings:
+            server.keep_secrets_of(request.settings)
         if self._cache is not None or "cache" in settings:
             cache, settings = self._cache_for(settings)
             if cache is not None:
@@ -424,6 +427,8 @@ class LM:
         server = self._server()
         times = server.times(request.timeout)
         settings = self._merged(request)
+        if request.settings:
+            server.keep_secrets_of(request.settings)
         if self._cache is not None or "cache" in settings:
             cache, settings = self._cache_for(settings)
             if cache is not None:

@@ -219,6 +219,10 @@ class Server:
 
     # --- inner workings ---
 
+    def keep_secrets_of(self, settings: Mapping[str, Any]) -> None:
+        """Keep the secrets in a call's settings out of errors."""
+        self._keep_secret(secrets_of(settings))
+
     def secrets(self) -> tuple[str, ...]:
         """What no error may show: the key, and what came with calls."""
         key = None if self._source is not None else self.address.key(self._api_key)

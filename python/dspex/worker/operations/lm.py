@@ -50,7 +50,7 @@ class Models:
         self._closing: set[asyncio.Future[None]] = set()
         self._codec = MessagePack()
         self.secrets: tuple[str, ...] = ()
-        self._remember_secret(self._default)
+        self.remember_secrets(self._default)
 
     def get(self, override: Mapping[str, Any] | None = None) -> dspy.LM:
         """The LM for a call, until `give_back`.
@@ -91,7 +91,7 @@ class Models:
                 self._close(self._leaving.pop(number))
 
     def _make(self, settings: Mapping[str, Any]) -> dspy.LM:
-        self._remember_secret(settings)
+        self.remember_secrets(settings)
         if self._default.get("api_base"):
             # DSPy takes an address in these for a gateway that only litellm can speak to, and goes that way,
             # slower and half a second later, although the settings have the address.
@@ -128,7 +128,8 @@ class Models:
         if not closing.cancelled() and (error := closing.exception()) is not None:
             print(f"dspex.worker: an LM could not be closed: {error}", file=sys.stderr)
 
-    def _remember_secret(self, settings: Mapping[str, Any]) -> None:
+    def remember_secrets(self, settings: Mapping[str, Any]) -> None:
+        """Let what these settings of an LM or of a call hold be in no error that leaves the worker."""
         new = [secret for secret in secrets_in(settings) if secret not in self.secrets]
         if new:
             self.secrets = (*self.secrets[-_MAX_MODELS:], *new)
