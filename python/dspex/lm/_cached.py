@@ -123,6 +123,7 @@ async def pieces(
             usage = next((each.usage for each in piece if isinstance(each, LMDelta) and each.usage), usage)
             yield piece
     choices = assemble(kept)
-    # What a stream leaves out would be missing from a whole answer too.
-    if choices and not request.settings.get("logprobs") and not lm.settings.get("logprobs"):
+    wanted = request.settings.get("logprobs") or lm.settings.get("logprobs")
+    # What a server leaves out of its streams would be missing from a whole answer too.
+    if choices and not (wanted and any(choice.logprobs is None for choice in choices)):
         live.keep(key, LMResponse(choices, lm.model.partition("/")[2], usage))

@@ -29,7 +29,7 @@ class WorkerContext:
     """
 
     def __init__(self, lm: Mapping[str, Any] | None) -> None:
-        if find_spec("dspy._vendor.lm15") is not None:  # DSPy 3.3 asks through LiteLLM alone
+        if find_spec("dspy.lm15") is not None:  # DSPy 3.3 asks through LiteLLM alone
             from dspex.worker.operations.lm_bounds import bound_replies
 
             bound_replies()
