@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -224,6 +223,7 @@ _FIRST: Mapping[str, Failure] = {
     "ClientConnectorDNSError": UNKNOWN_HOST,
     "SSLCertVerificationError": CERTIFICATE,
     "ClientConnectorCertificateError": CERTIFICATE,
+    "ReplyTooLarge": TOO_LARGE,
     # Below it is a plain TimeoutError.
     "ConnectionTimeoutError": CONNECT_TIMEOUT,
     "ConnectTimeout": CONNECT_TIMEOUT,
@@ -390,7 +390,8 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            from email.utils import parsedate_to_datetime  # few servers write a date
+            from datetime import UTC  # few servers write a date
+            from email.utils import parsedate_to_datetime
 
             date = parsedate_to_datetime(value)
         except ValueError:

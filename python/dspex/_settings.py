@@ -18,6 +18,7 @@ from dspex.errors import ConfigError
 
 __all__ = [
     "MAX_GENERATIONS",
+    "MAX_RESPONSE_BYTES",
     "REQUEST_SETTINGS",
     "check_headers",
     "check_idempotent",
@@ -51,6 +52,9 @@ REQUEST_SETTINGS: Final = frozenset(
 
 MAX_GENERATIONS: Final = 128
 """The API's own bound for `n`."""
+
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+"""What an LM reads of an answer unless it is told: far beyond any real completion, and harmless to hold."""
 
 _OF_THE_LM: Final = "it belongs to the language model: dspex.LM(..., {}=)"
 _LEAVE_OUT: Final = "leave it out; see dspex.LM for what there is"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any, Final
 
 from dspex.errors import ConfigError
@@ -29,8 +28,10 @@ def check_seconds(value: Any, name: str = "timeout", *, zero: bool = False) -> f
     kind = type(value)
     if (kind is float or kind is int) and 0 < value <= LONGEST_SECONDS:
         return float(value)
+    from numbers import Real  # nearly all that are given are an int or a float
+
     # numpy's numbers and fractions are real numbers too; a bool is one by accident.
-    number: Any = value if isinstance(value, numbers.Real) and kind is not bool else None
+    number: Any = value if isinstance(value, Real) and kind is not bool else None
     if number is not None and (0 < number <= LONGEST_SECONDS or (zero and number == 0)):
         return float(number)
     least = "from 0" if zero else "above 0"

@@ -25,7 +25,9 @@ from dspex._core import cache_key
 from dspex.cli import main
 from dspex.lm import Cache, LMChoice, LMRequest, LMResponse
 from dspex.lm import _cache_disk as disks
-from dspex.lm._cache_disk import FILE, Disk, default_directory
+from dspex.lm import _cache_file as files
+from dspex.lm._cache_disk import Disk
+from dspex.lm._cache_file import FILE, default_directory, files_of
 from dspex.testing import ModelServer
 
 MIB = 1024 * 1024
@@ -360,8 +362,8 @@ def test_a_directory_that_can_only_be_read_gives_what_is_in_it(tmp_path: Path) -
 async def test_a_file_that_another_process_has_locked_is_a_miss_and_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("OPEN_SECONDS", "WRITE_SECONDS"):
-        monkeypatch.setattr(disks, name, 0.01)
+    monkeypatch.setattr(files, "OPEN_SECONDS", 0.01)
+    monkeypatch.setattr(disks, "WRITE_SECONDS", 0.01)
     path = filled(tmp_path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -466,7 +468,7 @@ def test_a_file_that_is_taken_away_under_it_is_made_anew(
     disk.put(key(1), b"one", None)
     assert disk.flush(30)
     assert disk.path is not None
-    for path in disks._files(disk.path):
+    for path in files_of(disk.path):
         path.unlink(missing_ok=True)
     for number in (2, 3, 4):
         disk.put(key(number), b"another", None)
@@ -591,8 +593,11 @@ answer = lambda text: LMResponse((LMChoice(text, "stop"),), "m")
 cache = Cache("disk", directory=sys.argv[1])
 live = cache._state
 live.keep(key(1), answer("one"))
-asyncio.run(live.afrom_disk(key(0)))
 live.disk.flush(30)
+live.disk._clock = lambda: 0.0  # every look is quick, so that there are three connections
+for _ in range(3):
+    asyncio.run(live.afrom_disk(key(0)))
+assert None not in [holder.connection for holder in live.disk._holders()]
 
 def side(number):
     seen = [live.from_memory(key(1)).texts[0]]

@@ -532,7 +532,7 @@ async def test_a_hit_is_told_as_a_stream_tells_it(lm: LM) -> None:
     assert [delta.finish_reason for delta in told if delta.finish_reason] == ["tool_calls", "stop", "stop"]
 
 
-async def test_a_stream_that_is_left_early_or_asks_for_what_it_cannot_show_is_not_kept(
+async def test_a_stream_that_is_left_early_or_lacks_the_probabilities_it_was_asked_for_is_not_kept(
     server: ModelServer, lm: LM
 ) -> None:
     async with aclosing(lm.stream(asked())) as deltas:

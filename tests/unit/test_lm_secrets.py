@@ -159,3 +159,25 @@ async def test_a_server_that_repeats_a_secret_of_the_body_does_not_get_it_into_a
             with pytest.raises(errors.LMError, match=r"what is \*\*\*") as caught:
                 await whole(lm)
     assert KEY not in everything_of(caught.value)
+
+
+async def complete(lm: LM, request: LMRequest) -> None:
+    await lm.complete(request)
+
+
+async def stream(lm: LM, request: LMRequest) -> None:
+    async with aclosing(lm.stream(request)) as deltas:
+        async for _ in deltas:
+            pass
+
+
+@pytest.mark.parametrize("ask", [complete, stream])
+async def test_a_server_that_repeats_a_secret_of_a_calls_own_body_does_not_get_it_into_an_error(
+    ask: Callable[[LM, LMRequest], Awaitable[None]],
+) -> None:
+    settings = {"extra_body": {"session": {"access_token": KEY}}}
+    request = LMRequest([{"role": "user", "content": "say it"}], settings, 60.0)
+    async with saying(f"what is {KEY}?", status=400) as base, LM("openai/m", api_base=base) as lm:
+        with pytest.raises(errors.LMError, match=r"what is \*\*\*") as caught:
+            await ask(lm, request)
+    assert KEY not in everything_of(caught.value)

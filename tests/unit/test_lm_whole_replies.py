@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dspex import LM, errors
 from dspex.events import LMDelta
-from dspex.lm import LMRequest, LMResponse, assemble
+from dspex.lm import Cache, LMRequest, LMResponse, assemble
 from dspex.lm._answer import decode
 from dspex.lm._chunks import decode_chunk
 
@@ -67,7 +67,7 @@ EVENTS = [
 
 
 @asynccontextmanager
-async def serving(events: list[dict[str, Any]]) -> AsyncIterator[LM]:
+async def serving(events: list[dict[str, Any]], **settings: Any) -> AsyncIterator[LM]:
     async def answer(request: web.Request) -> web.Response:
         if not (await request.json()).get("stream"):
             return web.json_response(ANSWER)
@@ -80,7 +80,8 @@ async def serving(events: list[dict[str, Any]]) -> AsyncIterator[LM]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        async with LM("openai/m", api_base=f"http://127.0.0.1:{runner.addresses[0][1]}/v1") as lm:
+        base = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        async with LM("openai/m", api_base=base, **settings) as lm:
             yield lm
     finally:
         await runner.cleanup()
@@ -115,6 +116,17 @@ async def test_a_stream_brings_the_same() -> None:
     assert last.usage == USAGE
     assert {name: last.raw[name] for name in BASE} == BASE
     assert deltas[0].raw["prompt_filter_results"] == [{"prompt_index": 0}]
+
+
+async def test_a_cache_keeps_the_probabilities_of_a_stream() -> None:
+    said = [event for event in EVENTS if "refusal" not in json.dumps(event)]
+    async with serving(said, cache=Cache(), logprobs=True) as lm:
+        first = assemble(await streamed(lm))
+        again = await lm.complete(LMRequest(MESSAGES))
+        deltas = await streamed(lm)
+    assert again.cached
+    assert again.choices == assemble(deltas) == first
+    assert first[0].logprobs == {"content": TOKENS}
 
 
 async def test_what_is_of_no_generation_is_no_answer() -> None:

@@ -90,7 +90,8 @@ def empty(arguments: argparse.Namespace) -> int:
 
 
 def _disk(arguments: argparse.Namespace) -> Disk:
-    from dspex.lm._cache_disk import Disk, default_directory
+    from dspex.lm._cache_disk import Disk
+    from dspex.lm._cache_file import default_directory
 
     directory = default_directory() if arguments.directory is None else arguments.directory.absolute()
     if directory is None:

@@ -183,7 +183,8 @@ class _Live:
         self.counts: Counter[str] = Counter()
         self.disk: Disk | None = None
         if cache.store == "disk":
-            from dspex.lm._cache_disk import Disk, default_directory
+            from dspex.lm._cache_disk import Disk
+            from dspex.lm._cache_file import default_directory
 
             given = cache.directory
             directory = default_directory() if given is None else Path(given).absolute()
@@ -212,6 +213,13 @@ class _Live:
         if self.disk is None:
             return None
         return self._taken(key, self.disk.read(key))
+
+    def glance(self, key: bytes) -> LMResponse | None:
+        """The answer on disk, for a thread with an event loop, if it is found without waiting."""
+        if self.disk is None:
+            return None
+        found = self.disk.glance(key)
+        return self._taken(key, found if isinstance(found, tuple) else None)
 
     async def afrom_disk(self, key: bytes) -> LMResponse | None:
         """The answer on disk."""

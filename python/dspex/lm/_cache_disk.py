@@ -2,9 +2,13 @@
 
 ::
 
-    read (a thread without an event loop) --------> [reading connection] ----+
-    aread (an event loop) --> thread for reading -->        |                v
-    put, forget, clear -----> thread for writing --> [writing connection] --> responses.sqlite3 (WAL)
+    glance, aread (an event loop, while looks are quick) -> [connection for glances] --+
+    read (a thread without an event loop) ---------------> [reading connection] -------+
+    aread (otherwise) ----------> thread for reading ---->        |                    v
+    put, forget, clear ---------> thread for writing ----> [writing connection] --> responses.sqlite3 (WAL)
+
+A glance waits for nothing: neither for a lock of SQLite's nor for one of ours, nor for a file to be opened.
+What it cannot say at once a thread finds out, as it does every look while looks are slow (`_cache_pace.py`).
 
 States of each process's side::
 
@@ -37,23 +41,29 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 from weakref import WeakSet
 
-__all__ = ["FILE", "Disk", "DiskStats", "default_directory"]
+from dspex.lm._cache_file import (
+    FILE,
+    LATER,
+    NotOursError,
+    files_of,
+    open_to_read,
+    open_to_write,
+    size_of_file,
+    transaction,
+    used_bytes,
+)
+from dspex.lm._cache_pace import Pace
+
+__all__ = ["NOT_NOW", "Disk", "DiskStats"]
 
 _log = logging.getLogger("dspex.lm")
-
-FILE: Final = "responses.sqlite3"
-SCHEMA: Final = 1
-APPLICATION: Final = 0x64737078  # "dspx"
 
 READ_SECONDS: Final = 0.05
 """How long a read waits for a lock, which in WAL mode there is only while the file is recovered or closed."""
 ANSWER_SECONDS: Final = 1.0
 """How long a call of an event loop waits for the thread that reads."""
-OPEN_SECONDS: Final = 2.0
-"""How long the first use waits for others who are about to make the file."""
 AGAIN_SECONDS: Final = 5.0
 """How long the file is left alone after it was locked for longer than that."""
 WRITE_SECONDS: Final = 5.0
@@ -66,19 +76,16 @@ USED_STEP: Final = 300.0
 CLOSE_SECONDS: Final = 2.0
 FORK_SECONDS: Final = 1.0
 
-_TABLES: Final = """
-CREATE TABLE responses (
-    key BLOB PRIMARY KEY, value BLOB NOT NULL, used REAL NOT NULL, ends REAL
-);
-CREATE INDEX responses_by_use ON responses (used);
-"""
+_GET: Final = "SELECT value, used, ends FROM responses WHERE key = ?"
 _PUT: Final = """
 INSERT INTO responses (key, value, used, ends) VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, used = excluded.used, ends = excluded.ends
 """
 _GONE: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
 """Codes of a file that is none of ours; the last is that of statements that do not fit its tables."""
-_LATER: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+NOT_NOW: Final = object()
+"""What `Disk.glance` says where it would have to wait."""
 
 
 class DiskStats(NamedTuple):
@@ -93,10 +100,6 @@ class DiskStats(NamedTuple):
     path: Path
     entries: int
     bytes: int
-
-
-class _NotOursError(Exception):
-    """The file is not one that this version can use."""
 
 
 class _Holder:
@@ -152,9 +155,13 @@ class Disk:
     Args:
         directory: Where the file is; None where there is no place for one.
         max_bytes: The most that the file may hold.
+        clock: Seconds that never go back, to measure looks by.
     """
 
-    def __init__(self, directory: Path | None, max_bytes: int) -> None:
+    def __init__(
+        self, directory: Path | None, max_bytes: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._clock = clock
         self.path = None if directory is None else directory / FILE
         self._max_bytes = max_bytes
         self._told: set[str] = set()
@@ -170,8 +177,10 @@ class Disk:
         """All that a process has of its own."""
         self._off = False
         self._reads_only = False
+        self._glancing = _Holder()
         self._reading = _Holder()
         self._writing = _Holder()
+        self._pace = Pace()
         self._reader = _Thread("dspex-cache-read", self._read_on)
         self._writer = _Thread("dspex-cache-write", self._write_on)
         self._lock = threading.Lock()
@@ -186,7 +195,6 @@ class Disk:
         """The JSON of a key and the seconds for which it is good; it may wait, so it is for threads alone."""
         if self._off or key in self._outdated:
             return None
-        now = time.time()
         try:
             with self._reading.lock:
                 connection = self._reading.connection
@@ -194,14 +202,42 @@ class Disk:
                     if time.monotonic() < self._again:
                         return None
                     connection = self._open(self._reading, READ_SECONDS)
-                row = connection.execute(
-                    "SELECT value, used, ends FROM responses WHERE key = ?", (key,)
-                ).fetchone()
-        except (sqlite3.Error, OSError, _NotOursError) as error:
+                row = connection.execute(_GET, (key,)).fetchone()
+        except (sqlite3.Error, OSError, NotOursError) as error:
             self._failed(error, self._reading)
             return None
+        return self._taken(key, row)
+
+    def glance(self, key: bytes) -> Any:
+        """What `read` gives, if that takes no waiting, else `NOT_NOW`: it is for event loops."""
+        if self._off or key in self._outdated:
+            return None
+        holder = self._glancing
+        if not self._pace.is_quick or not holder.lock.acquire(blocking=False):
+            return NOT_NOW
+        try:
+            connection = holder.connection
+            if connection is None:
+                return NOT_NOW
+            begun = self._clock()
+            row = connection.execute(_GET, (key,)).fetchone()
+            ended = self._clock()
+        except sqlite3.Error as error:
+            # The thread that looks next meets the same, and tells of it.
+            if _base_code(error) not in LATER:
+                holder.close()
+                self._pace.failed(self._clock())
+            return NOT_NOW
+        finally:
+            holder.lock.release()
+        self._pace.took(ended - begun, ended)
+        return self._taken(key, row)
+
+    def _taken(self, key: bytes, row: Any) -> tuple[bytes, float | None] | None:
+        """What a row says."""
         if row is None or key in self._outdated:
             return None
+        now = time.time()
         value, used, ends = row
         if ends is not None and ends <= now:
             return None
@@ -210,9 +246,10 @@ class Disk:
         return value, None if ends is None else ends - now
 
     async def aread(self, key: bytes) -> tuple[bytes, float | None] | None:
-        """The awaitable twin of `read`: the thread for it does it."""
-        if self._off:
-            return None
+        """The awaitable twin of `read`: a glance, or else the thread for it does it."""
+        found: tuple[bytes, float | None] | None = self.glance(key)
+        if found is not NOT_NOW:
+            return found
         loop = asyncio.get_running_loop()
         future: asyncio.Future[tuple[bytes, float | None] | None] = loop.create_future()
         if not self._reader.add((key, loop, future)):
@@ -233,10 +270,28 @@ class Disk:
         """Read for calls that wait. Each loop is woken once, which costs more than the reads."""
         found: dict[asyncio.AbstractEventLoop, list[Any]] = {}
         for key, loop, future in batch:
-            found.setdefault(loop, []).append((future, self.read(key)))
+            found.setdefault(loop, []).append((future, self._read_measured(key)))
         for loop, settled in found.items():
             with contextlib.suppress(RuntimeError):  # one that has closed waits for nothing
                 loop.call_soon_threadsafe(_settle, settled)
+
+    def _read_measured(self, key: bytes) -> tuple[bytes, float | None] | None:
+        was_open = self._reading.connection is not None
+        begun = self._clock()
+        found = self.read(key)
+        ended = self._clock()
+        if was_open:  # to open the file says nothing of how quick it is
+            self._pace.took(ended - begun, ended)
+            if self._pace.is_quick and self._glancing.connection is None:
+                self._open_for_glances()
+        return found
+
+    def _open_for_glances(self) -> None:
+        with self._glancing.lock:
+            if self.path is not None and self._glancing.connection is None and not self._off:
+                self._glancing.connection = open_to_read(self.path, 0.0, immutable=self._reads_only)
+                if self._glancing.connection is None:
+                    self._pace.failed(self._clock())
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -306,14 +361,14 @@ class Disk:
                     connection = self._open(self._writing, WRITE_SECONDS)
                 if self._can_only_read():
                     return False
-                with _transaction(connection):
+                with transaction(connection):
                     for what, arguments in jobs:
                         what(connection, *arguments)
                 self._make_room(connection)
                 if any(what is _clear for what, _ in jobs):
                     with contextlib.suppress(sqlite3.OperationalError):  # another process reads
                         connection.execute("VACUUM")
-        except (sqlite3.Error, OSError, _NotOursError) as error:
+        except (sqlite3.Error, OSError, NotOursError) as error:
             self._failed(error, self._writing)
             return False
         return True
@@ -324,11 +379,11 @@ class Disk:
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Let the rows go that were longest unused, until a tenth of the file is free."""
-        if _used_bytes(connection) <= self._max_bytes:
+        if used_bytes(connection) <= self._max_bytes:
             return
-        with _transaction(connection):
+        with transaction(connection):
             connection.execute("DELETE FROM responses WHERE ends <= ?", (time.time(),))
-            while _used_bytes(connection) > self._max_bytes * 0.9:
+            while used_bytes(connection) > self._max_bytes * 0.9:
                 gone = connection.execute(
                     "DELETE FROM responses WHERE rowid IN (SELECT rowid FROM responses ORDER BY used LIMIT ("
                     "SELECT 1 + count(*) / 20 FROM responses))"
@@ -342,12 +397,12 @@ class Disk:
         """A connection to the file, which is made where there is none; the caller has the holder's lock."""
         assert self.path is not None  # noqa: S101 - else it is off
         try:
-            connection = self._connected(wait)
+            connection = open_to_write(self.path, wait)
         except (OSError, sqlite3.OperationalError) as error:
             # A directory, a file or a disk that cannot be written may have been filled somewhere else.
-            if not self.path.is_file() or getattr(error, "sqlite_errorcode", None) in _LATER:
+            if not self.path.is_file() or getattr(error, "sqlite_errorcode", None) in LATER:
                 raise
-            only_read = _read_only(self.path, wait)
+            only_read = open_to_read(self.path, wait, immutable=True)
             if only_read is None:
                 raise
             connection = only_read
@@ -356,47 +411,10 @@ class Disk:
         holder.connection = connection
         return connection
 
-    def _connected(self, wait: float) -> sqlite3.Connection:
-        assert self.path is not None  # noqa: S101
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Nobody but SQLite may open the file: to close it takes all locks away that this process has on it,
-        # also those of its other connection, and two writers at once break the file.
-        is_new = not self.path.exists()
-        if not is_new and not (os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)):
-            raise PermissionError(f"no right to write {self.path.name} and what is beside it")
-        connection = sqlite3.connect(
-            self.path, timeout=max(wait, OPEN_SECONDS), isolation_level=None, check_same_thread=False
-        )
-        try:
-            version = _version(connection)
-            if is_new:
-                # SQLite has made it; answers may be anybody's secret, and what is beside it gets its rights.
-                os.chmod(self.path, 0o600)
-            if version == 0:
-                _check_empty(connection)
-                with _transaction(connection):
-                    if _version(connection) == 0:
-                        for statement in _TABLES.split(";")[:-1]:
-                            connection.execute(statement)
-                        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                        connection.execute(f"PRAGMA user_version = {SCHEMA}")
-            _check(connection)
-            # Nothing where it is so already; while others are at work it stays for the next who opens it.
-            with contextlib.suppress(sqlite3.OperationalError):
-                connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _failed(self, error: Exception, holder: _Holder) -> None:
         """Take note of trouble, and tell of the first of each kind."""
-        code = getattr(error, "sqlite_errorcode", None)
-        base = None if code is None else code & 0xFF
-        if base in _LATER:
+        base = _base_code(error)
+        if base in LATER:
             if holder.connection is None:
                 self._again = time.monotonic() + AGAIN_SECONDS
             self._tell("locked", f"{self.path} is locked by another process; the call went on without it")
@@ -407,7 +425,7 @@ class Disk:
         opened = holder.connection is not None
         with holder.lock:
             holder.close()  # the file may have been taken away under it; the next one opens what is there
-        if isinstance(error, _NotOursError) or base in _GONE or not opened:
+        if isinstance(error, NotOursError) or base in _GONE or not opened:
             self._off = True
             self._tell("off", f"{self.path} is not used: {error}; `dspex cache clear` makes it anew")
             return
@@ -426,17 +444,17 @@ class Disk:
             try:
                 connection = self._reading.connection or self._open(self._reading, READ_SECONDS)
                 entries = connection.execute("SELECT count(*) FROM responses").fetchone()[0]
-            except (sqlite3.Error, OSError, _NotOursError):
+            except (sqlite3.Error, OSError, NotOursError):
                 return None
-        return DiskStats(self.path, entries, sum(_size(path) for path in _files(self.path)))
+        return DiskStats(self.path, entries, sum(size_of_file(path) for path in files_of(self.path)))
 
     def remove(self) -> int:
         """Take the file away, whatever is wrong with it; the bytes that were in it."""
         if self.path is None:
             return 0
         self.close()
-        found = sum(_size(path) for path in _files(self.path))
-        for path in _files(self.path):
+        found = sum(size_of_file(path) for path in files_of(self.path))
+        for path in files_of(self.path):
             path.unlink(missing_ok=True)
         return found
 
@@ -445,19 +463,20 @@ class Disk:
         writer, reader = self._writer, self._reader
         writer.end(seconds)
         reader.end(seconds)
-        for holder in (self._reading, self._writing):
+        for holder in self._holders():
             with holder.lock:
                 holder.close()
         self._writer = _Thread("dspex-cache-write", self._write_on)
         self._reader = _Thread("dspex-cache-read", self._read_on)
 
+    def _holders(self) -> tuple[_Holder, ...]:
+        return self._glancing, self._reading, self._writing
+
     # -- forks ------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
         """Close the connections: a file of SQLite's must not be open on both sides of a fork."""
-        self._held = tuple(
-            holder for holder in (self._reading, self._writing) if holder.lock.acquire(timeout=FORK_SECONDS)
-        )
+        self._held = tuple(holder for holder in self._holders() if holder.lock.acquire(timeout=FORK_SECONDS))
         for holder in self._held:
             holder.close()
 
@@ -470,9 +489,14 @@ class Disk:
     def after_fork_in_child(self) -> None:
         """Begin anew: the threads are the parent's, and so is a connection that could not be closed."""
         off = self._off
-        _left_behind.append((self._reading, self._writing))
+        _left_behind.append(self._holders())
         self._begin()
         self._off = off
+
+
+def _base_code(error: Exception) -> int | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _put(connection: sqlite3.Connection, key: bytes, value: bytes, now: float, ends: float | None) -> None:
@@ -511,101 +535,6 @@ def _settle(settled: list[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, found in settled:
         if not future.done():
             future.set_result(found)
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def _check_empty(connection: sqlite3.Connection) -> None:
-    # One statement, which sees either nothing or all that another process has made meanwhile.
-    if connection.execute(
-        "SELECT 1 FROM sqlite_master WHERE name NOT IN (SELECT 'responses' UNION SELECT 'responses_by_use')"
-        " AND name NOT LIKE 'sqlite_%'"
-    ).fetchone():
-        raise _NotOursError("it is a database of something else")
-
-
-def _check(connection: sqlite3.Connection) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = _version(connection)
-    if application != APPLICATION:
-        raise _NotOursError("it is a database of something else")
-    if version != SCHEMA:
-        raise _NotOursError(f"another version of dspex made it, with schema {version}")
-
-
-def _read_only(path: Path, wait: float) -> sqlite3.Connection | None:
-    """A connection that only reads; None where there can be none.
-
-    One that was left with everything in it, in an image of a container, needs no files beside it.
-    """
-    for mode in ("mode=ro", "mode=ro&immutable=1"):
-        if "immutable" in mode and _size(Path(f"{path}-wal")):
-            return None
-        try:
-            connection = sqlite3.connect(
-                f"file:{quote(str(path))}?{mode}",
-                timeout=wait,
-                isolation_level=None,
-                check_same_thread=False,
-                uri=True,
-            )
-        except sqlite3.Error:
-            continue
-        try:
-            _check(connection)
-            connection.execute("SELECT key FROM responses LIMIT 1").fetchone()
-        except (sqlite3.Error, _NotOursError):
-            connection.close()
-            continue
-        return connection
-    return None
-
-
-def _used_bytes(connection: sqlite3.Connection) -> int:
-    pages, free, size = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    used: int = (pages - free) * size
-    return used
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    return (path, Path(f"{path}-wal"), Path(f"{path}-shm"))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def default_directory() -> Path | None:
-    """Where answers are kept if nobody says where; None where there is no such place."""
-    for name, below in (("DSPEX_CACHE_DIR", ""), ("XDG_CACHE_HOME", "dspex")):
-        if given := os.environ.get(name):
-            return Path(given) / below
-    try:
-        return Path.home() / ".cache" / "dspex"
-    except RuntimeError:  # no HOME, and a user whom the system does not know
-        return None
 
 
 _disks: Final[WeakSet[Disk]] = WeakSet()

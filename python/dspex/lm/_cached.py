@@ -2,7 +2,7 @@
 
 ::
 
-    now      memory; on a thread without an event loop the disk too: nothing is waited for
+    now      memory, disk; with an event loop only what is found without waiting
     answer   memory, disk, a call under way, at last the LM itself, whose answer is kept
     pieces   memory, disk, at last the LM's own stream, whose answer is kept when it has come to its end
 
@@ -38,8 +38,8 @@ def now(cache: Cache, key: bytes) -> LMResponse | None:
     """What is there already; None where it has to be waited for."""
     live = cache._state
     found = live.from_memory(key)
-    if found is None and live.disk is not None and asyncio._get_running_loop() is None:
-        found = live.from_disk(key)
+    if found is None and live.disk is not None:
+        found = live.from_disk(key) if asyncio._get_running_loop() is None else live.glance(key)
     return found
 
 
@@ -123,6 +123,7 @@ async def pieces(
             usage = next((each.usage for each in piece if isinstance(each, LMDelta) and each.usage), usage)
             yield piece
     choices = assemble(kept)
-    # What a stream leaves out would be missing from a whole answer too.
-    if choices and not request.settings.get("logprobs") and not lm.settings.get("logprobs"):
+    wanted = request.settings.get("logprobs") or lm.settings.get("logprobs")
+    # What a server leaves out of its streams would be missing from a whole answer too.
+    if choices and not (wanted and any(choice.logprobs is None for choice in choices)):
         live.keep(key, LMResponse(choices, lm.model.partition("/")[2], usage))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from dspex._breaker import GROUP_BREAKER, Breaker
 from dspex._callbacks import callbacks_of
 from dspex._core import cache_key
-from dspex._settings import check_headers, check_names, check_spelling
+from dspex._settings import MAX_RESPONSE_BYTES, check_headers, check_names, check_spelling
 from dspex._timeouts import check_seconds, shown
 from dspex.errors import ConfigError, RouteError
 from dspex.lm._address import COMPATIBLE_PREFIXES, Address, checked_proxy
@@ -19,12 +19,9 @@ from dspex.lm._body import generations
 from dspex.lm._codec import codec_of
 from dspex.lm._forms import Engine, checked_engine
 from dspex.lm._http.native import NativeTransport
-from dspex.lm._http.tls import TLS
 from dspex.lm._http.transport import Transport
 from dspex.lm._keys import Key, asked, checked_key
-from dspex.lm._limiter import Limiter, Turn
 from dspex.lm._protocol import LMRequest, LMResponse, TextPiece
-from dspex.lm._rate_limit import RateLimit
 from dspex.lm._secrets import masked, secrets_of, without
 from dspex.lm._server import Server, Times, Waits
 
@@ -37,7 +34,10 @@ if TYPE_CHECKING:
     from dspex.lm._cache import Cache
     from dspex.lm._deployment import Deployment
     from dspex.lm._group import GroupStrategy, LMGroup
+    from dspex.lm._http.tls import TLS
+    from dspex.lm._limiter import Limiter, Turn
     from dspex.lm._protocol import LanguageModel
+    from dspex.lm._rate_limit import RateLimit
 
 __all__ = ["LM"]
 
@@ -64,8 +64,6 @@ _ARGUMENTS = (
 TIMEOUT = 120.0
 """Seconds for a whole answer; a long generation takes a minute, a hung server must not take ten."""
 CONNECT_TIMEOUT = 10.0
-MAX_RESPONSE_BYTES = 16 * 1024 * 1024
-"""Far beyond any real completion, and still harmless to hold."""
 
 
 class LM:
@@ -173,7 +171,11 @@ class LM:
         self._settings = dict(settings)
         check_headers(settings.get("extra_headers"))
         self._proxy = None if proxy is None else checked_proxy(proxy)
-        self._tls = _checked(tls, TLS, "tls", "dspex.lm.TLS(ca_file=...)")
+        self._tls = tls
+        if tls is not None:
+            from dspex.lm._http.tls import TLS  # mostly the defaults will do
+
+            _checked(tls, TLS, "tls", "dspex.lm.TLS(ca_file=...)")
         _checked(transport, Transport, "transport", "dspex.lm.NativeTransport()")
         self._transport = NativeTransport() if transport is None else transport
         self._own_transport = transport is None
@@ -189,13 +191,7 @@ class LM:
             )
         self._scope = f"{self._codec.PATH} {self._address.base}".encode()
         self._rate_limit = limits
-        if not (limits is None or isinstance(limits, RateLimit)):
-            raise ConfigError(
-                f"limits must be a RateLimit, not {shown(limits)}",
-                code="bad-rate-limit",
-                hint="write limits=dspex.lm.RateLimit(requests_per_minute=...)",
-            )
-        self._limiter = None if limits is None else Limiter(limits, model)
+        self._limiter = None if limits is None else _limiter_of(limits, model)
 
     @staticmethod
     def group(
@@ -322,6 +318,8 @@ class LM:
         }
         if self._engine != "auto":
             settings["engine"] = self._engine
+        if self._max_response_bytes != MAX_RESPONSE_BYTES:  # for the worker itself: DSPy has no such setting
+            settings["max_response_bytes"] = self._max_response_bytes
         key = None if callable(self._api_key) else self._address.key(self._api_key)
         if self._address.spoken:
             key = key or "none"  # DSPy insists on one where the server does not
@@ -349,8 +347,11 @@ class LM:
             ConfigError: If a message or a setting is nothing JSON can carry.
             RouteError: If only DSPy speaks to the provider (`lm-needs-dspy`).
         """
-        times = self._server().times(request.timeout)
+        server = self._server()
+        times = server.times(request.timeout)
         settings = self._merged(request)
+        if request.settings:
+            server.keep_secrets_of(request.settings)
         if self._cache is not None or "cache" in settings:
             cache, settings = self._cache_for(settings)
             if cache is not None:
@@ -376,7 +377,7 @@ class LM:
     def complete_now(self, request: LMRequest) -> LMResponse | None:
         """The answer, if it is kept already: nothing is waited for. None where the server is to be asked.
 
-        On a thread without an event loop it looks on disk too.
+        On disk too, where an event loop has not to wait for that.
 
         Raises:
             ConfigError: As `complete`.
@@ -426,6 +427,8 @@ class LM:
         server = self._server()
         times = server.times(request.timeout)
         settings = self._merged(request)
+        if request.settings:
+            server.keep_secrets_of(request.settings)
         if self._cache is not None or "cache" in settings:
             cache, settings = self._cache_for(settings)
             if cache is not None:
@@ -595,6 +598,8 @@ class LM:
     async def _turn(self, body: bytes, wanted: int, settings: Mapping[str, Any], times: Times) -> Turn:
         """The call's turn by the LM's own limits, within the caller's time or else the LM's."""
         if self._limiter is None:
+            from dspex.lm._limiter import Turn  # as in `_limiter_of`
+
             return Turn()
         seconds = self._waits.total if times.given is None else times.given
         return await self._limiter.enter(len(body), wanted, settings, seconds)
@@ -628,6 +633,19 @@ class LM:
                 secrets_of(self._settings),
             )
         return self._made
+
+
+def _limiter_of(limits: Any, model: str) -> Limiter:
+    from dspex.lm._limiter import Limiter  # most LMs have no limits
+    from dspex.lm._rate_limit import RateLimit
+
+    if not isinstance(limits, RateLimit):
+        raise ConfigError(
+            f"limits must be a RateLimit, not {shown(limits)}",
+            code="bad-rate-limit",
+            hint="write limits=dspex.lm.RateLimit(requests_per_minute=...)",
+        )
+    return Limiter(limits, model)
 
 
 def _rebuild(arguments: dict[str, Any]) -> LM:

@@ -41,7 +41,8 @@ _OF_OPENAI: Final = frozenset({"prompt_cache_key", "prompt_cache_options", "prom
 _NOT_SPOKEN: Final = frozenset({"lm_studio", "mistral", "together_ai"})
 """Prefixes that it does not know."""
 
-_REASONING: Final = re.compile(r"(o[1345](-mini|-nano|-pro)?(-[0-9-]{10})?|gpt-5(?!.*-chat)([.-].*)?)\Z")
+_REASONING: Final = r"(o[1345](-mini|-nano|-pro)?(-[0-9-]{10})?|gpt-5(?!.*-chat)([.-].*)?)\Z"
+"""Compiled, and then kept by `re`, when a call needs it: few do."""
 
 
 def checked_engine(given: Any) -> Engine:
@@ -114,4 +115,4 @@ def limits_of(form: Engine, prefix: str, name: str, older: Any, newer: Any) -> d
 
 def _is_reasoning_model(name: str) -> bool:
     """Whether it is one of OpenAI's that know only the newer name, as DSPy and LiteLLM have it."""
-    return _REASONING.match(name.rpartition("/")[2].lower()) is not None
+    return re.match(_REASONING, name.rpartition("/")[2].lower()) is not None

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from dspex import _lm_failures as failures
@@ -34,8 +33,7 @@ GLIMPSE = 200
 _AS_IT_IS: Final = (failures.UNREACHABLE, failures.UNKNOWN_HOST)
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
+class Waits(NamedTuple):
     """How long each wait for the server may take, in seconds. None: as long as `total`.
 
     Attributes:
@@ -220,6 +218,10 @@ class Server:
         return failures.from_failure(failures.CUT_STREAM, base=self.address.base, model=self.address.model)
 
     # --- inner workings ---
+
+    def keep_secrets_of(self, settings: Mapping[str, Any]) -> None:
+        """Keep the secrets in a call's settings out of errors."""
+        self._keep_secret(secrets_of(settings))
 
     def secrets(self) -> tuple[str, ...]:
         """What no error may show: the key, and what came with calls."""

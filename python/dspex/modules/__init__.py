@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dspex._lazy import names_of
-from dspex.modules._chain_of_thought import ChainOfThought
 from dspex.modules._module import Module
 from dspex.modules._predict import Predict
 
 if TYPE_CHECKING:
     from dspex.modules._batch_plan import BatchOptions
     from dspex.modules._best_of_n import BestOfN
+    from dspex.modules._chain_of_thought import ChainOfThought
     from dspex.modules._from_dspy import from_dspy
     from dspex.modules._majority import majority
     from dspex.modules._metric_calls import OptimizerProgress
@@ -49,6 +49,7 @@ __getattr__ = names_of(
         "AsyncModuleStream": "dspex.modules._stream",
         "BatchOptions": "dspex.modules._batch_plan",
         "BestOfN": "dspex.modules._best_of_n",
+        "ChainOfThought": "dspex.modules._chain_of_thought",
         "ModuleStream": "dspex.modules._stream",
         "MultiChainComparison": "dspex.modules._multi_chain_comparison",
         "OptimizerProgress": "dspex.modules._metric_calls",

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from dspex import _callbacks
 from dspex._portal import refuse_blocking, run_alone
-from dspex._threads import in_thread
 from dspex._timeouts import without_frames
 from dspex.errors import ConfigError
 from dspex.modules import _scope
@@ -210,6 +209,8 @@ class Module(ModuleNode):
                 code="no-forward",
                 hint="define `def forward(self, ...)` or `async def aforward(self, ...)`",
             )
+        from dspex._threads import in_thread  # a service that awaits everything does without threads
+
         return in_thread(partial(forward, *args, **inputs))
 
     # -- many rows --------------------------------------------------------------------------------

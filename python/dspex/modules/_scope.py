@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspex._timeouts import check_seconds
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["InScope", "Scope", "current_scope", "enter", "in_scope", "says_nothing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+_NO_SETTINGS: Final[Mapping[str, Any]] = {}
+
+
+class Scope(NamedTuple):
     """What holds for the calls inside a call.
 
     Attributes:
@@ -42,7 +43,7 @@ class Scope:
     seconds: float = 0.0
     route: RouteName | None = None
     idempotent: bool | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = _NO_SETTINGS
     listener: Listener | None = None
     strategy: Strategy | None = None
 
@@ -91,17 +92,17 @@ def enter(
     if timeout is not None:
         deadline = time.monotonic() + timeout
         if scope.deadline is None or deadline < scope.deadline:
-            scope = replace(scope, deadline=deadline, seconds=timeout)
+            scope = scope._replace(deadline=deadline, seconds=timeout)
     if route is not None:
-        scope = replace(scope, route=route)
+        scope = scope._replace(route=route)
     if idempotent is not None:
-        scope = replace(scope, idempotent=idempotent)
+        scope = scope._replace(idempotent=idempotent)
     if settings:
-        scope = replace(scope, settings={**scope.settings, **settings})
+        scope = scope._replace(settings={**scope.settings, **settings})
     if listener is not None:
-        scope = replace(scope, listener=listener)
+        scope = scope._replace(listener=listener)
     if strategy is not None:
-        scope = replace(scope, strategy=strategy)
+        scope = scope._replace(strategy=strategy)
     token = _scope.set(scope)
     try:
         yield scope
@@ -124,9 +125,6 @@ class InScope(NamedTuple):
     settings: Mapping[str, Any]
     listener: Listener | None
     strategy: Strategy | None
-
-
-_NO_SETTINGS: Final[Mapping[str, Any]] = {}
 
 
 def in_scope(options: Mapping[str, Any]) -> InScope:

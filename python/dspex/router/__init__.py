@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from dspex.router._limits import GivenLimits, Limits
     from dspex.router._operation import (
         AnyOperation,
-        ModuleOperation,
         ModuleSink,
         Operation,
-        OptimizeOperation,
         ReplySink,
         RouteName,
         Sink,
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
         checked_strategy,
     )
     from dspex.router._target import Side, SteppedTarget, Steps, Target
+    from dspex.router._worker_operations import ModuleOperation, OptimizeOperation
 
 __all__ = [
     "AnyOperation",
@@ -105,10 +104,10 @@ _HOMES = {
     "GivenLimits": "dspex.router._limits",
     "Hedge": "dspex.router._hedge",
     "Limits": "dspex.router._limits",
-    "ModuleOperation": "dspex.router._operation",
+    "ModuleOperation": "dspex.router._worker_operations",
     "ModuleSink": "dspex.router._operation",
     "Operation": "dspex.router._operation",
-    "OptimizeOperation": "dspex.router._operation",
+    "OptimizeOperation": "dspex.router._worker_operations",
     "OrderOfTargets": "dspex.router._strategy",
     "ReplySink": "dspex.router._operation",
     "Report": "dspex.router._failures",

@@ -11,27 +11,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
-
-from dspex._needs import MODULE
 
 if TYPE_CHECKING:
     from dspex.adapters import Adapter, Parsing
     from dspex.events import ReplyEvent, Status
     from dspex.lm import LanguageModel
-    from dspex.protocol.optimization import OptimizeRequest
-    from dspex.protocol.requests import ModuleRequest
     from dspex.router._strategy import Strategy
     from dspex.signature import Signature
 
 __all__ = [
     "AnyOperation",
-    "ModuleOperation",
     "ModuleSink",
     "Operation",
-    "OptimizeOperation",
     "ReplySink",
     "RouteName",
     "Sink",
@@ -155,40 +149,3 @@ class Operation(AnyOperation):
     signature: Signature
     demos: Sequence[Mapping[str, Any]] = ()
     sink: ReplySink | None = None
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class ModuleOperation(AnyOperation):
-    """What a module of DSPy's, or a program that a worker imports, makes of the inputs.
-
-    Attributes:
-        module: What the module is made of, as a pool is asked for it; the rest of the request is this call's.
-        args: Inputs that are given by position.
-        signature: The signature it is made with, or None if it has its own.
-        functions: Functions of the service that it may call, by the names that `module` has for them.
-    """
-
-    module: ModuleRequest
-    args: Sequence[Any] = ()
-    signature: Signature | None = None
-    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    sink: ModuleSink | None = None
-    needs: int = MODULE
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class OptimizeOperation(AnyOperation):
-    """What an optimizer of DSPy's makes of a program. It has no inputs; its prediction has the state.
-
-    Attributes:
-        request: The program, the optimizer and the examples, as a pool is asked for the work.
-        functions: Functions of the service that it calls, the metric among them.
-        models: Language models of its own, by the names that the request has for them.
-    """
-
-    prefers: ClassVar[RouteName | None] = "pool:optimizer"
-
-    request: OptimizeRequest
-    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    models: Mapping[str, LanguageModel] = field(default_factory=dict)
-    needs: int = MODULE

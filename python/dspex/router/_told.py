@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dspex.errors import DspexError
 from dspex.router._call import Call
-from dspex.router._operation import AnyOperation, ModuleOperation, OptimizeOperation
+from dspex.router._operation import AnyOperation
 from dspex.router._outcomes import outcome_of
+from dspex.router._worker_operations import ModuleOperation, OptimizeOperation
 from dspex.telemetry._handlers import wanted
 from dspex.telemetry._spans import Span
 from dspex.telemetry._trace import CURRENT

@@ -11,7 +11,7 @@ from dspex._core import StageTimes
 from dspex.errors import DspexError, LMResponseError, ReplyError, RouteError
 from dspex.lm import LM, LMRequest, Prompt
 from dspex.prediction import Prediction, Repair, take_stages
-from dspex.router import AnyOperation, ModuleOperation, Operation, OptimizeOperation
+from dspex.router import AnyOperation, Operation
 from dspex.runtime._replies import read_reply, refusal_of
 from dspex.runtime._tool_calls import messages_of, offer_of, read_choice
 
@@ -298,6 +298,8 @@ class NativeCall:
 
 
 def _needs_dspy(operation: AnyOperation) -> RouteError:
+    from dspex.router import ModuleOperation, OptimizeOperation  # as it is an error, it can wait for them
+
     what = "the program"
     if isinstance(operation, ModuleOperation):
         what = operation.module.module

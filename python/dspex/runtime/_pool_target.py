@@ -15,7 +15,7 @@ from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, from_dict
 from dspex.prediction import Prediction
-from dspex.router import AnyOperation, ModuleOperation, Operation, OptimizeOperation
+from dspex.router import AnyOperation, Operation
 from dspex.runtime._replies import adapter_of, refusal_of
 from dspex.runtime._telemetry import count_work, tell_of_pool
 from dspex.runtime._tool_calls import refusal_of_workers
@@ -172,7 +172,8 @@ class PoolTarget:
         self, operation: AnyOperation
     ) -> tuple[PredictRequest | ModuleRequest | OptimizeRequest, AnswerReader]:
         """What the pool is asked for, and what reads its answer."""
-        from dspex.runtime._module_request import prepare_module, prepare_optimization  # as in `_started`
+        from dspex.router import ModuleOperation, OptimizeOperation  # as in `_started`
+        from dspex.runtime._module_request import prepare_module, prepare_optimization
         from dspex.runtime._pool_request import prepare
 
         adapter = adapter_of(operation, self._adapter)
@@ -195,6 +196,8 @@ class PoolTarget:
 
     def _key_sources(self, operation: AnyOperation) -> dict[str, Any]:
         """What has to be asked for the key of each of the call's models; mostly nothing."""
+        from dspex.router import OptimizeOperation  # as in `_started`
+
         adapter = adapter_of(operation, self._adapter)
         models: dict[str, Any] = {"lm": self._lm if operation.lm is None else operation.lm}
         if isinstance(adapter, TwoStepAdapter) and adapter.extraction_lm is not None:
@@ -283,6 +286,8 @@ class PoolTarget:
 
 def _functions_of(operation: AnyOperation) -> Mapping[str, Callable[..., Any]] | None:
     """The functions of the service that a call brings."""
+    from dspex.router import ModuleOperation, OptimizeOperation  # as in `_started`
+
     return operation.functions if isinstance(operation, ModuleOperation | OptimizeOperation) else None
 
 

@@ -25,7 +25,6 @@ import os
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from dspex import dialects
@@ -55,6 +54,7 @@ from dspex.runtime._pool_target import PoolTarget, not_for_workers
 from dspex.runtime._replies import refusal_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from dspex.adapters import AdapterLike, Parsing
@@ -231,6 +231,8 @@ class Runtime:
             ConfigError: If anything in it is wrong (`bad-config`).
             RouteError: As from the class itself.
         """
+        from pathlib import Path  # as above
+
         return cls._configured(config, None if directory is None else Path(directory).absolute())
 
     @classmethod

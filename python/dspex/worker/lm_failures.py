@@ -70,7 +70,7 @@ _NO_KEY: Final = re.compile(
 _NO_OBJECT: Final = re.compile(
     r"invalid response from LLM endpoint|response body is a JSON object|the reply \(.*\) is not JSON"
 )
-_STATUS_OF_NO_OBJECT: Final = re.compile(r"the reply \(HTTP (\d+)")
+_LONG_LINE: Final = re.compile(r"SSE (?:line|event) exceeds limit")
 """How DSPy's clients put what they have no class for."""
 
 
@@ -140,7 +140,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _answer(chain: Sequence[BaseException], secrets: Sequence[str]) -> _Answer | None:
-    """The server's answer, as LiteLLM's client of it has kept it."""
+    """The server's answer, as LiteLLM's client has kept it, or our own part in DSPy's."""
     for error in chain:
         response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
@@ -165,8 +165,6 @@ def _answer_of_dspy(
     if name not in _STATUS and any(type(cause).__module__.startswith("litellm") for cause in chain):
         return None  # its statuses stand for broken connections too
     status = error.status or _STATUS.get(name)
-    if status is None and (found := _STATUS_OF_NO_OBJECT.search(error.message or "")):
-        status = int(found[1])  # of a redirect, for one: it has no JSON
     if status is None or status < 300:
         return None
     code = _API_CODES.get(name) or str(error.provider_code or "")
@@ -180,6 +178,10 @@ def _broken(
     if any(isinstance(cause, json.JSONDecodeError) or _NO_OBJECT.search(str(cause)) for cause in chain):
         return failures.from_rejected("it is not a JSON object", "lm-not-json", base=base, model=model)
     failure = failures.find_break(chain)
+    if any(_LONG_LINE.search(str(cause)) for cause in chain):
+        failure = failures.TOO_LARGE._replace(
+            hint="DSPy reads lines of 64 kB and events of 1 MB in a stream; natively there is more"
+        )
     if failure is None and isinstance(error, dspy_errors.LMTransportError):
         failure = failures.BROKEN
     return None if failure is None else failures.from_failure(failure, base=base, model=model)

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 from dspex import _lm_failures as failures
 from dspex._core import HttpReader
 from dspex.lm._http.connection import TIMEOUTS, Connection
-from dspex.lm._http.tls import context_of
 from dspex.lm._http.transport import Endpoint, TransportError, TransportTimeoutError
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ class Connector:
             if endpoint.proxy is not None:
                 await _tunnel(loop, sock, endpoint)
             if self._context is None:
+                from dspex.lm._http.tls import context_of  # as below: a server next door has none
+
                 # It reads the system's authorities the first time, which takes longer than a request.
                 self._context = await loop.run_in_executor(None, context_of, endpoint.tls)
             from dspex.lm._http.secure import SecureChannel

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from dspex._lm_failures import Failure
-from dspex.lm._http.tls import TLS
+
+if TYPE_CHECKING:
+    from dspex.lm._http.tls import TLS
 
 __all__ = [
     "Answer",

@@ -9,18 +9,23 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import LMError
 
+from dspex._settings import MAX_RESPONSE_BYTES
 from dspex.errors import ConfigError
 from dspex.protocol.secrets import secrets_in
 from dspex.wire._msgpack import MessagePack
 from dspex.worker.stages import StageRows
 
-__all__ = ["LMWatch", "Models"]
+__all__ = ["MOST", "LMWatch", "Models"]
+
+MOST: Final[ContextVar[int]] = ContextVar("dspex_most", default=MAX_RESPONSE_BYTES)
+"""The most bytes of an answer to the running call of an LM, after it is unpacked; in a stream of a line."""
 
 _MAX_MODELS: Final = 64
 """LM objects kept: each holds a connection pool. Calls with ever new settings must not fill the memory."""
@@ -45,7 +50,7 @@ class Models:
         self._closing: set[asyncio.Future[None]] = set()
         self._codec = MessagePack()
         self.secrets: tuple[str, ...] = ()
-        self._remember_secret(self._default)
+        self.remember_secrets(self._default)
 
     def get(self, override: Mapping[str, Any] | None = None) -> dspy.LM:
         """The LM for a call, until `give_back`.
@@ -86,7 +91,7 @@ class Models:
                 self._close(self._leaving.pop(number))
 
     def _make(self, settings: Mapping[str, Any]) -> dspy.LM:
-        self._remember_secret(settings)
+        self.remember_secrets(settings)
         if self._default.get("api_base"):
             # DSPy takes an address in these for a gateway that only litellm can speak to, and goes that way,
             # slower and half a second later, although the settings have the address.
@@ -95,10 +100,13 @@ class Models:
                 os.environ.pop(name, None)
         # dspex decides about retries and caching, in one place for both routes.
         given = {name: value for name, value in settings.items() if value is not None}
+        most = given.pop("max_response_bytes", MAX_RESPONSE_BYTES)
         try:
-            return dspy.LM(**{"cache": False, "num_retries": 0, **given})
+            lm = dspy.LM(**{"cache": False, "num_retries": 0, **given})
         except (TypeError, ValueError) as err:
             raise ConfigError(f"DSPy refuses the LM's settings: {err}", code="bad-lm") from err
+        lm.dspex_most = most
+        return lm
 
     def _let_go(self, lm: dspy.LM) -> None:
         if self._lent[id(lm)]:
@@ -120,7 +128,8 @@ class Models:
         if not closing.cancelled() and (error := closing.exception()) is not None:
             print(f"dspex.worker: an LM could not be closed: {error}", file=sys.stderr)
 
-    def _remember_secret(self, settings: Mapping[str, Any]) -> None:
+    def remember_secrets(self, settings: Mapping[str, Any]) -> None:
+        """Let what these settings of an LM or of a call hold be in no error that leaves the worker."""
         new = [secret for secret in secrets_in(settings) if secret not in self.secrets]
         if new:
             self.secrets = (*self.secrets[-_MAX_MODELS:], *new)
@@ -145,6 +154,7 @@ class LMWatch(BaseCallback):  # type: ignore[misc]  # DSPy has no type hints
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """DSPy enters an LM."""
         now = time.perf_counter()
+        MOST.set(getattr(instance, "dspex_most", MAX_RESPONSE_BYTES))  # a program may have LMs of its own
         self._asked[call_id] = instance, now
         with self._lock:
             if self._open == 0:

@@ -132,6 +132,7 @@ class Modules:
         if not request.validated:
             _refuse_missing(request, required)
         watch = LMWatch()
+        self._models.remember_secrets(request.config)
         inputs, call = _arguments(module, signature, request)
         of_lm = request.lm
         if not isinstance(module, dspy.Predict):  # its predictors have settings of their own, over the LM's

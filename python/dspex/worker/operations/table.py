@@ -8,6 +8,7 @@ of the tree of it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, Final
 
 import dspy
@@ -28,6 +29,10 @@ class WorkerContext:
     """
 
     def __init__(self, lm: Mapping[str, Any] | None) -> None:
+        if find_spec("dspy.lm15") is not None:  # DSPy 3.3 asks through LiteLLM alone
+            from dspex.worker.operations.lm_bounds import bound_replies
+
+            bound_replies()
         self.models = Models(lm)
         self.modules = Modules(self.models)
         # A worker lives long and nobody reads its history: keep none. The disk cache would open dozens of
