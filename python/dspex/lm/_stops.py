@@ -1,7 +1,7 @@
 """Stop sequences for servers that do not know them: an answer is read as a stream, and left at the first.
 
 DSPy's own engine does the same. What the server counts comes with the end of a stream, so an answer that was
-cut has no usage. Whether the server goes on writing, and charging, when its connection closes is for it to say.
+cut has no usage. Whether the server goes on writing, and charging, when its connection closes is its own.
 
 Text that may be the beginning of a stop sequence waits, in the pieces in which it came, for the text behind
 it; what comes in between waits with it, so that the order stays.
