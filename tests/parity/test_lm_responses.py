@@ -578,7 +578,8 @@ async def test_a_stream_reads_as_dspy_reads_it_and_as_a_whole_answer(
     replies: RawReplies, body: dict[str, Any], given_settings: dict[str, Any]
 ) -> None:
     _answering(replies, body)
-    (whole,) = (await ours_of(replies).complete(LMRequest(TALK, given_settings))).choices
+    async with ours_of(replies) as lm:
+        (whole,) = (await lm.complete(LMRequest(TALK, given_settings))).choices
     _streaming(replies, _events(*_stream_of(body)))
     replies.requests.clear()
     choice, usage = await _streamed(replies, given_settings)
@@ -635,10 +636,11 @@ async def test_a_failure_behind_a_status_of_success_is_of_the_kind_that_dspy_say
 ) -> None:
     error = {"code": code, "message": "it says why"}
     _answering(replies, answer(status="failed", error=error))
-    with pytest.raises(ours, match="it says why"):
-        await ours_of(replies).complete(LMRequest(TALK))
-    lm = theirs_of(replies)
+    async with ours_of(replies) as lm:
+        with pytest.raises(ours, match="it says why"):
+            await lm.complete(LMRequest(TALK))
+    asked = theirs_of(replies)
     with pytest.raises(Exception, match="it says why") as caught:
-        await lm.acall(messages=TALK)
-    await lm.aclose()
+        await asked.acall(messages=TALK)
+    await asked.aclose()
     assert type(caught.value).__name__ == theirs

@@ -412,8 +412,9 @@ async def test_a_key_that_a_server_repeats_behind_a_status_of_success_is_in_no_e
     with RawReplies() as replies:
         replies.headers = {"Content-Type": "application/json"}
         replies.body = json.dumps({"error": {"code": "x", "message": f"not {KEY}"}, "output": []}).encode()
-        with pytest.raises(errors.LMServerError, match=r"not \*\*\*") as caught:
-            await _lm(replies.api_base).complete(LMRequest(TALK))
+        async with _lm(replies.api_base) as lm:
+            with pytest.raises(errors.LMServerError, match=r"not \*\*\*") as caught:
+                await lm.complete(LMRequest(TALK))
     assert KEY not in f"{caught.value!r} {caught.value.__context__!r} {caught.value.server_message}"
 
 
@@ -448,9 +449,10 @@ async def test_generations_and_stop_sequences_are_kept_apart_in_a_cache() -> Non
 async def test_an_answer_to_chat_completions_is_no_answer_to_responses_in_a_cache() -> None:
     with ModelServer(answer=["one", "two"]) as server:
         cache = dspex.lm.Cache()
-        chat = LM("openai/gpt-x", api_base=server.api_base, cache=cache)
-        assert (await chat.complete(LMRequest(TALK))).texts == ("one",)
-        assert (await _lm(server.api_base, cache=cache).complete(LMRequest(TALK))).texts == ("two",)
+        async with LM("openai/gpt-x", api_base=server.api_base, cache=cache) as chat:
+            assert (await chat.complete(LMRequest(TALK))).texts == ("one",)
+        async with _lm(server.api_base, cache=cache) as lm:
+            assert (await lm.complete(LMRequest(TALK))).texts == ("two",)
 
 
 async def test_an_answer_ends_at_a_stop_sequence_and_its_connection_is_given_up() -> None:
@@ -472,7 +474,8 @@ async def test_the_probabilities_of_a_text_that_is_cut_are_those_of_its_whole_to
     with RawReplies() as replies:
         replies.headers = {"Content-Type": "text/event-stream"}
         replies.body = [_text("abcd", logprobs=tokens[:2]) + _text("ef", logprobs=tokens[2:]) + _ended()]
-        answer = await _lm(replies.api_base).complete(LMRequest(TALK, {"stop": "de", "logprobs": True}))
+        async with _lm(replies.api_base) as lm:
+            answer = await lm.complete(LMRequest(TALK, {"stop": "de", "logprobs": True}))
     assert answer.texts == ("abc",)
     assert answer.choices[0].logprobs == {"content": tokens[:1]}
 
@@ -490,8 +493,9 @@ async def test_a_whole_answer_that_is_read_as_a_stream_is_refused_for_the_same_r
     with RawReplies() as replies:
         replies.headers = {"Content-Type": "text/event-stream"}
         replies.body = [said]
-        with pytest.raises(errors.LMResponseError) as caught:
-            await _lm(replies.api_base).complete(LMRequest(TALK, {"stop": "x"}))
+        async with _lm(replies.api_base) as lm:
+            with pytest.raises(errors.LMResponseError) as caught:
+                await lm.complete(LMRequest(TALK, {"stop": "x"}))
     assert caught.value.code == code
 
 
@@ -665,9 +669,8 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.mark.parametrize("adapter", [dspex.ChatAdapter(), dspex.JSONAdapter()], ids=["chat", "json"])
 async def test_a_module_asks_by_responses_whole_and_streamed(server: ModelServer, adapter: Any) -> None:
-    lm = _lm(server.api_base, temperature=0.0)
     context = "Ithaca is an island. Troy is a city."
-    async with dspex.Runtime(lm, adapter=adapter) as runtime:
+    async with _lm(server.api_base, temperature=0.0) as lm, dspex.Runtime(lm, adapter=adapter) as runtime:
         predict = dspex.Predict("context, question -> answer", runtime=runtime)
         whole = await predict.acall(context=context, question="What is Troy?")
         seen = [event async for event in predict.astream(context=context, question="What is Troy?")]

@@ -76,7 +76,8 @@ class ModelServer:
 
     Serves `POST /v1/chat/completions`, `POST /v1/responses` and `POST /v1/messages`, whole and streamed, and
     `GET /v1/models`. Any key will do. Use it as ``with ModelServer() as server``, or by `start` and `stop`:
-    it runs in a thread of its own then; under ``async with`` it runs in your event loop, and so do async answering functions.
+    it runs in a thread of its own then; under ``async with`` it runs in your event loop, and so do async
+    answering functions.
 
     It measures the time it spends itself: each record in `requests` has `seconds`, and each whole answer has
     that figure in the standard `Server-Timing` header, so that a client's own share can be computed.
