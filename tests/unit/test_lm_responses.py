@@ -155,6 +155,26 @@ def test_what_a_server_says_only_at_the_end_of_a_part_is_said_all_the_same(reade
     assert [(c.id, c.name, c.arguments) for c in choice.tool_calls] == [("c", "f", '{"x": 1}')]
 
 
+def test_calls_are_told_apart_by_their_ids_where_their_places_are_the_same(reader: wire.ChunkReader) -> None:
+    def begun(name: str) -> bytes:
+        item = {"type": "function_call", "id": f"fc_{name}", "call_id": name, "name": name, "arguments": ""}
+        return _event("response.output_item.added", item=item)
+
+    def argued(name: str, text: str) -> bytes:
+        return _event("response.function_call_arguments.delta", item_id=f"fc_{name}", delta=text)
+
+    said = reader.feed(
+        begun("a")
+        + argued("a", "{")
+        + begun("b")
+        + argued("b", '{"x": 1}')
+        + argued("a", "}")
+        + argued("?", " ")
+    )
+    (choice,) = assemble(said)
+    assert [(c.id, c.arguments) for c in choice.tool_calls] == [("a", "{}"), ("b", '{"x": 1} ')]
+
+
 def test_the_end_of_chat_completions_ends_a_stream_that_has_said_something(reader: wire.ChunkReader) -> None:
     assert reader.feed(_text("a") + b"data: [DONE]\n\n") == [("a", 0, None)]
     assert (reader.done, reader.failure) == (True, None)
@@ -241,9 +261,25 @@ def test_junk_is_read_or_refused_and_never_another_error(junk: Any) -> None:
         assert isinstance(usage, dict)
 
 
-@given(
-    st.lists(st.tuples(KINDS, st.dictionaries(st.sampled_from(["delta", "item", "response", "text"]), JUNK)))
+ROWS = st.dictionaries(
+    st.sampled_from(
+        [
+            "delta",
+            "item",
+            "response",
+            "text",
+            "output_index",
+            "content_index",
+            "summary_index",
+            "item_id",
+            "logprobs",
+        ]
+    ),
+    JUNK,
 )
+
+
+@given(st.lists(st.tuples(KINDS, ROWS)))
 def test_junk_in_a_stream_is_passed_over_or_its_failure(rows: list[tuple[str, dict[str, Any]]]) -> None:
     reader = wire.ChunkReader(10_000, 1, _lm()._server())
     said = [delta for kind, row in rows for delta in reader.feed(_event(kind, **row))]
@@ -540,6 +576,10 @@ async def test_a_stop_sequence_is_a_text(stop: Any) -> None:
         ),
         ({"tools": [{"type": "web_search"}]}, {"tools": [{"type": "web_search"}]}),
         ({"tool_choice": {"type": "web_search"}}, {"tool_choice": {"type": "web_search"}}),
+        (
+            {"response_format": {"type": "json_schema", "name": "a", "schema": {}}},
+            {"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}},
+        ),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
             {

@@ -35,7 +35,7 @@ PATH: Final = "/responses"
 HAS_N: Final = False
 HAS_STOP: Final = False
 
-_LEFT_OUT: Final = ("rollout_id", "seed", "presence_penalty", "frequency_penalty", "top_k", "stop")
+_LEFT_OUT: Final = ("rollout_id", "seed", "presence_penalty", "frequency_penalty", "stop")
 _ELSEWHERE: Final = ("n", "num_generations", "extra_headers")
 """What makes several requests, or goes into the head of each."""
 
@@ -154,7 +154,7 @@ def _tool_choice(choice: Any) -> Any:
 def _text_form(form: Any) -> dict[str, Any] | None:
     if form is None or form["type"] == "text":
         return None
-    if form["type"] != "json_schema":
+    if form["type"] != "json_schema" or "json_schema" not in form:  # which is how the API has it
         return {"format": form}
     given = form["json_schema"]
     made = {"type": "json_schema", "name": given.get("name") or "response", "schema": given["schema"]}
@@ -389,6 +389,15 @@ def _fail(error: Any, failed: Failed) -> NoReturn:
 
 # --- the stream ---------------------------------------------------------------------------------------
 
+_PIECES: Final = {
+    "response.output_text": "text",
+    "response.refusal": "refusal",
+    "response.reasoning_summary_text": "text",
+    "response.reasoning_text": "text",
+    "response.function_call_arguments": "arguments",
+}
+"""What comes in pieces, and what its last event calls the whole of it."""
+
 
 class ChunkReader(StreamReader[str]):
     """Reads the body of a stream.
@@ -403,9 +412,9 @@ class ChunkReader(StreamReader[str]):
         del wanted
         super().__init__(limit, server)
         self._has_content = False
-        self._begun: set[tuple[str, Any, Any]] = set()
-        self._calls: set[int] = set()
-        self._thoughts: dict[int, Any] = {}
+        self._begun: set[tuple[str, int, str, int]] = set()
+        self._calls: dict[tuple[int, str], int] = {}
+        self._thoughts: dict[int, int] = {}
 
     def end(self) -> None:
         """See `StreamReader`. A stream that is whole has said so."""
@@ -444,59 +453,46 @@ class ChunkReader(StreamReader[str]):
 
         Its last event repeats all of it, for servers that send nothing else.
         """
-        what, _, is_last = kind.rpartition(".")
-        if is_last not in ("delta", "done"):
+        what, _, step = kind.rpartition(".")
+        name = _PIECES.get(what)
+        if name is None or step not in ("delta", "done"):
             return None
-        part = what, event.get("output_index"), event.get("content_index", event.get("summary_index"))
-        if is_last == "done" and part in self._begun:
+        own = _index(event), _string(event.get("item_id"))
+        part = what, *own, _index(event, "content_index" if "content_index" in event else "summary_index")
+        text = _string(event.get("delta" if step == "delta" else name))
+        if not text or (step == "done" and part in self._begun):
             return None
-        match what.removeprefix("response."):
-            case "output_text":
-                text = _string(event.get("delta" if is_last == "delta" else "text"))
-                tokens = _dicts(event.get("logprobs"))
-                made: LMDelta | TextPiece | None = self._text(text, tokens, event)
-            case "refusal":
-                text = _string(event.get("delta" if is_last == "delta" else "refusal"))
-                made = LMDelta("", refusal=text, raw=event) if text else None
-            case "reasoning_summary_text" | "reasoning_text":
-                text = _string(event.get("delta" if is_last == "delta" else "text"))
-                made = LMDelta("", reasoning=self._thought(text, event), raw=event) if text else None
-            case "function_call_arguments":
-                text = _string(event.get("delta" if is_last == "delta" else "arguments"))
-                call = LMToolCallDelta(_index(event), None, None, text)
-                made = LMDelta("", tool_calls=(call,), raw=event) if text else None
-            case _:
-                return None
-        if made is not None:
-            self._begun.add(part)
-        return made
-
-    def _text(
-        self, text: str, tokens: list[dict[str, Any]], event: Mapping[str, Any]
-    ) -> LMDelta | TextPiece | None:
-        if not text:
-            return None
-        self.has_text = True
-        return LMDelta(text, logprobs={"content": tokens}, raw=event) if tokens else (text, 0, None)
+        self._begun.add(part)
+        if what == "response.output_text":
+            self.has_text = True
+            tokens = _dicts(event.get("logprobs"))
+            return LMDelta(text, logprobs={"content": tokens}, raw=event) if tokens else (text, 0, None)
+        if what == "response.refusal":
+            return LMDelta("", refusal=text, raw=event)
+        if what == "response.function_call_arguments":
+            at = self._calls.get(own, max(len(self._calls) - 1, 0))
+            return LMDelta("", tool_calls=(LMToolCallDelta(at, None, None, text),), raw=event)
+        return LMDelta("", reasoning=self._thought(text, event), raw=event)
 
     def _thought(self, text: str, event: Mapping[str, Any]) -> str:
         """A thought, on a line of its own where it begins a part of the summary, as in a whole answer."""
-        part = event.get("summary_index")
+        part = _index(event, "summary_index")
         last = self._thoughts.setdefault(_index(event), part)
         self._thoughts[_index(event)] = part
         return text if part == last else f"\n{text}"
 
     def _item(self, event: Mapping[str, Any], said: list[LMDelta | TextPiece]) -> None:
         """A call of a tool that begins; or has ended, where the server has not said that it began."""
-        item, at = _dict(event.get("item")), _index(event)
-        if item.get("type") != "function_call" or at in self._calls:
+        item = _dict(event.get("item"))
+        place = _index(event), _string(item.get("id"))
+        if item.get("type") != "function_call" or place in self._calls:
             return
         call_id, name = _call_head(item, self._server.reject)
-        self._calls.add(at)
+        at = self._calls[place] = len(self._calls)
         self._has_content = True
         arguments = _arguments(item)
         if arguments:
-            self._begun.add(("response.function_call_arguments", event.get("output_index"), None))
+            self._begun.add(("response.function_call_arguments", *place, 0))
         said.append(LMDelta("", tool_calls=(LMToolCallDelta(at, call_id, name, arguments),), raw=event))
 
     def _finish(self, response: dict[str, Any], said: list[LMDelta | TextPiece]) -> None:
@@ -506,8 +502,8 @@ class ChunkReader(StreamReader[str]):
         self.done = True
 
 
-def _index(event: Mapping[str, Any]) -> int:
-    at = event.get("output_index")
+def _index(event: Mapping[str, Any], name: str = "output_index") -> int:
+    at = event.get(name)
     return at if type(at) is int else 0
 
 
