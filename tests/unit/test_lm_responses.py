@@ -577,6 +577,14 @@ async def test_a_stop_sequence_is_a_text(stop: Any) -> None:
         ({"tools": [{"type": "web_search"}]}, {"tools": [{"type": "web_search"}]}),
         ({"tool_choice": {"type": "web_search"}}, {"tool_choice": {"type": "web_search"}}),
         (
+            {"logprobs": True, "include": ["reasoning.encrypted_content"]},
+            {"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]},
+        ),
+        (
+            {"text": {"verbosity": "low"}, "response_format": {"type": "json_object"}},
+            {"text": {"verbosity": "low", "format": {"type": "json_object"}}},
+        ),
+        (
             {"response_format": {"type": "json_schema", "name": "a", "schema": {}}},
             {"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}},
         ),

@@ -109,12 +109,12 @@ def _settings(wishes: dict[str, Any]) -> dict[str, Any]:
     }
     if wishes.pop("logprobs", None):
         body["top_logprobs"] = wishes.pop("top_logprobs", 0)
-        body["include"] = ["message.output_text.logprobs"]
+        body["include"] = [*wishes.pop("include", ()), "message.output_text.logprobs"]
     body |= {
         "tools": [_tool(tool) for tool in tools] if tools else None,
         "tool_choice": None if choice is None else _tool_choice(choice),
         "parallel_tool_calls": parallel,
-        "text": _text_form(wishes.pop("response_format", None)),
+        "text": {**wishes.pop("text", {}), **_text_form(wishes.pop("response_format", None))} or None,
         "reasoning": None if effort is None else {"effort": effort},
     }
     for key in ("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "service_tier"):
@@ -151,9 +151,9 @@ def _tool_choice(choice: Any) -> Any:
     return {"type": "allowed_tools", "mode": allowed["mode"], "tools": tools}
 
 
-def _text_form(form: Any) -> dict[str, Any] | None:
+def _text_form(form: Any) -> dict[str, Any]:
     if form is None or form["type"] == "text":
-        return None
+        return {}
     if form["type"] != "json_schema" or "json_schema" not in form:  # which is how the API has it
         return {"format": form}
     given = form["json_schema"]
