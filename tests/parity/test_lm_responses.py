@@ -282,9 +282,17 @@ async def _both(replies: RawReplies, talk: Any, given_settings: dict[str, Any]) 
         ours = await lm.complete(LMRequest(talk, given_settings))
     theirs = theirs_of(replies, **given_settings)
     said = await theirs.acall(messages=talk)
-    usage = theirs.history[-1]["usage"]
+    usage, response = (theirs.history[-1][name] for name in ("usage", "response"))
+    assert ours.finish_reasons[-1] == _reason(response)
     await theirs.aclose()
     return ours, said, usage
+
+
+def _reason(response: Any) -> str:
+    """Why DSPy says that an answer ended, the last of several, in the words of chat completions."""
+    response = response[-1] if isinstance(response, tuple) else response
+    reason: str = response.finish_reason
+    return "tool_calls" if reason == "tool_call" else reason
 
 
 def _assert_same_requests(replies: RawReplies) -> None:
@@ -559,7 +567,7 @@ async def _streamed(replies: RawReplies, settings: dict[str, Any]) -> tuple[LMCh
     return choice, dict(usages[0]) if usages else {}
 
 
-def _streamed_by_dspy(replies: RawReplies, settings: dict[str, Any]) -> tuple[Any, Any]:
+def _streamed_by_dspy(replies: RawReplies, settings: dict[str, Any]) -> tuple[Any, Any, str]:
     config = lm15.RouterConfig(env={}, api_keys={"openai": "k"}, base_urls={"openai": replies.api_base})
     engine = LM15Engine(config, model_type="responses")
     request = request_from_openai_chat({"model": MODEL, "messages": TALK, **settings})
@@ -570,7 +578,8 @@ def _streamed_by_dspy(replies: RawReplies, settings: dict[str, Any]) -> tuple[An
     finally:
         engine.close()
     response = accumulator.response()
-    return legacy_output(response, logprobs="logprobs" in settings), _told(usage_dict(response, "openai"))
+    said = legacy_output(response, logprobs="logprobs" in settings)
+    return said, _told(usage_dict(response, "openai")), _reason(response)
 
 
 @pytest.mark.parametrize(("body", "given_settings"), STREAMED.values(), ids=STREAMED)
@@ -583,7 +592,7 @@ async def test_a_stream_reads_as_dspy_reads_it_and_as_a_whole_answer(
     _streaming(replies, _events(*_stream_of(body)))
     replies.requests.clear()
     choice, usage = await _streamed(replies, given_settings)
-    theirs, their_usage = _streamed_by_dspy(replies, given_settings)
+    theirs, their_usage, reason = _streamed_by_dspy(replies, given_settings)
 
     assert replies.requests[0] == replies.requests[1]
     assert choice == whole
@@ -595,10 +604,10 @@ async def test_a_stream_reads_as_dspy_reads_it_and_as_a_whole_answer(
     for note in ours.get("citations", ()):
         del note["text"]
     assert ours == _arguments_read(theirs)
-    assert usage == their_usage
+    assert (usage, choice.finish_reason) == (their_usage, reason)
 
 
-STOPS = st.lists(st.sampled_from(["b", "ab", "ba", "cc", "\n", "é"]), min_size=1, max_size=2)
+STOPS = st.lists(st.sampled_from(["b", "aab", "abab", "caca", "\n\n", "é"]), min_size=1, max_size=2)
 
 
 @fewer(4)
