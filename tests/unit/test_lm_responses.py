@@ -505,15 +505,27 @@ async def test_an_answer_ends_at_a_stop_sequence_and_its_connection_is_given_up(
     assert choice.tool_calls == ()  # they came behind it
 
 
-async def test_the_probabilities_of_a_text_that_is_cut_are_those_of_its_whole_tokens() -> None:
+@pytest.mark.parametrize(("stop", "text", "kept"), [("de", "abc", 1), ("cd", "ab", 1), ("fg", "abcdef", 3)])
+async def test_the_probabilities_of_a_text_that_is_cut_are_those_of_its_whole_tokens(
+    stop: str, text: str, kept: int
+) -> None:
     tokens = [{**TOKEN, "token": "ab"}, {**TOKEN, "token": "cd"}, {**TOKEN, "token": "ef"}]
     with RawReplies() as replies:
         replies.headers = {"Content-Type": "text/event-stream"}
         replies.body = [_text("abcd", logprobs=tokens[:2]) + _text("ef", logprobs=tokens[2:]) + _ended()]
         async with _lm(replies.api_base) as lm:
-            answer = await lm.complete(LMRequest(TALK, {"stop": "de", "logprobs": True}))
-    assert answer.texts == ("abc",)
-    assert answer.choices[0].logprobs == {"content": tokens[:1]}
+            answer = await lm.complete(LMRequest(TALK, {"stop": stop, "logprobs": True}))
+    assert answer.texts == (text,)
+    assert answer.choices[0].logprobs == {"content": tokens[:kept]}
+
+
+async def test_what_might_have_become_a_stop_sequence_is_text_where_the_stream_ends() -> None:
+    with RawReplies() as replies:
+        replies.headers = {"Content-Type": "text/event-stream"}
+        replies.body = [_text("so E") + _text("N") + b"data: [DONE]\n\n"]
+        async with _lm(replies.api_base) as lm:
+            answer = await lm.complete(LMRequest(TALK, {"stop": "END"}))
+    assert (answer.texts, answer.finish_reasons) == (("so EN",), (None,))
 
 
 @pytest.mark.parametrize(
