@@ -519,6 +519,16 @@ async def test_the_probabilities_of_a_text_that_is_cut_are_those_of_its_whole_to
     assert answer.choices[0].logprobs == {"content": tokens[:kept]}
 
 
+async def test_a_stop_sequence_is_found_where_something_else_comes_in_its_middle() -> None:
+    note = _event("response.output_text.annotation.added", output_index=0, annotation=NOTE)
+    with RawReplies() as replies:
+        replies.headers = {"Content-Type": "text/event-stream"}
+        replies.body = [_text("so E") + note + _text("ND more") + _ended()]
+        async with _lm(replies.api_base) as lm:
+            answer = await lm.complete(LMRequest(TALK, {"stop": "END"}))
+    assert (answer.texts, answer.finish_reasons) == (("so ",), ("stop",))
+
+
 async def test_what_might_have_become_a_stop_sequence_is_text_where_the_stream_ends() -> None:
     with RawReplies() as replies:
         replies.headers = {"Content-Type": "text/event-stream"}
@@ -667,6 +677,15 @@ def test_the_type_of_a_model_is_no_setting_of_a_call() -> None:
     with pytest.raises(errors.ConfigError, match="model_type") as caught:
         _lm().with_settings(temperature=1.0)._merged(LMRequest(TALK, {"model_type": "chat"}))
     assert "dspex.LM" in caught.value.hint
+
+
+async def test_a_server_that_serves_a_model_by_responses_alone_makes_the_error_say_how() -> None:
+    words = "This model is only supported in v1/responses and not in v1/chat/completions."
+    with ModelServer(faults=[HttpError(404, words)]) as server:
+        async with LM("openai/gpt-x", api_base=server.api_base) as lm:
+            with pytest.raises(errors.LMRequestError, match="only supported") as caught:
+                await lm.complete(LMRequest(TALK))
+    assert "model_type='responses'" in caught.value.hint
 
 
 @pytest.mark.parametrize("model", ["groq/m", "anthropic/m", "azure/m"])
