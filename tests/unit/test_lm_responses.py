@@ -18,7 +18,7 @@ from dspex.events import LMDelta
 from dspex.lm import LMRequest, RateLimit, assemble
 from dspex.lm import _responses as wire
 from dspex.lm._saved import lm_of, state_of
-from dspex.testing import Cut, EmptyChoices, HttpError, MalformedJSON, ModelServer, NullContent
+from dspex.testing import Cut, EmptyChoices, HttpError, MalformedJSON, ModelServer, NullContent, SlowDrip
 from dspex.testing._responses import events
 
 KEY = "sk-very-secret"
@@ -517,6 +517,15 @@ async def test_the_probabilities_of_a_text_that_is_cut_are_those_of_its_whole_to
             answer = await lm.complete(LMRequest(TALK, {"stop": stop, "logprobs": True}))
     assert answer.texts == (text,)
     assert answer.choices[0].logprobs == {"content": tokens[:kept]}
+
+
+async def test_a_whole_answer_that_is_read_as_a_stream_has_the_time_of_a_whole_answer() -> None:
+    with ModelServer(answer="so it is", faults=[SlowDrip(size=1, interval=0.02)]) as server:
+        async with _lm(server.api_base, timeout=2.0, stop="END") as lm:
+            with pytest.raises(errors.LMTimeoutError) as caught:  # all of it would take a minute
+                await lm.complete(LMRequest(TALK))
+            assert (await lm.complete(LMRequest(TALK))).texts == ("so it is",)
+    assert (caught.value.code, caught.value.stage, caught.value.timeout) == ("lm-timeout", "total", 2.0)
 
 
 async def test_a_stop_sequence_is_found_where_something_else_comes_in_its_middle() -> None:

@@ -9,6 +9,7 @@ it; what comes in between waits with it, so that the order stays.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -16,7 +17,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dspex.errors import ConfigError
+from dspex import _lm_failures as failures
+from dspex.errors import ConfigError, LMTimeoutError
 from dspex.events import LMDelta
 from dspex.lm._answer import check_says_something
 from dspex.lm._chunks import assemble
@@ -45,14 +47,31 @@ def stops_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 async def complete_cut(lm: LM, request: LMRequest, stops: tuple[str, ...], reject: Reject) -> LMResponse:
-    """The answer to a request for one generation, cut at the first stop sequence."""
+    """The answer to a request for one generation, cut at the first stop sequence.
+
+    The LM's `timeout` is for the whole of it, as for every answer that is no stream to its caller.
+    """
     started = time.perf_counter()
     pieces: list[LMDelta | TextPiece] = []
     usage: Mapping[str, Any] = {}
     raw: Mapping[str, Any] = {}
-    async with aclosing(pieces_cut(lm, request, stops)) as given:
-        async for piece in given:
-            pieces += piece
+    limit, is_late = asyncio.timeout(lm.timeout), False
+    try:
+        async with limit, aclosing(pieces_cut(lm, request, stops)) as given:
+            async for piece in given:
+                pieces += piece
+    except TimeoutError:
+        is_late = limit.expired()
+        if not is_late:
+            raise
+    finally:
+        del limit  # it holds the task, and by that what the task has raised
+    if is_late:
+        late = failures.from_failure(failures.TIMEOUT, base=lm.api_base, model=lm.model)
+        late.timeout = lm.timeout
+        if isinstance(late, LMTimeoutError):
+            late.stage = "total"
+        raise late
     waited = 0.0
     for each in pieces:
         if isinstance(each, LMDelta):
