@@ -331,6 +331,10 @@ def from_answer(
     if status == 404 and not urlsplit(base).path.strip("/"):
         # The mistake that is made most: a server's address as it stands in a browser.
         hint = f"api_base has no path; most servers want api_base='{base}/v1'. Else {hint}"
+    if (
+        status < 500 and "v1/responses" in said
+    ):  # OpenAI serves some models, or tools of theirs, by that alone
+        hint = "the model is asked by Responses: write dspex.LM(..., model_type='responses')"
     text = f"{_server(base, model)} {failure.did} (HTTP {status})" + (f": {said}" if said else "")
     return failure.error(text, code=failure.code, hint=hint, **details)
 

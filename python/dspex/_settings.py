@@ -66,7 +66,8 @@ _TOOLS: Final = (
 
 _REFUSED_EVERYWHERE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
-        ("api_base", "api_key", "connect_timeout", "engine", "max_response_bytes", "model"), _OF_THE_LM
+        ("api_base", "api_key", "connect_timeout", "engine", "max_response_bytes", "model", "model_type"),
+        _OF_THE_LM,
     ),
     "base_url": "write api_base=",
     "timeout": "give it to the call, timeout=, or to the language model: dspex.LM(..., timeout=)",
@@ -87,7 +88,7 @@ _REFUSED: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
             "allowed_openai_params", "api_version", "custom_llm_provider", "drop_params",
-            "finetuning_model", "headers", "launch_kwargs", "model_type", "organization", "prompt_cache",
+            "finetuning_model", "headers", "launch_kwargs", "organization", "prompt_cache",
             "provider", "stream_options", "train_kwargs", "use_developer_role",
         ),
         _LEAVE_OUT,

@@ -120,11 +120,23 @@ async def test_a_failed_blocking_call_lets_go_of_its_payload(open_pool: OpenPool
     assert await is_let_go(blocks)
 
 
-@pytest.mark.parametrize(("route", "callbacks"), [("native", 0), ("python", 0), ("native", 2)])
+RESPONSES = {"model_type": "responses"}
+
+
+@pytest.mark.parametrize(
+    ("route", "callbacks", "settings"),
+    [
+        ("native", 0, {}),
+        ("python", 0, {}),
+        ("native", 2, {}),
+        ("native", 0, RESPONSES),
+        ("native", 0, {**RESPONSES, "stop": "END"}),  # which is read as a stream
+    ],
+)
 async def test_a_failed_prediction_lets_go_of_its_inputs(
-    chat: Chat, no_collector: None, route: str, callbacks: int
+    chat: Chat, no_collector: None, route: str, callbacks: int, settings: dict[str, Any]
 ) -> None:
-    lm = dspex.LM(**chat.lm(), timeout=20)
+    lm = dspex.LM(**chat.lm(), timeout=20, **settings)
     async with dspex.Runtime(lm, pools=1, callbacks=[BaseCallback() for _ in range(callbacks)]) as runtime:
         predict = dspex.Predict("question -> answer: int", runtime=runtime).with_options(route=route)
 

@@ -315,6 +315,32 @@ def test_anthropic_is_asked_in_its_own_protocol_with_the_key_that_was_given(aske
     assert Anthropic.keys == ["sk-ant-k"]
 
 
+@pytest.mark.skipif(not NEWER_THAN_33, reason="DSPy 3.3 asks through LiteLLM, with a body of its own")
+@pytest.mark.parametrize(("asked", "route"), [("native", "native"), ("python", "pool:general")])
+@pytest.mark.parametrize("adapter", [dspex.ChatAdapter(), dspex.JSONAdapter()], ids=["chat", "json"])
+def test_responses_are_asked_for_on_both_routes_with_the_same_bytes(
+    asked: Any, route: str, adapter: dspex.adapters.Adapter
+) -> None:
+    with ModelServer() as server:
+        lm = dspex.LM(
+            "openai/gpt-4o-mini",
+            model_type="responses",
+            api_base=server.api_base,
+            api_key="k",
+            temperature=0.5,
+        )
+        with dspex.Runtime(lm, pools=1, adapter=adapter):
+            predict = dspex.Predict(SIGNATURE)
+            prediction = predict(**INPUTS, route=asked)
+            native = predict(**INPUTS, route="native")
+
+    assert (prediction.route, prediction.answer) == (route, native.answer)
+    assert prediction.usage["total_tokens"] == native.usage["total_tokens"] > 0
+    assert {request.path for request in server.requests} == {"/v1/responses"}
+    first, second = server.requests
+    assert first.raw == second.raw
+
+
 @pytest.mark.parametrize("route", ["native", "python"])
 def test_a_missing_key_names_its_variable_on_both_routes(monkeypatch: pytest.MonkeyPatch, route: Any) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

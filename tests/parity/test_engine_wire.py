@@ -528,3 +528,46 @@ def test_settings_of_the_lm_count_where_the_request_has_none(both: Both) -> None
     messages = body.pop("messages")
     assert messages == [{"role": "user", "content": "hi"}]
     assert body == {"model": "m", "temperature": 0.75, "max_completion_tokens": 7, "seed": 5, "top_k": 3}
+
+
+def test_an_lm_for_responses_is_asked_by_them_with_its_settings_by_their_names(both: Both) -> None:
+    message = {"type": "message", "content": [{"type": "output_text", "text": "so"}]}
+    both.replies.status, both.replies.body = 200, json.dumps({"model": "m", "output": [message]}).encode()
+    lm = dspex.LM(
+        "openai/m",
+        model_type="responses",
+        api_base=both.replies.api_base,
+        api_key="k",
+        max_tokens=99,
+        user="me",
+        reasoning_effort="low",
+        extra_body={"truncation": "auto"},
+    )
+    request = lm15.Request(model="openai/m", messages=(lm15.Message.user("hi"),))
+    both.replies.requests.clear()
+    both.replies.paths.clear()
+    with Engine(lm) as engine:
+        assert engine.complete(request).text == "so"
+        shorter = lm15.Request(model="openai/m", messages=request.messages, config=lm15.Config(max_tokens=7))
+        assert engine.complete(shorter).text == "so"
+        assert engine.dump_state()["api"] == "responses"
+
+    assert both.replies.paths == ["/v1/responses"] * 2
+    body, shorter_body = map(json.loads, both.replies.requests)
+    assert body.pop("input") == [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]
+    assert body == {
+        "model": "m",
+        "stream": False,
+        "max_output_tokens": 99,
+        "reasoning": {"effort": "low"},
+        "safety_identifier": "me",
+        "truncation": "auto",
+    }
+    assert shorter_body["max_output_tokens"] == 7
+
+
+def test_stop_sequences_of_an_lm_for_responses_are_for_the_request_to_say(both: Both) -> None:
+    lm = dspex.LM("openai/m", model_type="responses", api_base=both.replies.api_base, api_key="k", stop="x")
+    request = lm15.Request(model="openai/m", messages=(lm15.Message.user("hi"),))
+    with Engine(lm) as engine, pytest.raises(lm15.ConfigurationError, match="has no stop="):
+        engine.complete(request)

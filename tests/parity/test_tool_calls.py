@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import dspy
 import pytest
@@ -35,8 +35,8 @@ def _body(raw: bytes) -> str:
 class Served(BothAsk):
     """Every answer is `message`."""
 
-    def __init__(self) -> None:
-        super().__init__(lambda _: self.message)
+    def __init__(self, model_type: Literal["chat", "responses"] = "chat") -> None:
+        super().__init__(lambda _: self.message, model_type)
         self.message: Any = ""
 
     def asked(self, call: Any) -> tuple[Any, list[str]]:
@@ -69,6 +69,12 @@ class Served(BothAsk):
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with Served() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def by_responses() -> Iterator[Served]:
+    with Served("responses") as served:
         yield served
 
 
@@ -158,6 +164,20 @@ def messages(draw: st.DrawFn, layout: str) -> Any:
 def test_the_body_and_the_prediction_are_dspy_s(
     served: Served, layout: str, kind: str, data: st.DataObject
 ) -> None:
+    _compare(served, layout, kind, data)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("kind", ["thought", "reasoning"])
+@fewer(30)
+@given(data=st.data())
+def test_they_are_dspy_s_by_responses_too(
+    by_responses: Served, layout: str, kind: str, data: st.DataObject
+) -> None:
+    _compare(by_responses, layout, kind, data)
+
+
+def _compare(served: Served, layout: str, kind: str, data: st.DataObject) -> None:
     served.message = data.draw(messages(layout))
     tools = data.draw(st.lists(st.sampled_from(TOOLS), min_size=1, max_size=2, unique_by=id))
     more = data.draw(st.sampled_from([{}, {"parallel_tool_calls": True}, {"parallel_tool_calls": False}]))
@@ -202,8 +222,9 @@ def turns(draw: st.DrawFn) -> dict[str, Any]:
 @fewer(30)
 @given(data=st.data())
 def test_turns_that_called_tools_are_dspy_s_messages(
-    served: Served, layout: str, data: st.DataObject
+    served: Served, by_responses: Served, layout: str, data: st.DataObject
 ) -> None:
+    served = data.draw(st.sampled_from([served, by_responses]))
     served.message = {"tool_calls": [calls('{"query": "x"}')]}
     history = dspy.History(messages=data.draw(st.lists(turns(), max_size=4)))
     inputs: dict[str, Any] = {"history": history, "tools": TOOLS, "question": "What?"}

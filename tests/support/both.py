@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import dspy
 from tests.support.models import completion
@@ -99,14 +99,19 @@ class BothAsk:
 
     Args:
         answer: What the server answers.
+        model_type: What it is asked by.
     """
 
-    def __init__(self, answer: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, answer: Callable[[Any], Any], model_type: Literal["chat", "responses"] = "chat"
+    ) -> None:
         self.server = ModelServer(answer)
+        self.model_type = model_type
 
     def __enter__(self) -> Self:
         self.server.start()
         settings: dict[str, Any] = {"api_base": self.server.api_base, "api_key": "k"}
+        settings["model_type"] = self.model_type
         self.theirs = ToolLM("openai/local", cache=False, num_retries=0, **settings)
         self.runtime = dspex.Runtime(dspex.LM("openai/local", **settings), pools=0).open()
         return self

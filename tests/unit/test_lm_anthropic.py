@@ -161,7 +161,7 @@ def test_a_stream_without_its_end_is_whole_if_it_has_a_reason_and_cut_if_not(
 )
 def test_an_answer_without_a_generation_says_why(reader: wire.ChunkReader, answer: Any, code: str) -> None:
     with pytest.raises(errors.LMResponseError) as caught:
-        wire.decode(json.dumps(answer).encode(), 1, reader._server.reject)
+        wire.decode(json.dumps(answer).encode(), 1, reader._server.reject, reader._server.failed_midway)
     assert caught.value.code == code
 
 

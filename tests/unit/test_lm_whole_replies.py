@@ -167,7 +167,7 @@ def reject(what: str, *, code: str | None = None, hint: str = "", said: bytes | 
     raise RefusedError(what)
 
 
-def failed(event: Any) -> Any:
+def failed(event: Any, status: int | None = None, /) -> Any:
     raise RefusedError
 
 
@@ -177,7 +177,7 @@ def test_junk_is_read_or_refused_and_never_another_error(junk: Any) -> None:
     for body in (junk, nested, {"choices": junk}, {"choices": [junk]}):
         text = json.dumps(body)
         for read in (
-            lambda raw: decode(raw.encode(), 1, reject),
+            lambda raw: decode(raw.encode(), 1, reject, failed),
             lambda raw: list(decode_chunk(raw, reject, failed)),
         ):
             with suppress(RefusedError):

@@ -496,6 +496,10 @@ def test_an_lm_of_dspy_s_is_refused_with_the_equivalent_and_without_its_key() ->
     )
     assert "secret" not in str(caught.value)
 
+    with pytest.raises(ConfigError, match="dspy") as caught:
+        dspex.Runtime(dspy.LM("openai/gpt-4o", model_type="responses"))
+    assert "dspex.LM('openai/gpt-4o', model_type='responses')" in caught.value.hint
+
 
 def test_a_model_that_only_dspy_speaks_to_needs_a_pool() -> None:
     with pytest.raises(RouteError) as caught:

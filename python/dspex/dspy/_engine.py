@@ -82,7 +82,7 @@ class _Either:
 
     Args:
         lm: Who is asked: a model's name, an LM, a group, or any language model.
-        api: What the server is asked by.
+        api: What the server is asked by; None for what the LM is asked by.
         function_calling: Whether the model takes native calls of tools.
         reasoning: Whether it reasons.
         response_schema: Whether it keeps to a JSON schema.
@@ -95,13 +95,13 @@ class _Either:
         self,
         lm: str | LanguageModel,
         *,
-        api: Literal["chat", "responses"] = "chat",
+        api: Literal["chat", "responses"] | None = None,
         function_calling: bool | None = None,
         reasoning: bool | None = None,
         response_schema: bool | None = None,
         **settings: Any,
     ) -> None:
-        if api not in ("chat", "responses"):
+        if api not in ("chat", "responses", None):
             raise _bad(f"api must be 'chat' or 'responses', not {shown(api)}")
         if settings and not isinstance(lm, str):
             raise _bad(f"{', '.join(sorted(settings))}: settings go into the LM that the engine is given")
@@ -117,9 +117,11 @@ class _Either:
         if isinstance(lm, str):
             self._own = _Own(LM(lm, **settings))
         self._lm: LanguageModel = language_model(lm) if self._own is None else self._own.lm
+        if api is None:
+            api = self._lm.model_type if isinstance(self._lm, LM) else "chat"
         self._api = api
         self._said = {name: value for name, value in said.items() if value is not None}
-        self._calls = Calls(self._lm, api)
+        self._calls = Calls(self._lm, self._api)
         self._closed = False
         self._lease = Lease()
         self._process = OwnerProcess()
@@ -226,7 +228,7 @@ class Engine(_Either):
         lm: Who is asked: a model's name (`"openai/<name>"`), a `dspex.LM`, a group (`dspex.LM.group`), or any
             object with the methods of `dspex.lm.LanguageModel`. Several engines may share one.
         api: `"chat"` for chat completions; `"responses"` for OpenAI's Responses, beside
-            `dspy.LM(model_type="responses")`.
+            `dspy.LM(model_type="responses")`. By default the `model_type` of the LM.
         function_calling: Whether the model takes native calls of tools. By default what DSPy's catalogue
             says of the model, which knows the large providers' and nothing of your own. So for the others.
         reasoning: Whether it reasons.

@@ -35,7 +35,8 @@ from dspex.errors import (
     RouteError,
 )
 from dspex.lm import LM, LMGroup, LMRequest
-from dspex.lm._body import encode
+from dspex.lm._body import generations
+from dspex.lm._codec import ModelType, codec_of
 from dspex.lm._exchange import Reply, ask, ask_for_stream
 from dspex.lm._group_call import GroupCall
 
@@ -62,7 +63,7 @@ class Calls:
         kind: `"chat"` or `"responses"`: what the server is asked by.
     """
 
-    def __init__(self, lm: LanguageModel, kind: str) -> None:
+    def __init__(self, lm: LanguageModel, kind: ModelType) -> None:
         self._lm = lm
         self._kind = kind
         # By the id of the LM, which is held here, so that no other gets its number.
@@ -234,7 +235,7 @@ class Calls:
                 code="engine-model",
                 hint=f"give dspy.LM(...) a model of {lm.model.partition('/')[0]!r}, or make an engine for it",
             )
-        return Codec(model, lm.api_base, self._kind, _defaults(lm))
+        return Codec(model, lm.api_base, self._kind, _defaults(lm, self._kind))
 
 
 class _Call:
@@ -353,20 +354,27 @@ def _of_any(model: str) -> str:
     return model if "/" in model else f"openai/{model}"
 
 
-def _defaults(lm: LM) -> dict[str, Any]:
+def _defaults(lm: LM, kind: ModelType) -> dict[str, Any]:
     """What the LM's own settings put into a body.
 
     Raises:
-        ConfigError: If they ask for several generations, which DSPy asks for one by one.
+        ConfigError: If they ask for several generations, which DSPy asks for one by one, or for stop
+            sequences of a server that does not know them, which only a request may have.
     """
     prefix, _, name = lm.model.partition("/")
-    body, wanted = encode(name, prefix, (), lm.settings)
+    codec, wanted = codec_of(prefix, kind), generations(lm.settings)
+    if lm.settings.get("stop") and not codec.HAS_STOP:
+        raise ConfigError(
+            "the LM of an engine for OpenAI's Responses has no stop=, which the API does not know",
+            code="engine-setting",
+            hint="give stop= to dspy.LM(...) or to the call",
+        )
     if wanted > 1:
         raise ConfigError(
             f"the LM of an engine asks for one generation at a time, not for n={wanted}",
             code="engine-setting",
             hint="give n= to dspy.LM(...) or to the call",
         )
-    settings: dict[str, Any] = json.loads(body)
-    del settings["model"], settings["messages"]
-    return settings
+    settings: dict[str, Any] = json.loads(codec.encode(name, prefix, (), lm.settings)[0])
+    of_request = ("model", "messages", "input", "stream")
+    return {name: value for name, value in settings.items() if name not in of_request}

@@ -31,7 +31,7 @@ _OF_THE_LM: Final = frozenset(
 )
 """Fields that the LM and its transport send, by lower-case name."""
 
-_LENGTHS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+_LENGTHS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 
 
 class Draft:

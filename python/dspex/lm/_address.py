@@ -14,6 +14,7 @@ from dspex.errors import ConfigError, LMAuthError, did_you_mean
 from dspex.lm._http.transport import Endpoint
 
 if TYPE_CHECKING:
+    from dspex.lm._codec import ModelType
     from dspex.lm._http.tls import TLS
 
 __all__ = ["Address", "checked_proxy"]
@@ -63,14 +64,22 @@ class Address:
     proxy: str | None = field(repr=False)  # it may hold a password
 
     @classmethod
-    def of(cls, model: str, api_base: str | None) -> Self:
+    def of(cls, model: str, api_base: str | None, model_type: ModelType = "chat") -> Self:
         """The address of this model, from the arguments or else the environment.
+
+        Args:
+            model: The model with its prefix.
+            api_base: The server's address, if it is given.
+            model_type: What it is asked by.
 
         Raises:
             ConfigError: If the model or the address cannot be right.
         """
         prefix, name = _split_model(model)
-        spoken = prefix in ("openai", "anthropic") or (prefix in COMPATIBLE_PREFIXES and bool(api_base))
+        if model_type == "responses":
+            spoken = prefix == "openai"
+        else:
+            spoken = prefix in ("openai", "anthropic") or (prefix in COMPATIBLE_PREFIXES and bool(api_base))
         if not spoken:
             return cls(model, prefix, spoken, name, _checked(api_base) if api_base else "", None)
         base = _base(prefix, api_base)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
 from dspex.lm._protocol import LMChoice, LMToolCall
 
 __all__ = [
+    "Failed",
     "Reject",
     "annotations_of",
+    "check_says_something",
     "decode",
     "kind_of",
     "object_of",
@@ -36,10 +38,18 @@ class Reject(Protocol):
         """
 
 
+class Failed(Protocol):
+    """Raises the error that a server tells of behind a status of success."""
+
+    def __call__(self, event: Mapping[str, Any], status: int | None = None, /) -> NoReturn:
+        """Raise it: the event or answer, as OpenAI writes errors, and what its status would have been."""
+
+
 def decode(
-    raw: bytes, wanted: int, reject: Reject
+    raw: bytes, wanted: int, reject: Reject, failed: Failed
 ) -> tuple[tuple[LMChoice, ...], str, Mapping[str, Any], Mapping[str, Any]]:
     """The choices, the model's name and the usage in an answer's body, and the whole of it."""
+    del failed
     data = object_of(raw, reject)
     listed = data.get("choices")
     if not isinstance(listed, list) or not listed:
@@ -75,10 +85,7 @@ def read_message(choice: Any, reject: Reject) -> LMChoice:
     text = text_of(message.get("content"))
     refusal = string_of(message.get("refusal"))
     calls = _tool_calls(message.get("tool_calls"), reject)
-    if text is None and not calls:
-        if refusal:
-            reject("the model refused", code="lm-refusal", said=refusal)
-        reject(f"a choice has no text (finish_reason {reason!r})", code="lm-no-content")
+    check_says_something(text, calls, refusal, reason, reject)
     logprobs = choice.get("logprobs")
     return LMChoice(
         text or "",
@@ -90,6 +97,16 @@ def read_message(choice: Any, reject: Reject) -> LMChoice:
         annotations_of(message) if "annotations" in message else (),
         choice,
     )
+
+
+def check_says_something(
+    text: str | None, calls: Sequence[LMToolCall], refusal: str | None, reason: str | None, reject: Reject
+) -> None:
+    """Refuse a generation that has neither text nor calls of tools."""
+    if text is None and not calls:
+        if refusal:
+            reject("the model refused", code="lm-refusal", said=refusal)
+        reject(f"a choice has no text (finish_reason {reason!r})", code="lm-no-content")
 
 
 def annotations_of(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

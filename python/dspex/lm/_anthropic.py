@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from dspex.errors import ConfigError
 from dspex.events import LMDelta, LMToolCallDelta
-from dspex.lm._answer import Reject, object_of
+from dspex.lm._answer import Failed, Reject, object_of
 from dspex.lm._body import dump, generations
 from dspex.lm._protocol import LMChoice, LMToolCall, TextPiece
 from dspex.lm._stream_reader import StreamReader
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from dspex.lm._forms import Engine
     from dspex.lm._server import Server
 
-__all__ = ["HAS_N", "PATH", "ChunkReader", "decode", "encode", "error_body", "fields"]
+__all__ = ["HAS_N", "HAS_STOP", "PATH", "ChunkReader", "decode", "encode", "error_body", "fields"]
 
 PATH: Final = "/messages"
 HAS_N: Final = False
+HAS_STOP: Final = True
 VERSION: Final = "2023-06-01"
 """Of the API; it has been the only one since."""
 
@@ -283,12 +284,10 @@ def _said(text: str) -> dict[str, Any]:
 
 
 def decode(
-    raw: bytes,
-    wanted: int,
-    reject: Reject,
+    raw: bytes, wanted: int, reject: Reject, failed: Failed
 ) -> tuple[tuple[LMChoice, ...], str, Mapping[str, Any], Mapping[str, Any]]:
     """The one generation, the model's name and the usage in an answer's body, and the whole of it."""
-    del wanted
+    del wanted, failed
     data = object_of(raw, reject)
     blocks = data.get("content")
     if not isinstance(blocks, list):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HAS_N",
+    "HAS_STOP",
     "PATH",
     "ChunkReader",
     "decode",
@@ -35,6 +36,7 @@ __all__ = [
 
 PATH: Final = "/chat/completions"
 HAS_N: Final = True
+HAS_STOP: Final = True
 
 
 def ChunkReader(limit: int, wanted: int, server: Server) -> StreamReader[Any]:  # noqa: N802 - a class, to users

@@ -1,4 +1,4 @@
-"""`LM`: the client for servers that speak OpenAI's chat completions or Anthropic's messages."""
+"""`LM`: the client for servers that speak OpenAI's chat completions or Responses, or Anthropic's messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dspex._timeouts import check_seconds, shown
 from dspex.errors import ConfigError, RouteError
 from dspex.lm._address import COMPATIBLE_PREFIXES, Address, checked_proxy
 from dspex.lm._body import generations
-from dspex.lm._codec import codec_of
+from dspex.lm._codec import ModelType, checked_model_type, codec_of
 from dspex.lm._forms import Engine, checked_engine
 from dspex.lm._http.native import NativeTransport
 from dspex.lm._http.transport import Transport
@@ -54,6 +54,7 @@ _ARGUMENTS = (
     "limits",
     "max_response_bytes",
     "model",
+    "model_type",
     "proxy",
     "stream_timeout",
     "timeout",
@@ -80,6 +81,8 @@ class LM:
             Anthropic's own protocol. Every other provider of DSPy's (`"azure/<name>"`, `"bedrock/<name>"`,
             `"gemini/<name>"`) is called by a runtime's workers; the LM itself then answers no call
             (`refusal`).
+        model_type: What the server is asked by, as in DSPy: `"chat"`, or `"responses"` for OpenAI's
+            Responses, which this process speaks under `openai/`; see `docs/lm.md`.
         api_base: The server's address up to and including `/v1`. Else `OPENAI_API_BASE` or
             `OPENAI_BASE_URL` (`ANTHROPIC_...` for Anthropic), else the provider's own.
         api_key: The key, or a function that gives it for each request, where tokens rotate; it may be
@@ -122,6 +125,7 @@ class LM:
         self,
         model: str,
         *,
+        model_type: ModelType = "chat",
         api_base: str | None = None,
         api_key: Key | None = None,
         timeout: float = TIMEOUT,
@@ -139,8 +143,9 @@ class LM:
         engine: Engine = "auto",
         **settings: Unpack[RequestSettings],
     ) -> None:
-        self._address = Address.of(model, api_base)
-        self._codec = codec_of(self._address.prefix)
+        self._model_type: ModelType = checked_model_type(model_type)
+        self._address = Address.of(model, api_base, self._model_type)
+        self._codec = codec_of(self._address.prefix, self._model_type)
         check_names(settings, native=self._address.spoken)
         check_spelling(settings, _ARGUMENTS, "LM")
         if isinstance(max_response_bytes, bool) or not (
@@ -238,6 +243,11 @@ class LM:
         return self._address.model
 
     @property
+    def model_type(self) -> ModelType:
+        """What the server is asked by, `"chat"` or `"responses"`."""
+        return self._model_type
+
+    @property
     def api_base(self) -> str:
         """The server's address; empty where only DSPy knows it."""
         return self._address.base
@@ -288,12 +298,16 @@ class LM:
         if self._address.spoken and not (chat_only and self._address.prefix == "anthropic"):
             return None
         prefix, name = self._address.prefix, self._address.name
-        if prefix in COMPATIBLE_PREFIXES:
+        served = f"to {prefix!r}"
+        if self._model_type == "responses":
+            served = f"Responses with {prefix!r}"
+            hint = f"if its server speaks OpenAI's Responses, write 'openai/{name}' with api_base=; "
+        elif prefix in COMPATIBLE_PREFIXES:
             hint = f"pass api_base=, the address up to and including /v1, for {prefix} to be asked natively; "
         else:
             hint = f"if its server speaks OpenAI's chat completions, write 'openai/{name}' with api_base=; "
         return RouteError(
-            f"{self._address.model}: only DSPy speaks to {prefix!r}, and it does so in a worker",
+            f"{self._address.model}: only DSPy speaks {served}, and it does so in a worker",
             code="lm-needs-dspy",
             hint=hint + 'else give the runtime a pool, and leave out route="native"',
         )
@@ -316,8 +330,7 @@ class LM:
             "cache": False,
             "num_retries": 0,
         }
-        if self._engine != "auto":
-            settings["engine"] = self._engine
+        settings |= self._asked_by()
         if self._max_response_bytes != MAX_RESPONSE_BYTES:  # for the worker itself: DSPy has no such setting
             settings["max_response_bytes"] = self._max_response_bytes
         key = None if callable(self._api_key) else self._address.key(self._api_key)
@@ -363,6 +376,9 @@ class LM:
             from dspex.lm._each import complete_each  # few ask so
 
             return await complete_each(self, request, count)
+        if not self._codec.HAS_STOP and (stops := self._stops().stops_of(settings)):
+            cut: LMResponse = await self._stops().complete_cut(self, request, stops, self._server().reject)
+            return cut
         body, wanted = self._codec.encode(
             self._address.name, self._address.prefix, request.messages, settings, engine=self._engine
         )
@@ -443,6 +459,11 @@ class LM:
             async with aclosing(pieces_of_each(self, request, count)) as each:
                 async for one in each:
                     yield one
+            return
+        if not self._codec.HAS_STOP and (stops := self._stops().stops_of(settings)):
+            async with aclosing(self._stops().pieces_cut(self, request, stops)) as cut:
+                async for some in cut:
+                    yield some
             return
         name, prefix = self._address.name, self._address.prefix
         body, wanted = self._codec.encode(
@@ -551,15 +572,26 @@ class LM:
             "connect_timeout": waits.connect,
             **{name: value for name, value in optional.items() if value is not None},
             "max_response_bytes": self._max_response_bytes,
-            **({} if self._engine == "auto" else {"engine": self._engine}),
+            **self._asked_by(),
             **self._settings,
         }
+
+    def _asked_by(self) -> dict[str, Any]:
+        """What differs from how a model is usually asked, by the names that DSPy has for it too."""
+        asked: dict[str, Any] = {} if self._model_type == "chat" else {"model_type": self._model_type}
+        return asked if self._engine == "auto" else {**asked, "engine": self._engine}
 
     @staticmethod
     def _cached() -> ModuleType:
         from dspex.lm import _cached  # most LMs have no cache
 
         return _cached
+
+    @staticmethod
+    def _stops() -> ModuleType:
+        from dspex.lm import _stops  # few ask a server that does not know them
+
+        return _stops
 
     @staticmethod
     def _cache_of(given: Any, own: Cache | None = None) -> Cache | None:
@@ -580,6 +612,8 @@ class LM:
         body, _ = self._codec.encode(name, prefix, request.messages, settings, engine=self._engine)
         if not self._codec.HAS_N:  # the body is the same for any number of them
             body = b"%d %s" % (generations(settings), body)
+        if not self._codec.HAS_STOP and (stops := self._stops().stops_of(settings)):  # so for these
+            body = repr(stops).encode() + body
         if settings.get("extra_headers"):  # they may change the answer; secrets among them are not in the key
             body += repr(sorted(without({"extra_headers": settings["extra_headers"]}).items())).encode()
         rollout = settings.get("rollout_id")
@@ -591,7 +625,7 @@ class LM:
         server = self._server()
         started = time.perf_counter()
         raw = await server.ask(body, times, headers)
-        choices, model, usage, said = self._codec.decode(raw, wanted, server.reject)
+        choices, model, usage, said = self._codec.decode(raw, wanted, server.reject, server.failed_midway)
         seconds = time.perf_counter() - started
         return LMResponse(choices, model or self._address.name, usage, seconds, raw=said)
 

@@ -58,6 +58,8 @@ def _equivalent(given: Any) -> str:
     """How one of DSPy's LMs is written here, without the key and what may hold another secret."""
     model, settings = getattr(given, "model", "openai/<name>"), getattr(given, "kwargs", None)
     shown: dict[str, Any] = {}
+    if getattr(given, "model_type", "chat") == "responses":
+        shown["model_type"] = "responses"
     for name, value in (settings if isinstance(settings, dict) else {}).items():
         if name == "api_base" and isinstance(value, str):
             address = urlsplit(value)

@@ -68,8 +68,8 @@ class LMChoice:
         refusal: What the model said instead of, or beside, what it was asked for.
         logprobs: The probabilities of its tokens as the server gave them, where they were asked for.
         annotations: Notes to the text as the server gave them, such as the pages that it cites.
-        raw: The server's entry in `choices`, with whatever else it says; empty where it was put together from
-            a stream. It does not count when choices are compared.
+        raw: The server's entry in `choices`, with whatever else it says, of OpenAI's Responses the whole
+            answer; empty where it was put together from a stream. It does not count in comparisons.
     """
 
     text: str

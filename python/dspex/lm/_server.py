@@ -205,10 +205,16 @@ class Server:
             what = what.replace(secret, "***")
         raise failures.from_rejected(what, code, base=address.base, model=address.model, hint=hint)
 
-    def failed_midway(self, event: Mapping[str, Any]) -> NoReturn:
-        """A server that fails after it began to stream can only say so in an event."""
+    def failed_midway(self, event: Mapping[str, Any], status: int | None = None) -> NoReturn:
+        """A server that fails after it has sent its status can only say so in an event, or in its answer.
+
+        Args:
+            event: What it says, as OpenAI writes errors.
+            status: What the status would have been; by default the error's code, if that is one.
+        """
         error = event["error"]
-        status = error.get("code") if isinstance(error, dict) else None
+        if status is None:
+            status = error.get("code") if isinstance(error, dict) else None
         if not isinstance(status, int) or not 400 <= status < 600:
             status = 500
         raise self._refused(status, json.dumps(event).encode(), {})

@@ -139,7 +139,7 @@ def lm_state(lm: LanguageModel | None) -> dict[str, Any] | None:
     return {
         "_dspy_lm_class": "dspy.clients.lm.LM",
         "model": model,
-        "model_type": "chat",
+        "model_type": getattr(lm, "model_type", "chat"),
         "cache": True,
         "num_retries": 3,
         **{name: settings[name] for name in sorted(settings.keys() & SAMPLING)},
@@ -400,7 +400,8 @@ def sampling_lm(state: Any) -> LanguageModel:
         raise ConfigError("`lm` names no model", code="program-state")
     from dspex.lm import LM
 
-    return LM(name, **{key: value for key, value in state.items() if key in SAMPLING and value is not None})
+    known = SAMPLING | {"model_type"}
+    return LM(name, **{key: value for key, value in state.items() if key in known and value is not None})
 
 
 def _misfit(problems: list[str]) -> ConfigError:

@@ -17,6 +17,7 @@ from dspex.adapters._adapter import ADAPTERS
 from dspex.adapters._remote import WORKER_ADAPTERS
 from dspex.dialects import KNOWN
 from dspex.lm import LM, TLS, Cache, Deployment, LMGroup, RateLimit
+from dspex.lm._codec import ModelType
 from dspex.lm._group import GroupStrategy
 from dspex.router import Breaker, Limits, Strategy
 from dspex.runtime._config import VALUES
@@ -105,6 +106,7 @@ def _lm() -> dict[str, Any]:
     told = _told(LM)
     one = {
         "model": {"type": "string", "description": told["model"]},
+        "model_type": {"enum": [*get_args(ModelType)], "description": told["model_type"]},
         "api_base": {**_TEXT, "description": told["api_base"]},
         "api_key": {**_REFERENCE, "description": told["api_key"]},
         **{name: {**_SECONDS, "description": told[name]} for name in _TIMEOUTS},

@@ -1,4 +1,4 @@
-"""`ModelServer`: a local server that speaks OpenAI's protocol or Anthropic's, and misbehaves on demand."""
+"""`ModelServer`: a local server that speaks OpenAI's protocols and Anthropic's, and misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from dspex._portal import Portal
 from dspex.errors import DspexError, LMAuthError, LMError, LMRequestError
-from dspex.testing import _messages
+from dspex.testing import _messages, _responses
 from dspex.testing._answers import Answer, Answerer, ChatRequest, Said, text_of
 from dspex.testing._faults import (
     Cut,
@@ -35,6 +35,8 @@ __all__ = ["ModelServer", "ReceivedRequest"]
 START_WAIT = 10.0
 STOP_WAIT = 10.0
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
+_OTHERS = {"/v1/messages": _messages, "/v1/responses": _responses}
+"""The paths of protocols that are not chat completions."""
 
 
 @dataclass(slots=True)
@@ -63,17 +65,19 @@ class ReceivedRequest:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The chat messages."""
-        messages: list[dict[str, Any]] = self.body["messages"]
+        """The chat messages; of a request for Responses what they would be."""
+        as_chat = self.body if "messages" in self.body else _responses.as_chat(self.body)
+        messages: list[dict[str, Any]] = as_chat["messages"]
         return messages
 
 
 class ModelServer:
     """An OpenAI-compatible server on this machine, for tests and demos; it speaks Anthropic's protocol too.
 
-    Serves `POST /v1/chat/completions` and `POST /v1/messages`, whole and streamed, and `GET /v1/models`.
-    Any key will do. Use it as ``with ModelServer() as server``, or by `start` and `stop`: it runs in a thread
-    of its own then; under ``async with`` it runs in your event loop, and so do async answering functions.
+    Serves `POST /v1/chat/completions`, `POST /v1/responses` and `POST /v1/messages`, whole and streamed, and
+    `GET /v1/models`. Any key will do. Use it as ``with ModelServer() as server``, or by `start` and `stop`:
+    it runs in a thread of its own then; under ``async with`` it runs in your event loop, and so do async
+    answering functions.
 
     It measures the time it spends itself: each record in `requests` has `seconds`, and each whole answer has
     that figure in the standard `Server-Timing` header, so that a client's own share can be computed.
@@ -131,7 +135,8 @@ class ModelServer:
             raise RuntimeError("the server is running already")
         app = web.Application(client_max_size=MAX_REQUEST_BYTES)
         app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/messages", self._chat)
+        for path in _OTHERS:
+            app.router.add_post(path, self._chat)
         app.router.add_get("/v1/models", self._list_models)
         # A client that gives up cancels its handler, so a stall ends with it; what still runs when the
         # server stops is cut after a moment.
@@ -217,7 +222,8 @@ class ModelServer:
         self, request: web.Request, record: ReceivedRequest, done: Callable[[int], float]
     ) -> web.StreamResponse:
         fault = record.fault
-        problem = _problem(record.body)
+        other = _OTHERS.get(record.path)
+        problem = _problem(record.body, "input" if other is _responses else "messages")
         if problem:
             done(400)
             return _error(HttpError(400, problem, "invalid_request"))
@@ -238,7 +244,7 @@ class ModelServer:
         await asyncio.sleep(self._delay)
         try:
             count = record.body.get("n") or 1
-            asked = _messages.as_chat(record.body) if _is_messages(record) else record.body
+            asked = other.as_chat(record.body) if other else record.body
             texts = [await self._answer(ChatRequest(asked, choice)) for choice in range(count)]
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises is an answer too
             refusal = _refusal(error)
@@ -256,10 +262,10 @@ class ModelServer:
         done: Callable[[int], float],
     ) -> web.StreamResponse:
         fault = record.fault
-        if _is_messages(record):
-            body = _messages.whole(record.body, texts[0])
+        if other := _OTHERS.get(record.path):
+            body = other.whole(record.body, texts[0])
             if isinstance(fault, (EmptyChoices, NullContent)):
-                body["content"] = []
+                body["output" if other is _responses else "content"] = []
         else:
             body = _completion(record.body, texts, fault)
         data = fault.body.encode() if isinstance(fault, MalformedJSON) else json.dumps(body).encode()
@@ -287,8 +293,8 @@ class ModelServer:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
         await response.prepare(request)
-        if _is_messages(record):
-            events, end = _messages.events(record.body, texts[0]), []
+        if other := _OTHERS.get(record.path):
+            events, end = other.events(record.body, texts[0]), []
         else:
             events, end = [_event(data) for data in _chunks(record.body, texts)], [_event("[DONE]")]
         if isinstance(fault, (EmptyChoices, NullContent)):
@@ -331,15 +337,15 @@ def _json(raw: bytes) -> Any:
         return None
 
 
-def _problem(body: Any) -> str:
+def _problem(body: Any, name: str) -> str:
     """What is wrong with a request, as the real API would say; empty if nothing is."""
     if not isinstance(body, dict):
         return "the body is not a JSON object"
     if not isinstance(body.get("model"), str):
         return "you must provide a model parameter"
-    messages = body.get("messages")
+    messages = body.get(name)
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        return "'messages' must be a list of messages"
+        return f"{name!r} must be a list of messages"
     count = body.get("n") or 1
     if not isinstance(count, int) or not 1 <= count <= 128:
         return "'n' must be between 1 and 128"
@@ -353,10 +359,6 @@ def _safe_headers(request: web.Request) -> dict[str, str]:
     if "x-api-key" in headers:
         headers["x-api-key"] = "***"
     return headers
-
-
-def _is_messages(record: ReceivedRequest) -> bool:
-    return record.path.endswith("/messages")
 
 
 def _refusal(error: Exception) -> HttpError:
