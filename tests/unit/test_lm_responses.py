@@ -312,6 +312,8 @@ def test_junk_in_a_stream_is_passed_over_or_its_failure(rows: list[tuple[str, di
         (_ended("failed", error={"code": "model_not_found"}), errors.LMRequestError, "lm-not-found"),
         (_ended("failed", error={"code": "invalid_api_key"}), errors.LMAuthError, "lm-auth"),
         (_ended("failed", error=None), errors.LMServerError, "lm-server"),
+        (_ended("failed", error={"code": 429, "message": "m"}), errors.LMRateLimitError, "lm-rate-limit"),
+        (_ended("failed", error="why"), errors.LMServerError, "lm-server"),
         (
             _event("response.output_item.added", output_index=0, item={"type": "function_call"}),
             errors.LMResponseError,
@@ -364,6 +366,27 @@ def test_an_answer_without_a_generation_says_why(answer: Any, code: str) -> None
     with pytest.raises(errors.LMResponseError) as caught:
         _decode(answer)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("status", "why", "reason"),
+    [
+        ("completed", None, "tool_calls"),
+        ("incomplete", {"reason": "max_output_tokens"}, "length"),
+        ("incomplete", {"reason": "content_filter"}, "content_filter"),
+    ],
+)
+def test_an_answer_whose_call_of_a_tool_was_cut_does_not_end_with_it(
+    reader: wire.ChunkReader, status: str, why: Any, reason: str
+) -> None:
+    call = {"type": "function_call", "id": "i", "call_id": "c", "name": "f", "arguments": '{"x'}
+    answer = {"status": status, "incomplete_details": why, "output": [call]}
+    assert _decode(answer)[0][0].finish_reason == reason
+    said = reader.feed(
+        _event("response.output_item.added", output_index=0, item=call)
+        + _event(f"response.{status}", response=answer)
+    )
+    assert assemble(said)[0].finish_reason == reason
 
 
 def test_the_words_of_a_refusal_are_kept_beside_a_text() -> None:

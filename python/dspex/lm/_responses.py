@@ -345,12 +345,13 @@ def _arguments(item: Mapping[str, Any]) -> str:
 
 
 def _reason(data: Mapping[str, Any], *, has_calls: bool) -> str:
+    """Why an answer ended. A call of a tool may be cut as well, which DSPy does not say."""
     why = _string(_dict(data.get("incomplete_details")).get("reason")).lower()
-    if has_calls:
-        return "tool_calls"
     if data.get("status") == "incomplete" and "token" in why:
         return "length"
-    return "content_filter" if "content_filter" in why or "safety" in why else "stop"
+    if "content_filter" in why or "safety" in why:
+        return "content_filter"
+    return "tool_calls" if has_calls else "stop"
 
 
 def _usage(counted: Any) -> dict[str, Any]:
@@ -381,9 +382,12 @@ def _usage(counted: Any) -> dict[str, Any]:
 def _fail(error: Any, failed: Failed) -> NoReturn:
     """A failure that is told of behind a status of success."""
     said = _dict(error)
-    code = string_of(said.get("code")) or _string(said.get("type"))
+    number = said.get("code")
+    code = string_of(number) or _string(said.get("type"))
     message = _string(error) or _string(said.get("message")) or code
     status = 400 if "image" in code else _STATUS.get(code, 500)
+    if type(number) is int and 400 <= number < 600:  # of servers that have a status there
+        status = number
     failed({"error": {"message": message, "code": code}}, status)
 
 
