@@ -70,6 +70,23 @@ def test_parts_are_read_where_they_are_and_cannot_be_written_to(link: Link) -> N
     assert not pa.py_buffer(views[0]).is_mutable
 
 
+@pytest.mark.parametrize("way", ["place", "put"])
+def test_parts_are_written_in_place_or_put_there_and_as_well_over_what_was_there(
+    link: Link, way: str
+) -> None:
+    for contents in ([b"longer than the next", b"and longer"], [b"next", b"", b"x" * 100]):
+        sizes = [len(content) for content in contents]
+        placed = link.sender.put(contents) if way == "put" else link.sender.place(sizes)
+        assert placed is not None
+        if way == "place":
+            for part, content in zip(placed.parts, contents, strict=True):
+                part[:] = content
+        views = link.receiver.views(1, list(zip(placed.offsets, sizes, strict=True)))
+        assert [bytes(view) for view in views] == contents
+        del views
+        link.take_back()
+
+
 def test_parts_are_aligned_for_arrow(link: Link) -> None:
     for view in cross(link, *(b"x" * size for size in (1, 63, 64, 65, 1000, 1))):
         assert np.frombuffer(view, dtype="u1").ctypes.data % 64 == 0
