@@ -26,7 +26,16 @@ from dspex.errors import WireError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ALIGNMENT", "PassedSegment", "Peer", "SharedSegment", "check_passed", "create", "laid_out"]
+__all__ = [
+    "ALIGNMENT",
+    "PassedSegment",
+    "Peer",
+    "SharedSegment",
+    "bytes_of",
+    "check_passed",
+    "create",
+    "laid_out",
+]
 
 ALIGNMENT: Final = 64
 """Parts of a segment begin at multiples of this, as Arrow advises for its buffers."""
@@ -55,17 +64,32 @@ def laid_out(sizes: Iterable[int]) -> tuple[list[int], int]:
     return offsets, end
 
 
-def create(size: int) -> tuple[int, Region]:
+def bytes_of(part: Buffer) -> memoryview:
+    """A part of a segment as plain bytes.
+
+    Raises:
+        TypeError: If it is no buffer, or its bytes do not lie one after the other.
+    """
+    view = memoryview(part)
+    # An empty array has a shape that cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def create(size: int, parts: Iterable[memoryview] = (), offsets: Iterable[int] = ()) -> tuple[int, Region]:
     """A new segment: its descriptor, and the one mapping that can ever write to it.
 
     Args:
         size: Bytes. Only those that are written take memory.
+        parts: What it holds at first. Pages that are new are written by the kernel in half of the time that
+            they take through a mapping, each of whose pages is found missing, and zeroed first.
+        offsets: Where each of them begins.
 
     Raises:
         OSError: If the system has no descriptor, no memory, or no such segments.
     """
     descriptor = _memfd(size)
     try:
+        _write(descriptor, parts, offsets)
         region = Region(descriptor, size, writable=True)
         _add_seals(descriptor, _SHRINK | _GROW | _FUTURE_WRITE | _SEAL)
     except BaseException:
@@ -146,7 +170,7 @@ class SharedSegment:
     """
 
     def __init__(self, parts: Sequence[Buffer]) -> None:
-        flat = [_bytes_of(part) for part in parts]
+        flat = [bytes_of(part) for part in parts]
         self.key = next(_NUMBERS)
         self.sizes = [len(part) for part in flat]
         self.offsets, end = laid_out(self.sizes)
@@ -179,13 +203,6 @@ class SharedSegment:
         return send(self._descriptor)
 
 
-def _bytes_of(part: Buffer) -> memoryview:
-    view = memoryview(part)
-    return (
-        view.cast("B") if view.nbytes else memoryview(b"")
-    )  # an empty array has a shape that none is cast to
-
-
 def _ended(key: int, descriptor: int, peers: weakref.WeakSet[Peer]) -> None:
     os.close(descriptor)
     for peer in list(peers):
@@ -196,15 +213,19 @@ def _filled(size: int, parts: Iterable[memoryview], offsets: Iterable[int]) -> i
     """A descriptor, for reading only, of a new segment that nothing can write to any more."""
     descriptor = _memfd(size)
     try:
-        for part, at in zip(parts, offsets, strict=True):
-            done = 0
-            while done < len(part):  # a write of more than 2 GiB stops there
-                done += os.pwrite(descriptor, part[done:], at + done)
+        _write(descriptor, parts, offsets)
         _add_seals(descriptor, _SHRINK | _GROW | _WRITE | _SEAL)
         # Before Linux 6.7 a shared mapping is refused where nothing may write, unless the descriptor cannot.
         return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(descriptor)
+
+
+def _write(descriptor: int, parts: Iterable[memoryview], offsets: Iterable[int]) -> None:
+    for part, at in zip(parts, offsets, strict=True):
+        done = 0
+        while done < len(part):  # a write of more than 2 GiB stops there
+            done += os.pwrite(descriptor, part[done:], at + done)
 
 
 def _memfd(size: int) -> int:

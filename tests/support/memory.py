@@ -35,11 +35,9 @@ class Link:
 
     def cross(self, *contents: bytes) -> list[memoryview] | None:
         """Send parts; gives the receiver's views, None if they cannot be placed."""
-        placed = self.sender.place([len(content) for content in contents])
+        placed = self.sender.put(contents)
         if placed is None:
             return None
-        for part, content in zip(placed.parts, contents, strict=True):
-            part[:] = content
         ranges = [(at, len(content)) for at, content in zip(placed.offsets, contents, strict=True)]
         return self.receiver.views(placed.number, ranges)
 

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
-use pyo3::exceptions::PyBufferError;
+use pyo3::exceptions::{PyBufferError, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
@@ -30,8 +30,14 @@ impl Region {
     #[new]
     #[pyo3(signature = (descriptor, size, *, writable = false))]
     fn new(descriptor: i32, size: usize, writable: bool) -> PyResult<Self> {
-        let pages = Arc::new(map(descriptor, size, writable)?);
-        Ok(Self { pages, writable })
+        let pages = map(descriptor, size, writable).map_err(|err| {
+            // Always an `OSError`: a lack of memory would be a `MemoryError`, and who falls back needs one of them.
+            PyOSError::new_err((err.raw_os_error(), err.to_string()))
+        })?;
+        Ok(Self {
+            pages: Arc::new(pages),
+            writable,
+        })
     }
 
     /// Another region of the same pages, which is read only.
