@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from dspex.errors import DspexError, WireError
-from dspex.protocol.frames import MAX_FRAME, MSGPACK, FrameReader, Kind, encode_frame
+from dspex.protocol.frames import JSON, MAX_FRAME, MSGPACK, FrameReader, Kind, encode_frame
+from dspex.wire._codec import Codec
+from dspex.wire._json import Json
 from dspex.wire._msgpack import MessagePack
 
 __all__ = ["Channel"]
@@ -16,6 +18,9 @@ __all__ = ["Channel"]
 class Channel:
     """One end of a connection: cuts what arrives, codes bodies, gathers what leaves.
 
+    What arrives says itself how it is read. What leaves is JSON, as the hand-shake is, until `use` names
+    another codec.
+
     The frames of one turn of the loop leave together in one write at its end, so that a hundred calls do not
     cost a hundred. A lone one can leave at once: there is nothing to gather, and a turn costs a system call.
     Sending the first 8, 16 or 64 KiB of a batch before the turn ends, so that the other side begins earlier,
@@ -23,8 +28,8 @@ class Channel:
     """
 
     __slots__ = (
-        "_codec",
-        "_due",
+        "_codecs",
+        "_form",
         "_gathered",
         "_loop",
         "_reader",
@@ -37,8 +42,9 @@ class Channel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        codec = MessagePack()
-        self._codec, self.encode = codec, codec.encode
+        self._codecs: dict[int, Codec] = {MSGPACK: MessagePack(), JSON: Json()}
+        self._form = JSON
+        self.encode = self._codecs[JSON].encode
         self._reader = reader = FrameReader()
         self.room, self.take = reader.room, reader.take
         self._gathered: list[bytes] = []
@@ -50,9 +56,15 @@ class Channel:
         Raises:
             WireError: If the body is not of that form (`bad-body`).
         """
-        if form == MSGPACK:
-            return self._codec.decode(body)
-        raise WireError(f"this end reads no frames of the form {form:#x}", code="bad-frame")
+        codec = self._codecs.get(form)
+        if codec is None:
+            raise WireError(f"this end reads no frames of the form {form:#x}", code="bad-frame")
+        return codec.decode(body)
+
+    def use(self, name: str) -> None:
+        """Write with the codec of this name from now on."""
+        (self._form,) = (form for form, codec in self._codecs.items() if codec.name == name)
+        self.encode = self._codecs[self._form].encode
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
         """Write to `transport` from now on."""
@@ -78,7 +90,7 @@ class Channel:
                 code="frame-too-large",
                 hint="send less at once, or a path to where it is",
             )
-        frame = encode_frame(kind, call_id, body)
+        frame = encode_frame(kind, call_id, body, self._form)
         if self._gathered:
             self._gathered.append(frame)
         elif alone:
