@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -240,15 +240,17 @@ def how_it_ended(code: int | None) -> tuple[str, str | None]:
 
 
 class SpawnLauncher:
-    """Starts each worker with a fresh interpreter.
+    """Starts each worker with a fresh interpreter, or by a command.
 
     Args:
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
+        command: The program to start instead, and its arguments.
     """
 
-    def __init__(self, python: str | None, env: Mapping[str, str]) -> None:
+    def __init__(self, python: str | None, env: Mapping[str, str], command: Sequence[str] = ()) -> None:
         self._python = python
+        self._command = command
         self._env = dict(env)
 
     async def launch(self) -> Process:
@@ -256,7 +258,9 @@ class SpawnLauncher:
         pipes = ChildPipes.open()
         given = (pipes.child_sock.fileno(), pipes.child_lifeline, pipes.child_heartbeat)
         try:
-            popen = await start_interpreter(self._python, self._env, "worker", given, pipes.child_output)
+            popen = await start_interpreter(
+                self._python, self._env, "worker", given, pipes.child_output, self._command
+            )
         except BaseException:
             pipes.close_parent()  # the lifeline: a process that came into being all the same ends with it
             raise
@@ -290,7 +294,12 @@ class SpawnLauncher:
 
 
 async def start_interpreter(
-    python: str | None, env: Mapping[str, str], role: str, given: tuple[int, ...], output: int
+    python: str | None,
+    env: Mapping[str, str],
+    role: str,
+    given: tuple[int, ...],
+    output: int,
+    command: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start `python -m dspex.worker` from the thread that lives as long as this process.
 
@@ -300,6 +309,7 @@ async def start_interpreter(
         role: What it is to be.
         given: Descriptors it inherits; it gets their numbers as arguments.
         output: The descriptor that becomes its standard output and error.
+        command: The program to start instead, and its arguments; it gets the numbers in its environment.
 
     Raises:
         OSError: If the interpreter cannot be started.
@@ -309,7 +319,8 @@ async def start_interpreter(
     try:
         for number in (*given, output):
             copies.append(os.dup(number))  # noqa: PERF401 - those made before one fails must be known
-        start = _starter().submit(_start, python or sys.executable, {**os.environ, **env}, role, copies)
+        whole = {**os.environ, **env}
+        start = _starter().submit(_start, python or sys.executable, whole, role, copies, command)
     except BaseException:
         _close(copies)
         raise
@@ -326,11 +337,20 @@ def _close(numbers: Iterable[int]) -> None:
         os.close(number)
 
 
-def _start(python: str, env: dict[str, str], role: str, copies: list[int]) -> subprocess.Popen[bytes]:
+_NAMES: Final = ("DSPEX_SOCKET", "DSPEX_LIFELINE", "DSPEX_HEARTBEAT")
+"""The variables in which a command finds the numbers of its descriptors."""
+
+
+def _start(
+    python: str, env: dict[str, str], role: str, copies: list[int], command: Sequence[str]
+) -> subprocess.Popen[bytes]:
     *given, output = copies
-    return subprocess.Popen(  # noqa: S603 - the interpreter is the user's own setting
-        # -P keeps the working directory off sys.path: a file of the user's must not shadow a module of ours.
-        [python, "-P", "-m", "dspex.worker", role, str(os.getpid()), *map(str, given)],
+    if command:
+        env = {**env, **{name: str(number) for name, number in zip(_NAMES, given, strict=True)}}
+    # -P keeps the working directory off sys.path: a file of the user's must not shadow a module of ours.
+    own = [python, "-P", "-m", "dspex.worker", role, str(os.getpid()), *map(str, given)]
+    return subprocess.Popen(  # noqa: S603 - the program is the user's own setting
+        list(command) or own,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
