@@ -1465,6 +1465,12 @@ CODES: Final = (
         "Raise it if imports take that long, and run `dspex doctor`.",
     ),
     Code(
+        "no-common-codec",
+        "WorkerStartError",
+        "A worker reads none of the codecs that the pool may use.",
+        'Leave `codec="auto"`, or name one that the worker says it has; see `docs/protocol.md`.',
+    ),
+    Code(
         "version-mismatch",
         "WorkerStartError",
         "The interpreter of the workers has another version of dspex or Python.",

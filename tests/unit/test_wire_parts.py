@@ -207,7 +207,8 @@ async def test_parts_come_out_wherever_they_lie_and_however_they_are_packed(
 
     channel = Channel(asyncio.get_running_loop())
     channel.attach(Transport())
-    channel.use(memory, packing, floor=100)
+    channel.use("msgpack")
+    channel.use_parts(memory, packing, floor=100)
     channel.send(3, 1, LARGE, alone=True)
 
     stream = b"".join(sent)

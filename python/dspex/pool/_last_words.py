@@ -76,7 +76,8 @@ class LastWords:
                 what = f"it did not say READY within {self._spec.timeouts.start:g} s"
                 return self._start_error("start-timeout", what, process)
             case OSError():
-                return self._start_error("start-failed", f"the interpreter cannot be started: {err}", process)
+                program = "command" if self._spec.command else "interpreter"
+                return self._start_error("start-failed", f"the {program} cannot be started: {err}", process)
             case WorkerDiedError():
                 return self._start_error("start-exit", err.message.partition("\n")[0], process)
             case WorkerStartError() if process is not None:  # the worker's own words

@@ -108,12 +108,13 @@ class Pool(PoolCalls):
 
     @property
     def versions(self) -> dict[str, str]:
-        """What the workers run: `python`, `dspy`, `dspex`; empty before one is ready."""
+        """What the workers run: `python`, `dspy`, `dspex`; empty before one is ready.
+
+        Of workers in another language, `worker` is what they call themselves.
+        """
         workers = self._scheduler.supervisor.workers if self._scheduler else ()
         greeting = next((worker.greeting for worker in workers if worker.greeting), None)
-        if greeting is None:
-            return {}
-        return {"python": greeting.python, "dspy": greeting.dspy, "dspex": greeting.dspex}
+        return {} if greeting is None else greeting.versions
 
     # --- opening and closing ---
 

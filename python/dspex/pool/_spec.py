@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
@@ -37,6 +38,10 @@ def _cpus_not_here(cpus: tuple[int, ...]) -> str:
 
 def _not_executable(path: str) -> str:
     return "" if os.path.isfile(path) and os.access(path, os.X_OK) else f"no executable file at {path}"
+
+
+def _no_command(words: tuple[str, ...]) -> str:
+    return "" if not words or shutil.which(words[0]) else f"no executable file at {words[0]}"
 
 
 def _no_module_name(name: str) -> str:
@@ -189,6 +194,8 @@ class _SpecChanges(TypedDict, total=False):
     queue: int
     start: Literal["auto", "forkserver", "spawn"]
     python: str | None
+    command: Sequence[str]
+    codec: Literal["auto", "msgpack", "json"]
     env: Mapping[str, str]
     preload: Sequence[str]
     classes: Sequence[str]
@@ -213,6 +220,9 @@ class PoolSpec(Settings):
             DSPy imported, `spawn` starts an interpreter for each; `auto` is `forkserver` on Linux unless
             `python` is set.
         python: The interpreter of the workers; None for this one. It needs dspex installed.
+        command: A program of any language that serves as the worker, and its arguments; see docs/protocol.md.
+            None given means dspex's own.
+        codec: How bodies are written: `auto` is the best that both ends have.
         env: Environment variables set in the workers, over the service's own. `CUDA_VISIBLE_DEVICES` is how a
             pool is given its GPUs.
         preload: Modules imported by a worker before it is READY.
@@ -235,6 +245,8 @@ class PoolSpec(Settings):
     queue: int = checked(10_000, WholeNumber(0))
     start: Literal["auto", "forkserver", "spawn"] = checked("auto", Choice(("auto", "forkserver", "spawn")))
     python: str | None = checked(None, Text(_not_executable), optional=True)
+    command: Sequence[str] = checked((), ListOf(Text(), _no_command))
+    codec: Literal["auto", "msgpack", "json"] = checked("auto", Choice(("auto", "msgpack", "json")))
     env: Mapping[str, str] = field(
         default_factory=dict, hash=False, metadata={"rule": Environment(), "optional": False}
     )
@@ -298,6 +310,10 @@ class PoolSpec(Settings):
         most, workers = values.get("max_workers"), values.get("workers", 1)
         if most is not None and most < workers:
             return "max_workers", f"it is less than workers={workers}"
+        if values.get("command"):
+            for name, usual in (("python", None), ("preload", ()), ("start", "auto")):
+                if values.get(name, usual) != usual:
+                    return name, "it is for dspex's own workers, and command starts others"
         return None
 
     @classmethod

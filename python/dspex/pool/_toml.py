@@ -27,7 +27,7 @@ from dspex.errors import ConfigError, did_you_mean
 from dspex.pool._rules import Settings
 from dspex.pool._spec import PoolSpec
 
-__all__ = ["PRESETS", "load_pools", "toml_of"]
+__all__ = ["PRESETS", "beside", "load_pools", "toml_of"]
 
 PRESETS: Final[Mapping[str, Callable[..., PoolSpec]]] = {
     "general": PoolSpec.general,
@@ -116,13 +116,22 @@ def _read(file: Path, name: str, table: Any) -> PoolSpec:
                 hint="leave it out",
                 path=f"pool.{name}.name",
             )
-        python = settings.get("python")
-        if isinstance(python, str) and os.sep in python:
-            settings["python"] = str(file.parent.absolute() / python)
+        settings |= beside(file.parent.absolute(), settings)
         spec = (PoolSpec if preset is None else PRESETS[preset])().replace(name=name)
         return spec.replace(**{**settings, **_groups(spec, settings)})
     except ConfigError as err:
         raise ConfigError.from_other(err, message=f"{file}: {err.message}", file=str(file)) from None
+
+
+def beside(directory: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The programs that a pool's settings name by a path: a relative one begins at the directory."""
+    found: dict[str, Any] = {}
+    python, command = settings.get("python"), settings.get("command")
+    if isinstance(python, str) and os.sep in python:
+        found["python"] = str(directory / python)
+    if isinstance(command, list) and command and isinstance(command[0], str) and os.sep in command[0]:
+        found["command"] = [str(directory / command[0]), *command[1:]]
+    return found
 
 
 def _groups(spec: PoolSpec, settings: Mapping[str, Any]) -> dict[str, Settings]:

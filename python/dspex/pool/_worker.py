@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -17,7 +17,7 @@ from dspex.pool._tasks import Outcome, is_cancelled
 from dspex.protocol.channel import Channel
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import Kind
-from dspex.protocol.handshake import Greeting, Handshake
+from dspex.protocol.handshake import Greeting, Handshake, common_codec
 from dspex.wire import Classes
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class Worker(asyncio.BufferedProtocol):
         self.process: Handle | None = None
         self.greeting: Greeting | None = None
         loop = asyncio.get_running_loop()
+        self._operations: Sequence[str] | None = None  # that it serves; None where it answers for itself
         self._loop = loop
         self._restarts = restarts
         self.born = self.idle_since = loop.time()
@@ -306,8 +307,14 @@ class Worker(asyncio.BufferedProtocol):
         """Put a call on the worker.
 
         Raises:
-            WireError: If its payload cannot be sent.
+            WireError: If its payload cannot be sent, or the worker serves no such operation.
         """
+        if self._operations is not None and call.op not in self._operations:
+            raise WireError(
+                f"the workers of pool {self._spec.name!r} have no operation {call.op!r}",
+                code="unknown-operation",
+                hint=f"there are: {', '.join(self._operations) or 'none'}",
+            )
         call_id = self._next_id
         request = [call.op, call.payload, timeout, 0 if call.items is None else WINDOW]
         if call.trace is not None:
@@ -417,7 +424,16 @@ class Worker(asyncio.BufferedProtocol):
             raise _bad_frame(f"a service does not take {Kind(kind).name} frames")
 
     def _greeted(self, ready: Any) -> None:
-        self._ready.succeed(Greeting.from_wire(ready))
+        greeting = Greeting.from_wire(ready)
+        if self._ready.known:
+            return
+        try:
+            self._channel.use(common_codec(self._handshake.codecs, greeting.codecs))
+        except WorkerStartError as err:
+            self._ready.fail(err)
+            return
+        self._operations = greeting.operations
+        self._ready.succeed(greeting)
 
 
 def _bad_frame(what: str) -> WireError:

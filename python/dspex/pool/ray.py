@@ -62,8 +62,9 @@ class RayActors:
             raise ConfigError(
                 "this process is connected to no Ray cluster", code="no-ray", hint="call ray.init(...) before"
             )
-        if spec.python is not None or spec.start == "forkserver":
-            setting = "python" if spec.python is not None else "start"
+        settings = {"python": spec.python, "command": spec.command, "start": spec.start == "forkserver"}
+        setting = next((name for name, given in settings.items() if given), None)
+        if setting is not None:
             raise ConfigError(
                 f"pool.{spec.name}.{setting}: Ray starts the processes of its actors",
                 code="bad-pool-setting",

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from dspex.errors import DspexError, WireError
-from dspex.protocol.frames import MAX_FRAME, MSGPACK, PARTS, FrameReader, Kind, encode_head
+from dspex.protocol.frames import JSON, MAX_FRAME, MSGPACK, PARTS, FrameReader, Kind, encode_head
 from dspex.protocol.local_memory import FLOOR, LocalMemory
 from dspex.protocol.parts import Memory, Packing, read_parts, write_parts
 from dspex.wire._classes import DEFAULT, Classes
+from dspex.wire._codec import Codec
+from dspex.wire._json import Json
 from dspex.wire._msgpack import MessagePack
 from dspex.wire._select import DEFAULT as WORTH
 from dspex.wire._select import select
@@ -25,6 +27,9 @@ _LARGE: Final = 64 * 1024
 class Channel:
     """One end of a connection: cuts what arrives, codes bodies, gathers what leaves.
 
+    What arrives says itself how it is read. What leaves is JSON, as the hand-shake is, until `use` names
+    another codec.
+
     The frames of one turn of the loop leave together in one write at its end, so that a hundred calls do not
     cost a hundred. A lone one can leave at once: there is nothing to gather, and a turn costs a system call.
     Sending the first 8, 16 or 64 KiB of a batch before the turn ends, so that the other side begins earlier,
@@ -36,11 +41,13 @@ class Channel:
     """
 
     __slots__ = (
-        "_codec",
+        "_codecs",
         "_floor",
+        "_form",
         "_gathered",
         "_loop",
         "_memory",
+        "_msgpack",
         "_packing",
         "_reader",
         "_transport",
@@ -52,6 +59,7 @@ class Channel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, classes: Classes = DEFAULT) -> None:
         self._loop = loop
+        self._form = JSON  # as the hand-shake is, until both know what the other reads
         self.allow(classes)
         self._worth = WORTH
         self._floor: int | None = None  # bytes from which something is a part of its own; None for never
@@ -64,10 +72,11 @@ class Channel:
 
     def allow(self, classes: Classes) -> None:
         """Say which classes values may be of, from now on."""
-        self._codec = codec = MessagePack(classes)
-        self.encode = codec.encode
+        self._msgpack = MessagePack(classes)
+        self._codecs: dict[int, Codec] = {MSGPACK: self._msgpack, JSON: Json(classes)}
+        self.encode = self._codecs[self._form].encode
 
-    def use(self, memory: Memory | None, packing: Packing | None = None, *, floor: int) -> None:
+    def use_parts(self, memory: Memory | None, packing: Packing | None = None, *, floor: int) -> None:
         """Send large bytes apart from now on.
 
         Args:
@@ -85,7 +94,7 @@ class Channel:
             sock: The connection's memory socket. Whoever opened it closes it, after this channel.
             shares: Whether values of `dspex.wire.share` are passed as such; see `LocalMemory`.
         """
-        self.use(LocalMemory(self._loop, sock, self._tell_released, shares=shares), floor=FLOOR)
+        self.use_parts(LocalMemory(self._loop, sock, self._tell_released, shares=shares), floor=FLOOR)
 
     def released(self, numbers: Any) -> None:
         """The peer has let go of segments; the body of a RELEASE frame.
@@ -106,11 +115,17 @@ class Channel:
         Raises:
             WireError: If the body is not of that form (`bad-body`, `bad-frame`).
         """
-        if form == MSGPACK:
-            return self._codec.decode(body)
         if form == MSGPACK | PARTS:
-            return self._codec.decode(*read_parts(body, self._memory))
-        raise WireError(f"this end reads no frames of the form {form:#x}", code="bad-frame")
+            return self._msgpack.decode(*read_parts(body, self._memory))
+        codec = self._codecs.get(form)
+        if codec is None:
+            raise WireError(f"this end reads no frames of the form {form:#x}", code="bad-frame")
+        return codec.decode(body)
+
+    def use(self, name: str) -> None:
+        """Write with the codec of this name from now on."""
+        (self._form,) = (form for form, codec in self._codecs.items() if codec.name == name)
+        self.encode = self._codecs[self._form].encode
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
         """Write to `transport` from now on."""
@@ -150,10 +165,12 @@ class Channel:
             self._loop.call_soon(self.flush)
 
     def _body(self, value: Any) -> tuple[bytes | bytearray, int]:
+        if self._form != MSGPACK:
+            return self.encode(value), self._form
         value = select(value, self._worth)
         if self._floor is None:
             return self.encode(value), MSGPACK
-        main, parts = self._codec.encode_in_parts(value, self._floor)
+        main, parts = self._msgpack.encode_in_parts(value, self._floor)
         if not parts:
             return main, MSGPACK
         return write_parts(main, parts, self._memory, self._packing), MSGPACK | PARTS

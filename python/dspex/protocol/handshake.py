@@ -2,8 +2,12 @@
 
 ::
 
-    service -> worker    HELLO  Handshake.to_wire     versions, settings, and the key of the LM
-    worker -> service    READY  Greeting.to_wire      versions: calls may come
+    service -> worker    HELLO  Handshake.to_wire     versions, codecs, settings, and the key of the LM
+    worker -> service    READY  Greeting.to_wire      versions, codecs: calls may come
+
+Both frames, and an ERROR in the place of READY, are JSON, whatever follows: so a worker in another language
+needs no other codec. From then on both write with the first codec of HELLO that READY has too.
+docs/protocol.md says all of it for those who write such a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ from dspex.errors import WireError, WorkerStartError
 from dspex.protocol import records
 from dspex.protocol.frames import PROTOCOL
 
-__all__ = ["Greeting", "Handshake", "ProcessLimits"]
+__all__ = ["CODECS", "Greeting", "Handshake", "ProcessLimits", "common_codec"]
+
+CODECS: Final = ("msgpack", "json")
+"""The codecs of both ends of dspex, the best first."""
 
 _VERSIONS: Final[dict[str, Any]] = {"protocol": PROTOCOL, "dspex": __version__}
 
@@ -43,6 +50,7 @@ class Handshake:
     """What a worker gets before its first call; a forkserver gets the same, without the LM.
 
     Attributes:
+        codecs: What the service reads and writes, in the order in which it prefers them.
         max_inflight: Calls it has at once, at most.
         limits: What the kernel is to hold it to.
         preload: Modules to import.
@@ -52,6 +60,7 @@ class Handshake:
     """
 
     max_inflight: int
+    codecs: Sequence[str] = CODECS
     limits: ProcessLimits = field(default_factory=ProcessLimits)
     preload: Sequence[str] = ()
     classes: Sequence[str] = ()
@@ -60,7 +69,7 @@ class Handshake:
 
     def to_wire(self) -> dict[str, Any]:
         """What crosses."""
-        return {**_VERSIONS, **records.to_wire(self)}
+        return {**_VERSIONS, **records.to_wire(self), "codecs": list(self.codecs)}
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Handshake:
@@ -85,15 +94,23 @@ class Handshake:
 class Greeting:
     """What a worker, or a forkserver, is: it says so once calls may come.
 
+    A worker of dspex has versions. Any other has none: of it the protocol's number is all that is compared.
+
     Attributes:
         python: The version of its interpreter.
         dspy: The version of its DSPy.
         dspex: That of its dspex.
+        worker: What a worker in another language calls itself.
+        codecs: What it reads and writes.
+        operations: What it can be asked for; None for a worker that answers for itself.
     """
 
-    python: str
-    dspy: str
-    dspex: str = __version__
+    python: str = ""
+    dspy: str = ""
+    dspex: str = ""
+    worker: str = ""
+    codecs: Sequence[str] = CODECS[:1]
+    operations: Sequence[str] | None = None
 
     @classmethod
     def of_this_process(cls) -> Greeting:
@@ -101,11 +118,17 @@ class Greeting:
         import dspy
 
         python = ".".join(map(str, sys.version_info[:3]))
-        return cls(python=python, dspy=str(dspy.__version__))
+        return cls(python=python, dspy=str(dspy.__version__), dspex=__version__, codecs=CODECS)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What there is to be told of it."""
+        told = {"python": self.python, "dspy": self.dspy, "dspex": self.dspex, "worker": self.worker}
+        return {name: said for name, said in told.items() if said}
 
     def to_wire(self) -> dict[str, Any]:
         """What crosses."""
-        return {"protocol": PROTOCOL, "python": self.python, "dspy": self.dspy, "dspex": self.dspex}
+        return {"protocol": PROTOCOL, **self.versions, "codecs": list(self.codecs)}
 
     @classmethod
     def from_wire(cls, wire: Any) -> Greeting:
@@ -114,10 +137,42 @@ class Greeting:
         Raises:
             WireError: If it is none, or of another protocol (`bad-frame`).
         """
-        if not (isinstance(wire, dict) and wire.keys() >= {"protocol", "python", "dspy", "dspex"}):
+        if not (isinstance(wire, dict) and (wire.keys() >= _OF_DSPEX or wire.keys() >= _OF_OTHERS)):
             raise WireError("a greeting without versions", code="bad-frame")
         if wire["protocol"] != PROTOCOL:
             raise WireError(
                 f"the worker speaks protocol {wire['protocol']}, not {PROTOCOL}", code="bad-frame"
             )
-        return cls(python=str(wire["python"]), dspy=str(wire["dspy"]), dspex=str(wire["dspex"]))
+        versions = {name: str(wire[name]) for name in ("python", "dspy", "dspex", "worker") if name in wire}
+        operations = _names(wire["operations"]) if "operations" in wire else None
+        return cls(**versions, codecs=_names(wire.get("codecs", ["msgpack"])), operations=operations)
+
+
+_OF_DSPEX: Final = frozenset({"protocol", "python", "dspy", "dspex"})
+_OF_OTHERS: Final = frozenset({"protocol", "codecs"})
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    if not (isinstance(given, list) and all(isinstance(name, str) for name in given)):
+        raise WireError("the codecs and operations of a greeting are lists of names", code="bad-frame")
+    return tuple(given)
+
+
+def common_codec(service: Sequence[str], worker: Sequence[str]) -> str:
+    """The codec that both write with once they have shaken hands.
+
+    Args:
+        service: What the service has, the best first.
+        worker: What the worker has.
+
+    Raises:
+        WorkerStartError: If they have none in common (`no-common-codec`).
+    """
+    for name in service:
+        if name in worker:
+            return name
+    raise WorkerStartError(
+        f"the worker reads {', '.join(worker) or 'nothing'}, the service writes {', '.join(service)}",
+        code="no-common-codec",
+        hint="leave codec='auto', or name one that the worker has",
+    )

@@ -19,7 +19,6 @@ has passed alone is tried together.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -242,7 +241,7 @@ def _pool(
     problems: Problems,
 ) -> Any:
     from dspex.pool import PoolSpec
-    from dspex.pool._toml import PRESETS
+    from dspex.pool._toml import PRESETS, beside
 
     before = len(problems.found)
     settings = dict(table)
@@ -260,9 +259,8 @@ def _pool(
         settings["name"] = name
     if "env" in settings:
         settings["env"] = resolved(settings["env"], f"{path}.env", problems, environment)
-    python = settings.get("python")
-    if isinstance(python, str) and os.sep in python and directory is not None:
-        settings["python"] = str(directory / python)
+    if directory is not None:
+        settings |= beside(directory, settings)
     made = _replaced(spec, settings, path, problems)
     return made if len(problems.found) == before else None
 

@@ -278,8 +278,8 @@ class PoolTarget:
 
         pool = Pool(self.spec, lm=self._lm_settings(), on_event=tell_of_pool)
         await pool.start()
-        theirs = pool.versions["dspy"]
-        if self._dialect is not None and dialects.dialect_of(theirs) != self._dialect:
+        theirs = pool.versions.get("dspy")  # a worker in another language has none
+        if theirs is not None and self._dialect is not None and dialects.dialect_of(theirs) != self._dialect:
             dialects.warn_mixed(self.name, theirs, self._dialect)
         return pool
 

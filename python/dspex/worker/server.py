@@ -24,7 +24,7 @@ from dspex.protocol.channel import Channel
 from dspex.protocol.deadlines import Deadlines
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import Kind
-from dspex.protocol.handshake import Greeting, Handshake
+from dspex.protocol.handshake import CODECS, Greeting, Handshake, common_codec
 from dspex.telemetry._trace import CURRENT, Trace
 from dspex.wire import Classes
 from dspex.worker.host import RUNNING, connect
@@ -154,6 +154,7 @@ class Server(asyncio.BufferedProtocol):
     def _greet(self, wire: Any) -> None:
         try:
             handshake = Handshake.from_wire(wire)
+            codec = common_codec(handshake.codecs, CODECS)
             prepare_interpreter(handshake)
             apply_limits(handshake.limits)
             # DSPy's async path goes through the default executor for parts of every call, and its size of
@@ -175,6 +176,7 @@ class Server(asyncio.BufferedProtocol):
             self._channel.send_error(0, start_error(err))
             self._leave()
         self._channel.send(Kind.READY, 0, Greeting.of_this_process().to_wire())
+        self._channel.use(codec)
 
     # --- calls ---
 

@@ -6,10 +6,11 @@ import sys
 
 from dspex.errors import ConfigError
 from dspex.pool._backends.base import Launcher
+from dspex.pool._backends.command import CommandLauncher
 from dspex.pool._backends.forkserver import FORK_SECONDS, ForkserverLauncher
 from dspex.pool._backends.process import SpawnLauncher
 from dspex.pool._spec import PoolSpec
-from dspex.protocol.handshake import Handshake, ProcessLimits
+from dspex.protocol.handshake import CODECS, Handshake, ProcessLimits
 
 __all__ = ["LocalProcesses", "make_handshake"]
 
@@ -18,12 +19,13 @@ def make_handshake(spec: PoolSpec) -> Handshake:
     """The handshake of workers and forkservers, without the LM's settings, which only workers need."""
     return Handshake(
         max_inflight=spec.max_inflight,
+        codecs=CODECS if spec.codec == "auto" else (spec.codec,),
         limits=ProcessLimits(memory=spec.limits.memory, nice=spec.limits.nice, cpus=list(spec.limits.cpus)),
         preload=list(spec.preload),
         classes=list(spec.classes),
         # As multiprocessing does: what the service can import, its workers can. Another interpreter has
         # its own packages.
-        path=[entry for entry in sys.path if entry] if spec.python is None else [],
+        path=[entry for entry in sys.path if entry] if spec.python is None and not spec.command else [],
     )
 
 
@@ -53,6 +55,8 @@ class LocalProcesses:
                 code="no-pools-here",
                 hint="use route='native', or run the service under WSL",
             )
+        if spec.command:
+            return CommandLauncher(spec.command, spec.env, make_handshake(spec).limits)
         linux = self._platform == "linux"
         start = spec.start
         if start == "auto":

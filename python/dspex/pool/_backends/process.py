@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -113,8 +113,12 @@ class ChildPipes:
     child_memory: socket.socket | None = None
 
     @classmethod
-    def open(cls) -> ChildPipes:
-        """A fresh set, or an `OSError` and none."""
+    def open(cls, *, memory: bool = True) -> ChildPipes:
+        """A fresh set, or an `OSError` and none.
+
+        Args:
+            memory: Whether the worker can be passed shared memory.
+        """
         with contextlib.ExitStack() as undo:
             parent, child = map(undo.enter_context, socket.socketpair())
             parent.setblocking(False)
@@ -125,7 +129,7 @@ class ChildPipes:
             undo.callback(_close, (heartbeat, child_heartbeat))
             output, child_output = os.pipe()
             undo.callback(_close, (output, child_output))
-            memory, child_memory = memory_pair() or (None, None)
+            shared, child_shared = (memory_pair() if memory else None) or (None, None)
             undo.pop_all()
         return cls(
             parent,
@@ -136,8 +140,8 @@ class ChildPipes:
             child_lifeline,
             child_heartbeat,
             child_output,
-            memory,
-            child_memory,
+            shared,
+            child_shared,
         )
 
     def given(self) -> tuple[int, ...]:
@@ -268,23 +272,25 @@ def how_it_ended(code: int | None) -> tuple[str, str | None]:
 
 
 class SpawnLauncher:
-    """Starts each worker with a fresh interpreter.
+    """Starts each worker with a fresh interpreter, or by a command.
 
     Args:
         python: The interpreter, or None for this one.
         env: Variables set over this process's environment.
+        command: The program to start instead, and its arguments.
     """
 
-    def __init__(self, python: str | None, env: Mapping[str, str]) -> None:
+    def __init__(self, python: str | None, env: Mapping[str, str], command: Sequence[str] = ()) -> None:
         self._python = python
+        self._command = command
         self._env = dict(env)
 
     async def launch(self) -> Process:
         """See `Launcher.launch`."""
-        pipes = ChildPipes.open()
+        pipes = ChildPipes.open(memory=not self._command)
         try:
             popen = await start_interpreter(
-                self._python, self._env, "worker", pipes.given(), pipes.child_output
+                self._python, self._env, "worker", pipes.given(), pipes.child_output, self._command
             )
         except BaseException:
             pipes.close_parent()  # the lifeline: a process that came into being all the same ends with it
@@ -319,7 +325,12 @@ class SpawnLauncher:
 
 
 async def start_interpreter(
-    python: str | None, env: Mapping[str, str], role: str, given: tuple[int, ...], output: int
+    python: str | None,
+    env: Mapping[str, str],
+    role: str,
+    given: tuple[int, ...],
+    output: int,
+    command: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start `python -m dspex.worker` from the thread that lives as long as this process.
 
@@ -329,6 +340,7 @@ async def start_interpreter(
         role: What it is to be.
         given: Descriptors it inherits; it gets their numbers as arguments.
         output: The descriptor that becomes its standard output and error.
+        command: The program to start instead, and its arguments; it gets the numbers in its environment.
 
     Raises:
         OSError: If the interpreter cannot be started.
@@ -338,7 +350,8 @@ async def start_interpreter(
     try:
         for number in (*given, output):
             copies.append(os.dup(number))  # noqa: PERF401 - those made before one fails must be known
-        start = _starter().submit(_start, python or sys.executable, {**os.environ, **env}, role, copies)
+        whole = {**os.environ, **env}
+        start = _starter().submit(_start, python or sys.executable, whole, role, copies, command)
     except BaseException:
         _close(copies)
         raise
@@ -355,11 +368,20 @@ def _close(numbers: Iterable[int]) -> None:
         os.close(number)
 
 
-def _start(python: str, env: dict[str, str], role: str, copies: list[int]) -> subprocess.Popen[bytes]:
+_NAMES: Final = ("DSPEX_SOCKET", "DSPEX_LIFELINE", "DSPEX_HEARTBEAT")
+"""The variables in which a command finds the numbers of its descriptors."""
+
+
+def _start(
+    python: str, env: dict[str, str], role: str, copies: list[int], command: Sequence[str]
+) -> subprocess.Popen[bytes]:
     *given, output = copies
-    return subprocess.Popen(  # noqa: S603 - the interpreter is the user's own setting
-        # -P keeps the working directory off sys.path: a file of the user's must not shadow a module of ours.
-        [python, "-P", "-m", "dspex.worker", role, str(os.getpid()), *map(str, given)],
+    if command:
+        env = {**env, **{name: str(number) for name, number in zip(_NAMES, given, strict=True)}}
+    # -P keeps the working directory off sys.path: a file of the user's must not shadow a module of ours.
+    own = [python, "-P", "-m", "dspex.worker", role, str(os.getpid()), *map(str, given)]
+    return subprocess.Popen(  # noqa: S603 - the program is the user's own setting
+        list(command) or own,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
