@@ -119,7 +119,7 @@ LATER = {
     "json_repair": "DSPy's reading of a broken reply needs it",
     "msgpack": "a pool needs it",
     "numpy": "a value of its own needs it",
-    "pyarrow": "nothing needs it",
+    "pyarrow": "a table needs it",
     "sqlite3": "a cache on disk needs it",
     "pydantic": "a type that the core does not read needs it",
     "typing_extensions": "pydantic needs it",

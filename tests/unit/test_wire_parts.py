@@ -21,6 +21,7 @@ from dspex.errors import WireError
 from dspex.protocol import parts
 from dspex.protocol.channel import Channel
 from dspex.protocol.frames import MSGPACK, PARTS
+from dspex.protocol.packing import PACKINGS, Packing
 from dspex.wire._columns import Packed
 from dspex.wire._msgpack import MAX_PARTS, MessagePack
 from dspex.wire._select import Worth, select
@@ -174,6 +175,13 @@ class _Segments:
         whole = memoryview(self.segments[number]).toreadonly()
         return [whole[offset : offset + length] for offset, length in ranges]
 
+    def put(self, given: Sequence[Any]) -> _Room | None:
+        room = self.place([len(memoryview(part)) for part in given])
+        if room is not None:
+            for target, part in zip(room.parts, given, strict=True):
+                target[:] = part
+        return room
+
     def share(self, segment: Any) -> int | None:
         raise AssertionError("nothing is shared")
 
@@ -192,9 +200,9 @@ LARGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("memory", [None, _Segments(), _Segments(room=0)], ids=["none", "room", "full"])
-@pytest.mark.parametrize("packing", [None, *parts.PACKINGS.values()], ids=["plain", *parts.PACKINGS])
+@pytest.mark.parametrize("packing", [None, *PACKINGS.values()], ids=["plain", *PACKINGS])
 async def test_parts_come_out_wherever_they_lie_and_however_they_are_packed(
-    memory: _Segments | None, packing: parts.Packing | None
+    memory: _Segments | None, packing: Packing | None
 ) -> None:
     sent: list[bytes] = []
 
@@ -224,7 +232,7 @@ async def test_parts_come_out_wherever_they_lie_and_however_they_are_packed(
 
 def test_what_does_not_get_smaller_is_not_packed() -> None:
     noise = np.random.default_rng(0).bytes(300_000)
-    for packing in parts.PACKINGS.values():
+    for packing in PACKINGS.values():
         assert packing.pack(noise) is None
         packed = packing.pack(bytes(300_000))
         assert packed is not None
@@ -270,8 +278,8 @@ def test_a_hostile_body_is_refused(body: bytes) -> None:
     assert refused.value.code == "bad-frame"
 
 
-@pytest.mark.parametrize("packing", parts.PACKINGS.values(), ids=parts.PACKINGS)
-def test_a_part_that_would_be_too_large_is_refused_before_it_is_unpacked(packing: parts.Packing) -> None:
+@pytest.mark.parametrize("packing", PACKINGS.values(), ids=PACKINGS)
+def test_a_part_that_would_be_too_large_is_refused_before_it_is_unpacked(packing: Packing) -> None:
     bomb = packing.pack(bytes(2**20))
     assert bomb is not None
     rows = [(0, packing.number, 0, 0, 41, len(bomb), parts.MAX_SIZE + 1)]

@@ -46,6 +46,9 @@ async def examine(spec: PoolSpec) -> list[Finding]:
     if not findings[0].good:
         return findings
     findings += _limits(spec)
+    if spec.pickle:
+        advice = "turn pickle off, and name the modules of your classes in `classes`"
+        findings.append(Finding("pickle", False, "values may cross by pickle, which runs code", advice))
     pool = Pool(spec.replace(workers=1, max_workers=None))
     began = time.perf_counter()
     try:

@@ -13,6 +13,7 @@ A pool lives on one event loop, the one `start` was awaited on, and in one proce
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from contextvars import copy_context
@@ -56,6 +57,8 @@ _TOLD: Final[Mapping[State, EventName]] = {
     State.STOPPING: "pool.stopping",
     State.DEAD: "pool.dead",
 }
+
+_log = logging.getLogger("dspex.pool")
 
 
 class Pool(PoolCalls):
@@ -133,6 +136,8 @@ class Pool(PoolCalls):
                 code="pool-restarted",
             )
         launcher = self._backend.launcher(self.spec)
+        if self.spec.pickle:
+            _log.warning("pool %r takes pickles: its workers can run code in this process", self.name)
         self._residence.move_in()
         self._tasks = Tasks()
         self._loop_end = LoopEnd(self._leave)
@@ -325,6 +330,7 @@ class Pool(PoolCalls):
             wanted=scheduler.supervisor.size if scheduler else 0,
             workers=tuple(worker.status() for worker in sorted(workers, key=lambda worker: worker.slot)),
             backend=self._backend.describe(),
+            pickle=self.spec.pickle,
         )
 
     # --- a call ---

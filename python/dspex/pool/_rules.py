@@ -20,6 +20,7 @@ from dspex.errors import ConfigError, did_you_mean
 __all__ = [
     "Choice",
     "Environment",
+    "Flag",
     "Group",
     "ListOf",
     "RefusedError",
@@ -167,6 +168,22 @@ class Choice:
 
     def meant(self, setting: str, value: Any) -> str:
         return did_you_mean(value, self.options).rstrip() if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or False."""
+
+    def check(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise RefusedError
+        return value
+
+    def allowed(self) -> str:
+        return "True or False"
+
+    def meant(self, setting: str, value: Any) -> str:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dspex._timeouts import shown
 from dspex.pool._rules import (
     Choice,
     Environment,
+    Flag,
     ListOf,
     Seconds,
     Settings,
@@ -199,6 +200,8 @@ class _SpecChanges(TypedDict, total=False):
     env: Mapping[str, str]
     preload: Sequence[str]
     classes: Sequence[str]
+    compression: Literal["auto", "off", "lz4", "zstd"]
+    pickle: bool
     timeouts: Timeouts
     limits: Limits
     recycling: Recycling
@@ -228,6 +231,10 @@ class PoolSpec(Settings):
         preload: Modules imported by a worker before it is READY.
         classes: Modules whose enums, dataclasses, models and named tuples may cross as what they are, each
             with the modules below it; DSPy's always may.
+        compression: How large bytes are packed on their way: `auto` packs them with LZ4 for workers on other
+            machines and not on this one, where shared memory is quicker. It needs pyarrow on both sides.
+        pickle: Whether values that no codec has a word for cross by pickle. A worker can then run code in the
+            service by what it answers; the pool's status, its log and `dspex doctor` say that it is on.
         timeouts: How long the pool waits for calls, starts, stops, cancelled calls and heartbeats.
         limits: Memory, niceness and processors of a worker.
         recycling: After what age, calls or memory a worker is replaced.
@@ -252,6 +259,10 @@ class PoolSpec(Settings):
     )
     preload: Sequence[str] = checked((), ListOf(Text(_no_module_name, "a module's name")))
     classes: Sequence[str] = checked((), ListOf(Text(_no_module_name, "a module's name")))
+    compression: Literal["auto", "off", "lz4", "zstd"] = checked(
+        "auto", Choice(("auto", "off", "lz4", "zstd"))
+    )
+    pickle: bool = checked(False, Flag())
     timeouts: Timeouts = in_group(Timeouts)
     limits: Limits = in_group(Limits)
     recycling: Recycling = in_group(Recycling)

@@ -49,6 +49,7 @@ class PoolStatus:
         wanted: Workers it is to have at the moment.
         workers: Those it has, by their places. A place without one is waiting to start another.
         backend: What its backend says of itself.
+        pickle: Whether values may cross by pickle, which lets a worker run code in the service.
     """
 
     name: str
@@ -58,3 +59,4 @@ class PoolStatus:
     wanted: int
     workers: tuple[WorkerStatus, ...]
     backend: Mapping[str, str]
+    pickle: bool = False

@@ -18,6 +18,7 @@ from dspex.protocol.channel import Channel
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import Kind
 from dspex.protocol.handshake import Greeting, Handshake, common_codec
+from dspex.protocol.packing import available
 from dspex.wire import Classes
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Worker(asyncio.BufferedProtocol):
         self._on_beat = on_beat
         self._counts_requests = spec.recycling.requests is not None
         self._last_words = LastWords(spec, handshake.lm, launcher)
-        self._channel = Channel(loop, Classes(spec.classes))
+        self._channel = Channel(loop, Classes(spec.classes), pickle=spec.pickle)
         self._host_calls = HostCalls(self.calls, self._channel)
         self._ready: Outcome[Greeting] = Outcome()
         self._start_limit: asyncio.Timeout | None = None
@@ -185,13 +186,22 @@ class Worker(asyncio.BufferedProtocol):
             self.process = await self._launcher.launch()
             self.process.on_beat(lambda: self._on_beat(self))
             self.process.exited.add_done_callback(lambda _: self._exited())
-            if self.process.memory_socket is not None:
+            packing = self._packing(self.process)
+            if self.process.memory_socket is not None and not packing:
                 self._channel.share_memory(self.process.memory_socket, shares=True)
             await self._loop.create_connection(lambda: self, sock=self.process.socket)
+            self._handshake = replace(self._handshake, packing=packing)
             self._channel.send(Kind.HELLO, 0, self._handshake.to_wire())
             return await self._ready.wait()
         finally:
             self._start_limit = None
+
+    def _packing(self, process: Handle) -> str:
+        """How large bytes are packed on the way to this worker and back; empty for not at all."""
+        wanted = self._spec.compression
+        if wanted == "auto":
+            wanted = "off" if process.memory_socket is not None or process.where == "local" else "lz4"
+        return "" if wanted == "off" or not available() else wanted
 
     def fail_start(self, err: BaseException, *, overdue: bool = False) -> None:
         """Have a worker whose start ended with `err` brought to its end."""
@@ -432,6 +442,8 @@ class Worker(asyncio.BufferedProtocol):
         except WorkerStartError as err:
             self._ready.fail(err)
             return
+        if self._handshake.packing and greeting.packs:
+            self._channel.pack(self._handshake.packing)
         self._operations = greeting.operations
         self._ready.succeed(greeting)
 

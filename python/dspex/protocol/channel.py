@@ -10,7 +10,9 @@ from typing import Any, Final, cast
 from dspex.errors import DspexError, WireError
 from dspex.protocol.frames import JSON, MAX_FRAME, MSGPACK, PARTS, FrameReader, Kind, encode_head
 from dspex.protocol.local_memory import FLOOR, LocalMemory
-from dspex.protocol.parts import Memory, Packing, read_parts, write_parts
+from dspex.protocol.packing import FLOOR as PACK_FROM
+from dspex.protocol.packing import PACKINGS, Packing
+from dspex.protocol.parts import Memory, read_parts, write_parts
 from dspex.wire._classes import DEFAULT, Classes
 from dspex.wire._codec import Codec
 from dspex.wire._json import Json
@@ -38,6 +40,7 @@ class Channel:
     Args:
         loop: Whose transport it writes to.
         classes: The classes that values may be of.
+        pickle: See `allow`.
     """
 
     __slots__ = (
@@ -57,10 +60,12 @@ class Channel:
         "take",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, classes: Classes = DEFAULT) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, classes: Classes = DEFAULT, *, pickle: bool = False
+    ) -> None:
         self._loop = loop
         self._form = JSON  # as the hand-shake is, until both know what the other reads
-        self.allow(classes)
+        self.allow(classes, pickle=pickle)
         self._worth = WORTH
         self._floor: int | None = None  # bytes from which something is a part of its own; None for never
         self._memory: Memory | None = None
@@ -70,9 +75,14 @@ class Channel:
         self._gathered: list[bytes] = []
         self._transport: asyncio.WriteTransport | None = None
 
-    def allow(self, classes: Classes) -> None:
-        """Say which classes values may be of, from now on."""
-        self._msgpack = MessagePack(classes)
+    def allow(self, classes: Classes, *, pickle: bool = False) -> None:
+        """Say what values may be of, from now on.
+
+        Args:
+            classes: The classes that may be named.
+            pickle: Whether whatever else a value has goes by pickle.
+        """
+        self._msgpack = MessagePack(classes, pickle=pickle)
         self._codecs: dict[int, Codec] = {MSGPACK: self._msgpack, JSON: Json(classes)}
         self.encode = self._codecs[self._form].encode
 
@@ -95,6 +105,14 @@ class Channel:
             shares: Whether values of `dspex.wire.share` are passed as such; see `LocalMemory`.
         """
         self.use_parts(LocalMemory(self._loop, sock, self._tell_released, shares=shares), floor=FLOOR)
+
+    def pack(self, name: str) -> None:
+        """Send large bytes packed from now on, and by no shared memory.
+
+        Args:
+            name: How.
+        """
+        self.use_parts(None, PACKINGS[name], floor=PACK_FROM)
 
     def released(self, numbers: Any) -> None:
         """The peer has let go of segments; the body of a RELEASE frame.

@@ -21,6 +21,7 @@ from dspex import __version__
 from dspex.errors import WireError, WorkerStartError
 from dspex.protocol import records
 from dspex.protocol.frames import PROTOCOL
+from dspex.protocol.packing import available
 
 __all__ = ["CODECS", "Greeting", "Handshake", "ProcessLimits", "common_codec"]
 
@@ -55,6 +56,8 @@ class Handshake:
         limits: What the kernel is to hold it to.
         preload: Modules to import.
         classes: Modules whose classes values may be of.
+        packing: How the worker packs what it sends, if it can; empty for not at all.
+        pickle: Whether values that no codec has a word for cross by pickle.
         path: Entries of `sys.path` that its interpreter may lack.
         lm: Settings of the pool's LM, its key among them; empty for none.
     """
@@ -64,6 +67,8 @@ class Handshake:
     limits: ProcessLimits = field(default_factory=ProcessLimits)
     preload: Sequence[str] = ()
     classes: Sequence[str] = ()
+    packing: str = ""
+    pickle: bool = False
     path: Sequence[str] = ()
     lm: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -102,6 +107,7 @@ class Greeting:
         dspex: That of its dspex.
         worker: What a worker in another language calls itself.
         codecs: What it reads and writes.
+        packs: Whether it can read what is packed.
         operations: What it can be asked for; None for a worker that answers for itself.
     """
 
@@ -110,6 +116,7 @@ class Greeting:
     dspex: str = ""
     worker: str = ""
     codecs: Sequence[str] = CODECS[:1]
+    packs: bool = False
     operations: Sequence[str] | None = None
 
     @classmethod
@@ -118,7 +125,9 @@ class Greeting:
         import dspy
 
         python = ".".join(map(str, sys.version_info[:3]))
-        return cls(python=python, dspy=str(dspy.__version__), dspex=__version__, codecs=CODECS)
+        return cls(
+            python=python, dspy=str(dspy.__version__), dspex=__version__, codecs=CODECS, packs=available()
+        )
 
     @property
     def versions(self) -> dict[str, str]:
@@ -128,7 +137,7 @@ class Greeting:
 
     def to_wire(self) -> dict[str, Any]:
         """What crosses."""
-        return {"protocol": PROTOCOL, **self.versions, "codecs": list(self.codecs)}
+        return {"protocol": PROTOCOL, **self.versions, "codecs": list(self.codecs), "packs": self.packs}
 
     @classmethod
     def from_wire(cls, wire: Any) -> Greeting:
@@ -145,7 +154,12 @@ class Greeting:
             )
         versions = {name: str(wire[name]) for name in ("python", "dspy", "dspex", "worker") if name in wire}
         operations = _names(wire["operations"]) if "operations" in wire else None
-        return cls(**versions, codecs=_names(wire.get("codecs", ["msgpack"])), operations=operations)
+        return cls(
+            **versions,
+            codecs=_names(wire.get("codecs", ["msgpack"])),
+            packs=wire.get("packs") is True,
+            operations=operations,
+        )
 
 
 _OF_DSPEX: Final = frozenset({"protocol", "python", "dspy", "dspex"})

@@ -57,6 +57,10 @@ class LocalMemory:
         """See `Sender.place`."""
         return self._sender.place(sizes)
 
+    def put(self, parts: Sequence[Any]) -> Placed | None:
+        """See `Sender.put`."""
+        return self._sender.put(parts)
+
     def share(self, segment: SharedSegment) -> int | None:
         """See `Sender.share`."""
         return self._sender.share(segment) if self._shares else None

@@ -19,17 +19,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dspex.errors import WireError
 from dspex.protocol.frames import MAX_FRAME
+from dspex.protocol.packing import Packing, packing_of_number
 from dspex.wire._blob import Blob, SharedBlob
 from dspex.wire._msgpack import MAX_PARTS
 
 if TYPE_CHECKING:
     from dspex._segments import SharedSegment
 
-__all__ = ["MAX_SIZE", "PACKINGS", "Memory", "Packing", "Placed", "read_parts", "write_parts"]
+__all__ = ["MAX_SIZE", "Memory", "Placed", "read_parts", "write_parts"]
 
 MAX_SIZE: Final = 2 * 2**30
 """Bytes that all parts of a body may have, unpacked."""
@@ -65,6 +66,10 @@ class Memory(Protocol):
         """Room for the parts of one frame; None if they have to go with the frame."""
         ...
 
+    def put(self, parts: Sequence[Any]) -> Placed | None:
+        """The same for parts that are somewhere already; they are written."""
+        ...
+
     def share(self, segment: SharedSegment) -> int | None:
         """The number by which frames may name a shared segment; None if its parts go as others do."""
         ...
@@ -80,58 +85,6 @@ class Memory(Protocol):
             WireError: If there are no such parts (`bad-frame`).
         """
         ...
-
-
-class Packing(NamedTuple):
-    """How parts are made smaller on a link where that pays.
-
-    Attributes:
-        number: In a row.
-        name: What `pyarrow` calls it.
-    """
-
-    number: int
-    name: str
-
-    def pack(self, data: Any) -> bytes | None:
-        """The packed bytes; None if a sample of them says that it does not pay."""
-        import pyarrow as pa
-
-        # From the middle: the beginning is often a header, which is like nothing that follows.
-        view = memoryview(data)
-        middle = max(0, len(view) // 2 - _SAMPLE // 2)
-        sample = view[middle : middle + _SAMPLE]
-        if len(pa.compress(sample, codec=self.name)) > len(sample) * _PAYS:
-            return None
-        # As bytes: a buffer that was made smaller says that it has its old length.
-        packed: bytes = pa.compress(view, codec=self.name, asbytes=True)
-        return packed if len(packed) <= len(view) * _PAYS else None
-
-    def unpack(self, view: memoryview, size: int) -> bytes:
-        """What was packed, of exactly that size.
-
-        Raises:
-            WireError: If it is none (`bad-frame`).
-        """
-        import pyarrow as pa
-
-        try:
-            made: bytes = pa.decompress(view, decompressed_size=size, codec=self.name, asbytes=True)
-        except (pa.ArrowException, OSError, ValueError) as err:
-            raise WireError(f"a part is not packed as it says: {err}", code="bad-frame") from err
-        if len(made) != size:
-            raise WireError("a part is not as large as it says", code="bad-frame")
-        return made
-
-
-_SAMPLE: Final = 64 * 1024
-"""Bytes that are packed to see whether all are worth it."""
-
-_PAYS: Final = 0.8
-"""The share that packing has to leave at most."""
-
-PACKINGS: Final = {packing.name: packing for packing in (Packing(1, "lz4_raw"), Packing(2, "zstd"))}
-_BY_NUMBER: Final = {packing.number: packing for packing in PACKINGS.values()}
 
 
 def write_parts(
@@ -156,17 +109,10 @@ def write_parts(
             if segment is not None and isinstance(blob, SharedBlob):
                 rows[number] = _ROW.pack(_SEGMENT, 0, 0, segment, blob.offset, blob.size, blob.size)
                 del left[number]
-        placed = memory.place([blob.size for blob in left.values()]) if left else None
+        placed = _placed(list(left.values()), memory) if left else None
         if placed is not None:
-            try:
-                for (number, blob), offset, target in zip(
-                    left.items(), placed.offsets, placed.parts, strict=True
-                ):
-                    blob.write(target)
-                    rows[number] = _ROW.pack(_SEGMENT, 0, 0, placed.number, offset, blob.size, blob.size)
-            except BaseException:
-                memory.released([placed.number])
-                raise
+            for (number, blob), offset in zip(left.items(), placed.offsets, strict=True):
+                rows[number] = _ROW.pack(_SEGMENT, 0, 0, placed.number, offset, blob.size, blob.size)
             left.clear()
     start = _HEAD.size + len(blobs) * _ROW.size
     views: list[tuple[int, memoryview]] = []
@@ -225,13 +171,14 @@ def read_parts(body: memoryview, memory: Memory | None = None) -> tuple[memoryvi
                 length=total,
                 limit=MAX_SIZE,
             )
-        if zero or (packing not in _BY_NUMBER if packing else stored != size):
+        packed = packing_of_number(packing)
+        if zero or (packed is None if packing else stored != size):
             raise _bad(f"the row of part {number} is none")
         if place == _SEGMENT and not packing:
             elsewhere.setdefault(segment, []).append((number, offset, size))
         elif place == _HERE and start + length <= offset and offset + stored <= len(body):
             view = body[offset : offset + stored]
-            parts[number] = _BY_NUMBER[packing].unpack(view, size) if packing else bytes(view)
+            parts[number] = bytes(view) if packed is None else packed.unpack(view, size)
         else:
             raise _bad(f"part {number} is where there is none")
     for segment, places in elsewhere.items():
@@ -240,6 +187,22 @@ def read_parts(body: memoryview, memory: Memory | None = None) -> tuple[memoryvi
         for (number, _, _), view in zip(places, memory.views(segment, [p[1:] for p in places]), strict=True):
             parts[number] = view
     return main, parts
+
+
+def _placed(blobs: Sequence[Blob], memory: Memory) -> Placed | None:
+    """Blobs in shared memory, written; None if they have to go with the frame."""
+    if all(blob.ready for blob in blobs):
+        return memory.put([blob.buffer() for blob in blobs])
+    placed = memory.place([blob.size for blob in blobs])
+    if placed is None:
+        return None
+    try:
+        for blob, target in zip(blobs, placed.parts, strict=True):
+            blob.write(target)
+    except BaseException:
+        memory.released([placed.number])
+        raise
+    return placed
 
 
 def _aligned(at: int) -> int:

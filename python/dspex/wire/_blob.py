@@ -33,6 +33,11 @@ class Blob:
         self._fill = fill
         self.size = size if data is None else len(data)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the bytes are somewhere already."""
+        return self._data is not None
+
     def buffer(self) -> Any:
         """A buffer that holds the bytes."""
         if self._data is None:

@@ -7,6 +7,7 @@ number, and the plain form, coded in the same way.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -28,6 +29,9 @@ _MAX_NESTED: Final = 32
 """How deep extensions may stand in each other. Each level is a decoder of msgpack's on the C stack, which no
 `RecursionError` guards: 200 levels, a body of about a kilobyte, ended the process with SIGSEGV."""
 
+_PICKLED: Final = 61
+"""The extension of a value that was pickled."""
+
 _SHARED: Final = 62
 """The extension of a value in shared memory: the number of its first part, and the bytes of the rest."""
 
@@ -45,13 +49,16 @@ class MessagePack:
 
     Args:
         classes: The classes that may be named.
+        pickle: Whether what has no row is pickled, and what was pickled is read. Reading a pickle runs
+            whatever code it names: it is for a pool whose user has said so, and for nothing that is stored.
     """
 
     name = "msgpack"
     number = 1
 
-    def __init__(self, classes: Classes = DEFAULT) -> None:
+    def __init__(self, classes: Classes = DEFAULT, *, pickle: bool = False) -> None:
         self._classes = classes
+        self._pickle = pickle
         self._rows = Rows(classes)
         # One packer for each depth: the one that asks about a value is in the middle of its own.
         self._packers: list[Any] = []
@@ -142,7 +149,7 @@ class MessagePack:
             return self._shared(depth, value)
         if type(value) is Packed:
             return self._extension(depth, value.column.kind.number, value.plain)
-        return as_base(value)
+        return self._pickled(value) if self._pickle else as_base(value)
 
     def _extension(self, depth: int, number: int, plain: Any) -> Any:
         if depth == _MAX_NESTED:
@@ -164,11 +171,22 @@ class MessagePack:
         parts += blobs
         return self._extension(depth, _SHARED, [len(parts) - len(blobs), main])
 
+    @staticmethod
+    def _pickled(value: Any) -> Any:
+        try:
+            return as_base(value)
+        except TypeError:
+            return msgpack.ExtType(_PICKLED, pickle.dumps(value, 5))
+
     # --- in ---
 
     def _from_extension(self, depth: int, parts: Sequence[Any], number: int, body: bytes) -> Any:
         if number == _PART:
             return _part(parts, body)
+        if number == _PICKLED:
+            if not self._pickle:
+                raise ValueError("it has a pickle, and none is read here")
+            return _unpickled(body)
         if depth == _MAX_NESTED:
             raise ValueError(f"more than {_MAX_NESTED} extensions in each other")
         plain = self._decode(body, partial(self._from_extension, depth + 1, parts))
@@ -182,6 +200,13 @@ class MessagePack:
         if column is None:
             raise ValueError(f"no extension has the number {number}")
         return column.from_plain(plain)
+
+
+def _unpickled(body: bytes) -> Any:
+    try:
+        return pickle.loads(body)  # noqa: S301 - the pool's user has turned it on
+    except Exception as err:
+        raise ValueError(f"a pickle that cannot be read: {type(err).__name__}: {err}") from err
 
 
 def _part(parts: Sequence[Any], body: bytes) -> Any:

@@ -12,7 +12,7 @@ __all__ = ["UNREADABLE", "not_encodable", "why_not"]
 
 UNREADABLE: Final = (
     ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
-    BufferError,
+    BufferError, ImportError,
 )  # fmt: skip
 """What reading a hostile body raises. A class that the allow-list names may raise anything else."""
 

@@ -49,7 +49,10 @@ def to_plain(value: Any, _: Classes) -> list[Any]:
     Raises:
         TypeError: If a column of it is of no type that Arrow has.
     """
-    import pyarrow as pa
+    try:
+        import pyarrow as pa
+    except ImportError as err:
+        raise TypeError("it goes by pyarrow, which is not here: `pip install 'dspex[arrow]'`") from err
 
     what = _name(type(value))
     more: list[Any] = []

@@ -25,6 +25,7 @@ from dspex.protocol.deadlines import Deadlines
 from dspex.protocol.errors import read_error
 from dspex.protocol.frames import Kind
 from dspex.protocol.handshake import CODECS, Greeting, Handshake, common_codec
+from dspex.protocol.packing import available
 from dspex.telemetry._trace import CURRENT, Trace
 from dspex.wire import Classes
 from dspex.worker.host import RUNNING, connect
@@ -167,7 +168,9 @@ class Server(asyncio.BufferedProtocol):
 
             for module in handshake.preload:
                 import_preload(module)
-            self._channel.allow(Classes(handshake.classes))
+            self._channel.allow(Classes(handshake.classes), pickle=handshake.pickle)
+            if handshake.packing and available():
+                self._channel.pack(handshake.packing)
             self._context = WorkerContext(handshake.lm)
             self._operations, self._instant = OPERATIONS, INSTANT
             self._streams = STREAMS

@@ -23,6 +23,7 @@ def make_handshake(spec: PoolSpec) -> Handshake:
         limits=ProcessLimits(memory=spec.limits.memory, nice=spec.limits.nice, cpus=list(spec.limits.cpus)),
         preload=list(spec.preload),
         classes=list(spec.classes),
+        pickle=spec.pickle,
         # As multiprocessing does: what the service can import, its workers can. Another interpreter has
         # its own packages.
         path=[entry for entry in sys.path if entry] if spec.python is None and not spec.command else [],

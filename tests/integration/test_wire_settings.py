@@ -1,0 +1,96 @@
+"""What a pool's settings say of the wire: compression, pickle, and whose classes may cross."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support import work
+from tests.support.pools import OpenPool
+from tests.support.wire_values import Colour, Point
+
+from dspex.errors import WireError
+from dspex.pool import PoolSpec
+from dspex.pool._doctor import examine
+
+WORK = "tests.support.work:"
+
+
+class Odd:
+    """A class of no kind that a codec knows."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Odd) and other.number == self.number
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("how", ["lz4", "zstd"])
+async def test_a_pool_that_packs_gives_what_it_was_given(open_pool: OpenPool, how: str) -> None:
+    pool = await open_pool(compression=how)
+    value = {"zeros": np.zeros(200_000), "noise": np.random.default_rng(1).bytes(300_000), "text": "x"}
+    back = await pool.run(work.give, value)
+    assert (back.pop("zeros") == 0).all()
+    assert back == {"noise": value["noise"], "text": "x"}
+
+
+async def test_on_this_machine_nothing_is_packed_unless_it_is_said(open_pool: OpenPool) -> None:
+    pool = await open_pool()
+    assert pool.spec.compression == "auto"
+    loaded = await pool.run(work.loaded_modules)
+    assert "pyarrow" not in loaded
+
+
+async def test_classes_cross_where_their_module_is_named_and_nowhere_else(open_pool: OpenPool) -> None:
+    value = {"at": Point(1, 2.5), "in": [Colour.RED]}
+    allowed = await open_pool(classes=["tests.support"])
+    assert await allowed.run(work.give, value) == value
+
+    refusing = await open_pool()
+    with pytest.raises(WireError, match=r"\$\.args\[0\]\.at: tests\.support\.wire_values\.Point") as refused:
+        await refusing.run(work.give, value)
+    assert refused.value.code == "not-encodable"
+    assert "PoolSpec(classes=" in refused.value.hint
+    assert await refusing.run(work.add, 2, 3) == 5
+
+
+async def test_without_pickle_a_class_of_no_kind_is_refused_and_with_it_crosses(
+    open_pool: OpenPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    careful = await open_pool()
+    with pytest.raises(WireError, match="Odd"):
+        await careful.run(work.give, Odd(3))
+    assert not careful.status().pickle
+    assert "pickle" not in caplog.text
+
+    with caplog.at_level(logging.WARNING, "dspex.pool"):
+        trusting = await open_pool(pickle=True, name="trusting")
+    assert await trusting.run(work.give, {"odd": [Odd(3)], "plain": 1}) == {"odd": [Odd(3)], "plain": 1}
+    assert trusting.status().pickle
+    assert "'trusting' takes pickles" in caplog.text
+    with pytest.raises(WireError, match=r"\$\.args\[0\]: _thread\.lock"):
+        await trusting.run(work.give, threading.Lock())
+
+
+async def test_the_doctor_says_that_a_pool_takes_pickles() -> None:
+    told = {finding.about: finding for finding in await examine(PoolSpec(workers=1, pickle=True))}
+    assert not told["pickle"].good
+    assert "pickle" not in {finding.about for finding in await examine(PoolSpec(workers=1))}
+
+
+def _refuse(spec: dict[str, Any]) -> None:
+    PoolSpec(**spec)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"pickle": 1}, {"compression": "gzip"}, {"classes": ["no module"]}], ids=repr
+)
+def test_a_wrong_setting_is_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=next(iter(spec))):
+        _refuse(spec)
