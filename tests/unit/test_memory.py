@@ -290,6 +290,16 @@ def test_a_peer_that_passes_more_than_the_limit_is_refused() -> None:
     link.close()
 
 
+def test_all_that_a_peer_has_passed_counts_against_the_limit() -> None:
+    link = Link(limit=8 * MIB, receiver_limit=4 * MIB)
+    views = [cross(link, b"x" * 2 * MIB) for _ in range(2)]
+    with pytest.raises(WireError, match="1048576 bytes was passed; 0 may be"):
+        link.cross(b"x")
+    assert link.receiver.size == 4 * MIB
+    del views
+    link.close()
+
+
 def test_without_a_descriptor_left_nothing_is_placed_and_what_was_passed_can_be_read(link: Link) -> None:
     placed = link.sender.place([7])
     assert placed is not None
@@ -504,7 +514,7 @@ def test_a_descriptor_of_anything_but_a_sealed_segment_is_not_mapped(link: Link,
     descriptor = HOSTILE[what]()
     socket.send_fds(link.sockets[0], [MESSAGE.pack(NEW, 1)], [descriptor])
     os.close(descriptor)
-    with pytest.raises(WireError) as refused:
+    with pytest.raises(WireError, match="passed") as refused:
         link.receiver.views(1, [(0, 1)])
     assert refused.value.code == "bad-frame"
     assert link.receiver.size == 0
