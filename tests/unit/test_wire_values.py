@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,6 +116,51 @@ def test_damaged_bodies_decode_to_a_value_or_are_refused(data: st.DataObject) ->
 
     with contextlib.suppress(WireError):  # and nothing else, however hostile
         codec.decode(body)
+
+
+HUGE: Final = {"$": "array", "v": ["|V0", [10**12], "C", {"$": "bytes", "v": ""}]}
+"""An array of items that take no room, in 60 bytes."""
+
+BOMBS: Final[dict[str, tuple[str, Any]]] = {
+    "a tuple of such an array": ("tuple", HUGE),
+    "a set of such an array": ("set", HUGE),
+    "a frozenset of such an array": ("frozenset", HUGE),
+    "the fields of a model, of such an array": (
+        "model",
+        ["dspy:History", {"messages": []}, HUGE, None, None],
+    ),
+    "a fraction with an exponent": ("fraction", ["1e999999999"]),
+    "a fraction of a decimal": ("fraction", [{"$": "decimal", "v": "1e999999999"}]),
+    "an array of more than came": ("array", ["<f8", [10**12], "C", {"$": "bytes", "v": ""}]),
+    "an array of texts without letters": ("array", ["<U0", [10**12], "C", {"$": "bytes", "v": ""}]),
+    "a zone that is a directory": ("datetime", ["2026-01-01T00:00:00", 0, "America"]),
+    "a zone outside": ("datetime", ["2026-01-01T00:00:00", 0, "../../etc/passwd"]),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_body_that_asks_for_much_is_refused(bomb: str) -> None:
+    """Whatever it would take otherwise, it would not be here: a terabyte, or a number of a gigabyte."""
+    name, plain = BOMBS[bomb]
+    text = json.dumps({"$": name, "v": plain}).encode()
+    with pytest.raises(WireError) as refused:
+        CODECS[1].decode(text)
+    assert refused.value.code == "bad-body"
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        msgpack.ExtType(43, msgpack.packb(10**12)),
+        msgpack.ExtType(12, msgpack.packb(["1e999999999"])),
+        msgpack.ExtType(2, msgpack.packb("text")),
+    ],
+    ids=["so many bytes", "a fraction with an exponent", "a tuple of a text"],
+)
+def test_a_small_body_of_messagepack_that_asks_for_much_is_refused(extension: Any) -> None:
+    with pytest.raises(WireError) as refused:
+        CODECS[0].decode(msgpack.packb(extension))
+    assert refused.value.code == "bad-body"
 
 
 def write_missing() -> None:

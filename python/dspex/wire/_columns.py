@@ -77,6 +77,7 @@ class Packed:
 FLOATS: Final = Column(Kind(40, "floats"), _core.unpack_floats)
 INTS: Final = Column(Kind(41, "ints"), _core.unpack_ints)
 ROWS: Final = Column(Kind(42, "rows"), lambda plain: _core.rows_of(*plain))
-BYTES: Final = Column(Kind(43, "bytes"), bytes)
+# Not `bytes` alone, which makes as many of a number as it says.
+BYTES: Final = Column(Kind(43, "bytes"), lambda plain: bytes(memoryview(plain)))
 
 COLUMNS: Final = {column.kind.number: column for column in (FLOATS, INTS, ROWS, BYTES)}

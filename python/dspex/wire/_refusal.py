@@ -11,7 +11,7 @@ from dspex.errors import WireError
 __all__ = ["UNREADABLE", "not_encodable", "why_not"]
 
 UNREADABLE: Final = (
-    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
+    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError, OSError,
 )  # fmt: skip
 """What reading a hostile body raises. A class that the allow-list names may raise anything else."""
 
