@@ -174,6 +174,32 @@ async def test_it_calls_functions_of_the_service(open_pool: OpenPool) -> None:
         await with_double.run("words:ask", "triple", 21)
 
 
+async def test_its_hello_says_what_the_page_says(open_pool: OpenPool) -> None:
+    pool = await open_pool(command=COMMAND, max_inflight=7, lm={"model": "m", "api_key": "sk-of-a-test"})
+
+    hello = await pool.run("words:hello")
+
+    assert hello == {
+        "protocol": 1,
+        "dspex": dspex.__version__,
+        "codecs": ["msgpack", "json"],
+        "max_inflight": 7,
+        "limits": {},
+        "lm": {"model": "m", "api_key": "sk-of-a-test"},
+    }
+
+
+async def test_one_that_is_stopped_sends_no_heartbeat_and_is_ended(open_pool: OpenPool) -> None:
+    pool = await open_pool(command=COMMAND, timeouts=QUICK.replace(heartbeat=1.5))
+    pid = pool.status().workers[0].pid
+    assert pid is not None
+
+    os.kill(pid, signal.SIGSTOP)
+
+    await until(lambda: pool.status().deaths == 1)
+    assert await pool.run("words:upper", "on") == "ON"
+
+
 @pytest.mark.parametrize(
     ("ready", "codec", "code", "what"),
     [

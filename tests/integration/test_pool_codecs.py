@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -11,10 +12,12 @@ from tests.support.wire_same import same
 from tests.support.wire_values import one_of_each
 
 from dspex import errors
-from dspex.pool import FunctionRequest
+from dspex.pool import FunctionRequest, LocalProcesses, PoolSpec
+from dspex.pool._backends.local import make_handshake
 from dspex.protocol.channel import Channel
 from dspex.protocol.frames import HEADER_SIZE, JSON, MSGPACK, FrameReader, Kind, encode_frame
 from dspex.protocol.handshake import Greeting, Handshake, common_codec
+from dspex.wire._json import Json
 
 WORK: Final = "tests.support.work:"
 
@@ -134,3 +137,32 @@ async def test_what_cannot_be_sent_is_refused_by_name_and_place(open_pool: OpenP
         await pool.echo({"rows": [1, object()]})
     assert refused.value.code == "not-encodable"
     assert await pool.echo(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("codecs", "form"), [(["msgpack", "json"], MSGPACK), (["json", "msgpack"], JSON), (["json"], JSON)]
+)
+async def test_a_worker_answers_hello_in_json_and_then_writes_the_services_first(
+    codecs: list[str], form: int
+) -> None:
+    spec = PoolSpec(workers=1)
+    launcher = LocalProcesses().launcher(spec)
+    loop = asyncio.get_running_loop()
+    reader = FrameReader()
+    try:
+        async with asyncio.timeout(60):
+            handle = await launcher.launch()
+            hello = replace(make_handshake(spec), codecs=codecs).to_wire()
+            forms = []
+            for kind, number, body in ((Kind.HELLO, 0, hello), (Kind.CALL, 1, ["echo", [1.5], 9.0, 0])):
+                await loop.sock_sendall(handle.socket, encode_frame(kind, number, Json().encode(body), JSON))
+                frames: list[Any] = []
+                while not frames:
+                    frames = reader.feed(await loop.sock_recv(handle.socket, 65536))
+                forms.append((frames[0][0], frames[0][3]))
+            assert forms == [(Kind.READY, JSON), (Kind.RESULT, form)]
+            handle.kill()
+            await handle.exited
+            handle.release()
+    finally:
+        await launcher.aclose()

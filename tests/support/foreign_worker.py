@@ -30,6 +30,7 @@ for number in (connection.fileno(), lifeline, heartbeat):
 
 one_writes = threading.Lock()
 calls: dict[int, Call] = {}  # by id: the calls that run
+told: dict[str, Any] = {}  # what HELLO said
 asked: dict[int, list[Any]] = {}  # by id: host calls that wait for an answer
 
 
@@ -88,6 +89,7 @@ def live() -> None:
 
 
 def greet(hello: dict[str, Any]) -> None:
+    told.update(hello)
     if hello["protocol"] != 1:
         send(ERROR, 0, FailedError("another protocol", "version-mismatch", "WorkerStartError").body)
         sys.exit(1)
@@ -185,6 +187,7 @@ FUNCTIONS: dict[str, Any] = {
     "words:upper": lambda call, text: text.upper(),
     "words:same": lambda call, *args, **kwargs: [list(args), kwargs],
     "words:codec": lambda call: call.codec,
+    "words:hello": lambda call: told,
     "words:sleep": lambda call, seconds: call.wait(seconds),
     "words:deaf": lambda call: time.sleep(600),
     "words:die": lambda call: print("farewell", flush=True) or os._exit(3),

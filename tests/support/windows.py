@@ -9,7 +9,10 @@ import socket
 import sys
 from importlib import import_module
 
-MODULES = ("dspex", "dspex.runtime", "dspex.pool", "dspex.testing", "dspex.modules", "dspex.adapters")
+MODULES = (
+    *("dspex", "dspex.runtime", "dspex.pool", "dspex.testing", "dspex.modules", "dspex.adapters"),
+    "dspex.wire._kinds",
+)
 
 for name in MODULES:  # with what they import of others, which ask for the platform themselves
     import_module(name)

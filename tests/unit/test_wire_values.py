@@ -7,6 +7,10 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import msgpack
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,6 +119,76 @@ def test_damaged_bodies_decode_to_a_value_or_are_refused(data: st.DataObject) ->
 
     with contextlib.suppress(WireError):  # and nothing else, however hostile
         codec.decode(body)
+
+
+HUGE: Final = {"$": "array", "v": ["|V0", [10**12], "C", {"$": "bytes", "v": ""}]}
+"""An array of items that take no room, in 60 bytes."""
+
+BOMBS: Final[dict[str, tuple[str, Any]]] = {
+    "a tuple of such an array": ("tuple", HUGE),
+    "a set of such an array": ("set", HUGE),
+    "a frozenset of such an array": ("frozenset", HUGE),
+    "the fields of a model, of such an array": (
+        "model",
+        ["dspy:History", {"messages": []}, HUGE, None, None],
+    ),
+    "a fraction with an exponent": ("fraction", ["1e999999999"]),
+    "a fraction of a decimal": ("fraction", [{"$": "decimal", "v": "1e999999999"}]),
+    "an array of more than came": ("array", ["<f8", [10**12], "C", {"$": "bytes", "v": ""}]),
+    "an array of texts without letters": ("array", ["<U0", [10**12], "C", {"$": "bytes", "v": ""}]),
+    "a type of numpy that is a program's text": ("array", ["<i4,<f8", [0], "C", {"$": "bytes", "v": ""}]),
+    "a type of numpy that is none": ("scalar", [",4", {"$": "bytes", "v": ""}]),
+    "a type of numpy's objects": ("array", ["|O8", [1], "C", {"$": "bytes", "v": "AAAAAAAAAAA="}]),
+    "a zone that is a directory": ("datetime", ["2026-01-01T00:00:00", 0, "America"]),
+    "a zone outside": ("datetime", ["2026-01-01T00:00:00", 0, "../../etc/passwd"]),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_body_that_asks_for_much_is_refused(bomb: str) -> None:
+    """Whatever it would take otherwise, it would not be here: a terabyte, or a number of a gigabyte."""
+    name, plain = BOMBS[bomb]
+    text = json.dumps({"$": name, "v": plain}).encode()
+    with pytest.raises(WireError) as refused:
+        CODECS[1].decode(text)
+    assert refused.value.code == "bad-body"
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        msgpack.ExtType(43, msgpack.packb(10**12)),
+        msgpack.ExtType(12, msgpack.packb(["1e999999999"])),
+        msgpack.ExtType(2, msgpack.packb("text")),
+    ],
+    ids=["so many bytes", "a fraction with an exponent", "a tuple of a text"],
+)
+def test_a_small_body_of_messagepack_that_asks_for_much_is_refused(extension: Any) -> None:
+    with pytest.raises(WireError) as refused:
+        CODECS[0].decode(msgpack.packb(extension))
+    assert refused.value.code == "bad-body"
+
+
+@by_codec
+@pytest.mark.parametrize("make", [pa.table, pl.DataFrame, pd.DataFrame], ids=["pyarrow", "polars", "pandas"])
+def test_a_text_that_lies_outside_of_its_table_is_refused(codec: Codec, make: Any) -> None:
+    """It would end the process: whoever reads a column believes the offsets in it."""
+    row = BY_NAME["arrow"]
+    what, blob = row.to_plain(make({"t": ["one", "two"]}), CLASSES)
+    data = bytes(blob.view())
+    for size in (4, 8):  # polars writes views, with lengths of their own
+        ends = [number.to_bytes(size, "little") for number in (0, 3, 6)]
+        data = data.replace(b"".join(ends), b"".join([*ends[:2], (2**30).to_bytes(size, "little")]))
+    data = data.replace(b"\3\0\0\0two", b"\xff\xff\xff\x3ftwo")
+    assert data != bytes(blob.view())
+    plain = codec.encode([what, data])
+    in_json = b'{"$":"arrow","v":' + plain + b"}"
+    body = in_json if codec.name == "json" else msgpack.packb(msgpack.ExtType(row.kind.number, plain))
+
+    with pytest.raises(WireError) as refused:
+        codec.decode(body)
+
+    assert refused.value.code == "bad-body"
 
 
 def write_missing() -> None:

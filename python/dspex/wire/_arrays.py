@@ -6,8 +6,9 @@ An array arrives read-only, over the memory that it came in: `array.copy()` may 
 from __future__ import annotations
 
 import functools
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex.wire._blob import Blob
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from dspex.wire._classes import Classes
 
 __all__ = ["array_from_plain", "array_to_plain", "scalar_from_plain", "scalar_to_plain"]
+
+_SIMPLE: Final = re.compile(r"[<>|=][biufcmMSUV]\d{1,9}(\[\d{0,9}[a-zA-Z]{1,7}\])?")
+"""What `dtype.str` gives for a type without fields."""
 
 
 def array_to_plain(value: Any, _: Classes) -> list[Any]:
@@ -127,6 +131,8 @@ def _dtype(np: Any, described: Any) -> Any:
 
 def _made(np: Any, described: Any) -> Any:
     if isinstance(described, str):
+        if not _SIMPLE.fullmatch(described):  # numpy reads more, with a parser of Python's
+            raise ValueError(f"no type of numpy is called {described[:60]!r}")
         return np.dtype(described)
     if isinstance(described, list):
         base, shape = described

@@ -160,6 +160,8 @@ def model_to_plain(value: Any, _: Classes) -> list[Any]:
 def model_from_plain(plain: Any, classes: Classes) -> Any:
     """See `model_to_plain`; fields that a model has got since have their defaults."""
     path, fields, given, extra, private = plain
+    if type(given) is not list:
+        raise TypeError("the names of the fields that were given are a list")
     kind = classes.find(path)
     known = getattr(kind, "model_fields", None)
     if known is None:

@@ -71,6 +71,7 @@ class Packed:
 
 FLOATS: Final = Column(Kind(40, "floats"), _core.unpack_floats)
 ROWS: Final = Column(Kind(41, "rows"), lambda plain: _core.rows_of(*plain))
-BYTES: Final = Column(Kind(42, "bytes"), bytes)
+# Not `bytes` alone, which makes as many of a number as it says.
+BYTES: Final = Column(Kind(42, "bytes"), lambda plain: bytes(memoryview(plain)))
 
 COLUMNS: Final = {column.kind.number: column for column in (FLOATS, ROWS, BYTES)}

@@ -84,17 +84,28 @@ def _with_zone(kind: Any, plain: Any) -> Any:
     return value.replace(tzinfo=ZoneInfo(zone[0]))
 
 
-_PATHS: Final[dict[str, type[pathlib.PurePath]]] = {
-    "Path": pathlib.Path,  # of whichever system it arrives on
-    "PurePosixPath": pathlib.PurePosixPath,
-    "PureWindowsPath": pathlib.PureWindowsPath,
-}
+def _items(plain: Any) -> list[Any]:
+    """A list, as it came. An array of nulls has as many items as it likes, in no memory at all."""
+    if type(plain) is not list:
+        raise TypeError(f"its items are a list, not a {type(plain).__name__}")
+    return plain
 
 
 def _fraction(plain: Any) -> Any:
     from fractions import Fraction
 
-    return Fraction(*plain)
+    numerator, denominator = plain
+    # Of a text or a Decimal, Fraction writes out the power of ten that the exponent asks for.
+    if type(numerator) is not int or type(denominator) is not int:
+        raise TypeError("a fraction is two integers")
+    return Fraction(numerator, denominator)
+
+
+_PATHS: Final[dict[str, type[pathlib.PurePath]]] = {
+    "Path": pathlib.Path,  # of whichever system it arrives on
+    "PurePosixPath": pathlib.PurePosixPath,
+    "PureWindowsPath": pathlib.PureWindowsPath,
+}
 
 
 def _path(plain: Any) -> pathlib.PurePath:
@@ -115,9 +126,9 @@ _PATH: Final = _simple(14, "path", _path_to_plain, _path)
 _STANDARD: Final[tuple[tuple[type, Row], ...]] = (
     # Only those beyond 64 bits. Not in decimal: that is quadratic, so Python refuses it beyond 4,300 digits.
     (int, _simple(1, "int", hex, lambda p: int(p, 16))),
-    (tuple, _simple(2, "tuple", list, tuple)),
-    (set, _simple(3, "set", list, set)),
-    (frozenset, _simple(4, "frozenset", list, frozenset)),
+    (tuple, _simple(2, "tuple", list, lambda p: tuple(_items(p)))),
+    (set, _simple(3, "set", list, lambda p: set(_items(p)))),
+    (frozenset, _simple(4, "frozenset", list, lambda p: frozenset(_items(p)))),
     (dt.datetime, _simple(5, "datetime", _zone, lambda p: _with_zone(dt.datetime, p))),
     (dt.date, _simple(6, "date", dt.date.isoformat, dt.date.fromisoformat)),
     (dt.time, _simple(7, "time", _zone, lambda p: _with_zone(dt.time, p))),

@@ -12,7 +12,7 @@ __all__ = ["UNREADABLE", "not_encodable", "why_not"]
 
 UNREADABLE: Final = (
     ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
-    BufferError, ImportError,
+    BufferError, ImportError, OSError,
 )  # fmt: skip
 """What reading a hostile body raises. A class that the allow-list names may raise anything else."""
 

@@ -121,21 +121,28 @@ def from_plain(plain: Any, _: Classes) -> Any:
                 return reader.schema
             if what in ("batch", "array"):
                 batch = reader.read_next_batch()
+                batch.validate(full=True)
                 return batch if what == "batch" else batch.column(0)
             table = reader.read_all()
+            table.validate(full=True)  # offsets that lead out of its buffers would end the process
     except (pa.ArrowException, StopIteration, OSError) as err:
         raise ValueError(f"what should be a {what} is no stream of Arrow: {err}") from err
     if what == "table":
         return table
     if what == "chunked":
         return table.column(0)
-    if what == "pandas":
-        return table.to_pandas()
-    if what == "pandas_series":
-        return table.to_pandas()[_ONLY].rename(more[0])
+    if what in ("pandas", "pandas_series"):
+        try:
+            frame = table.to_pandas()
+        except Exception as err:  # the stream says what pandas is to make of it, which may be anything
+            raise ValueError(f"pandas makes no frame of what should be one: {err}") from err
+        return frame if what == "pandas" else frame[_ONLY].rename(more[0])
     if what in ("polars", "polars_series"):
         import polars as pl
 
-        made: Any = pl.from_arrow(table)
+        try:
+            made: Any = pl.from_arrow(table)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as err:
+            raise ValueError(f"polars makes no frame of what should be one: {err}") from err
         return made if what == "polars" else made.to_series(0).rename(more[0])
     raise ValueError(f"Arrow carries no {what!r}")
