@@ -1513,6 +1513,12 @@ CODES: Final = (
         "Look for code in the worker that writes to its descriptors; report it otherwise.",
     ),
     Code(
+        "bad-codec",
+        "ConfigError",
+        "A codec of one's own has a name or a number that it cannot have.",
+        "Give it a name of its own, and a number from 16 to 255 that no other has.",
+    ),
+    Code(
         "changed-bytes",
         "WireError",
         "Stored bytes are not what was written: their checksum differs.",

@@ -12,8 +12,9 @@ from tests.support import work
 from tests.support.pools import OpenPool
 from tests.support.wire_values import Colour, Point
 
-from dspex.errors import WireError
-from dspex.pool import PoolSpec
+from dspex import wire
+from dspex.errors import ConfigError, WireError, WorkerStartError
+from dspex.pool import PoolSpec, Restart
 from dspex.pool._doctor import examine
 
 WORK = "tests.support.work:"
@@ -82,6 +83,30 @@ async def test_the_doctor_says_that_a_pool_takes_pickles() -> None:
     told = {finding.about: finding for finding in await examine(PoolSpec(workers=1, pickle=True))}
     assert not told["pickle"].good
     assert "pickle" not in {finding.about for finding in await examine(PoolSpec(workers=1))}
+
+
+async def test_a_codec_of_ones_own_carries_the_calls_of_a_pool_that_names_it(open_pool: OpenPool) -> None:
+    import tests.support.own_codec as own
+
+    pool = await open_pool(codec="squeezed", preload=[own.__name__])
+    assert await pool.run(work.give, {"a": (1, {2})}) == {"a": (1, {2})}
+
+    with pytest.raises(WorkerStartError, match="squeezed") as refused:
+        await open_pool(codec="squeezed", restart=Restart(max=0))
+    assert refused.value.code == "no-common-codec"
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("json", 20), ("no name", 20), ("low", 3), ("high", 300), ("other", 77)]
+)
+def test_a_codec_that_would_be_taken_for_another_is_refused(name: str, number: int) -> None:
+    import tests.support.own_codec as own
+
+    with pytest.raises(ConfigError) as refused:
+        wire.register(name, number, own.Squeezed)
+    assert refused.value.code == "bad-codec"
+    with pytest.raises(ConfigError, match="codec"):
+        PoolSpec(codec="no_such_codec")
 
 
 def _refuse(spec: dict[str, Any]) -> None:

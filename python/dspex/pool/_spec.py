@@ -22,6 +22,7 @@ from dspex.pool._rules import (
     in_group,
 )
 from dspex.protocol.heartbeat import BEAT_INTERVAL
+from dspex.wire._codec import names
 
 __all__ = ["Limits", "PoolSpec", "Recycling", "Restart", "Scaling", "Timeouts"]
 
@@ -43,6 +44,11 @@ def _not_executable(path: str) -> str:
 
 def _no_command(words: tuple[str, ...]) -> str:
     return "" if not words or shutil.which(words[0]) else f"no executable file at {words[0]}"
+
+
+def _no_codec(name: str) -> str:
+    known = ("auto", "msgpack", "json", *names())
+    return "" if name in known else f"one of {', '.join(map(repr, known))}"
 
 
 def _no_module_name(name: str) -> str:
@@ -196,7 +202,7 @@ class _SpecChanges(TypedDict, total=False):
     start: Literal["auto", "forkserver", "spawn"]
     python: str | None
     command: Sequence[str]
-    codec: Literal["auto", "msgpack", "json"]
+    codec: str
     env: Mapping[str, str]
     preload: Sequence[str]
     classes: Sequence[str]
@@ -225,7 +231,8 @@ class PoolSpec(Settings):
         python: The interpreter of the workers; None for this one. It needs dspex installed.
         command: A program of any language that serves as the worker, and its arguments; see docs/protocol.md.
             None given means dspex's own.
-        codec: How bodies are written: `auto` is the best that both ends have.
+        codec: How bodies are written: `auto` is the best that both ends have, `msgpack` or `json` that one
+            alone, and so is one that `dspex.wire.register` has added.
         env: Environment variables set in the workers, over the service's own. `CUDA_VISIBLE_DEVICES` is how a
             pool is given its GPUs.
         preload: Modules imported by a worker before it is READY.
@@ -253,7 +260,7 @@ class PoolSpec(Settings):
     start: Literal["auto", "forkserver", "spawn"] = checked("auto", Choice(("auto", "forkserver", "spawn")))
     python: str | None = checked(None, Text(_not_executable), optional=True)
     command: Sequence[str] = checked((), ListOf(Text(), _no_command))
-    codec: Literal["auto", "msgpack", "json"] = checked("auto", Choice(("auto", "msgpack", "json")))
+    codec: str = checked("auto", Text(_no_codec, "a codec's name"))
     env: Mapping[str, str] = field(
         default_factory=dict, hash=False, metadata={"rule": Environment(), "optional": False}
     )

@@ -14,7 +14,7 @@ from dspex.protocol.packing import FLOOR as PACK_FROM
 from dspex.protocol.packing import PACKINGS, Packing
 from dspex.protocol.parts import Memory, read_parts, write_parts
 from dspex.wire._classes import DEFAULT, Classes
-from dspex.wire._codec import Codec
+from dspex.wire._codec import Codec, make_codecs
 from dspex.wire._json import Json
 from dspex.wire._msgpack import MessagePack
 from dspex.wire._select import DEFAULT as WORTH
@@ -83,7 +83,11 @@ class Channel:
             pickle: Whether whatever else a value has goes by pickle.
         """
         self._msgpack = MessagePack(classes, pickle=pickle)
-        self._codecs: dict[int, Codec] = {MSGPACK: self._msgpack, JSON: Json(classes)}
+        self._codecs: dict[int, Codec] = {
+            MSGPACK: self._msgpack,
+            JSON: Json(classes),
+            **make_codecs(classes),
+        }
         self.encode = self._codecs[self._form].encode
 
     def use_parts(self, memory: Memory | None, packing: Packing | None = None, *, floor: int) -> None:

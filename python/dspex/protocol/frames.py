@@ -21,6 +21,7 @@ from enum import IntEnum
 from typing import Final
 
 from dspex.errors import WireError
+from dspex.wire._codec import NUMBERS
 
 __all__ = [
     "HEADER_SIZE",
@@ -47,7 +48,7 @@ JSON: Final = 2
 PARTS: Final = 0x100
 """What a frame's form is made of: the number of its codec, and flags, which stand eight bits higher."""
 
-_FORMS: Final = frozenset({MSGPACK, JSON, MSGPACK | PARTS})
+_IN_PARTS: Final = MSGPACK | PARTS
 
 _MAGIC: Final = 0xD5
 _HEADER: Final = struct.Struct("!BBBBIQ")
@@ -167,7 +168,12 @@ class FrameReader:
         while end - at >= HEADER_SIZE:
             magic, kind, codec, flags, length, id_ = _unpack(buffer, at)
             form = codec | flags << 8
-            if magic != _MAGIC or kind not in _KINDS or form not in _FORMS or length > self._limit:
+            if (
+                magic != _MAGIC
+                or kind not in _KINDS
+                or (form not in NUMBERS and form != _IN_PARTS)
+                or length > self._limit
+            ):
                 self._refuse(magic, kind, form, length)
             need = HEADER_SIZE + length
             if end - at < need:
@@ -215,7 +221,7 @@ class FrameReader:
             raise WireError(f"a frame starts with {_MAGIC:#x}, not {magic:#x}", code="bad-frame")
         if kind not in _KINDS:
             raise WireError(f"no frame is of kind {kind}", code="bad-frame")
-        if form not in _FORMS:
+        if form not in NUMBERS and form != _IN_PARTS:
             raise WireError(
                 f"no frame has the codec {form & 0xFF} with the flags {form >> 8:#x}", code="bad-frame"
             )

@@ -22,6 +22,7 @@ from dspex.errors import WireError, WorkerStartError
 from dspex.protocol import records
 from dspex.protocol.frames import PROTOCOL
 from dspex.protocol.packing import available
+from dspex.wire._codec import names
 
 __all__ = ["CODECS", "Greeting", "Handshake", "ProcessLimits", "common_codec"]
 
@@ -125,8 +126,9 @@ class Greeting:
         import dspy
 
         python = ".".join(map(str, sys.version_info[:3]))
+        codecs = (*CODECS, *names())
         return cls(
-            python=python, dspy=str(dspy.__version__), dspex=__version__, codecs=CODECS, packs=available()
+            python=python, dspy=str(dspy.__version__), dspex=__version__, codecs=codecs, packs=available()
         )
 
     @property

@@ -4,6 +4,7 @@
 
     dumps(value), loads(data)     bytes to keep, which later versions read
     explain(value)                what of a value is written how, and why
+    register(name, ...)           a codec of one's own
     share(value)                  a value in shared memory, for many calls
     Classes(["my_app.models"])    whose enums, dataclasses, models and named tuples may be named
 
@@ -20,12 +21,23 @@ from dspex._lazy import names_of
 from dspex.wire._classes import Classes
 
 if TYPE_CHECKING:
-    from dspex.wire._codec import Codec
+    from dspex.wire._codec import Codec, register
     from dspex.wire._explain import Choice, Explanation, explain
     from dspex.wire._shared import Shared, share
     from dspex.wire._stored import dumps, loads
 
-__all__ = ["Choice", "Classes", "Codec", "Explanation", "Shared", "dumps", "explain", "loads", "share"]
+__all__ = [
+    "Choice",
+    "Classes",
+    "Codec",
+    "Explanation",
+    "Shared",
+    "dumps",
+    "explain",
+    "loads",
+    "register",
+    "share",
+]
 
 _HOMES = {
     "Choice": "dspex.wire._explain",
@@ -35,6 +47,7 @@ _HOMES = {
     "dumps": "dspex.wire._stored",
     "explain": "dspex.wire._explain",
     "loads": "dspex.wire._stored",
+    "register": "dspex.wire._codec",
     "share": "dspex.wire._shared",
 }
 

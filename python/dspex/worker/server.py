@@ -28,6 +28,7 @@ from dspex.protocol.handshake import CODECS, Greeting, Handshake, common_codec
 from dspex.protocol.packing import available
 from dspex.telemetry._trace import CURRENT, Trace
 from dspex.wire import Classes
+from dspex.wire._codec import names
 from dspex.worker.host import RUNNING, connect
 from dspex.worker.stages import STAGES
 from dspex.worker.startup import apply_limits, import_preload, prepare_interpreter, start_error
@@ -155,7 +156,6 @@ class Server(asyncio.BufferedProtocol):
     def _greet(self, wire: Any) -> None:
         try:
             handshake = Handshake.from_wire(wire)
-            codec = common_codec(handshake.codecs, CODECS)
             prepare_interpreter(handshake)
             apply_limits(handshake.limits)
             # DSPy's async path goes through the default executor for parts of every call, and its size of
@@ -168,6 +168,7 @@ class Server(asyncio.BufferedProtocol):
 
             for module in handshake.preload:
                 import_preload(module)
+            codec = common_codec(handshake.codecs, (*CODECS, *names()))  # which a preload may have added to
             self._channel.allow(Classes(handshake.classes), pickle=handshake.pickle)
             if handshake.packing and available():
                 self._channel.pack(handshake.packing)
