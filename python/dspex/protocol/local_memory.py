@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dspex._segments import SharedSegment
+from dspex.errors import WireError
 from dspex.protocol.memory_receiver import Receiver
 from dspex.protocol.memory_sender import Placed, Sender
 from dspex.protocol.parts import MAX_SIZE
@@ -22,7 +23,7 @@ FLOOR: Final = 128 * 1024
 _KEPT: Final = 256 * 2**20
 """Bytes of idle segments that a sender keeps, for each direction of each connection."""
 
-_IDLE: Final = 5.0
+_IDLE: Final = 30.0
 """Seconds after which segments that nobody has used since are given back."""
 
 
@@ -51,7 +52,11 @@ class LocalMemory:
         self._sender = Sender(sock, keep=_KEPT, limit=MAX_SIZE)
         self._receiver = Receiver(sock, on_release=self._let_go, limit=MAX_SIZE)
         self._released: deque[int] = deque()
+        self._due = False  # whether the loop has been asked to tell of them
         self._trimming: asyncio.TimerHandle | None = None
+        # What the peer ends is unmapped when it says so, not when its next frame with a segment comes.
+        self._watched: socket.socket | None = sock
+        loop.add_reader(sock, self._hear)
 
     def place(self, sizes: Sequence[int]) -> Placed | None:
         """See `Sender.place`."""
@@ -83,21 +88,40 @@ class LocalMemory:
         """Send and tell nothing more. What is read of the peer's stays, for whoever reads it."""
         if self._trimming is not None:
             self._trimming.cancel()
+        self._watch_no_more()
         self._sender.close()
         self._receiver.close()
 
     def _let_go(self, number: int) -> None:
         # In any thread, and in the middle of anything: it neither waits nor takes a lock.
         self._released.append(number)
-        if len(self._released) == 1:
+        # A flag, and not the length: of two that come here at once, neither would see a length of one, and
+        # nothing would be told again. Both may see the flag down, which costs a turn of the loop.
+        if not self._due:
+            self._due = True
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the connection with it
                 self._loop.call_soon_threadsafe(self._tell_released)
 
     def _tell_released(self) -> None:
+        self._due = False  # first: what comes from here on asks anew
         numbers = []
         while self._released:
             numbers.append(self._released.popleft())
-        self._tell(numbers)
+        if numbers:
+            self._tell(numbers)
+
+    def _hear(self) -> None:
+        try:
+            more = self._receiver.receive()
+        except WireError:
+            more = False  # the frame that was to follow is refused, with the connection
+        if not more:
+            self._watch_no_more()
+
+    def _watch_no_more(self) -> None:
+        if self._watched is not None:
+            self._loop.remove_reader(self._watched)
+            self._watched = None
 
     def _trim(self) -> None:
         self._trimming = None

@@ -103,6 +103,7 @@ def write_parts(
     """
     rows: list[bytes] = [b""] * len(blobs)
     left = dict(enumerate(blobs))
+    placed: Placed | None = None
     if memory is not None:
         for number, blob in enumerate(blobs):
             segment = memory.share(blob.segment) if isinstance(blob, SharedBlob) else None
@@ -127,6 +128,8 @@ def write_parts(
         views.append((at, view))
         end = at + len(view)
     if end > MAX_FRAME:
+        if memory is not None and placed is not None:
+            memory.released([placed.number])
         raise WireError(
             f"{end} bytes; the limit is {MAX_FRAME}",
             code="frame-too-large",
