@@ -39,6 +39,7 @@ PACKAGES = {
     "dspex.signature": "what goes in and what comes out",
     "dspex.streaming": "streams of modules",
     "dspex.telemetry": "events and traces",
+    "dspex.wire": "values as bytes",
     "dspex.testing": "stand-ins for a model",
 }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dspex import streaming as streaming
     from dspex import telemetry as telemetry
     from dspex import testing as testing
+    from dspex import wire as wire
     from dspex.adapters import BAMLAdapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
     from dspex.compiled import export, load
     from dspex.errors import DspexError
@@ -141,6 +142,7 @@ _PACKAGES = frozenset(
         "streaming",
         "telemetry",
         "testing",
+        "wire",
     }
 )
 """What may be written behind `dspex.` without an import of its own."""

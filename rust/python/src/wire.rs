@@ -81,6 +81,7 @@ pub(crate) fn columns_of<'py>(
 /// # Errors
 /// `ValueError` if the columns do not fit the keys or each other.
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // PyO3 gives lists as values
 pub(crate) fn rows_of<'py>(
     keys: Vec<Bound<'py, PyString>>,
     columns: Vec<Bound<'py, PyList>>,
