@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
@@ -14,8 +15,10 @@ from tests.support.processes import until
 
 from dspex._segments import SharedSegment
 from dspex.errors import WireError
-from dspex.protocol.frames import Kind
+from dspex.protocol.frames import MAX_FRAME, Kind
 from dspex.protocol.local_memory import LocalMemory
+from dspex.protocol.parts import write_parts
+from dspex.wire._blob import Blob
 
 MIB = 2**20
 
@@ -139,3 +142,12 @@ async def test_views_that_end_in_many_threads_are_all_told(pair: Pair) -> None:
         for thread in threads:
             thread.join()
         pair.service.released(pair.released)
+
+
+async def test_a_frame_that_is_too_large_keeps_no_memory(pair: Pair) -> None:
+    for _ in range(3):
+        with pytest.raises(WireError) as refused:
+            write_parts(b"x" * (MAX_FRAME + 1), [Blob(b"y" * MIB)], pair.service)
+        assert refused.value.code == "frame-too-large"
+    gc.collect()
+    assert segments_of() == []

@@ -148,6 +148,8 @@ def write_parts(
     Raises:
         WireError: If the body would be too large (`frame-too-large`).
     """
+    start = _HEAD.size + len(blobs) * _ROW.size
+    _check_length(start + len(main))  # before anything is placed, which nobody would release
     rows: list[bytes] = [b""] * len(blobs)
     left = dict(enumerate(blobs))
     if memory is not None:
@@ -168,7 +170,6 @@ def write_parts(
                 memory.released([placed.number])
                 raise
             left.clear()
-    start = _HEAD.size + len(blobs) * _ROW.size
     views: list[tuple[int, memoryview]] = []
     end = start + len(main)
     for number, blob in left.items():
@@ -180,12 +181,7 @@ def write_parts(
         rows[number] = _ROW.pack(_HERE, how, 0, 0, at, len(view), blob.size)
         views.append((at, view))
         end = at + len(view)
-    if end > MAX_FRAME:
-        raise WireError(
-            f"{end} bytes; the limit is {MAX_FRAME}",
-            code="frame-too-large",
-            hint="send less at once, in the parts of a stream, or a path to where it is",
-        )
+    _check_length(end)
     body = bytearray(end)
     body[: start + len(main)] = b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
     for at, view in views:
@@ -240,6 +236,15 @@ def read_parts(body: memoryview, memory: Memory | None = None) -> tuple[memoryvi
         for (number, _, _), view in zip(places, memory.views(segment, [p[1:] for p in places]), strict=True):
             parts[number] = view
     return main, parts
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_FRAME:
+        raise WireError(
+            f"{length} bytes; the limit is {MAX_FRAME}",
+            code="frame-too-large",
+            hint="send less at once, in the parts of a stream, or a path to where it is",
+        )
 
 
 def _aligned(at: int) -> int:
