@@ -1,105 +1,153 @@
-"""Both directions of shared memory on one connection, on a loop."""
+"""Shared memory on a loop: who is told of the end of a segment, and when."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
+import gc
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.support.memory import MIB, sockets
+from tests.support.memory import segments_of, sockets
 from tests.support.processes import until
 
+from dspex._segments import SharedSegment
 from dspex.errors import WireError
-from dspex.protocol import local_memory
-from dspex.protocol.frames import MAX_FRAME
+from dspex.protocol.frames import MAX_FRAME, Kind
 from dspex.protocol.local_memory import LocalMemory
 from dspex.protocol.parts import write_parts
 from dspex.wire._blob import Blob
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no memory passes by descriptor here")
+MIB = 2**20
 
 
-class Ends:
-    """Two ends whose RELEASE frames arrive at once."""
+class Pair:
+    """Both ends of a connection in one process; what they tell each other waits until `pass_on`."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.sockets = sockets()
-        self.told: list[int] = []
-        self.here = LocalMemory(loop, self.sockets[0], lambda numbers: None, shares=True)
-        self.there = LocalMemory(loop, self.sockets[1], self.tell, shares=False)
+        self.told: list[tuple[Kind, list[int]]] = []
+        self.service = LocalMemory(loop, self.sockets[0], lambda *said: self.told.append(said), shares=True)
+        self.released: list[int] = []
+        self.worker = LocalMemory(
+            loop, self.sockets[1], lambda _, numbers: self.released.extend(numbers), shares=False
+        )
 
-    def tell(self, numbers: list[int]) -> None:
-        self.told += numbers
-        self.here.released(numbers)
+    def pass_on(self) -> None:
+        while self.told:
+            kind, numbers = self.told.pop(0)
+            assert kind is Kind.GONE
+            self.worker.gone(numbers)
+
+    def cross(self, size: int) -> memoryview:
+        placed = self.service.place([size])
+        assert placed is not None
+        (view,) = self.worker.views(placed.number, [(0, size)])
+        return view
 
     def close(self) -> None:
-        self.here.close()
-        self.there.close()
+        self.service.close()
+        self.worker.close()
         for sock in self.sockets:
             sock.close()
 
 
-@contextlib.contextmanager
-def ends() -> Iterator[Ends]:
-    both = Ends()
-    try:
-        yield both
-    finally:
-        both.close()
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
 
 
-async def test_what_is_idle_for_a_while_is_unmapped_by_both_ends_without_another_frame(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(local_memory, "_IDLE", 0.01)
-    with ends() as both:
-        placed = both.here.place([5 * MIB])
-        assert placed is not None
-        views = both.there.views(placed.number, [(0, 5)])
-        assert both.there._receiver.size == 5 * MIB
-        del views
-        await until(lambda: both.here._sender.size == 0)
-        await until(lambda: both.there._receiver.size == 0)
+async def test_a_shared_segment_that_ends_is_read_by_a_frame_that_was_written_before(pair: Pair) -> None:
+    segment = SharedSegment([b"x" * MIB])
+    number = pair.service.share(segment)
+    assert number is not None
+    del segment
+    await until(lambda: pair.told)
+
+    (view,) = pair.worker.views(number, [(0, MIB)])  # the frame is read only now
+    pair.pass_on()
+
+    assert view == b"x" * MIB
+    with pytest.raises(WireError, match="was not passed"):
+        pair.worker.views(number, [(0, MIB)])
+    del view
+    assert segments_of() == []
 
 
-async def test_a_release_in_the_middle_of_another_is_told_and_so_is_the_next() -> None:
-    with ends() as both:
-
-        class Interrupted(deque[Any]):
-            """As when a collection, or another thread, lets go of a view at the worst moment."""
-
-            interrupts = True
-
-            def append(self, number: int) -> None:
-                super().append(number)
-                if self.interrupts:
-                    self.interrupts = False
-                    both.there._let_go(numbers[1])
-
-        numbers = [placed.number for _ in range(3) if (placed := both.here.place([1])) is not None]
-        both.there._released = Interrupted()
-        both.there._let_go(numbers[0])
-        await until(lambda: sorted(both.told) == numbers[:2])
-        both.there._let_go(numbers[2])
-        await until(lambda: sorted(both.told) == numbers)
+async def test_shared_segments_of_which_the_peer_was_told_make_room_for_others(pair: Pair) -> None:
+    for _ in range(3):  # of all the bytes that may be shared, each
+        segment = SharedSegment([b""])
+        segment.size = 2 * 2**30
+        assert pair.service.share(segment) is not None
+        del segment
+        await until(lambda: pair.told)
+        pair.pass_on()
 
 
-async def test_a_frame_that_is_too_large_gives_its_segment_back() -> None:
-    with ends() as both:
-        for _ in range(3):
-            with pytest.raises(WireError, match="the limit is"):
-                write_parts(b"x" * MAX_FRAME, [Blob(b"part")], both.here)
-        assert both.here._sender.size == MIB
+@pytest.mark.parametrize("numbers", [[7], 7, ["1"], [None]])
+async def test_the_end_of_what_was_never_passed_is_refused(pair: Pair, numbers: Any) -> None:
+    with pytest.raises(WireError) as refused:
+        pair.worker.gone(numbers)
+    assert refused.value.code == "bad-frame"
 
 
-async def test_a_peer_that_passes_rubbish_is_watched_no_more() -> None:
-    with ends() as both:
-        both.sockets[0].send(b"rubbish")
-        await until(lambda: both.there._watched is None)
-        with pytest.raises(WireError, match="no message"):
-            both.there.views(1, [(0, 1)])
+async def test_an_idle_segment_ends_at_the_reader_without_a_further_frame(pair: Pair) -> None:
+    view = pair.cross(MIB)
+    del view
+    await until(lambda: pair.released)
+    pair.service.released(pair.released)
+    pair.service._sender.trim()
+    pair.service._sender.trim()
+
+    await until(lambda: segments_of() == [])
+
+
+async def test_a_view_that_ends_while_another_does_is_told_too(pair: Pair) -> None:
+    views = [pair.cross(MIB) for _ in range(3)]
+
+    class Interrupted(deque[int]):
+        """A garbage collection, or another thread, comes right behind the first release."""
+
+        def append(self, number: int) -> None:
+            super().append(number)
+            if len(views) > 1:
+                views.pop()
+
+    pair.worker._released = Interrupted()
+    views.pop()
+    await until(lambda: len(pair.released) == 2)
+    views.pop()
+    await until(lambda: sorted(pair.released) == [1, 2, 3])
+
+
+async def test_views_that_end_in_many_threads_are_all_told(pair: Pair) -> None:
+    for _ in range(20):
+        views = [pair.cross(MIB) for _ in range(8)]
+        pair.released.clear()
+        start = threading.Barrier(len(views))
+
+        def let_go(start: threading.Barrier = start, views: list[memoryview] = views) -> None:
+            start.wait()
+            views.pop()
+
+        threads = [threading.Thread(target=let_go) for _ in range(len(views))]
+        for thread in threads:
+            thread.start()
+        await until(lambda: len(pair.released) == 8)
+        for thread in threads:
+            thread.join()
+        pair.service.released(pair.released)
+
+
+async def test_a_frame_that_is_too_large_keeps_no_memory(pair: Pair) -> None:
+    for _ in range(3):
+        with pytest.raises(WireError) as refused:
+            write_parts(b"x" * (MAX_FRAME + 1), [Blob(b"y" * MIB)], pair.service)
+        assert refused.value.code == "frame-too-large"
+    gc.collect()
+    assert segments_of() == []

@@ -108,7 +108,7 @@ class Channel:
             sock: The connection's memory socket. Whoever opened it closes it, after this channel.
             shares: Whether values of `dspex.wire.share` are passed as such; see `LocalMemory`.
         """
-        self.use_parts(LocalMemory(self._loop, sock, self._tell_released, shares=shares), floor=FLOOR)
+        self.use_parts(LocalMemory(self._loop, sock, self._tell, shares=shares), floor=FLOOR)
 
     def pack(self, name: str) -> None:
         """Send large bytes packed from now on, and by no shared memory.
@@ -128,8 +128,18 @@ class Channel:
             raise WireError("a RELEASE frame without shared memory", code="bad-frame")
         self._memory.released(numbers)
 
-    def _tell_released(self, numbers: list[int]) -> None:
-        self.send(Kind.RELEASE, 0, numbers)
+    def gone(self, numbers: Any) -> None:
+        """The peer has ended shared segments; the body of a GONE frame.
+
+        Raises:
+            WireError: If it had passed none of these (`bad-frame`).
+        """
+        if not isinstance(self._memory, LocalMemory):
+            raise WireError("a GONE frame without shared memory", code="bad-frame")
+        self._memory.gone(numbers)
+
+    def _tell(self, kind: Kind, numbers: list[int]) -> None:
+        self.send(kind, 0, numbers)
 
     def decode(self, body: memoryview, form: int) -> Any:
         """The value of a frame's body.

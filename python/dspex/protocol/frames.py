@@ -76,6 +76,7 @@ class Kind(IntEnum):
     ITEM = 11  # one part of an answer that comes in parts; RESULT ends it
     CREDIT = 12  # so many more parts may be sent
     RELEASE = 13  # segments of shared memory that nothing here reads any more, by number
+    GONE = 14  # service -> worker: shared segments that no frame names from here on, by number
 
 
 _KINDS: Final = frozenset(int(kind) for kind in Kind)

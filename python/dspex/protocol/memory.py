@@ -18,6 +18,9 @@ is its last view's end::
     new --place--> in use --RELEASE--> idle --place--> in use ...
                                         +--trimmed, or in the way of a new one--> gone
 
+The end of a shared segment is no matter of states: it ends with the last `Shared` here, which may be before
+the peer has read a frame that names it. So its GONE is a frame, behind those.
+
 A descriptor is in the receiver's queue before the frame that names it is written, and a segment goes only
 when it is idle, so that no frame on its way names it: neither side waits for the other, and the two sockets
 need no common order. Whatever cannot be had (a descriptor, room in the queue, memory, a kernel with seals)
@@ -43,7 +46,7 @@ NEW: Final = 1
 """With a descriptor: frames may name that segment from now on."""
 
 GONE: Final = 2
-"""No frame will name that segment again."""
+"""No frame names that segment any more, those on their way included."""
 
 
 def memory_pair() -> tuple[socket.socket, socket.socket] | None:

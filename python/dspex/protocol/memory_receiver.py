@@ -110,10 +110,19 @@ class Receiver:
                 self._take_new(sock, number)
             elif kind == GONE:
                 sock.recv(MESSAGE.size)
-                self._take_gone(number)
+                self._end(number)
             else:
                 raise WireError(f"no message of a memory socket is of kind {kind}", code="bad-frame")
         return False
+
+    def gone(self, number: Any) -> None:
+        """The peer has said, behind the last frame that names a shared segment, that it has ended.
+
+        Raises:
+            WireError: If it has passed no such segment (`bad-frame`); see `receive` too.
+        """
+        self.receive()
+        self._end(number)
 
     def close(self) -> None:
         """Let go of the segments. Views that are held stay valid as long as they are."""
@@ -147,10 +156,10 @@ class Receiver:
         self._segments[number] = segment
         self._size += segment.size
 
-    def _take_gone(self, number: int) -> None:
-        segment = self._segments.pop(number, None)
+    def _end(self, number: Any) -> None:
+        segment = self._segments.pop(number, None) if type(number) is int else None
         if segment is None or number in self._read:
-            raise WireError(f"segment {number} was ended, and is read or was not passed", code="bad-frame")
+            raise WireError(f"segment {number!r} was ended, and is read or was not passed", code="bad-frame")
         self._size -= segment.size
 
     def _take_spare(self) -> None:

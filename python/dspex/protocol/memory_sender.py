@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -59,12 +59,24 @@ class Sender:
         sock: The memory socket. Whoever opened it closes it.
         keep: Bytes of segments that are kept for further frames while they are idle.
         limit: Bytes of all segments at any time, in use or idle; the receiver's must not be lower.
+        on_forget: Called with the number of a shared segment that has ended, in any thread; as it is called
+            in the middle of anything, it must neither wait nor raise nor take a lock. It has the peer told
+            behind all frames that name the segment, and then calls `told`. Without it the peer is told by
+            the memory socket, which may overtake a frame: see `share`.
     """
 
-    def __init__(self, sock: socket.socket, *, keep: int, limit: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        keep: int,
+        limit: int,
+        on_forget: Callable[[int], None] | None = None,
+    ) -> None:
         self._sock: socket.socket | None = sock
         self._keep = keep
         self._limit = limit
+        self._on_forget = on_forget
         self._process = os.getpid()
         self._in_use: dict[int, _Segment] = {}
         self._idle: dict[int, _Segment] = {}  # the one that has been idle longest is the first
@@ -133,7 +145,8 @@ class Sender:
     def share(self, segment: SharedSegment) -> int | None:
         """The number by which frames to this peer may name a shared segment, as long as that lives.
 
-        Whoever writes such a frame keeps the segment until the frame is answered. Nothing is released.
+        Without `on_forget`, whoever writes such a frame keeps the segment until the frame is answered.
+        Nothing is released.
 
         Returns:
             The number, or None if its parts must go over the socket.
@@ -188,9 +201,18 @@ class Sender:
     def forget(self, key: int) -> None:
         """See `Peer.forget`."""
         number = self._shared.pop(key, None)
-        if number is not None:
+        if number is None:
+            return
+        if self._on_forget is None:
             self._gone.append(number)
             self._tell_gone()
+        elif self._usable():
+            self._on_forget(number)
+
+    def told(self, numbers: Iterable[int]) -> None:
+        """The peer was told that these shared segments have ended."""
+        for number in numbers:
+            self._known.pop(number, None)
 
     def close(self) -> None:
         """Let go of all segments. What the peer reads of them stays, for it alone."""

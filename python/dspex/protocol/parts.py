@@ -101,9 +101,10 @@ def write_parts(
     Raises:
         WireError: If the body would be too large (`frame-too-large`).
     """
+    start = _HEAD.size + len(blobs) * _ROW.size
+    _check_length(start + len(main))  # before anything is placed, which nobody would release
     rows: list[bytes] = [b""] * len(blobs)
     left = dict(enumerate(blobs))
-    placed: Placed | None = None
     if memory is not None:
         for number, blob in enumerate(blobs):
             segment = memory.share(blob.segment) if isinstance(blob, SharedBlob) else None
@@ -115,7 +116,6 @@ def write_parts(
             for (number, blob), offset in zip(left.items(), placed.offsets, strict=True):
                 rows[number] = _ROW.pack(_SEGMENT, 0, 0, placed.number, offset, blob.size, blob.size)
             left.clear()
-    start = _HEAD.size + len(blobs) * _ROW.size
     views: list[tuple[int, memoryview]] = []
     end = start + len(main)
     for number, blob in left.items():
@@ -127,14 +127,7 @@ def write_parts(
         rows[number] = _ROW.pack(_HERE, how, 0, 0, at, len(view), blob.size)
         views.append((at, view))
         end = at + len(view)
-    if end > MAX_FRAME:
-        if memory is not None and placed is not None:
-            memory.released([placed.number])
-        raise WireError(
-            f"{end} bytes; the limit is {MAX_FRAME}",
-            code="frame-too-large",
-            hint="send less at once, in the parts of a stream, or a path to where it is",
-        )
+    _check_length(end)
     body = bytearray(end)
     body[: start + len(main)] = b"".join([_HEAD.pack(len(main), len(blobs), 0), *rows, main])
     for at, view in views:
@@ -206,6 +199,15 @@ def _placed(blobs: Sequence[Blob], memory: Memory) -> Placed | None:
         memory.released([placed.number])
         raise
     return placed
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_FRAME:
+        raise WireError(
+            f"{length} bytes; the limit is {MAX_FRAME}",
+            code="frame-too-large",
+            hint="send less at once, in the parts of a stream, or a path to where it is",
+        )
 
 
 def _aligned(at: int) -> int:

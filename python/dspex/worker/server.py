@@ -146,6 +146,8 @@ class Server(asyncio.BufferedProtocol):
             self._greet(value)
         elif kind == Kind.RELEASE:
             self._channel.released(value)
+        elif kind == Kind.GONE:
+            self._channel.gone(value)
         elif kind == Kind.STOP:
             self._leave()
         else:
