@@ -47,7 +47,7 @@ class Peer:
             pass_fds=[child.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             cwd=ROOT,
-            text=True,
+            bufsize=0,  # what is read ahead would be hidden from `select`
         )
         child.close()
 
@@ -55,11 +55,11 @@ class Peer:
         """The next line it says."""
         assert self.process.stdout is not None
         assert select.select([self.process.stdout], [], [], seconds)[0], "it says nothing"
-        return self.process.stdout.readline().strip()
+        return self.process.stdout.readline().decode().strip()
 
     def tell(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(b"\n")
         self.process.stdin.flush()
 
     def segments(self) -> set[int]:
@@ -220,8 +220,9 @@ async def test_nothing_is_left_when_both_sides_were_killed(peer: Callable[[str],
         end.close()
     for process in both:
         assert process.stdout is not None
-        assert process.stdin is not None
         assert process.stdout.readline().strip() == "1"
+    for process in both:  # now that each has passed its segment
+        assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     for process in both:
