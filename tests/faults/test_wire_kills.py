@@ -53,9 +53,13 @@ async def mortal(open_pool: OpenPool, request: pytest.FixtureRequest) -> AsyncIt
     value = wire_work.array(ITEMS)
     assert same(await pool.run(GIVE, value), value)
     (worker,) = pool.status().workers
-    gc.collect()  # errors hold what their callers had sent
-    await until(lambda: psutil.Process().num_fds() == descriptors)
-    await until(lambda: segments_of() == segments_of(worker.pid or 0) == [], seconds=30)
+
+    def nothing_is_left() -> bool:
+        gc.collect()  # errors hold what their callers had sent
+        here, there = segments_of(), segments_of(worker.pid or 0)
+        return here == there == [] and psutil.Process().num_fds() == descriptors
+
+    await until(nothing_is_left)
 
 
 async def test_a_worker_that_is_killed_while_it_holds_views(mortal: Mortal) -> None:
