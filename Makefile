@@ -114,6 +114,10 @@ storm: build ## kill a random worker every 300 ms under load for 60 s; no call m
 soak-lm: build ## 200,000 calls of a model's client through every fault; memory must stay flat (ARGS="20000")
 	$(BIN)/python -m tests.load.model_soak $(ARGS)
 
+.PHONY: soak-wire
+soak-wire: build ## 100,000 calls with values up to 32 MiB, cancels and kills; memory must stay flat (ARGS="20000")
+	$(BIN)/python -m tests.load.wire_soak $(ARGS)
+
 .PHONY: outage
 outage: build ## a pool dies and comes back under 500 calls/s; no caller may get an error (ARGS="calls")
 	$(BIN)/python -m tests.load.outage $(ARGS)
