@@ -36,6 +36,9 @@ class Mortal(NamedTuple):
         assert worker.pid is not None
         return worker.pid
 
+    async def has_died(self, times: int) -> None:
+        await until(lambda: self.pool.status().deaths == times)
+
     async def dies(self, *calls: asyncio.Future[Any]) -> None:
         """Each of the calls fails, by the death of its worker."""
         for call in calls:
@@ -98,6 +101,7 @@ async def test_a_worker_that_is_killed_while_large_results_are_on_their_way(mort
                 ends.add("answered")
                 continue
             ends.add("died")
+        await mortal.has_died(turn + 1)
     assert ends == {"answered", "died"}
 
 

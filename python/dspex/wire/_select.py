@@ -34,7 +34,7 @@ class Worth(NamedTuple):
         bytes: Bytes of one value.
     """
 
-    floats: int = 512
+    floats: int = 384
     rows: int = 32
     bytes: int = 1 << 62
 
