@@ -14,8 +14,10 @@ from tests.support.wire_values import Colour, Point
 
 from dspex import wire
 from dspex.errors import ConfigError, WireError, WorkerStartError
-from dspex.pool import PoolSpec, Restart
+from dspex.pool import FunctionRequest, PoolSpec, Restart
 from dspex.pool._doctor import examine
+from dspex.protocol import channel
+from dspex.protocol.frames import JSON, MSGPACK, Frame, FrameReader, Kind
 
 WORK = "tests.support.work:"
 
@@ -94,6 +96,51 @@ async def test_a_codec_of_ones_own_carries_the_calls_of_a_pool_that_names_it(ope
     with pytest.raises(WorkerStartError, match="squeezed") as refused:
         await open_pool(codec="squeezed", restart=Restart(max=0))
     assert refused.value.code == "no-common-codec"
+
+
+async def test_a_call_may_go_by_another_codec_than_its_pools(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    heard: list[tuple[int, int]] = []
+    encode, take = channel.encode_head, FrameReader.take
+
+    def watched_encode(kind: int, call_id: int, length: int, form: int = MSGPACK) -> bytes:
+        sent.append((kind, form))
+        return encode(kind, call_id, length, form)
+
+    def watched_take(reader: FrameReader, count: int) -> list[Frame]:
+        frames = take(reader, count)
+        heard.extend((kind, form) for kind, _, _, form in frames)
+        return frames
+
+    monkeypatch.setattr(channel, "encode_head", watched_encode)
+    monkeypatch.setattr(FrameReader, "take", watched_take)
+    pool = await open_pool()
+    value = {"a": (1, {2}), "rows": [{"n": n} for n in range(200)]}
+    heard.clear()
+
+    by_json = pool.with_options(codec="json")
+    assert await by_json.run(work.give, value) == value
+    request = FunctionRequest.of(WORK + "count_to", 3)
+    assert [item async for item in by_json.stream(request)] == [0, 1, 2]
+    assert {form for kind, form in sent if kind == Kind.CALL} == {JSON}
+    assert {form for kind, form in heard if kind == Kind.ITEM} == {JSON}
+    assert {form for kind, form in heard if kind == Kind.RESULT} == {JSON}
+
+    assert await pool.run(work.give, value) == value
+    assert sent[-1] == (Kind.CALL, MSGPACK)
+    assert heard[-1] == (Kind.RESULT, MSGPACK)
+
+
+async def test_a_codec_that_no_worker_reads_is_the_calls_own_mistake(open_pool: OpenPool) -> None:
+    pool = await open_pool()
+    with pytest.raises(ConfigError, match="reads 'smoke'") as refused:
+        await pool.with_options(codec="smoke").run(work.give, 1)
+    assert refused.value.code == "bad-call"
+    with pytest.raises(ConfigError, match="named by a text"):
+        await pool.with_options(codec=3).run(work.give, 1)  # type: ignore[arg-type]
+    assert await pool.run(work.add, 2, 3) == 5
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Call:
         context: The context it was made in, for its host functions; None if it has none.
         trace: The trace it belongs to.
         items: Where the parts of its answer go, `END` behind the last, if it is to come in parts.
+        codec: By which codec it is written; None for the pool's.
 
     Where it stands is changed by the scheduler and the worker that has it:
 
@@ -62,6 +63,7 @@ class Call:
     context: Context | None = None
     trace: Trace | None = None
     items: asyncio.Queue[Any] | None = None
+    codec: str | None = None
 
     repeats: list[tuple[float, str]] = field(default_factory=list, init=False)
     waiting: bool = field(default=False, init=False)

@@ -39,6 +39,8 @@ class CallOptions:
             drawn no faster than the work reads, and closed when it has enough or is over.
         trace: The trace the call belongs to: a W3C `traceparent`, or a mapping with it; None for the one of
             `dspex.telemetry.use_trace`. The work finds it by `dspex.telemetry.current_trace`.
+        codec: By which codec it is written, and its answer too: one that the pool's workers read; None for
+            the pool's.
     """
 
     timeout: float | Profile | None = None
@@ -47,6 +49,7 @@ class CallOptions:
     host_functions: Mapping[str, Callable[..., Any]] | None = None
     input_streams: Mapping[str, Source] | None = None
     trace: str | Trace | None = None
+    codec: str | None = None
 
     def check(self) -> None:
         """See to it that what the queue and a worker look up can be looked up.
@@ -60,6 +63,8 @@ class CallOptions:
             raise ConfigError(f"a session is a text: session={self.session!r}", code="bad-call")
         if self.idempotent is not None:
             check_idempotent(self.idempotent)
+        if self.codec is not None and not isinstance(self.codec, str):
+            raise ConfigError(f"a codec is named by a text: codec={self.codec!r}", code="bad-call")
         functions = self.host_functions
         if functions and not (isinstance(functions, Mapping) and all(map(callable, functions.values()))):
             raise ConfigError("host functions are functions by their names", code="bad-call")
@@ -74,6 +79,7 @@ class CallKeywords(TypedDict, total=False):
     host_functions: Mapping[str, Callable[..., Any]] | None
     input_streams: Mapping[str, Source] | None
     trace: str | Trace | None
+    codec: str | None
 
 
 DEFAULT_OPTIONS: Final = CallOptions()

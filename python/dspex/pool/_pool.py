@@ -352,7 +352,7 @@ class Pool(PoolCalls):
         deadline = now + seconds
         outer = outer_call()
         functions, trace = options.host_functions, options.trace
-        return Call(  # by position: twelve names would cost a tenth of the whole call
+        return Call(  # by position: thirteen names would cost a tenth of the whole call
             operation,
             request.to_wire(),
             loop.create_future(),
@@ -365,6 +365,7 @@ class Pool(PoolCalls):
             copy_context() if functions else None,
             current_trace() if trace is None else read_trace(trace),
             items,
+            options.codec,
         )
 
     def _check_options(self, options: CallOptions) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from dspex.errors import DspexError, WireError, WorkerDiedError, WorkerStartError
+from dspex.errors import ConfigError, DspexError, WireError, WorkerDiedError, WorkerStartError
 from dspex.pool._host_calls import HostCalls
 from dspex.pool._last_words import LastWords, attempt
 from dspex.pool._lifecycle import Lifecycle, State
@@ -330,13 +330,26 @@ class Worker(asyncio.BufferedProtocol):
         if call.trace is not None:
             request.append(call.trace)
         try:
-            self._channel.send(_CALL, call_id, request, alone=not self.calls)
+            self._channel.send(_CALL, call_id, request, alone=not self.calls, form=self._form_of(call))
         except WireError:
             self._channel.encode(call.payload)  # it says at which place in the payload
             raise
         self._next_id += 2
         call.id, call.worker = call_id, self
         self.calls[call_id] = call
+
+    def _form_of(self, call: Call) -> int | None:
+        """The form of a call that names a codec of its own; None for the connection's."""
+        if call.codec is None:
+            return None
+        read = self.greeting.codecs if self.greeting is not None else ()
+        if call.codec not in read:
+            raise ConfigError(
+                f"no worker of pool {self._spec.name!r} reads {call.codec!r}",
+                code="bad-call",
+                hint=f"they read {', '.join(read)}",
+            )
+        return self._channel.form_of(call.codec)
 
     def grant(self, call: Call, count: int) -> None:
         """Let the worker send `count` more parts of a call's answer."""

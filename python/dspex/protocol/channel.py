@@ -156,7 +156,7 @@ class Channel:
 
     def use(self, name: str) -> None:
         """Write with the codec of this name from now on."""
-        (self._form,) = (form for form, codec in self._codecs.items() if codec.name == name)
+        self._form = self.form_of(name)
         self.encode = self._codecs[self._form].encode
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
@@ -164,7 +164,25 @@ class Channel:
         # A socket's transport is one; uvloop's is so without saying it, so `isinstance` would refuse it.
         self._transport = cast(asyncio.WriteTransport, transport)
 
-    def send(self, kind: int, call_id: int, value: Any, *, alone: bool = False) -> None:
+    def unusual(self, form: int) -> int | None:
+        """The form of a codec that this end does not write by itself; None of the one that it does."""
+        codec = form & 0xFF  # whether it has parts is for each frame to say
+        return None if codec == self._form else codec
+
+    def form_of(self, name: str) -> int:
+        """The form of what the codec of this name writes.
+
+        Raises:
+            WireError: If there is none here (`bad-frame`).
+        """
+        for form, codec in self._codecs.items():
+            if codec.name == name:
+                return form
+        raise WireError(f"this end has no codec {name!r}", code="bad-frame")
+
+    def send(
+        self, kind: int, call_id: int, value: Any, *, alone: bool = False, form: int | None = None
+    ) -> None:
         """Send a frame; nothing happens once the connection is closed.
 
         Args:
@@ -172,11 +190,12 @@ class Channel:
             call_id: Whose it is.
             value: Its body.
             alone: Nothing else is going on, so that there is nothing to wait for.
+            form: By which codec it is written; None for the connection's.
 
         Raises:
             WireError: If the value cannot be encoded, or not in one frame.
         """
-        body, form = self._body(value)
+        body, form = self._body(value, self._form if form is None else form)
         if len(body) > MAX_FRAME:  # the other side would refuse it, and the connection with it
             raise WireError(
                 f"{len(body)} bytes; the limit is {MAX_FRAME}",
@@ -196,12 +215,12 @@ class Channel:
             self._gathered.append(head + body)
             self._loop.call_soon(self.flush)
 
-    def _body(self, value: Any) -> tuple[bytes | bytearray, int]:
-        if self._form != MSGPACK:
-            return self.encode(value), self._form
+    def _body(self, value: Any, form: int) -> tuple[bytes | bytearray, int]:
+        if form != MSGPACK:
+            return self._codecs[form].encode(value), form
         value = select(value, self._worth)
         if self._floor is None:
-            return self.encode(value), MSGPACK
+            return self._msgpack.encode(value), MSGPACK
         main, parts = self._msgpack.encode_in_parts(value, self._floor)
         if not parts:
             return main, MSGPACK

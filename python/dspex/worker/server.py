@@ -108,7 +108,7 @@ class Server(asyncio.BufferedProtocol):
             for kind, number, body, form in self._channel.take(nbytes):
                 value = self._channel.decode(body, form)
                 if kind == _CALL:
-                    self._begin(number, value)
+                    self._begin(number, value, self._channel.unusual(form))
                 else:
                     self._take(kind, number, value)
         except (WireError, LookupError, TypeError, ValueError) as err:
@@ -186,7 +186,7 @@ class Server(asyncio.BufferedProtocol):
 
     # --- calls ---
 
-    def _begin(self, call_id: int, value: Any) -> None:
+    def _begin(self, call_id: int, value: Any, form: int | None) -> None:
         if not self._operations:
             raise WireError("a call came before the hand-shake", code="bad-frame")
         op, payload, timeout, window, *trace = value
@@ -194,7 +194,7 @@ class Server(asyncio.BufferedProtocol):
         if operation is None:
             instant = self._instant.get(op)
             if instant is not None:
-                self._answer_at_once(call_id, instant, payload, window)
+                self._answer_at_once(call_id, instant, payload, window, form)
                 return
             known = ", ".join(sorted({*self._operations, *self._instant}))
             error = WireError(
@@ -202,21 +202,30 @@ class Server(asyncio.BufferedProtocol):
             )
             self._channel.send_error(call_id, error)
             return
-        running = self._run(call_id, operation, payload, window, *trace)
+        running = self._run(call_id, operation, payload, window, form, *trace)
         self._calls[call_id] = asyncio.Task(running, loop=self._loop)
         self._deadlines.set(call_id, self._loop.time() + timeout)
 
-    def _answer_at_once(self, call_id: int, operation: InstantOperation, payload: Any, window: int) -> None:
+    def _answer_at_once(
+        self, call_id: int, operation: InstantOperation, payload: Any, window: int, form: int | None
+    ) -> None:
         """A task would cost several times what such an operation does."""
         try:
             if window:
                 raise _not_a_stream()
-            self._channel.send(_RESULT, call_id, operation(self._context, payload), alone=not self._calls)
+            answer = operation(self._context, payload)
+            self._channel.send(_RESULT, call_id, answer, alone=not self._calls, form=form)
         except Exception as err:  # noqa: BLE001 - whatever it was, the caller must hear of it
             self._send_error(call_id, err)
 
     async def _run(
-        self, call_id: int, operation: Operation, payload: Any, window: int, trace: Trace | None = None
+        self,
+        call_id: int,
+        operation: Operation,
+        payload: Any,
+        window: int,
+        form: int | None,
+        trace: Trace | None = None,
     ) -> None:
         RUNNING.set(call_id)
         if trace is not None:
@@ -225,9 +234,9 @@ class Server(asyncio.BufferedProtocol):
         try:
             result = await operation(self._context, payload)
             if window:
-                await self._send_items(call_id, result, window)
+                await self._send_items(call_id, result, window, form)
                 result = None
-            self._channel.send(_RESULT, call_id, result, alone=len(self._calls) == 1)
+            self._channel.send(_RESULT, call_id, result, alone=len(self._calls) == 1, form=form)
         except asyncio.CancelledError:
             self._send_cancelled(call_id)
         except BaseException as err:  # noqa: BLE001 - sys.exit() in a program must not end the worker
@@ -241,7 +250,7 @@ class Server(asyncio.BufferedProtocol):
             if self._asked:
                 self._stop_asking(call_id)
 
-    async def _send_items(self, call_id: int, source: Any, window: int) -> None:
+    async def _send_items(self, call_id: int, source: Any, window: int, form: int | None) -> None:
         """Send what `source` yields, never more than `window` items ahead of whoever takes them."""
         if not isinstance(source, AsyncGenerator):
             raise _not_a_stream()
@@ -250,7 +259,7 @@ class Server(asyncio.BufferedProtocol):
             async with contextlib.aclosing(source):
                 async for item in source:
                     await credit.acquire()
-                    self._channel.send(Kind.ITEM, call_id, item)
+                    self._channel.send(Kind.ITEM, call_id, item, form=form)
         finally:
             del self._credits[call_id]
 
