@@ -16,8 +16,7 @@ from dspex import wire
 from dspex.errors import ConfigError, WireError, WorkerStartError
 from dspex.pool import FunctionRequest, PoolSpec, Restart
 from dspex.pool._doctor import examine
-from dspex.protocol import channel
-from dspex.protocol.frames import JSON, MSGPACK, Frame, FrameReader, Kind
+from dspex.protocol.frames import JSON, MSGPACK, Frame, FrameReader, Kind, encode_head
 
 WORK = "tests.support.work:"
 
@@ -103,18 +102,18 @@ async def test_a_call_may_go_by_another_codec_than_its_pools(
 ) -> None:
     sent: list[tuple[int, int]] = []
     heard: list[tuple[int, int]] = []
-    encode, take = channel.encode_head, FrameReader.take
+    take = FrameReader.take
 
     def watched_encode(kind: int, call_id: int, length: int, form: int = MSGPACK) -> bytes:
         sent.append((kind, form))
-        return encode(kind, call_id, length, form)
+        return encode_head(kind, call_id, length, form)
 
     def watched_take(reader: FrameReader, count: int) -> list[Frame]:
         frames = take(reader, count)
         heard.extend((kind, form) for kind, _, _, form in frames)
         return frames
 
-    monkeypatch.setattr(channel, "encode_head", watched_encode)
+    monkeypatch.setattr("dspex.protocol.channel.encode_head", watched_encode)
     monkeypatch.setattr(FrameReader, "take", watched_take)
     pool = await open_pool()
     value = {"a": (1, {2}), "rows": [{"n": n} for n in range(200)]}
