@@ -21,9 +21,11 @@ import numpy as np
 
 from dspex import wire
 from dspex.pool import EchoRequest, FunctionRequest, Pool, PoolSpec
+from dspex.protocol import channel
 
 ROUNDS = 11
 MEGABYTES = (1, 16, 128)
+KIBIBYTES = (16, 32, 64, 128, 256, 512, 1024)
 
 Once = Callable[[], Awaitable[float]]
 
@@ -95,6 +97,25 @@ def ways_of(pool: Pool, executor: ProcessPoolExecutor, actor: Any, column: Any) 
     return ways
 
 
+async def crossing() -> None:
+    """From how many bytes shared memory costs less than the socket: what `FLOOR` is chosen by."""
+    took: dict[int, list[float]] = {}
+    for floor in (1 << 62, 1024):
+        channel.FLOOR = floor  # type: ignore[misc]  # which a worker's channel reads when it starts
+        async with Pool(PoolSpec(workers=1)) as pool:
+            for kibibytes in KIBIBYTES:
+                request = FunctionRequest("builtins:len", (bytes(kibibytes * 1024),))
+                times = []
+                for _ in range(200):
+                    begun = time.perf_counter()
+                    await pool.call(request)
+                    times.append((time.perf_counter() - begun) * 1e6)
+                took.setdefault(kibibytes, []).append(statistics.median(times))
+    print("\nbytes to a worker, us" + f"\n{'KiB':>8}{'socket':>10}{'shared':>10}")
+    for kibibytes, (socket, shared) in took.items():
+        print(f"{kibibytes:8}{socket:10.0f}{shared:10.0f}")
+
+
 async def main() -> None:
     actor = ray_actor()
     with ProcessPoolExecutor(1) as executor:
@@ -103,6 +124,7 @@ async def main() -> None:
                 column = np.random.default_rng(size).random(size * 2**20 // 8)
                 figures = await measure(ways_of(pool, executor, actor, column), head(column))
                 print(f"\n{size} MB" + "".join(f"\n  {name:16}{ms:10.2f} ms" for name, ms in figures.items()))
+            await crossing()
             echo = EchoRequest("x" * 150)
             took = []
             for _ in range(5_000):

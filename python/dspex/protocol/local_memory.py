@@ -19,7 +19,7 @@ from dspex.protocol.parts import MAX_SIZE
 __all__ = ["FLOOR", "LocalMemory"]
 
 FLOOR: Final = 128 * 1024
-"""Bytes from which something goes by shared memory: `benches/bench_wire.py` measures from where."""
+"""Bytes from which something goes by shared memory: `benches/bench_transfer.py` measures it."""
 
 _KEPT: Final = 256 * 2**20
 """Bytes of idle segments that a sender keeps, for each direction of each connection."""
