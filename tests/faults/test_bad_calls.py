@@ -51,7 +51,7 @@ BAD: list[tuple[str, Any, Any, dict[str, Any], type[errors.DspexError], str, str
     ("input_streams in a list", "function", {}, {"input_streams": [[1]]}, errors.ConfigError, "bad-input-stream", "by the names"),
     ("a time that is a list", "echo", 1, {"timeout": [1]}, errors.ConfigError, "bad-timeout", "number of seconds"),
     ("a trace that is a number", "echo", 1, {"trace": 5}, errors.ConfigError, "bad-trace", "int"),
-    ("a payload that raises", "echo", {"x": [Evil()]}, {}, errors.WireError, "not-encodable", "Evil at $.x[0] "),
+    ("a payload that raises", "echo", {"x": [Evil()]}, {}, errors.WireError, "not-encodable", "$.x[0]: tests.faults.test_bad_calls.Evil"),
 ]  # fmt: skip
 
 
