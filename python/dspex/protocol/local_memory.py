@@ -24,7 +24,7 @@ FLOOR: Final = 128 * 1024
 _KEPT: Final = 256 * 2**20
 """Bytes of idle segments that a sender keeps, for each direction of each connection."""
 
-_IDLE: Final = 5.0
+_IDLE: Final = 2.0
 """Seconds after which segments that nobody has used since are given back."""
 
 
