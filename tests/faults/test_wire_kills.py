@@ -46,10 +46,10 @@ class Mortal(NamedTuple):
                 await call
 
 
-@pytest.fixture(params=["forkserver", "spawn"])
-async def mortal(open_pool: OpenPool, request: pytest.FixtureRequest) -> AsyncIterator[Mortal]:
+@pytest.fixture
+async def mortal(open_pool: OpenPool) -> AsyncIterator[Mortal]:
     """A pool of one worker that may die; afterwards the next works, and nothing of the dead is left here."""
-    pool = await open_pool(start=request.param, max_inflight=20, restart=Restart(max=1000))
+    pool = await open_pool(max_inflight=20, restart=Restart(max=1000))
     assert await pool.run(GIVE, 1) == 1
     descriptors = psutil.Process().num_fds()
     yield Mortal(pool)

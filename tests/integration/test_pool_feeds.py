@@ -139,7 +139,7 @@ def fail_after_three_in_a_thread() -> Iterator[int]:
     [
         (fail_after_three, "InputError: the file ends here"),
         (fail_after_three_in_a_thread, "RemoteError: ValueError: the file ends here"),
-        (lambda: [0, 1, 2, object(), 4], "WireError: a value of type object"),
+        (lambda: [0, 1, 2, object(), 4], "WireError: $[0][0]: object"),
     ],
     ids=["async", "in a thread", "a part that cannot be sent"],
 )

@@ -44,7 +44,7 @@ def ask(function: str, *args: Any) -> FunctionRequest:
 def test_every_value_comes_back_equal_in_value_and_type(start: Literal["forkserver", "spawn"]) -> None:
     with SyncPool(PoolSpec(workers=1, start=start, classes=VALUES, timeouts=QUICK)) as pool:
 
-        @settings(max_examples=250)
+        @settings(max_examples=100)
         @given(values())
         def comes_back(value: Any) -> None:
             assert same(pool.run(GIVE, value), value)
@@ -56,7 +56,7 @@ def test_every_value_comes_back_equal_in_value_and_type(start: Literal["forkserv
 def test_every_large_value_comes_back_equal_in_value_and_type(start: Literal["forkserver", "spawn"]) -> None:
     with SyncPool(PoolSpec(workers=1, start=start, classes=VALUES, timeouts=QUICK)) as pool:
 
-        @settings(max_examples=60)
+        @settings(max_examples=30)
         @given(large_values())
         def comes_back(value: Any) -> None:
             assert same(pool.run(GIVE, value), value)
@@ -69,7 +69,7 @@ def test_every_large_value_comes_back_equal_in_value_and_type(start: Literal["fo
 def test_every_value_comes_back_as_a_part_of_a_stream_both_ways_and_by_a_host_function() -> None:
     with SyncPool(PoolSpec(workers=1, classes=VALUES, timeouts=QUICK)) as pool:
 
-        @settings(max_examples=40)
+        @settings(max_examples=20)
         @given(st.lists(values() | large_values(), max_size=3))
         def comes_back(parts: list[Any]) -> None:
             streamed = list(pool.stream(ask("back"), input_streams={"parts": parts}))

@@ -216,10 +216,6 @@ def count_then_fail(limit: int) -> Any:
     raise ValueError("no more numbers")
 
 
-def give_bytes(size: int) -> bytes:
-    return bytes(size)
-
-
 def write_to_a_full_disk() -> None:
     with open("/dev/full", "w") as disk:
         disk.write("x")

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.raw_replies import RawReplies
 
@@ -58,6 +58,7 @@ def _ended(status: str = "completed", **more: Any) -> bytes:
 # --- streams ------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=300)
 @given(st.lists(st.integers(0, 9000)), st.sampled_from(["\n", "\r\n"]))
 def test_a_stream_cut_anywhere_says_what_it_says_in_one_piece(cuts: list[int], line: str) -> None:
     lm = _lm()
@@ -86,6 +87,7 @@ def test_a_stream_cut_anywhere_says_what_it_says_in_one_piece(cuts: list[int], l
     ]
 
 
+@settings(max_examples=300)
 @given(st.integers(0, 9000))
 def test_a_stream_that_stops_before_its_end_is_cut_wherever_it_stops(at: int) -> None:
     body = b"".join(events({"model": "m", "input": TALK}, SAID))
@@ -247,6 +249,7 @@ KINDS = st.sampled_from(
 )
 
 
+@settings(max_examples=300)
 @given(JUNK)
 def test_junk_is_read_or_refused_and_never_another_error(junk: Any) -> None:
     server = _lm()._server()
@@ -279,6 +282,7 @@ ROWS = st.dictionaries(
 )
 
 
+@settings(max_examples=300)
 @given(st.lists(st.tuples(KINDS, ROWS)))
 def test_junk_in_a_stream_is_passed_over_or_its_failure(rows: list[tuple[str, dict[str, Any]]]) -> None:
     reader = wire.ChunkReader(10_000, 1, _lm()._server())

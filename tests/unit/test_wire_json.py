@@ -137,7 +137,7 @@ def test_a_hostile_body_is_refused(body: bytes) -> None:
     assert len(str(refused.value)) < 1000
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode(errors="surrogatepass")))
 def test_any_bytes_decode_to_a_value_or_are_refused(body: bytes) -> None:
     with contextlib.suppress(WireError):
@@ -161,7 +161,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(TREES)
 def test_any_tree_of_json_decodes_to_a_value_or_is_refused(tree: Any) -> None:
     with contextlib.suppress(WireError):

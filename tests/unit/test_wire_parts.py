@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex import wire
@@ -39,6 +39,7 @@ def coded(value: Any, worth: Worth = EARLY) -> Any:
 # --- columns ---
 
 
+@settings(max_examples=300)
 @given(st.lists(st.floats(allow_nan=False)))
 def test_floats_come_out_of_a_column_as_they_went_in(items: list[float]) -> None:
     back = coded(items)
@@ -55,6 +56,7 @@ def test_what_a_nan_is_made_of_survives_a_column() -> None:
 VALUES = st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.booleans(), st.none())
 
 
+@settings(max_examples=300)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), VALUES), max_size=6))
 def test_rows_come_out_with_the_order_of_their_keys(rows: list[dict[str, Any]]) -> None:
     back = coded(rows)
@@ -288,6 +290,7 @@ def test_a_part_that_would_be_too_large_is_refused_before_it_is_unpacked(packing
     assert refused.value.code == "frame-too-large"
 
 
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_body_with_parts_or_refused(data: bytes) -> None:
     try:

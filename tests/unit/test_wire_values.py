@@ -44,14 +44,14 @@ def test_every_value_of_a_row_survives_each_codec(codec: Codec, row: str, data: 
 
 
 @by_codec
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(value=values())
 def test_every_nest_of_values_survives_each_codec(codec: Codec, value: Any) -> None:
     survives(codec, value)
 
 
 @by_codec
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(value=plain_values())
 def test_plain_values_survive_each_codec(codec: Codec, value: Any) -> None:
     survives(codec, value)
@@ -61,7 +61,7 @@ def test_there_is_a_strategy_for_each_row() -> None:
     assert ROWS.keys() == BY_NAME.keys() == one_of_each().keys()
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(value=values())
 def test_a_body_of_json_is_json_for_whoever_reads_it(value: Any) -> None:
     """As RFC 8259 has it: UTF-8, no NaN, and texts without halves of surrogate pairs."""
@@ -105,7 +105,7 @@ def test_every_row_has_stored_bytes_and_nothing_else_has() -> None:
 # --- what is none ---
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(st.data())
 def test_damaged_bodies_decode_to_a_value_or_are_refused(data: st.DataObject) -> None:
     """Of both codecs: a stored body in which some bytes are others, are gone, or are there twice."""
