@@ -52,7 +52,7 @@ demo: build ## answer real questions by DSPy, in workers and in Rust, and compar
 TESTS := test-rust test-python parity-33
 
 .PHONY: test
-test: build ## run every test, each part even if one before it failed: Rust, Python, DSPy 3.3 (some 15 minutes)
+test: build ## run every test, each part even if one before it failed: Rust, Python, DSPy 3.3 (some 20 minutes)
 	@failed=; total=$$SECONDS; \
 	for part in $(TESTS); do \
 		start=$$SECONDS; echo "== $$part"; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import json
 import ssl
@@ -61,7 +62,7 @@ async def serve(protocol: Callable[[], asyncio.Protocol], certificate: str) -> N
     await asyncio.Event().wait()
 
 
-class Requests(asyncio.Protocol):
+class Requests(asyncio.Protocol, abc.ABC):
     """One connection; `asked` is called with the path and the body of each request."""
 
     transport: Any
@@ -82,9 +83,9 @@ class Requests(asyncio.Protocol):
             body, self._held = self._held[end + 4 : end + 4 + length], self._held[end + 4 + length :]
             self.asked(head.split(b" ", 2)[1], body)
 
+    @abc.abstractmethod
     def asked(self, path: bytes, body: bytes) -> None:
         """Answer a request."""
-        raise NotImplementedError
 
 
 @contextmanager

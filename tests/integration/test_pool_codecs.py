@@ -118,7 +118,7 @@ class _Unknown:
         return None
 
     def with_input_streams(self, names: Any) -> Any:
-        raise NotImplementedError
+        return self
 
 
 async def test_a_worker_that_writes_json_to_a_pool_of_messagepack_is_understood(open_pool: OpenPool) -> None:
@@ -139,12 +139,14 @@ async def test_what_cannot_be_sent_is_refused_by_name_and_place(open_pool: OpenP
     assert await pool.echo(1) == 1
 
 
-@pytest.mark.parametrize(
-    ("codecs", "form"), [(["msgpack", "json"], MSGPACK), (["json", "msgpack"], JSON), (["json"], JSON)]
-)
+FIRST = [(["msgpack", "json"], MSGPACK), (["json", "msgpack"], JSON), (["json"], JSON)]
+
+
+@pytest.mark.parametrize(("codecs", "first"), FIRST)
 async def test_a_worker_answers_hello_in_json_and_then_writes_the_services_first(
-    codecs: list[str], form: int
+    codecs: list[str], first: int
 ) -> None:
+    """An answer is written as its call; an error, which names no call's codec, as the service's first."""
     spec = PoolSpec(workers=1)
     launcher = LocalProcesses().launcher(spec)
     loop = asyncio.get_running_loop()
@@ -154,13 +156,18 @@ async def test_a_worker_answers_hello_in_json_and_then_writes_the_services_first
             handle = await launcher.launch()
             hello = replace(make_handshake(spec), codecs=codecs).to_wire()
             forms = []
-            for kind, number, body in ((Kind.HELLO, 0, hello), (Kind.CALL, 1, ["echo", [1.5], 9.0, 0])):
+            asked = [
+                (Kind.HELLO, 0, hello),
+                (Kind.CALL, 1, ["echo", 1, 9, 0]),
+                (Kind.CALL, 3, ["no", 1, 9, 0]),
+            ]
+            for kind, number, body in asked:
                 await loop.sock_sendall(handle.socket, encode_frame(kind, number, Json().encode(body), JSON))
                 frames: list[Any] = []
                 while not frames:
                     frames = reader.feed(await loop.sock_recv(handle.socket, 65536))
                 forms.append((frames[0][0], frames[0][3]))
-            assert forms == [(Kind.READY, JSON), (Kind.RESULT, form)]
+            assert forms == [(Kind.READY, JSON), (Kind.RESULT, JSON), (Kind.ERROR, first)]
             handle.kill()
             await handle.exited
             handle.release()
