@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.parity.versions import NEWER_THAN_33
+from tests.support.raw_server import RawServer, raw_server, read_request, reset
 
 import dspex
 from dspex import errors
@@ -164,22 +165,18 @@ async def listening(says: bytes, again: bytes = b"") -> AsyncIterator[str]:
     With `again` it says that after it, for as long as somebody listens.
     """
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        if says:
-            writer.write(says)
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
-                while again:
-                    writer.write(again)
-                    await writer.drain()
-            writer.close()
-        else:
-            writer.transport.abort()
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: RawServer) -> None:
+        await read_request(reader, state)  # all of it: a close with unread bytes is a reset
+        if not says:
+            reset(writer)
+            return
+        writer.write(says)
+        while again:
+            await writer.drain()
+            writer.write(again)
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with raw_server(talk) as state:
+        yield f"http://127.0.0.1:{state.port}/v1"
 
 
 async def both(
