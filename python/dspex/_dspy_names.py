@@ -43,9 +43,7 @@ _ADVICE: Final[Mapping[str, str]] = {
         ),
         _OPTIMIZER,
     ),
-    **dict.fromkeys(
-        ("BetterTogether", "BootstrapFinetune", "Ensemble", "Evaluate", "KNNFewShot"), _WITH_DSPY
-    ),
+    **dict.fromkeys(("BetterTogether", "BootstrapFinetune", "Ensemble", "KNNFewShot"), _WITH_DSPY),
     **dict.fromkeys(
         (
             "Audio", "Code", "File", "History", "Image", "Reasoning", "Tool", "ToolCallResults", "ToolCalls",
@@ -63,6 +61,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "BaseCallback": "it is dspex.callbacks.BaseCallback; DSPy's own will do too",
     "BaseLM": "an LM of your own has the methods of dspex.lm.LanguageModel",
     "DSPyError": "everything that dspex raises is a dspex.DspexError",
+    "Evaluate": "any module evaluates itself: `program.evaluate(devset, metric)`, see docs/evaluation.md",
     "streamify": "stream any module: `async for event in program.astream(...)`, see docs/streaming.md",
 }  # fmt: skip
 

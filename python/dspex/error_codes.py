@@ -460,6 +460,24 @@ CODES: Final = (
         "Write what the message says; `docs/modules.md` lists the options.",
     ),
     Code(
+        "bad-metric",
+        "ConfigError",
+        "A metric is no function of an example and a prediction, or returned what is no score.",
+        "Return a number, a truth value, or a prediction with a field `score`.",
+    ),
+    Code(
+        "arrow-missing",
+        "ConfigError",
+        "A table of Arrow was asked for where pyarrow is not installed.",
+        "`pip install 'dspex[arrow]'`.",
+    ),
+    Code(
+        "evaluation-file",
+        "ConfigError",
+        "An evaluation cannot be written to its file.",
+        "Look at the path: its directory has to be there, and writable.",
+    ),
+    Code(
         "bad-call",
         "ConfigError",
         "The request, session, host functions or `idempotent` of a pool's call are not of the right kind.",
@@ -997,6 +1015,12 @@ CODES: Final = (
         "InputError",
         "A row of a batch maps no names of inputs to values, or the rows are none.",
         'Write rows such as `{"question": "..."}`.',
+    ),
+    Code(
+        "bad-devset",
+        "InputError",
+        "Examples to evaluate on are none, or nobody knows which of their fields are inputs.",
+        'Write `devset=[{"question": ..., "answer": ...}]`; `inputs=["question"]` if no signature says it.',
     ),
     Code(
         "bad-trainset",

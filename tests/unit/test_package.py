@@ -36,6 +36,7 @@ INSTEAD = [
     ("Image", "`dspy.Image`"),
     ("context", "with dspex.Runtime"),
     ("streamify", "program.astream(...)"),
+    ("Evaluate", "program.evaluate(devset, metric)"),
     ("LMTimeoutError", "dspex.errors.LMTimeoutError"),
     ("Example", '{"question": ..., "answer": ...}'),
     ("Predcit", "did you mean 'Predict'?"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dspex.modules._batch_plan import BatchOptions
     from dspex.modules._best_of_n import BestOfN
     from dspex.modules._chain_of_thought import ChainOfThought
+    from dspex.modules._evaluation import EvaluatedRow, Evaluation
     from dspex.modules._from_dspy import from_dspy
     from dspex.modules._majority import majority
     from dspex.modules._metric_calls import OptimizerProgress
@@ -27,6 +28,8 @@ __all__ = [
     "BatchOptions",
     "BestOfN",
     "ChainOfThought",
+    "EvaluatedRow",
+    "Evaluation",
     "Module",
     "ModuleStream",
     "MultiChainComparison",
@@ -50,6 +53,8 @@ __getattr__ = names_of(
         "BatchOptions": "dspex.modules._batch_plan",
         "BestOfN": "dspex.modules._best_of_n",
         "ChainOfThought": "dspex.modules._chain_of_thought",
+        "EvaluatedRow": "dspex.modules._evaluation",
+        "Evaluation": "dspex.modules._evaluation",
         "ModuleStream": "dspex.modules._stream",
         "MultiChainComparison": "dspex.modules._multi_chain_comparison",
         "OptimizerProgress": "dspex.modules._metric_calls",

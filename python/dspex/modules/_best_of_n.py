@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -124,6 +124,9 @@ class BestOfN(Module):
 
     def _runs_on(self) -> Dispatcher | None:
         return self.module._runs_on()
+
+    def _input_names(self) -> Iterable[str] | None:
+        return self.module._input_names()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.module!r}, N={self.N})"

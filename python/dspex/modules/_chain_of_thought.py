@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Never, Self
 
 from dspex import _callbacks
@@ -125,6 +125,9 @@ class ChainOfThought(Module):
 
     def _runs_on(self) -> Dispatcher | None:
         return self.predict._runs_on()
+
+    def _input_names(self) -> Iterable[str] | None:
+        return self.predict._input_names()
 
     def with_options(
         self,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from dspex.lm import LanguageModel
     from dspex.modules._batch_plan import BatchOptions
+    from dspex.modules._evaluation import Evaluation
     from dspex.modules._predict import Predict
     from dspex.modules._stream import AsyncModuleStream, ModuleStream
     from dspex.router import RouteName, Strategy
@@ -317,6 +318,90 @@ class Module(ModuleNode):
 
         plan = _batch.Plan.of(concurrency, options)
         return _batch.abatch_as_completed(_batch.Calls.of(self), rows, plan)
+
+    # -- against examples -------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        devset: Iterable[Any],
+        metric: Callable[[Any, Any], Any],
+        concurrency: int | None = None,
+        *,
+        inputs: Iterable[str] | None = None,
+        failure_score: float = 0.0,
+        threshold: float = 1.0,
+        **options: Unpack[BatchOptions],
+    ) -> Evaluation:
+        """Run this module on examples and have each prediction judged; the score is that of `dspy.Evaluate`.
+
+        The examples run as the rows of a `batch` do, many at once.
+
+        Args:
+            devset: The examples: mappings of names to values, or examples of DSPy's, from any iterable.
+            metric: Is called as `metric(example, prediction)` and gives a number, a truth value, or a
+                prediction with a `score`. A mapping comes to it as a `dspex.Prediction`, an example of DSPy's
+                as itself. It may be async, or a program of one's own; any other runs in a thread.
+            concurrency: How many examples run at once, at most; 64 unless given.
+            inputs: The names of the examples' inputs. Needed only where neither the examples of DSPy's nor
+                the module's signature say them.
+            failure_score: The score of an example for which the module or the metric raised.
+            threshold: The score below which a row is among the `failures`.
+            **options: See `dspex.modules.BatchOptions`: `errors`, `max_errors`, `timeout`, `progress`.
+
+        Returns:
+            The score, and each example with its prediction, score, error and time.
+
+        Raises:
+            InputError: If the examples are none, or nobody knows which fields are inputs (`bad-devset`).
+            ConfigError: If the metric is none (`bad-metric`), an option is none, there is no runtime, or the
+                call would block an event loop that runs on this thread (`blocking-in-loop`): use `aevaluate`.
+            BatchError: If `max_errors` examples have failed.
+            DeadlineExceeded: If the `timeout` ran out.
+            Exception: With `errors="raise"`, what the first failing example raised.
+
+        Example:
+            ```python
+            found = qa.evaluate(examples, dspex.metrics.answer_exact_match)
+            print(found.score)
+            found.show()
+            ```
+        """
+        from dspex.modules import _batch
+        from dspex.modules._evaluate import Examination  # here and below: services do not evaluate
+
+        plan = _batch.Plan.of(concurrency, options)
+        return Examination(
+            module=self, metric=metric, inputs=inputs, failure_score=failure_score, threshold=threshold
+        ).run(devset, plan)
+
+    async def aevaluate(
+        self,
+        devset: Iterable[Any] | AsyncIterable[Any],
+        metric: Callable[[Any, Any], Any],
+        concurrency: int | None = None,
+        *,
+        inputs: Iterable[str] | None = None,
+        failure_score: float = 0.0,
+        threshold: float = 1.0,
+        **options: Unpack[BatchOptions],
+    ) -> Evaluation:
+        """The awaitable twin of `evaluate`; the examples may come from an async iterable.
+
+        To cancel it ends what is under way. A metric in a thread cannot be ended, and is waited for.
+        """
+        from dspex.modules import _batch
+        from dspex.modules._evaluate import Examination
+
+        plan = _batch.Plan.of(concurrency, options)
+        return await Examination(
+            module=self, metric=metric, inputs=inputs, failure_score=failure_score, threshold=threshold
+        ).arun(devset, plan)
+
+    def _input_names(self) -> Iterable[str] | None:
+        """The names of its inputs, where a signature says them."""
+        return getattr(getattr(self, "signature", None), "input_fields", None)
+
+    # -- options ----------------------------------------------------------------------------------
 
     def with_options(
         self,

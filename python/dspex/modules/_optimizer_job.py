@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from dspex.adapters import Adapter, Parsing
 from dspex.errors import ConfigError, InputError
 from dspex.modules._arguments import lm_of, mapping_of
 from dspex.modules._chain_of_thought import ChainOfThought
+from dspex.modules._examples import has_fields, input_names, shown_to_metrics
 from dspex.modules._metric_calls import MetricCalls, OptimizerProgress
 from dspex.modules._module import Module
 from dspex.modules._predict import Predict
@@ -292,15 +293,14 @@ class _Examples(NamedTuple):
         rows, shown = [], []
         for place, example in enumerate(given):
             rows.append(_row(example, f"{name}[{place}]", inputs, signature))
-            # An example of DSPy's is what its metrics know; a mapping gets its fields as attributes, too.
-            shown.append(Prediction(example) if isinstance(example, Mapping) else example)
+            shown.append(shown_to_metrics(example))
         if not rows:
             raise _bad(f"{name} is empty", "an optimizer learns from examples: give it some")
         return cls(rows, shown)
 
 
 def _row(example: Any, at: str, inputs: Any, signature: Signature | None) -> ExampleRow:
-    if not hasattr(example, "keys") or not hasattr(example, "__getitem__") or isinstance(example, type):
+    if not has_fields(example):
         raise _bad(f"{at} must map names of fields to values, not be a {type(example).__name__}")
     values: dict[str, Any] = {}
     for name in example.keys():  # noqa: SIM118 - an example of DSPy's yields no keys by itself
@@ -310,7 +310,7 @@ def _row(example: Any, at: str, inputs: Any, signature: Signature | None) -> Exa
             values[name] = to_wire(example[name])
         except Exception as error:  # a serializer of the user's may raise anything
             raise _bad(f"{at}: the value of {name!r} cannot go to a worker: {error}") from error
-    names = _inputs(example, inputs, signature)
+    names = input_names(example, inputs, None if signature is None else signature.input_fields)
     if names is None:
         raise _bad(
             f"nobody knows which fields of {at} are inputs",
@@ -321,16 +321,6 @@ def _row(example: Any, at: str, inputs: Any, signature: Signature | None) -> Exa
     if missing:
         raise _bad(f"{at} has no {', '.join(map(repr, missing))}, which the program takes")
     return ExampleRow(values=values, inputs=[name for name in values if name in names])
-
-
-def _inputs(example: Any, inputs: Any, signature: Signature | None) -> Sequence[str] | None:
-    """The names of an example's inputs: as given, as the example says, or as the signature does."""
-    if inputs is not None:
-        return [*inputs]
-    own = getattr(example, "_input_keys", None)  # `inputs()` of an example without them raises
-    if own is not None:
-        return [*own]
-    return None if signature is None else [*signature.input_fields]
 
 
 def _bad(message: str, hint: str = "") -> InputError:
