@@ -86,7 +86,8 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return str(value)
     try:
-        return json.dumps(value, ensure_ascii=False, default=_plain)
+        made = value if isinstance(value, list | tuple | dict) else _plain(value)
+        return made if isinstance(made, str) else json.dumps(made, ensure_ascii=False, default=_plain)
     except Exception:  # noqa: BLE001 - classes of the user's take part, and a report is no place to fail
         return _repr(value)
 
@@ -148,16 +149,13 @@ def arrow_table(rows: Sequence[EvaluatedRow]) -> pa.Table:
         ) from error
     types = {"row": pa.int64(), "score": pa.float64(), "error": pa.string(), "seconds": pa.float64()}
     columns = columns_of(rows)
-    arrays = [
-        pa.array(values, types[name]) if name in types else _array(pa, values)
-        for name, values in columns.items()
-    ]
+    arrays = [_array(pa, values, types.get(name)) for name, values in columns.items()]
     return pa.Table.from_arrays(arrays, names=[_encodable(name) for name in columns])
 
 
-def _array(pa: Any, values: list[Any]) -> Any:
+def _array(pa: Any, values: list[Any], type_: Any) -> Any:
     try:
-        return pa.array([_arrow_value(value) for value in values])
+        return pa.array([_arrow_value(value) for value in values], type_)
     except Exception:  # noqa: BLE001 - pyarrow and the values' own classes refuse in many ways
         texts = [None if value is None else _encodable(text_of(value)) for value in values]
         return pa.array(texts, pa.string())
