@@ -139,7 +139,7 @@ def test_examples_come_from_anywhere_and_a_signature_says_which_fields_are_input
     for module in (dspex.Predict("question -> answer"), dspex.ChainOfThought("question -> answer")):
         assert module.evaluate(source(), right).score == 75.0
     best = dspex.BestOfN(dspex.Predict("question -> answer"), 1, lambda inputs, made: 1.0, 1.0)
-    assert best.evaluate(source(), right, inputs=["question"]).score == 75.0
+    assert best.evaluate(source(), right).score == 75.0
 
     async def main() -> None:
         assert (await module.aevaluate(source(), right)).score == 75.0

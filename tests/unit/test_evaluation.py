@@ -261,6 +261,8 @@ def test_arrow_has_a_type_for_each_column() -> None:
     assert table["error"].to_pylist() == [None, "LookupError: \\udfff", None]
     assert table["odd"].to_pylist() == ["<Hostile>", None, None]
     assert isinstance(table, pa.Table)
+    # Where no row failed, the column is of texts all the same: tables of several runs fit together.
+    assert evaluation(row(0, {"q": 1}, {"a": 1}, 1)).to_arrow().schema.field("error").type == pa.string()
 
 
 def test_without_pyarrow_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
