@@ -9,6 +9,8 @@
       on_tool_start/end               an agent's tools: those of the runtime
     on_module_end     id A        with what the call returned, or with what it raised
 
+    on_evaluate_start/end             around the calls of an evaluation: as for those of the module
+
 While A runs, `active_call_id()` is A: whatever starts inside finds its parent there. Where DSPy is loaded its
 `ACTIVE_CALL_ID` says the same, so that a callback which was written for DSPy finds its parents too, and a
 program of DSPy's that calls one of dspex's, or the other way round, makes one tree.
@@ -37,7 +39,7 @@ __all__ = ["HOOKS", "CallResult", "Callbacks", "active_call_id", "callbacks_of",
 
 HOOKS: Final = tuple(
     f"on_{what}_{when}"
-    for what in ("module", "lm", "adapter_format", "adapter_parse", "tool")
+    for what in ("module", "lm", "adapter_format", "adapter_parse", "tool", "evaluate")
     for when in ("start", "end")
 )
 """The methods that are called."""
@@ -130,7 +132,7 @@ def hear(
 
     Args:
         callbacks: Who is told.
-        what: Of what: `"module"`, `"lm"`, `"adapter_format"`, `"adapter_parse"` or `"tool"`.
+        what: Of what: `"module"`, `"lm"`, `"adapter_format"`, `"adapter_parse"`, `"tool"` or `"evaluate"`.
         instance: Whose call it is.
         inputs: What the call is given, by the names of its arguments.
     """

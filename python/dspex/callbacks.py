@@ -82,3 +82,11 @@ class BaseCallback:
 
     def on_tool_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         """It has returned `outputs`, or raised."""
+
+    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """A module is evaluated: `inputs["program"]`, on `inputs["devset"]` by `inputs["metric"]`."""
+
+    def on_evaluate_end(
+        self, call_id: str, outputs: Any | None, exception: BaseException | None = None
+    ) -> None:
+        """It has been, and `outputs` is the `dspex.Evaluation`, or it ended early."""

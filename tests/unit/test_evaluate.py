@@ -407,3 +407,33 @@ def test_memory_grows_as_the_examples_do() -> None:
     large, peak = held(10_000)
     assert large < 5 * small
     assert peak < 2 * large
+
+
+def test_callbacks_hear_of_an_evaluation_around_its_calls(runtime: dspex.Runtime) -> None:
+    heard: list[tuple[Any, ...]] = []
+
+    class Callback(dspex.callbacks.BaseCallback):
+        def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+            heard.append(("start", call_id, instance, inputs))
+
+        def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+            heard.append(("module", dspex.callbacks.active_call_id()))
+
+        def on_evaluate_end(
+            self, call_id: str, outputs: Any | None, exception: BaseException | None = None
+        ) -> None:
+            heard.append(("end", call_id, outputs, exception))
+
+    program = Echo(callbacks=[Callback()])
+    found = program.evaluate(ROWS, right, inputs=["question"])
+    awaited = asyncio.run(program.aevaluate(ROWS, right, inputs=["question"]))
+    for each, evaluation in ((heard[:6], found), (heard[6:], awaited)):
+        call_id = each[0][1]
+        assert each[0] == ("start", call_id, program, {"program": program, "devset": ROWS, "metric": right})
+        assert each[1:5] == [("module", call_id)] * 4
+        assert each[5] == ("end", call_id, evaluation, None)
+    heard.clear()
+    with pytest.raises(InputError) as caught:
+        program.evaluate([], right)
+    assert [each[0] for each in heard] == ["start", "end"]
+    assert heard[1][2:] == (None, caught.value)

@@ -28,11 +28,12 @@ from collections.abc import (
     Mapping,
     Sized,
 )
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dspex import metrics
+from dspex import _callbacks, metrics
 from dspex._threads import in_thread
 from dspex._timeouts import shown
 from dspex.errors import ConfigError, InputError
@@ -110,19 +111,32 @@ class Examination:
 
     def run(self, devset: Iterable[Any], plan: Plan) -> Evaluation:
         """Evaluate, and wait for it; see `Module.evaluate`."""
-        cases: list[_Case] = []
-        read = self._cases(devset, cases)
-        return self._evaluation(cases, _batch.batch(self._calls(), _at_hand(devset, read), plan))
+        with self._heard(devset) as told:
+            cases: list[_Case] = []
+            read = self._cases(devset, cases)
+            outcomes = _batch.batch(self._calls(), _at_hand(devset, read), plan)
+            found = told.outputs = self._evaluation(cases, outcomes)
+        return found
 
     async def arun(self, devset: Iterable[Any] | AsyncIterable[Any], plan: Plan) -> Evaluation:
         """Evaluate; see `Module.aevaluate`."""
-        cases: list[_Case] = []
-        rows: Any
-        if isinstance(devset, AsyncIterable):
-            rows = self._cases_read(devset, cases)
-        else:
-            rows = _at_hand(devset, self._cases(devset, cases))
-        return self._evaluation(cases, await _batch.abatch(self._calls(), rows, plan))
+        with self._heard(devset) as told:
+            cases: list[_Case] = []
+            rows: Any
+            if isinstance(devset, AsyncIterable):
+                rows = self._cases_read(devset, cases)
+            else:
+                rows = _at_hand(devset, self._cases(devset, cases))
+            outcomes = await _batch.abatch(self._calls(), rows, plan)
+            found = told.outputs = self._evaluation(cases, outcomes)
+        return found
+
+    def _heard(self, devset: Any) -> AbstractContextManager[_callbacks.CallResult]:
+        heard_by = self.module._heard_by() if _callbacks.given else ()
+        if not heard_by:
+            return nullcontext(_callbacks.CallResult())
+        inputs = {"program": self.module, "devset": devset, "metric": self.metric}
+        return _callbacks.hear(heard_by, "evaluate", self.module, inputs)
 
     # -- the examples -----------------------------------------------------------------------------
 
