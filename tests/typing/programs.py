@@ -113,6 +113,19 @@ async def rows(rag: RAG) -> list[Any]:
     return done
 
 
+async def evaluated(rag: RAG, folder: Path) -> float:
+    def metric(example: Any, prediction: Any) -> bool:
+        return bool(example.answer == prediction.answer)
+
+    found: dspex.Evaluation = rag.evaluate([{"question": "?"}], metric, 8, inputs=["question"], max_errors=3)
+    again = await rag.aevaluate([{"question": "?"}], dspex.metrics.answer_exact_match, failure_score=-1.0)
+    rows: list[dspex.EvaluatedRow] = found.failures
+    found.show(limit=None)
+    found.to_csv(folder / "found.csv")
+    print(found.table(rows), [row.error for row in again.errors])
+    return again.score
+
+
 def compiled(folder: Path) -> Module:
     rag = RAG(search).load(folder / "rag.json")
     state: dict[str, Any] = rag.dump_state()
