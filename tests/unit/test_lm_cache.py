@@ -365,7 +365,7 @@ async def test_what_a_server_breaks_off_or_refuses_is_asked_for_again(
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Raw) as raw:
         raw.answer, raw.count = {"choices": [choice], "model": "m"}, 0  # type: ignore[attr-defined]
-        thread = threading.Thread(target=raw.serve_forever)
+        thread = threading.Thread(target=raw.serve_forever, args=(0.01,))
         thread.start()
         try:
             base = f"http://127.0.0.1:{raw.server_port}/v1"
