@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from dspex import errors as errors
     from dspex import lm as lm
     from dspex import metrics as metrics
+    from dspex import pipelines as pipelines
     from dspex import pool as pool
     from dspex import signature as signature
+    from dspex import stores as stores
     from dspex import streaming as streaming
     from dspex import telemetry as telemetry
     from dspex import testing as testing
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         program,
         remote,
     )
+    from dspex.pipelines import Pipeline, branch, loop, map, parallel, pipeline, step
     from dspex.pool import Pool, PoolSpec, SyncPool
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure
@@ -70,6 +73,7 @@ __all__ = [
     "MultiChainComparison",
     "OutputField",
     "Parallel",
+    "Pipeline",
     "Pool",
     "PoolSpec",
     "Predict",
@@ -84,14 +88,20 @@ __all__ = [
     "TwoStepAdapter",
     "XMLAdapter",
     "__version__",
+    "branch",
     "configure",
     "export",
     "from_dspy",
     "load",
+    "loop",
     "majority",
+    "map",
     "optimizer",
+    "parallel",
+    "pipeline",
     "program",
     "remote",
+    "step",
 ]
 
 _HOME = {
@@ -110,6 +120,7 @@ _HOME = {
     "MultiChainComparison": "dspex.modules",
     "OutputField": "dspex.signature",
     "Parallel": "dspex.modules",
+    "Pipeline": "dspex.pipelines",
     "Pool": "dspex.pool",
     "PoolSpec": "dspex.pool",
     "Predict": "dspex.modules",
@@ -123,14 +134,20 @@ _HOME = {
     "Template": "dspex.template",
     "TwoStepAdapter": "dspex.adapters",
     "XMLAdapter": "dspex.adapters",
+    "branch": "dspex.pipelines",
     "configure": "dspex.runtime",
     "export": "dspex.compiled",
     "from_dspy": "dspex.modules",
     "load": "dspex.compiled",
+    "loop": "dspex.pipelines",
     "majority": "dspex.modules",
+    "map": "dspex.pipelines",
     "optimizer": "dspex.modules",
+    "parallel": "dspex.pipelines",
+    "pipeline": "dspex.pipelines",
     "program": "dspex.modules",
     "remote": "dspex.modules",
+    "step": "dspex.pipelines",
 }
 """Where each lazily loaded public name lives; the imports above say the same to type checkers."""
 
@@ -143,8 +160,10 @@ _PACKAGES = frozenset(
         "errors",
         "lm",
         "metrics",
+        "pipelines",
         "pool",
         "signature",
+        "stores",
         "streaming",
         "telemetry",
         "testing",

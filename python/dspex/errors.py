@@ -65,16 +65,24 @@ __all__ = [
     "LMServerError",
     "LMTimeoutError",
     "LMUnavailable",
+    "LeaseLost",
+    "PipelineChanged",
+    "PipelineError",
     "PoolClosedError",
     "PoolError",
     "PoolSaturated",
     "RemoteError",
     "ReplyError",
     "RouteError",
+    "RunBusy",
+    "RunExists",
+    "RunNotFound",
     "SignatureError",
+    "StoreError",
     "TargetsUnavailable",
     "TemplateError",
     "TextError",
+    "TooManyResumes",
     "WireError",
     "WorkerDiedError",
     "WorkerStartError",
@@ -794,6 +802,118 @@ class RemoteError(DspexError):
     traceback: str = ""
 
 
+class PipelineError(DspexError):
+    """The steps of a pipeline do not fit together, or one of them gave something else than it was to give.
+
+    Attributes:
+        step: The path of the step that it is about; empty where it is about none.
+        offered: The names of the fields that there would have been.
+    """
+
+    code = "pipeline"
+    category = "operator"
+    public_message = "The service is not set up as it should be."
+    step: str = ""
+    offered: Sequence[str] = ()
+
+
+class PipelineChanged(DspexError):  # noqa: N818 - what has happened, as the field writes it
+    """A run was to be resumed by a pipeline that is not the one that began it.
+
+    Attributes:
+        added: Paths of steps that the run does not know.
+        removed: Paths of steps that the pipeline no longer has.
+        changed: Paths of steps that do something else now.
+    """
+
+    code = "pipeline-changed"
+    category = "operator"
+    public_message = "The work was begun by another version of the service."
+    added: Sequence[str] = ()
+    removed: Sequence[str] = ()
+    changed: Sequence[str] = ()
+
+
+class StoreError(DspexError):
+    """What is to be kept could not be written or read."""
+
+    code = "store"
+    category: Category = "resource"
+    http_status = 503
+    public_message = "The service cannot keep its work at the moment."
+
+
+class RunBusy(StoreError):  # noqa: N818 - as `PipelineChanged`; so below
+    """Another owner has the run.
+
+    Attributes:
+        run_id: The run.
+        seconds: How long its lease lasts, if it is not renewed.
+    """
+
+    code = "run-busy"
+    category = "transient"
+    http_status = 409
+    retryable = True
+    public_message = "The work is being done elsewhere."
+    run_id: str = ""
+    seconds: float = 0.0
+
+
+class RunNotFound(StoreError):  # noqa: N818
+    """The store has no such run.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    code = "run-not-found"
+    category = "caller"
+    http_status = 404
+    run_id: str = ""
+
+
+class RunExists(StoreError):  # noqa: N818
+    """The store has a run of this name already.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    code = "run-exists"
+    category = "caller"
+    http_status = 409
+    run_id: str = ""
+
+
+class LeaseLost(StoreError):  # noqa: N818
+    """Somebody else has taken the run over meanwhile; nothing more of this owner is written.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    code = "lease-lost"
+    category = "transient"
+    http_status = 409
+    run_id: str = ""
+
+
+class TooManyResumes(StoreError):  # noqa: N818
+    """The run has been resumed as often as it may be: it ends its process each time, or seems to.
+
+    Attributes:
+        run_id: The run.
+        resumes: How often it was resumed.
+    """
+
+    code = "too-many-resumes"
+    category = "operator"
+    http_status = 500
+    run_id: str = ""
+    resumes: int = 0
+
+
 _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
     # Who must act, and the HTTP status, where a code differs from its class in that.
     "cancelled": ("transient", 503),
@@ -837,6 +957,12 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
     "pool-other-loop": ("operator", 500),
     "pool-forked": ("operator", 500),
     "no-target": ("operator", 500),
+    "store-too-large": ("caller", 413),
+    "store-newer-schema": ("operator", 500),
+    "store-not-ours": ("operator", 500),
+    "store-readonly": ("operator", 500),
+    "step-outputs": ("remote", 502),
+    "step-inputs": ("remote", 502),
 }
 
 

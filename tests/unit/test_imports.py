@@ -38,6 +38,8 @@ MAY_IMPORT = {
     "router": "signature adapters lm protocol",
     "modules": "router signature adapters lm protocol wire",
     "compiled": "modules signature adapters protocol",
+    "stores": "wire",
+    "pipelines": "modules router signature template stores wire",
     "runtime": "router signature adapters _engine lm pool protocol",
     "testing": "lm router",
     "cli": "signature adapters _engine lm modules compiled runtime pool protocol testing",

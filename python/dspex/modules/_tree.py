@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from dspex._composition import Composable
+
 __all__ = [
     "ModuleNode",
     "PredictorNode",
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 
-class ModuleNode:
+class ModuleNode(Composable):
     """What the walk takes for a module: `Module` derives from it."""
 
     _compiled = False

@@ -19,7 +19,7 @@ import datetime as dt
 import enum
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -123,12 +123,18 @@ def _path_to_plain(value: pathlib.PurePath) -> list[str]:
 _PATH_TYPES: Final[tuple[type, ...]] = (*_PATHS.values(), pathlib.PosixPath, pathlib.WindowsPath)
 _PATH: Final = _simple(14, "path", _path_to_plain, _path)
 
+
+def _in_order(value: Iterable[Any]) -> list[Any]:
+    return sorted(value, key=repr)
+
+
 _STANDARD: Final[tuple[tuple[type, Row], ...]] = (
     # Only those beyond 64 bits. Not in decimal: that is quadratic, so Python refuses it beyond 4,300 digits.
     (int, _simple(1, "int", hex, lambda p: int(p, 16))),
     (tuple, _simple(2, "tuple", list, lambda p: tuple(_items(p)))),
-    (set, _simple(3, "set", list, lambda p: set(_items(p)))),
-    (frozenset, _simple(4, "frozenset", list, lambda p: frozenset(_items(p)))),
+    # In one order, so that equal sets are equal bytes in every process.
+    (set, _simple(3, "set", _in_order, lambda p: set(_items(p)))),
+    (frozenset, _simple(4, "frozenset", _in_order, lambda p: frozenset(_items(p)))),
     (dt.datetime, _simple(5, "datetime", _zone, lambda p: _with_zone(dt.datetime, p))),
     (dt.date, _simple(6, "date", dt.date.isoformat, dt.date.fromisoformat)),
     (dt.time, _simple(7, "time", _zone, lambda p: _with_zone(dt.time, p))),

@@ -1,0 +1,605 @@
+"""`Pipeline`: a compiled plan behind the call of a module."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from dspex import wire
+from dspex._portal import refuse_blocking, run_alone, wait
+from dspex._timeouts import check_seconds, shown
+from dspex.errors import ConfigError, InputError, did_you_mean
+from dspex.modules import Module, _scope
+from dspex.pipelines._compile import compile_plan
+from dspex.pipelines._faces import Face
+from dspex.pipelines._fingerprints import dumped, fingerprints_of
+from dspex.pipelines._plan import Leaf, Plan
+from dspex.pipelines._result import DONE, RunResult, Status
+from dspex.pipelines._run import FAILED, UNSET, Run, run_block
+from dspex.pipelines._steps import Step, bad_step, mapped, step_of
+from dspex.router import Dispatcher, dispatcher_here
+
+if TYPE_CHECKING:
+    from dspex.pipelines._explain import Explanation
+    from dspex.pipelines._journal import Durability, StoredJournal
+    from dspex.pipelines._profile import Profile
+    from dspex.pipelines._run import Teller
+    from dspex.pipelines._stream import AsyncPipelineStream, PipelineStream
+    from dspex.stores import RunStore
+
+__all__ = ["Pipeline", "pipeline"]
+
+OnError = Literal["fail", "continue"]
+
+_RUN_OPTIONS = ("store", "durability", "on_error", "run_id", "lease")
+MAX_RESUMES = 10
+
+
+class Pipeline(Module):
+    """Steps, compiled to a plan that is checked before it runs. `dspex.pipeline` makes one.
+
+    It is a module: it can be called, awaited, streamed, run over many rows, evaluated and optimised as any
+    other, and be a step of another pipeline.
+
+    Attributes:
+        name: What it is called, in stores and as a step.
+        plan: What runs.
+        steps: The modules of its steps by their paths, as optimizers and states know them.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Any],
+        *,
+        inputs: Mapping[str, Any] | Sequence[str] | None = None,
+        outputs: str | Sequence[str] | None = None,
+        name: str = "pipeline",
+        strict: bool = False,
+        on_error: OnError = "fail",
+        store: RunStore | None = None,
+        durability: Durability = "sync",
+        lease: float | None = None,
+        callbacks: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(callbacks)
+        if not steps:
+            raise bad_step("a pipeline needs at least one step", "write dspex.pipeline(step, ...)")
+        if not isinstance(name, str) or not name or set(name) & set("/[]"):
+            raise bad_step(
+                f"the name of a pipeline must be a text without '/', not {shown(name)}", 'write name="qa"'
+            )
+        self.name = name
+        self._given: tuple[Step, ...] = tuple(step_of(each) for each in steps)
+        self._settings = _Settings(_types_of(inputs), _names_of(outputs), strict)
+        self._run_options = _checked(
+            {"on_error": on_error, "store": store, "durability": durability, "lease": lease, "run_id": None}
+        )
+        self._compile()
+        for warning in self.plan.warnings:
+            _warn(warning)
+
+    def _compile(self) -> None:
+        inputs, outputs, strict = self._settings
+        self.plan: Plan = compile_plan(self._given, inputs=inputs, outputs=outputs, strict=strict)
+        found = {
+            node.path: node.does.target
+            for node in self.plan.nodes()
+            if isinstance(node.does, Leaf) and isinstance(node.does.target, Module)
+        }
+        self.steps: dict[str, Module] = found
+        self._fingerprints: dict[str, str] | None = None
+        self._last: Sequence[tuple[str, Status, float]] = ()
+
+    @property
+    def face(self) -> Face:
+        """What it takes and gives as a step of another pipeline."""
+        return Face(self.name, "module", self.plan.inputs, self.plan.outputs, is_module=True)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looked wrong when it was compiled, and is no error."""
+        return self.plan.warnings
+
+    def _input_names(self) -> list[str]:
+        return list(self.plan.inputs)
+
+    # -- one run ------------------------------------------------------------------------------------
+
+    def run(self, /, **inputs: Any) -> RunResult:
+        """Run it and wait for what it gives; see `arun`.
+
+        Raises:
+            ConfigError: Also if the call would block an event loop that runs on this thread
+                (`blocking-in-loop`).
+        """
+        outcome: RunResult = self(**inputs)
+        return outcome
+
+    async def arun(self, /, **inputs: Any) -> RunResult:
+        """Run it.
+
+        Args:
+            **inputs: A value for each input. Five more names are options unless there is an input of that
+                name (then use `with_options`): `run_id`, `store`, `durability`, `lease`, `on_error`.
+
+        Returns:
+            The outputs, as a prediction, and how each step ended.
+
+        Raises:
+            InputError: If inputs are missing or unknown.
+            Exception: What the first failing step raised, as itself. It has `step`, the path of that step,
+                `completed`, the paths of those that had ended well, `errors`, what else failed, by path, and
+                `run_id`.
+            DeadlineExceeded: If the time of the whole ran out (`with_options(timeout=...)`).
+            StoreError: If the run, or a finished step, could not be kept.
+        """
+        outcome: RunResult = await self.acall(**inputs)
+        return outcome
+
+    async def aforward(self, /, **inputs: Any) -> RunResult:
+        """One run, as `arun`."""
+        return await self._begin(inputs, None)
+
+    async def _begin(self, inputs: dict[str, Any], teller: Teller | None) -> RunResult:
+        options = self._run_options
+        if not inputs.keys() <= self.plan.inputs.keys():
+            given = {
+                name: inputs.pop(name)
+                for name in _RUN_OPTIONS
+                if name in inputs and name not in self.plan.inputs
+            }
+            if given:
+                options = options.over(given)
+        self._check_inputs(inputs)
+        run_id = options.run_id or os.urandom(8).hex()
+        continues = options.on_error == "continue"
+        if options.store is None:
+            run = Run(run_id, continues=continues, teller=teller)
+            return await self._go(run, inputs)
+        return await self._begin_durable(run_id, inputs, options, teller)
+
+    def _check_inputs(self, inputs: Mapping[str, Any]) -> None:
+        wanted = self.plan.inputs
+        missing = [name for name, takes in wanted.items() if takes.required and name not in inputs]
+        unknown = [name for name in inputs if name not in wanted]
+        if not (missing or unknown):
+            return
+        problems = [(name, "is missing") for name in missing] + [
+            (name, "is none of its inputs") for name in unknown
+        ]
+        raise InputError(
+            f"{self.name}: " + "; ".join(f"{name} {what}" for name, what in problems),
+            code="unknown-input" if unknown else "missing-input",
+            hint=f"{did_you_mean(unknown[0], wanted) if unknown else ''}it takes: {', '.join(wanted) or 'nothing'}",
+            problems=problems,
+        )
+
+    async def _go(self, run: Run, inputs: Mapping[str, Any]) -> RunResult:
+        try:
+            outputs = await run_block(run, self.plan.block, inputs, "")
+        except Exception as error:
+            self._last = run.steps
+            _tell(error, run)
+            raise
+        except BaseException:
+            self._last = run.steps
+            raise
+        there = {name: value for name, value in outputs.items() if value is not FAILED and value is not UNSET}
+        self._last = run.steps
+        return RunResult.of_run(there, run.run_id, run.usage, run.steps, run.failures)
+
+    # -- durable runs -------------------------------------------------------------------------------
+
+    async def _begin_durable(
+        self, run_id: str, inputs: dict[str, Any], options: _RunOptions, teller: Teller | None
+    ) -> RunResult:
+        from dspex.pipelines._journal import LEASE_SECONDS, StoredJournal, owner_here
+
+        store = options.store
+        assert store is not None  # noqa: S101 - asked before
+        seconds = options.lease or LEASE_SECONDS
+        lease = await store.create_run(
+            run_id,
+            pipeline=self.name,
+            fingerprint=self._fingerprint(),
+            inputs=dumped(inputs, self.name, "is given"),
+            owner=owner_here(),
+            lease=seconds,
+        )
+        journal = StoredJournal(store, lease, (), options.durability)
+        return await self._go_durable(run_id, inputs, options, journal, seconds, teller)
+
+    async def _go_durable(
+        self,
+        run_id: str,
+        inputs: Mapping[str, Any],
+        options: _RunOptions,
+        journal: StoredJournal,
+        seconds: float,
+        teller: Teller | None,
+    ) -> RunResult:
+        store = options.store
+        assert store is not None  # noqa: S101 - asked before
+        run = Run(run_id, continues=options.on_error == "continue", journal=journal, teller=teller)
+        journal.hold(seconds)
+        try:
+            try:
+                result = await self._go(run, inputs)
+            except Exception:
+                await journal.flush()
+                await store.end_run(journal.lease, "failed")
+                raise
+            await journal.flush()
+            status: Literal["done", "failed"] = "failed" if run.failures else "done"
+            await store.end_run(journal.lease, status, dumped(dict(result), self.name, "gives"))
+            return result
+        except asyncio.CancelledError:
+            if journal.lost is not None:
+                task = asyncio.current_task()
+                if task is not None and task.uncancel() == 0:
+                    raise journal.lost from None
+            await journal.flush()
+            await store.release_run(journal.lease)
+            raise
+        finally:
+            await journal.let_go()
+
+    def _fingerprint(self) -> bytes:
+        return json.dumps(self._fingerprint_map(), sort_keys=True).encode()
+
+    def _fingerprint_map(self) -> dict[str, str]:
+        if self._fingerprints is None:
+            self._fingerprints = fingerprints_of(self.plan)
+        return self._fingerprints
+
+    async def aresume(
+        self,
+        run_id: str,
+        *,
+        from_step: str | None = None,
+        store: RunStore | None = None,
+        max_resumes: int | None = MAX_RESUMES,
+        take_over: bool = False,
+    ) -> RunResult:
+        """Go on with a run that failed, was cancelled, or whose process died.
+
+        Steps that have finished do not run again: what they gave comes from the store. A run that is done
+        gives what it gave. Its time-out, if it has one, is a new one.
+
+        Args:
+            run_id: The run.
+            from_step: The path of a step from which on all is run again: that step, and whatever waits for
+                it. Use it after a bug in the step was mended.
+            store: Where the run is kept; by default the pipeline's store.
+            max_resumes: How often a run may be resumed before it has failed for good; None for ever.
+            take_over: Whether to become the owner although another's lease lasts, whose writes are refused
+                from then on.
+
+        Raises:
+            RunNotFound: If the store has no such run.
+            RunBusy: If another owner has it.
+            TooManyResumes: If it has been resumed as often as it may be.
+            PipelineChanged: If the steps are not those that began it.
+            PipelineError: If there is no such step (`no-such-step`).
+            Exception: As from `arun`.
+        """
+        from dspex.pipelines._journal import (
+            LEASE_SECONDS,
+            StoredJournal,
+            check_unchanged,
+            owner_here,
+            rows_from,
+        )
+        from dspex.pipelines._journal import static as static_path
+
+        options = self._run_options if store is None else self._run_options.over({"store": store})
+        kept = options.store
+        if kept is None:
+            raise ConfigError(
+                f"{self.name} has no store to resume a run from",
+                code="no-store",
+                hint="write dspex.pipeline(..., store=dspex.stores.SQLite(path)), or resume(run_id, store=...)",
+            )
+        again = frozenset[str]() if from_step is None else rows_from(self.plan, from_step)
+        info = await kept.run(run_id)
+        if info is None:
+            from dspex.stores._runs import not_found
+
+            raise not_found(run_id)
+        check_unchanged(info.fingerprint, self._fingerprint_map(), run_id, again)
+        if info.status == "done" and from_step is None and info.outcome is not None:
+            return _result_of(run_id, wire.loads(info.outcome))
+        seconds = options.lease or LEASE_SECONDS
+        info, lease = await kept.claim_run(
+            run_id, owner=owner_here(), lease=seconds, max_resumes=max_resumes, take_over=take_over
+        )
+        try:
+            rows = await kept.steps(run_id)
+            if from_step is not None:
+                gone = [row.path for row in rows if _is_from(row.path, from_step, again, static_path)]
+                await kept.forget_steps(lease, gone)
+                await kept.update_run(lease, fingerprint=self._fingerprint())
+                forgotten = set(gone)
+                rows = [row for row in rows if row.path not in forgotten]
+        except BaseException:
+            await kept.release_run(lease)
+            raise
+        journal = StoredJournal(kept, lease, rows, options.durability)
+        inputs = wire.loads(info.inputs)
+        return await self._go_durable(run_id, inputs, options, journal, seconds, None)
+
+    def resume(
+        self,
+        run_id: str,
+        *,
+        from_step: str | None = None,
+        store: RunStore | None = None,
+        max_resumes: int | None = MAX_RESUMES,
+        take_over: bool = False,
+    ) -> RunResult:
+        """The blocking twin of `aresume`."""
+        return self._blocking(
+            self.aresume(
+                run_id, from_step=from_step, store=store, max_resumes=max_resumes, take_over=take_over
+            ),
+            "await aresume(...)",
+        )
+
+    # -- how it is called ---------------------------------------------------------------------------
+
+    def _unheard(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
+        return self._blocking(self._unheard_awaited(args, inputs), "await arun(...)")
+
+    def _blocking(self, running: Coroutine[Any, Any, RunResult], instead: str) -> RunResult:
+        """Run it on the loop of the runtime of this context, or, where there is none, on one of its own."""
+        try:
+            refuse_blocking(0, f"`{instead}`")
+        except ConfigError:
+            running.close()
+            raise
+        submit = getattr(self._runs_on(), "submit", None)
+        if submit is None:
+            return run_alone(running)
+        closed = ConfigError("the runtime of the run was closed", code="runtime-closed")
+        return wait(submit(running), None, lambda: closed)
+
+    def _runs_on(self) -> Dispatcher | None:
+        for _, predictor in self.named_predictors():
+            if predictor._runtime is not None:
+                own: Dispatcher = predictor._runtime
+                return own
+        return dispatcher_here()
+
+    def _entered(self) -> AbstractContextManager[_scope.Scope]:
+        options = {name: value for name, value in self._options.items() if name != "stream_fields"}
+        return _scope.enter(**options)
+
+    def with_options(self, **options: Any) -> Self:  # type: ignore[override]
+        """A copy of this pipeline whose runs have these options.
+
+        Args:
+            **options: `timeout`, seconds for a whole run; `route`, `strategy`, `idempotent` and
+                `stream_fields` as for any module; `store`, `durability`, `lease`, `on_error`, `run_id`.
+
+        Raises:
+            ConfigError: If an option is none.
+        """
+        own = {name: options.pop(name) for name in _RUN_OPTIONS if name in options}
+        twin = super().with_options(**options)
+        twin._run_options = self._run_options.over(own)
+        return twin
+
+    def stream(self, /, **inputs: Any) -> PipelineStream:  # type: ignore[override]
+        """A run as an iterator of events: of steps, of what their models write, at last the result.
+
+        Args:
+            **inputs: As for `run`; also `restart=True`, by which a step that has told something may be tried
+                again, after a `StepRestarted`.
+
+        Raises:
+            ConfigError: See `Module.stream`.
+        """
+        from dspex.pipelines._stream import PipelineStream  # most runs are not streamed
+
+        return PipelineStream(self, inputs)
+
+    def astream(self, /, **inputs: Any) -> AsyncPipelineStream:  # type: ignore[override]
+        """The asynchronous twin of `stream`."""
+        from dspex.pipelines._stream import AsyncPipelineStream
+
+        return AsyncPipelineStream(self, inputs)
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    def explain(self, format: Literal["plain", "tree"] = "plain") -> Explanation:  # noqa: A002 - as Polars has it
+        """What runs when, with which fields, and why; see `dspex.pipelines.Explanation`."""
+        from dspex.pipelines._explain import explain
+
+        return explain(self, format)
+
+    def to_mermaid(self) -> str:
+        """A drawing of the plan in Mermaid's language, made here: nothing is sent anywhere."""
+        from dspex.pipelines._mermaid import drawing
+
+        return drawing(self.plan)
+
+    def profile(self) -> Profile:
+        """Where the time of the last run went, step by step.
+
+        Raises:
+            ConfigError: If there has been none (`no-run`).
+        """
+        from dspex.pipelines._profile import Profile
+
+        if not self._last:
+            raise ConfigError(f"{self.name} has not run yet", code="no-run", hint="call run, then profile")
+        return Profile.of(self._last)
+
+    def map_named_predictors(self, change: Callable[[Any], Any]) -> Self:
+        """Put in the place of each predictor what `change` makes of it.
+
+        Returns:
+            This pipeline.
+        """
+        super().map_named_predictors(change)
+        changed = dict(self.steps)
+        before = {node.path: node.does.target for node in self.plan.nodes() if isinstance(node.does, Leaf)}
+        others = {id(before[path]): module for path, module in changed.items()}
+        self._given = tuple(
+            mapped(each, lambda target: others.get(id(target), target)) for each in self._given
+        )
+        self._compile()
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        twin._given = tuple(
+            mapped(each, lambda target: copy.deepcopy(target, memo) if isinstance(target, Module) else target)
+            for each in self._given
+        )
+        twin._compile()
+        return twin
+
+    def __repr__(self) -> str:
+        takes, gives = ", ".join(self.plan.inputs), ", ".join(self.plan.outputs)
+        return f"<Pipeline {self.name!r}: {takes} -> {gives}, {sum(1 for _ in self.plan.nodes())} steps>"
+
+
+class _Settings(NamedTuple):
+    """What a pipeline is compiled with."""
+
+    inputs: Mapping[str, Any] | None
+    outputs: tuple[str, ...] | None
+    strict: bool
+
+
+class _RunOptions(NamedTuple):
+    """What a run is run with."""
+
+    on_error: OnError = "fail"
+    store: RunStore | None = None
+    durability: Durability = "sync"
+    lease: float | None = None
+    run_id: str | None = None
+
+    def over(self, given: Mapping[str, Any]) -> _RunOptions:
+        return _checked({**self._asdict(), **given}) if given else self
+
+
+def _checked(given: Mapping[str, Any]) -> _RunOptions:
+    if given["on_error"] not in ("fail", "continue"):
+        raise _bad_option(f'on_error must be "fail" or "continue", not {shown(given["on_error"])}')
+    if given["durability"] not in ("sync", "async", "exit"):
+        raise _bad_option(f'durability must be "sync", "async" or "exit", not {shown(given["durability"])}')
+    if given["store"] is not None and not hasattr(given["store"], "record_steps"):
+        raise _bad_option(f"store must be a store of runs, not {shown(given['store'])}")
+    run_id = given["run_id"]
+    if run_id is not None and (not isinstance(run_id, str) or not run_id):
+        raise _bad_option(f"run_id must be a text, not {shown(run_id)}")
+    if given["lease"] is not None:
+        check_seconds(given["lease"], "lease")
+    return _RunOptions(**given)
+
+
+def _bad_option(message: str) -> ConfigError:
+    return ConfigError(message, code="bad-run-option", hint="docs/pipelines.md has the options of a run")
+
+
+def _types_of(inputs: Any) -> dict[str, Any] | None:
+    if inputs is None:
+        return None
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    if isinstance(inputs, str) or not all(isinstance(name, str) for name in inputs):
+        raise bad_step(
+            "inputs of a pipeline must be names", 'write inputs=["question"] or inputs={"question": str}'
+        )
+    return dict.fromkeys(inputs, Any)
+
+
+def _names_of(outputs: Any) -> tuple[str, ...] | None:
+    if outputs is None:
+        return None
+    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise bad_step("outputs of a pipeline must be names", 'write outputs=["answer"]')
+    return names
+
+
+def _tell(error: Exception, run: Run) -> None:
+    """Say on an error where in the run it was raised, and what else there was."""
+    failed = [path for path, each in run.failures.items() if each is error]
+    others = {path: each for path, each in run.failures.items() if each is not error}
+    facts = {
+        "step": failed[0] if failed else getattr(error, "step", ""),
+        "completed": tuple(path for path, status, _ in run.steps if status in DONE),
+        "errors": others,
+        "run_id": run.run_id,
+    }
+    for name, value in facts.items():
+        try:
+            setattr(error, name, value)
+        except (AttributeError, TypeError):  # a class with slots, or with a property of the name
+            continue
+
+
+def _result_of(run_id: str, outputs: dict[str, Any]) -> RunResult:
+    return RunResult.of_run(outputs, run_id, {}, (), {})
+
+
+def _is_from(path: str, from_step: str, again: frozenset[str], static: Callable[[str], str]) -> bool:
+    """Whether a row is of a step that is run again."""
+    plain = static(path)
+    if plain not in again:
+        return False
+    # `map[3]/answer` means that item alone; what waits for the step is the same for all.
+    return plain != static(from_step) or "[" not in from_step or path == from_step or _number_less(from_step)
+
+
+def _number_less(path: str) -> bool:
+    return "[]" in path
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    from dspex.pipelines._warning import PipelineWarning
+
+    warnings.warn(text, PipelineWarning, stacklevel=4)
+
+
+def pipeline(*steps: Any, **options: Any) -> Pipeline:
+    """Compile steps to a `Pipeline`.
+
+    Args:
+        *steps: Modules, functions, pipelines, what `step`, `parallel`, `branch`, `map` and `loop` give,
+            compositions of those by `|` and `&`; or one list of the same. A function takes fields by the
+            names of its parameters; one that is not `async` runs in a thread.
+        **options: `inputs`, what it takes: names, or names with types; by default what the first step takes.
+            `outputs`, what it gives; by default what the last step gives. `name`. `strict=True`, by which what
+            would be a warning is an error. `on_error="continue"`, by which a failing step ends only what
+            depends on it. `store`, `durability` and `lease` for durable runs. `callbacks`.
+
+    Raises:
+        PipelineError: If the steps do not fit together; its code says how, and its `step` where.
+
+    Example:
+        ```python
+        qa = dspex.pipeline(
+            dspex.Predict("question -> query"),
+            dspex.parallel(docs=search, facts=dspex.Predict("query -> facts: list[str]")),
+            dspex.ChainOfThought("question, docs: list[str], facts: list[str] -> answer"),
+        )
+        qa.run(question="Who wrote it?").answer
+        ```
+    """
+    several: Sequence[Any] = steps
+    if len(steps) == 1 and isinstance(steps[0], list):
+        several = steps[0]
+    return Pipeline(several, **options)
