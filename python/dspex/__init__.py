@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         program,
         remote,
     )
-    from dspex.pipelines import Pipeline, branch, loop, map, parallel, pipeline, step
+    from dspex.pipelines import Pipeline, branch, loop, map, parallel, pipeline, step  # noqa: A004
     from dspex.pool import Pool, PoolSpec, SyncPool
     from dspex.prediction import Completions, Prediction
     from dspex.runtime import Runtime, configure

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 __all__ = ["Composable", "Composition"]
 
@@ -19,19 +19,23 @@ class Composable:
 
     def __or__(self, after: Any) -> Composition:
         """This, then `after`."""
-        return Composition.of("|", self, after)
+        made: Composition = Composition.of("|", self, after)
+        return made
 
     def __ror__(self, before: Any) -> Composition:
         """`before`, then this."""
-        return Composition.of("|", before, self)
+        made: Composition = Composition.of("|", before, self)
+        return made
 
     def __and__(self, beside: Any) -> Composition:
         """This and `beside`, side by side."""
-        return Composition.of("&", self, beside)
+        made: Composition = Composition.of("&", self, beside)
+        return made
 
     def __rand__(self, beside: Any) -> Composition:
         """`beside` and this, side by side."""
-        return Composition.of("&", beside, self)
+        made: Composition = Composition.of("&", beside, self)
+        return made
 
 
 class Composition(Composable):
@@ -48,7 +52,7 @@ class Composition(Composable):
     parts: tuple[Any, ...]
 
     @classmethod
-    def of(cls, operator: Literal["|", "&"], left: Any, right: Any) -> Self:
+    def of(cls, operator: Literal["|", "&"], left: Any, right: Any) -> Any:
         """Both as one; NotImplemented, which Python makes a `TypeError` of, where one cannot be a part."""
         if not (callable(left) or isinstance(left, Composable)):
             return NotImplemented

@@ -4,6 +4,8 @@
 - `LM.stream`, and that of any `LanguageModel`: `LMDelta`.
 - `stream` and `astream` of a module, and `Pool.stream` with `"predict"` or `"module"`: the events of fields,
   `Status`, at last a `dspex.Prediction`.
+- `stream` and `astream` of a pipeline: `StepStarted`, `StepEvent` with an event of a module in it,
+  `StepEnded`, at last a `dspex.pipelines.RunResult`.
 
 For each field comes `FieldStart`; then its text in `TextDelta`s, or a value that is no text in
 `PartialValue`s, each of which contains the one before; then `FieldEnd`. The last delta or value of a field
@@ -38,8 +40,13 @@ __all__ = [
     "LMDelta",
     "LMToolCallDelta",
     "PartialValue",
+    "PipelineEvent",
     "ReplyEvent",
     "Status",
+    "StepEnded",
+    "StepEvent",
+    "StepRestarted",
+    "StepStarted",
     "TextDelta",
 ]
 
@@ -198,6 +205,63 @@ class LMDelta:
     annotations: tuple[Mapping[str, Any], ...] = ()
     raw: Mapping[str, Any] = _with(default_factory=dict, repr=False, compare=False)
 
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step of a pipeline begins.
+
+    Attributes:
+        step: Its path: `answer`, `map[17]/note`.
+    """
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """What a step of a pipeline tells while it runs.
+
+    Attributes:
+        step: Its path.
+        event: What it tells, as a stream of the module itself would.
+    """
+
+    step: str
+    event: FieldStart | TextDelta | PartialValue | FieldEnd | Correction | Status
+
+
+@dataclass(frozen=True, slots=True)
+class StepRestarted:
+    """A step that has told something has failed and is tried again: what it told before counts no more.
+
+    Attributes:
+        step: Its path.
+    """
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """A step of a pipeline has ended.
+
+    Attributes:
+        step: Its path.
+        status: How: `"ok"`, `"failed"`, `"timed_out"`, `"skipped"`, `"cancelled"`, `"cached"`, `"resumed"`.
+        seconds: How long it took.
+        outputs: The fields that it gave, by its own names.
+        error: What it failed with, in words.
+    """
+
+    step: str
+    status: str
+    seconds: float
+    outputs: Mapping[str, Any] = _with(default_factory=dict)
+    error: str = ""
+
+
+PipelineEvent = StepStarted | StepEvent | StepRestarted | StepEnded | Prediction
+"""All that the stream of a pipeline may give; the last is the result."""
 
 ReplyEvent = FieldStart | TextDelta | PartialValue | FieldEnd | Correction
 """The events of a reply's fields."""

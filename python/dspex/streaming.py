@@ -35,9 +35,14 @@ from dspex.events import (
     LMDelta,
     PartialValue,
     Status,
+    StepEnded,
+    StepEvent,
+    StepRestarted,
+    StepStarted,
     TextDelta,
 )
 from dspex.events import Event as _Event
+from dspex.events import PipelineEvent as _PipelineEvent
 from dspex.events import ReplyEvent as _ReplyEvent
 from dspex.prediction import Prediction
 
@@ -48,14 +53,22 @@ __all__ = [
     "FieldStart",
     "LMDelta",
     "PartialValue",
+    "PipelineEvent",
     "ReplyEvent",
     "Status",
+    "StepEnded",
+    "StepEvent",
+    "StepRestarted",
+    "StepStarted",
     "TextDelta",
     "sse",
 ]
 
 Event = _Event
 """All that a stream may give; where there is a prediction, it is the last."""
+
+PipelineEvent = _PipelineEvent
+"""All that a pipeline's stream may give; the last is its result."""
 
 ReplyEvent = _ReplyEvent
 """The events of a reply's fields."""
@@ -68,18 +81,25 @@ _NAMES: Final[Mapping[type[Any], str]] = {
     Correction: "correction",
     Status: "status",
     LMDelta: "lm",
+    StepStarted: "step-start",
+    StepEnded: "step-end",
+    StepRestarted: "step-restart",
 }
 _KEEPALIVE: Final = b": keepalive\n\n"
 _log = logging.getLogger("dspex.streaming")
 
 
-async def sse(events: AsyncIterator[Event], *, keepalive: float | None = None) -> AsyncGenerator[bytes, None]:
+async def sse(
+    events: AsyncIterator[Event] | AsyncIterator[PipelineEvent], *, keepalive: float | None = None
+) -> AsyncGenerator[bytes, None]:
     """The events of a stream as server-sent events.
 
     Each is `event: <name>` with its attributes as JSON in `data:`. The names are `start`, `text`, `value`,
-    `end`, `correction`, `status`, at last `prediction` with the output fields. An error of the call becomes
-    `event: error` with its `to_public_dict()`, is logged as `dspex.streaming`, and ends the stream; an
-    exception of another kind is raised to the framework after an `event: error` without its words.
+    `end`, `correction`, `status`, at last `prediction` with the output fields. Those of a pipeline are
+    `step-start`, `step-end` and `step-restart` as well, and what a step tells has its path as `step`. An
+    error of the call becomes `event: error` with its `to_public_dict()`, is logged as `dspex.streaming`, and
+    ends the stream; an exception of another kind is raised to the framework after an `event: error` without
+    its words.
 
     A client that leaves makes the framework close this generator, which closes the stream.
 
@@ -128,14 +148,18 @@ async def sse(events: AsyncIterator[Event], *, keepalive: float | None = None) -
             await aclose()
 
 
-async def _next(events: AsyncIterator[Event]) -> Event | None:
+async def _next(events: AsyncIterator[Any]) -> Any:
     return await anext(events, None)
 
 
-def _written(event: Event) -> bytes:
+def _written(event: Any) -> bytes:
     if isinstance(event, Prediction):
         return _message("prediction", event.to_dict())
-    return _message(_NAMES[type(event)], {name: getattr(event, name) for name in event.__match_args__})
+    step = {}
+    if isinstance(event, StepEvent):
+        step, event = {"step": event.step}, event.event
+    told = {name: getattr(event, name) for name in event.__match_args__}
+    return _message(_NAMES[type(event)], {**step, **told})
 
 
 def _message(name: str, data: Mapping[str, Any]) -> bytes:

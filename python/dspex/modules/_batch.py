@@ -57,6 +57,7 @@ __all__ = [
     "abatch_as_completed",
     "batch",
     "batch_as_completed",
+    "begin_there",
     "failed_rows",
     "inputs_of",
 ]
@@ -346,7 +347,7 @@ def _serve(
         async with aclosing(_fed(inbox)) as source:
             await work(source, total, inbox).run()
 
-    portal, future = _begin(calls.dispatcher(), run)
+    portal, future = begin_there(calls.dispatcher(), run)
     end = object()
     future.add_done_callback(lambda _: inbox.messages.put(end))
     try:
@@ -368,12 +369,15 @@ def _serve(
             portal.close()
 
 
-def _begin(dispatcher: Dispatcher | None, run: Callable[[], Any]) -> tuple[Portal | None, Future[None]]:
+def begin_there(
+    dispatcher: Dispatcher | None, run: Callable[[], Any], name: str = "dspex-batch"
+) -> tuple[Portal | None, Future[Any]]:
+    """Begin work on the loop of a runtime, or, where there is none, of a portal that its caller closes."""
     submit = getattr(dispatcher, "submit", None)
     if submit is not None:
         return None, submit(run())
-    portal = Portal("dspex-batch")
-    return portal, cross(run(), portal.loop, lambda: ConfigError("the batch's event loop has closed"))
+    portal = Portal(name)
+    return portal, cross(run(), portal.loop, lambda: ConfigError(f"the loop of {name} has closed"))
 
 
 def _dispatcher_of(module: Module) -> Dispatcher | None:

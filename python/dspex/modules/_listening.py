@@ -47,12 +47,15 @@ class Listener:
     Args:
         module: The program.
         wanted: The fields to tell of, by name or by path and name; None for all.
+        queue: Where what it hears goes; None for one of its own.
 
     Raises:
         ConfigError: If no predictor has such a field (`bad-stream`).
     """
 
-    def __init__(self, module: ModuleNode, wanted: Sequence[str] | None) -> None:
+    def __init__(
+        self, module: ModuleNode, wanted: Sequence[str] | None, queue: EventQueue | None = None
+    ) -> None:
         found: list[tuple[str, Predict]] = predictors_of(module, frozen=True)
         # Kept, so that no other object has their identities meanwhile.
         self._predictors = {id(predictor): (path, predictor) for path, predictor in found}
@@ -66,7 +69,7 @@ class Listener:
         self._turns: Counter[str] = Counter()
         self._running: set[asyncio.Task[Any]] = set()
         self._lock = threading.RLock()  # as in `EventQueue`
-        self.queue = EventQueue()
+        self.queue = EventQueue() if queue is None else queue
         if self._wanted is not None:
             _check(self._wanted, found, [path for path, _ in remotes])
 

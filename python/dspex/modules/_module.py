@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dspex.lm import LanguageModel
     from dspex.modules._batch_plan import BatchOptions
     from dspex.modules._evaluation import Evaluation
+    from dspex.modules._listening import Listener
     from dspex.modules._predict import Predict
     from dspex.modules._stream import AsyncModuleStream, ModuleStream
     from dspex.router import RouteName, Strategy
@@ -192,6 +193,12 @@ class Module(ModuleNode):
         from dspex.modules._stream import AsyncModuleStream  # as in `stream`
 
         return AsyncModuleStream(self, args, inputs, self._options.get("stream_fields"))
+
+    def _listener(self, fields: Sequence[str] | None) -> Listener:
+        """What hears of a call that is streamed."""
+        from dspex.modules._listening import Listener  # as in `stream`
+
+        return Listener(self, fields)
 
     def _entered(self) -> AbstractContextManager[_scope.Scope]:
         options = dict(self._options)

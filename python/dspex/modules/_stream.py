@@ -51,7 +51,7 @@ class _Stream:
         self, module: Module, args: tuple[Any, ...], inputs: dict[str, Any], fields: Sequence[str] | None
     ) -> None:
         self._name = type(module).__name__
-        self._listener = Listener(module, fields)
+        self._listener: Listener = module._listener(fields)
         self._call: tuple[Module, tuple[Any, ...], dict[str, Any]] | None = (module, args, inputs)
         self._context = copy_context()
 

@@ -16,20 +16,16 @@ from dspex._lazy import names_of
 
 if TYPE_CHECKING:
     from dspex.pipelines._cache import StepCache
-    from dspex.pipelines._events import StepEnded, StepEvent, StepRestarted, StepStarted
     from dspex.pipelines._explain import Explanation
     from dspex.pipelines._pipeline import Pipeline, pipeline
     from dspex.pipelines._profile import Profile
     from dspex.pipelines._result import RunResult, Status, StepContext, StepRun
-    from dspex.pipelines._steps import Step, StepOptions, branch, loop, map, parallel, step
-    from dspex.pipelines._stream import AsyncPipelineStream, PipelineStream
+    from dspex.pipelines._steps import Step, StepOptions, branch, loop, map, parallel, step  # noqa: A004
     from dspex.pipelines._warning import PipelineWarning
 
 _HOMES = {
-    "AsyncPipelineStream": "_stream",
     "Explanation": "_explain",
     "Pipeline": "_pipeline",
-    "PipelineStream": "_stream",
     "PipelineWarning": "_warning",
     "Profile": "_profile",
     "RunResult": "_result",
@@ -37,12 +33,8 @@ _HOMES = {
     "Step": "_steps",
     "StepCache": "_cache",
     "StepContext": "_result",
-    "StepEnded": "_events",
-    "StepEvent": "_events",
     "StepOptions": "_steps",
-    "StepRestarted": "_events",
     "StepRun": "_result",
-    "StepStarted": "_events",
     "branch": "_steps",
     "loop": "_steps",
     "map": "_steps",
@@ -52,10 +44,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "AsyncPipelineStream",
     "Explanation",
     "Pipeline",
-    "PipelineStream",
     "PipelineWarning",
     "Profile",
     "RunResult",
@@ -63,12 +53,8 @@ __all__ = [
     "Step",
     "StepCache",
     "StepContext",
-    "StepEnded",
-    "StepEvent",
     "StepOptions",
-    "StepRestarted",
     "StepRun",
-    "StepStarted",
     "branch",
     "loop",
     "map",

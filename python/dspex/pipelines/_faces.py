@@ -134,8 +134,8 @@ def _signature(module: Module) -> tuple[Signature | None, tuple[str, ...]]:
         return module.signature, known.get(module.remote_parts.request.module.rpartition(".")[2], ())
     if isinstance(module, ReActV2):
         return module.signature, ("history", "termination_reason")
-    signature = getattr(module, "signature", None)
-    return (signature if isinstance(signature, Signature) else None), ()
+    own = getattr(module, "signature", None)
+    return (own if isinstance(own, Signature) else None), ()
 
 
 # -- functions --------------------------------------------------------------------------------------

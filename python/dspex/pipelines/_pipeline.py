@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from dspex import wire
-from dspex._portal import refuse_blocking, run_alone, wait
+from dspex._portal import refuse_blocking, wait
 from dspex._timeouts import check_seconds, shown
 from dspex.errors import ConfigError, InputError, did_you_mean
 from dspex.modules import Module, _scope
+from dspex.modules._batch import begin_there
 from dspex.pipelines._compile import compile_plan
 from dspex.pipelines._faces import Face
 from dspex.pipelines._fingerprints import dumped, fingerprints_of
@@ -25,18 +26,18 @@ from dspex.pipelines._steps import Step, bad_step, mapped, step_of
 from dspex.router import Dispatcher, dispatcher_here
 
 if TYPE_CHECKING:
+    from dspex.modules._listening import Listener
     from dspex.pipelines._explain import Explanation
     from dspex.pipelines._journal import Durability, StoredJournal
     from dspex.pipelines._profile import Profile
     from dspex.pipelines._run import Teller
-    from dspex.pipelines._stream import AsyncPipelineStream, PipelineStream
     from dspex.stores import RunStore
 
 __all__ = ["Pipeline", "pipeline"]
 
 OnError = Literal["fail", "continue"]
 
-_RUN_OPTIONS = ("store", "durability", "on_error", "run_id", "lease")
+_RUN_OPTIONS = ("store", "durability", "on_error", "run_id", "lease", "restart")
 MAX_RESUMES = 10
 
 
@@ -77,7 +78,14 @@ class Pipeline(Module):
         self._given: tuple[Step, ...] = tuple(step_of(each) for each in steps)
         self._settings = _Settings(_types_of(inputs), _names_of(outputs), strict)
         self._run_options = _checked(
-            {"on_error": on_error, "store": store, "durability": durability, "lease": lease, "run_id": None}
+            {
+                "on_error": on_error,
+                "store": store,
+                "durability": durability,
+                "lease": lease,
+                "run_id": None,
+                "restart": False,
+            }
         )
         self._compile()
         for warning in self.plan.warnings:
@@ -143,10 +151,7 @@ class Pipeline(Module):
 
     async def aforward(self, /, **inputs: Any) -> RunResult:
         """One run, as `arun`."""
-        return await self._begin(inputs, None)
-
-    async def _begin(self, inputs: dict[str, Any], teller: Teller | None) -> RunResult:
-        options = self._run_options
+        options, teller = self._run_options, self._teller()
         if not inputs.keys() <= self.plan.inputs.keys():
             given = {
                 name: inputs.pop(name)
@@ -163,6 +168,21 @@ class Pipeline(Module):
             return await self._go(run, inputs)
         return await self._begin_durable(run_id, inputs, options, teller)
 
+    def _teller(self) -> Teller | None:
+        """Who hears of this run, if it is the one that is streamed."""
+        scope = _scope.current_scope()
+        if scope is None or scope.listener is None:
+            return None
+        from dspex.pipelines._stream import StepTeller
+
+        listener = scope.listener
+        if not isinstance(listener, StepTeller) or listener.pipeline is not self:
+            return None  # it is a part of a module that is streamed, which knows the modules in it
+        task = asyncio.current_task()
+        if task is not None:
+            listener.attach(task)
+        return listener
+
     def _check_inputs(self, inputs: Mapping[str, Any]) -> None:
         wanted = self.plan.inputs
         missing = [name for name, takes in wanted.items() if takes.required and name not in inputs]
@@ -175,7 +195,8 @@ class Pipeline(Module):
         raise InputError(
             f"{self.name}: " + "; ".join(f"{name} {what}" for name, what in problems),
             code="unknown-input" if unknown else "missing-input",
-            hint=f"{did_you_mean(unknown[0], wanted) if unknown else ''}it takes: {', '.join(wanted) or 'nothing'}",
+            hint=(did_you_mean(unknown[0], wanted) if unknown else "")
+            + f"it takes: {', '.join(wanted) or 'nothing'}",
             problems=problems,
         )
 
@@ -303,7 +324,7 @@ class Pipeline(Module):
             raise ConfigError(
                 f"{self.name} has no store to resume a run from",
                 code="no-store",
-                hint="write dspex.pipeline(..., store=dspex.stores.SQLite(path)), or resume(run_id, store=...)",
+                hint="write dspex.pipeline(..., store=dspex.stores.SQLite(path)), or resume(..., store=...)",
             )
         again = frozenset[str]() if from_step is None else rows_from(self.plan, from_step)
         info = await kept.run(run_id)
@@ -362,11 +383,13 @@ class Pipeline(Module):
         except ConfigError:
             running.close()
             raise
-        submit = getattr(self._runs_on(), "submit", None)
-        if submit is None:
-            return run_alone(running)
-        closed = ConfigError("the runtime of the run was closed", code="runtime-closed")
-        return wait(submit(running), None, lambda: closed)
+        portal, future = begin_there(self._runs_on(), lambda: running, "dspex-pipeline")
+        try:
+            return wait(future, None, _runtime_closed)
+        finally:
+            del future  # it holds the exception, which holds this frame
+            if portal is not None:
+                portal.close()
 
     def _runs_on(self) -> Dispatcher | None:
         for _, predictor in self.named_predictors():
@@ -379,12 +402,14 @@ class Pipeline(Module):
         options = {name: value for name, value in self._options.items() if name != "stream_fields"}
         return _scope.enter(**options)
 
-    def with_options(self, **options: Any) -> Self:  # type: ignore[override]
+    def with_options(self, **options: Any) -> Self:
         """A copy of this pipeline whose runs have these options.
 
         Args:
             **options: `timeout`, seconds for a whole run; `route`, `strategy`, `idempotent` and
-                `stream_fields` as for any module; `store`, `durability`, `lease`, `on_error`, `run_id`.
+                `stream_fields` as for any module; `store`, `durability`, `lease`, `on_error`, `run_id`;
+                `restart`, by which a streamed step that has told something may be tried again, after a
+                `StepRestarted`.
 
         Raises:
             ConfigError: If an option is none.
@@ -394,25 +419,10 @@ class Pipeline(Module):
         twin._run_options = self._run_options.over(own)
         return twin
 
-    def stream(self, /, **inputs: Any) -> PipelineStream:  # type: ignore[override]
-        """A run as an iterator of events: of steps, of what their models write, at last the result.
+    def _listener(self, fields: Sequence[str] | None) -> Listener:
+        from dspex.pipelines._stream import StepTeller  # most runs are not streamed
 
-        Args:
-            **inputs: As for `run`; also `restart=True`, by which a step that has told something may be tried
-                again, after a `StepRestarted`.
-
-        Raises:
-            ConfigError: See `Module.stream`.
-        """
-        from dspex.pipelines._stream import PipelineStream  # most runs are not streamed
-
-        return PipelineStream(self, inputs)
-
-    def astream(self, /, **inputs: Any) -> AsyncPipelineStream:  # type: ignore[override]
-        """The asynchronous twin of `stream`."""
-        from dspex.pipelines._stream import AsyncPipelineStream
-
-        return AsyncPipelineStream(self, inputs)
+        return StepTeller(self, fields, restart=self._run_options.restart)
 
     # -- what it is ---------------------------------------------------------------------------------
 
@@ -487,6 +497,7 @@ class _RunOptions(NamedTuple):
     durability: Durability = "sync"
     lease: float | None = None
     run_id: str | None = None
+    restart: bool = False
 
     def over(self, given: Mapping[str, Any]) -> _RunOptions:
         return _checked({**self._asdict(), **given}) if given else self
@@ -502,9 +513,17 @@ def _checked(given: Mapping[str, Any]) -> _RunOptions:
     run_id = given["run_id"]
     if run_id is not None and (not isinstance(run_id, str) or not run_id):
         raise _bad_option(f"run_id must be a text, not {shown(run_id)}")
+    if not isinstance(given["restart"], bool):
+        raise _bad_option(f"restart must be True or False, not {shown(given['restart'])}")
     if given["lease"] is not None:
         check_seconds(given["lease"], "lease")
     return _RunOptions(**given)
+
+
+def _runtime_closed() -> ConfigError:
+    return ConfigError(
+        "the runtime of the run was closed", code="runtime-closed", hint="keep it open while one runs"
+    )
 
 
 def _bad_option(message: str) -> ConfigError:
@@ -582,9 +601,9 @@ def pipeline(*steps: Any, **options: Any) -> Pipeline:
             compositions of those by `|` and `&`; or one list of the same. A function takes fields by the
             names of its parameters; one that is not `async` runs in a thread.
         **options: `inputs`, what it takes: names, or names with types; by default what the first step takes.
-            `outputs`, what it gives; by default what the last step gives. `name`. `strict=True`, by which what
-            would be a warning is an error. `on_error="continue"`, by which a failing step ends only what
-            depends on it. `store`, `durability` and `lease` for durable runs. `callbacks`.
+            `outputs`, what it gives; by default what the last step gives. `name`. `strict=True`, by which
+            what would be a warning is an error. `on_error="continue"`, by which a failing step ends only
+            what depends on it. `store`, `durability` and `lease` for durable runs. `callbacks`.
 
     Raises:
         PipelineError: If the steps do not fit together; its code says how, and its `step` where.

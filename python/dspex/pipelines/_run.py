@@ -57,12 +57,16 @@ class Journal(Protocol):
 class Teller(Protocol):
     """What hears of a run while it goes on."""
 
-    def started(self, path: str) -> None:
+    async def started(self, path: str) -> None:
         """A step begins."""
         ...
 
-    def ended(self, step: StepRun, error: BaseException | None) -> None:
-        """A step has ended."""
+    async def ended(self, step: StepRun, outputs: Mapping[str, Any]) -> None:
+        """A step has ended well."""
+        ...
+
+    def failed(self, step: StepRun, error: BaseException | None) -> None:
+        """A step has ended otherwise."""
         ...
 
     def listening(self, path: str, target: Any) -> Any:
@@ -121,11 +125,11 @@ class Run:
         self.failures: dict[str, Exception] = {}
         self.usage: dict[str, Any] = {}
 
-    def ended(self, path: str, status: Status, seconds: float, error: BaseException | None = None) -> None:
-        """A step has ended."""
+    def failed(self, path: str, status: Status, seconds: float, error: BaseException | None = None) -> None:
+        """A step has ended, and not well."""
         self.steps.append((path, status, seconds))
         if self.teller is not None:
-            self.teller.ended(StepRun(path, status, seconds), error)
+            self.teller.failed(StepRun(path, status, seconds), error)
 
     def made_good(self, path: str) -> None:
         """What failed at this path, or inside it, is no failure of the run: something stood in for it."""
@@ -209,7 +213,7 @@ async def run_node(run: Run, node: Node, slots: list[Any], prefix: str) -> None:
         else:
             inputs[name] = _part(value, parts, path) if parts else value
     if run.teller is not None:
-        run.teller.started(path)
+        await run.teller.started(path)
     start = perf_counter()
     status: Status = "ok"
     try:
@@ -223,12 +227,12 @@ async def run_node(run: Run, node: Node, slots: list[Any], prefix: str) -> None:
         run.failures.setdefault(path, error)
         ended: Status = "timed_out" if _is_timeout(error) else "failed"
         if not run.continues or isinstance(error, StoreError):
-            run.ended(path, ended, perf_counter() - start, error)
+            run.failed(path, ended, perf_counter() - start, error)
             raise
         _give_up(run, node, slots, path, ended, perf_counter() - start, error)
         return
     except BaseException as error:
-        run.ended(path, "cancelled", perf_counter() - start, error)
+        run.failed(path, "cancelled", perf_counter() - start, error)
         raise
     for name, slot in node.gives:
         slots[slot] = value = outputs[name]
@@ -236,7 +240,7 @@ async def run_node(run: Run, node: Node, slots: list[Any], prefix: str) -> None:
             status = "failed"
     run.steps.append((path, status, perf_counter() - start))
     if run.teller is not None:
-        run.teller.ended(StepRun(*run.steps[-1]), None)
+        await run.teller.ended(StepRun(*run.steps[-1]), outputs)
 
 
 def take_inputs(node: Node, slots: Sequence[Any], path: str) -> dict[str, Any]:
@@ -259,7 +263,7 @@ def _give_up(
 ) -> None:
     for _, slot in node.gives:
         slots[slot] = FAILED
-    run.ended(path, status, seconds, error)
+    run.failed(path, status, seconds, error)
 
 
 def _is_timeout(error: Exception) -> bool:
@@ -307,7 +311,9 @@ async def _leaf(run: Run, does: Leaf, inputs: Mapping[str, Any], path: str, atte
         deadline = None if scope is None else scope.deadline
         inputs = {**inputs, CONTEXT: StepContext(run.run_id, path, attempt, deadline)}
     how = face.how
-    if how == "async":
+    if run.teller is not None and how != "module":
+        outcome = await _told(run.teller, target, how, inputs, path)
+    elif how == "async":
         outcome = await target(**inputs)
     elif how == "module":
         outcome = await _module(run, does, inputs, path)
@@ -318,6 +324,15 @@ async def _leaf(run: Run, does: Leaf, inputs: Mapping[str, Any], path: str, atte
     if value is not None:
         return {value: outcome}
     return _fields(does, outcome, path) if does.fields else {}
+
+
+async def _told(
+    teller: Teller, target: Callable[..., Any], how: str, inputs: Mapping[str, Any], path: str
+) -> Any:
+    """Call a function of a run that is streamed: what modules tell that it calls is this step's."""
+    with _scope.enter(listener=teller.listening(path, target)):
+        outcome = await in_thread(partial(target, **inputs)) if how == "thread" else target(**inputs)
+        return await outcome if inspect.isawaitable(outcome) else outcome
 
 
 async def _module(run: Run, does: Leaf, inputs: Mapping[str, Any], path: str) -> Any:

@@ -340,7 +340,7 @@ def step_of(given: Any) -> Step:
         if given.operator == "|":
             return Chain(steps=parts)
         return Parallel(branches=tuple((None, part) for part in parts))
-    if isinstance(given, list | tuple) and not isinstance(given, str):
+    if isinstance(given, list | tuple):
         from dspex.pipelines._forms import step_of_form  # most pipelines are written in Python
 
         return step_of_form(given)
