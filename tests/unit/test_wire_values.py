@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import msgpack
@@ -24,7 +22,6 @@ from dspex.wire._kinds import BY_NAME
 from dspex.wire._msgpack import MessagePack
 
 CODECS: Final[list[Codec]] = [MessagePack(CLASSES), Json(CLASSES)]
-GOLDEN: Final = Path(__file__).parents[2] / "testdata" / "wire"
 
 by_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 
@@ -73,52 +70,7 @@ def test_a_body_of_json_is_json_for_whoever_reads_it(value: Any) -> None:
     json.dumps(json.loads(text, parse_constant=refuse), ensure_ascii=False).encode()
 
 
-# --- bytes that a later version reads ---
-
-OF_NO_ROW: Final[dict[str, Any]] = {
-    "plain": [
-        None, True, False, 0, -(2**63), 2**64 - 1, 1.0, -0.0, 1e300, float("nan"), float("-inf"), "",
-        "é\u2028\U0001f600", "half: \ud83d", "\ud83d\ude00", b"\x00\xff",
-        {"": {"a": []}}, {1: 2, None: {"$": 3}},
-    ]
-}  # fmt: skip
-"""What has no row, since MessagePack has words for it."""
-
-STORED: Final = {**OF_NO_ROW, **one_of_each()}
-
-
-@by_codec
-@pytest.mark.parametrize("name", STORED)
-def test_stored_bytes_are_read_as_what_they_were(codec: Codec, name: str) -> None:
-    """A new row gets its files by `python -m tests.unit.test_wire_values`; no file there is ever changed."""
-    body = (GOLDEN / f"{name}.{codec.name}").read_bytes()
-
-    assert same(codec.decode(body), STORED[name])
-
-
-def test_every_row_has_stored_bytes_and_nothing_else_has() -> None:
-    files = {f"{name}.{codec.name}" for name in STORED for codec in CODECS}
-    assert {path.name for path in GOLDEN.iterdir()} == files
-    assert STORED.keys() == {*BY_NAME, *OF_NO_ROW}
-
-
 # --- what is none ---
-
-
-@settings(max_examples=300)
-@given(st.data())
-def test_damaged_bodies_decode_to_a_value_or_are_refused(data: st.DataObject) -> None:
-    """Of both codecs: a stored body in which some bytes are others, are gone, or are there twice."""
-    codec = data.draw(st.sampled_from(CODECS))
-    body = (GOLDEN / f"{data.draw(st.sampled_from(sorted(STORED)))}.{codec.name}").read_bytes()
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(body)))
-        end = at + data.draw(st.integers(0, 6))
-        piece = data.draw(st.one_of(st.binary(max_size=4), st.just(body[at : end + 9])))
-        body = body[:at] + piece + body[end:]
-
-    with contextlib.suppress(WireError):  # and nothing else, however hostile
-        codec.decode(body)
 
 
 HUGE: Final = {"$": "array", "v": ["|V0", [10**12], "C", {"$": "bytes", "v": ""}]}
@@ -189,17 +141,3 @@ def test_a_text_that_lies_outside_of_its_table_is_refused(codec: Codec, make: An
         codec.decode(body)
 
     assert refused.value.code == "bad-body"
-
-
-def write_missing() -> None:
-    """Write the bytes of rows that have none."""
-    GOLDEN.mkdir(exist_ok=True)
-    for name, value in STORED.items():
-        for codec in CODECS:
-            path = GOLDEN / f"{name}.{codec.name}"
-            if not path.exists():
-                path.write_bytes(codec.encode(value))
-
-
-if __name__ == "__main__":
-    write_missing()
