@@ -65,7 +65,7 @@ class Call:
     items: asyncio.Queue[Any] | None = None
     codec: str | None = None
 
-    repeats: list[tuple[float, str]] = field(default_factory=list, init=False)
+    repeats: tuple[tuple[float, str], ...] = field(default=(), init=False)
     waiting: bool = field(default=False, init=False)
     worker: Worker | None = field(default=None, init=False)
     id: int = field(default=0, init=False)

@@ -431,4 +431,4 @@ def _counted(answer: Any, call: Call) -> Any:
     """The answer of a call that was run more than once, which says so where it has room for it."""
     if call.op not in _PREDICTIONS:
         return answer
-    return {**answer, "attempts": 1 + len(call.repeats), "repeats": call.repeats}
+    return {**answer, "attempts": 1 + len(call.repeats), "repeats": list(call.repeats)}

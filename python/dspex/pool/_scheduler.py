@@ -165,7 +165,7 @@ class Scheduler:
             elif self._life.state in (State.STOPPING, State.DEAD):
                 call.finish(error=self._closed())
             elif call.idempotent and worker.order is not None and worker.order.fault:
-                call.repeats.append((self.loop.time() - call.since, worker.reason))
+                call.repeats += ((self.loop.time() - call.since, worker.reason),)
                 why = f"{call.op}: {worker.reason}"
                 self._events.tell("call.repeated", why, pid=worker.pid, slot=worker.slot)
                 self._wait(call, first=True)

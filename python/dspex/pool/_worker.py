@@ -326,11 +326,12 @@ class Worker(asyncio.BufferedProtocol):
                 hint=f"there are: {', '.join(self._operations) or 'none'}",
             )
         call_id = self._next_id
+        form = None if call.codec is None else self._form_of(call.codec)
         request = [call.op, call.payload, timeout, 0 if call.items is None else WINDOW]
         if call.trace is not None:
             request.append(call.trace)
         try:
-            self._channel.send(_CALL, call_id, request, alone=not self.calls, form=self._form_of(call))
+            self._channel.send(_CALL, call_id, request, alone=not self.calls, form=form)
         except WireError:
             self._channel.encode(call.payload)  # it says at which place in the payload
             raise
@@ -338,18 +339,16 @@ class Worker(asyncio.BufferedProtocol):
         call.id, call.worker = call_id, self
         self.calls[call_id] = call
 
-    def _form_of(self, call: Call) -> int | None:
-        """The form of a call that names a codec of its own; None for the connection's."""
-        if call.codec is None:
-            return None
+    def _form_of(self, codec: str) -> int:
+        """The form of a call that names a codec of its own."""
         read = self.greeting.codecs if self.greeting is not None else ()
-        if call.codec not in read:
+        if codec not in read:
             raise ConfigError(
-                f"no worker of pool {self._spec.name!r} reads {call.codec!r}",
+                f"no worker of pool {self._spec.name!r} reads {codec!r}",
                 code="bad-call",
                 hint=f"they read {', '.join(read)}",
             )
-        return self._channel.form_of(call.codec)
+        return self._channel.form_of(codec)
 
     def grant(self, call: Call, count: int) -> None:
         """Let the worker send `count` more parts of a call's answer."""

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from dspex._core import has_large
 from dspex.errors import DspexError, WireError
-from dspex.protocol.frames import JSON, MAX_FRAME, MSGPACK, PARTS, FrameReader, Kind, encode_head
+from dspex.protocol.frames import IN_PARTS, JSON, MAX_FRAME, MSGPACK, FrameReader, Kind, encode_head
 from dspex.protocol.local_memory import FLOOR, LocalMemory
 from dspex.protocol.packing import FLOOR as PACK_FROM
 from dspex.protocol.packing import PACKINGS, Packing
@@ -147,7 +148,9 @@ class Channel:
         Raises:
             WireError: If the body is not of that form (`bad-body`, `bad-frame`).
         """
-        if form == MSGPACK | PARTS:
+        if form == MSGPACK:  # as nearly all are
+            return self._msgpack.decode(body)
+        if form == IN_PARTS:
             return self._msgpack.decode(*read_parts(body, self._memory))
         codec = self._codecs.get(form)
         if codec is None:
@@ -163,11 +166,6 @@ class Channel:
         """Write to `transport` from now on."""
         # A socket's transport is one; uvloop's is so without saying it, so `isinstance` would refuse it.
         self._transport = cast(asyncio.WriteTransport, transport)
-
-    def unusual(self, form: int) -> int | None:
-        """The form of a codec that this end does not write by itself; None of the one that it does."""
-        codec = form & 0xFF  # whether it has parts is for each frame to say
-        return None if codec == self._form else codec
 
     def form_of(self, name: str) -> int:
         """The form of what the codec of this name writes.
@@ -218,13 +216,14 @@ class Channel:
     def _body(self, value: Any, form: int) -> tuple[bytes | bytearray, int]:
         if form != MSGPACK:
             return self._codecs[form].encode(value), form
-        value = select(value, self._worth)
+        if has_large(value, *self._worth):  # `select` asks too, but is a call that most frames can do without
+            value = select(value, self._worth)
         if self._floor is None:
             return self._msgpack.encode(value), MSGPACK
         main, parts = self._msgpack.encode_in_parts(value, self._floor)
         if not parts:
             return main, MSGPACK
-        return write_parts(main, parts, self._memory, self._packing), MSGPACK | PARTS
+        return write_parts(main, parts, self._memory, self._packing), IN_PARTS
 
     def send_error(self, call_id: int, error: DspexError, stages: Sequence[Any] = ()) -> None:
         """Send an error, and the stages of the work before it, if there were any.

@@ -24,7 +24,9 @@ from dspex.errors import WireError
 from dspex.wire._codec import NUMBERS
 
 __all__ = [
+    "CODEC",
     "HEADER_SIZE",
+    "IN_PARTS",
     "JSON",
     "MAX_FRAME",
     "MSGPACK",
@@ -45,10 +47,12 @@ MAX_FRAME: Final = 64 * 1024 * 1024
 
 MSGPACK: Final = 1
 JSON: Final = 2
+CODEC: Final = 0xFF
 PARTS: Final = 0x100
 """What a frame's form is made of: the number of its codec, and flags, which stand eight bits higher."""
 
-_IN_PARTS: Final = MSGPACK | PARTS
+IN_PARTS: Final = MSGPACK | PARTS
+"""The form of a body with parts; no other codec has any."""
 
 _MAGIC: Final = 0xD5
 _HEADER: Final = struct.Struct("!BBBBIQ")
@@ -102,7 +106,7 @@ def encode_head(kind: int, call_id: int, length: int, form: int = MSGPACK) -> by
         WireError: If the body is longer than the length field can say (`frame-too-large`).
     """
     try:
-        return _pack(_MAGIC, kind, form & 0xFF, form >> 8, length, call_id)
+        return _pack(_MAGIC, kind, form & CODEC, form >> 8, length, call_id)
     except struct.error as err:
         raise WireError(f"a body of {length} bytes fits no frame", code="frame-too-large") from err
 
@@ -172,7 +176,7 @@ class FrameReader:
             if (
                 magic != _MAGIC
                 or kind not in _KINDS
-                or (form not in NUMBERS and form != _IN_PARTS)
+                or (form not in NUMBERS and form != IN_PARTS)
                 or length > self._limit
             ):
                 self._refuse(magic, kind, form, length)
@@ -222,9 +226,9 @@ class FrameReader:
             raise WireError(f"a frame starts with {_MAGIC:#x}, not {magic:#x}", code="bad-frame")
         if kind not in _KINDS:
             raise WireError(f"no frame is of kind {kind}", code="bad-frame")
-        if form not in NUMBERS and form != _IN_PARTS:
+        if form not in NUMBERS and form != IN_PARTS:
             raise WireError(
-                f"no frame has the codec {form & 0xFF} with the flags {form >> 8:#x}", code="bad-frame"
+                f"no frame has the codec {form & CODEC} with the flags {form >> 8:#x}", code="bad-frame"
             )
         raise WireError(
             f"a frame of {length} bytes; the limit is {self._limit}",

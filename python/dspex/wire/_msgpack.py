@@ -92,8 +92,10 @@ class MessagePack:
         """
         parts: list[Blob] = []
         self._parts, self._floor = parts, floor
-        try:
-            return self.encode(value), parts
+        try:  # not by `encode`: every frame of a pool comes by here, and most have nothing apart
+            return self._packer.pack(value), parts
+        except Exception as err:
+            raise not_encodable(value, err, self._packer.pack) from err
         finally:
             self._parts = None
 

@@ -23,7 +23,7 @@ from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError
 from dspex.protocol.channel import Channel
 from dspex.protocol.deadlines import Deadlines
 from dspex.protocol.errors import read_error
-from dspex.protocol.frames import Kind
+from dspex.protocol.frames import CODEC, Kind
 from dspex.protocol.handshake import CODECS, Greeting, Handshake, common_codec
 from dspex.protocol.packing import available
 from dspex.telemetry._trace import CURRENT, Trace
@@ -108,7 +108,7 @@ class Server(asyncio.BufferedProtocol):
             for kind, number, body, form in self._channel.take(nbytes):
                 value = self._channel.decode(body, form)
                 if kind == _CALL:
-                    self._begin(number, value, self._channel.unusual(form))
+                    self._begin(number, value, form & CODEC)
                 else:
                     self._take(kind, number, value)
         except (WireError, LookupError, TypeError, ValueError) as err:
@@ -186,7 +186,7 @@ class Server(asyncio.BufferedProtocol):
 
     # --- calls ---
 
-    def _begin(self, call_id: int, value: Any, form: int | None) -> None:
+    def _begin(self, call_id: int, value: Any, form: int) -> None:
         if not self._operations:
             raise WireError("a call came before the hand-shake", code="bad-frame")
         op, payload, timeout, window, *trace = value
@@ -207,7 +207,7 @@ class Server(asyncio.BufferedProtocol):
         self._deadlines.set(call_id, self._loop.time() + timeout)
 
     def _answer_at_once(
-        self, call_id: int, operation: InstantOperation, payload: Any, window: int, form: int | None
+        self, call_id: int, operation: InstantOperation, payload: Any, window: int, form: int
     ) -> None:
         """A task would cost several times what such an operation does."""
         try:
@@ -224,7 +224,7 @@ class Server(asyncio.BufferedProtocol):
         operation: Operation,
         payload: Any,
         window: int,
-        form: int | None,
+        form: int,
         trace: Trace | None = None,
     ) -> None:
         RUNNING.set(call_id)
@@ -250,7 +250,7 @@ class Server(asyncio.BufferedProtocol):
             if self._asked:
                 self._stop_asking(call_id)
 
-    async def _send_items(self, call_id: int, source: Any, window: int, form: int | None) -> None:
+    async def _send_items(self, call_id: int, source: Any, window: int, form: int) -> None:
         """Send what `source` yields, never more than `window` items ahead of whoever takes them."""
         if not isinstance(source, AsyncGenerator):
             raise _not_a_stream()
