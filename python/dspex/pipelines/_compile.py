@@ -319,6 +319,11 @@ class _Maker:
             return
         whose = f"from {by}" if by else "an input of the pipeline"
         taken = f"{name!r}" if name != source else "it"
+        if answer is None and not by:
+            top = self._top()
+            if source in top.declared:  # an input that was declared by its name alone
+                top.declared[source] = top.declared[source]._replace(kind=takes.kind)
+            return
         if answer is None:
             self.notes.warn(
                 "unknown-type",

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple
 
 from dspex.errors import PipelineError
@@ -194,10 +196,7 @@ def _hints(function: Any) -> dict[str, Any]:
     called = _bare(function)
     if not inspect.isroutine(called) and not inspect.isclass(called):
         called = type(called).__call__
-    try:
-        return typing.get_type_hints(called, include_extras=False)
-    except Exception:  # noqa: BLE001 - names that are not there, or not yet: nothing is known
-        return {}
+    return _resolved(called, getattr(called, "__globals__", {}))
 
 
 def _returned(kind: Any) -> tuple[Mapping[str, Any] | None, bool]:
@@ -219,8 +218,18 @@ def _returned(kind: Any) -> tuple[Mapping[str, Any] | None, bool]:
 
 
 def _kinds(cls: type, names: list[str]) -> dict[str, Any]:
-    try:
-        hints = typing.get_type_hints(cls)
-    except Exception:  # noqa: BLE001 - as in `_hints`
-        hints = {}
+    hints = _resolved(cls, vars(sys.modules.get(cls.__module__, cls)))
     return {name: hints.get(name, UNKNOWN) for name in names}
+
+
+def _resolved(thing: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The types that it declares; one whose name is not there, or not yet, is left out."""
+    try:
+        return typing.get_type_hints(thing)
+    except Exception:  # noqa: BLE001 - whatever the evaluation of an annotation raises
+        found = {}
+        for name, kind in getattr(thing, "__annotations__", {}).items():
+            alone = type("alone", (), {"__annotations__": {name: kind}})
+            with suppress(Exception):
+                found.update(typing.get_type_hints(alone, globalns=dict(names)))
+        return found
