@@ -147,7 +147,8 @@ class _Notes:
 
     def unused(self) -> None:
         for offer in self.offers:
-            if not (offer.used or offer.aside or offer.exported):
+            inside = any(each.used for each in offer.inside)  # by what the step itself does
+            if not (offer.used or offer.aside or offer.exported or inside):
                 self.warn(
                     "unused-output",
                     f"nothing uses the field {offer.name!r}",
