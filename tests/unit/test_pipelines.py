@@ -15,6 +15,7 @@ import dspex
 from dspex import errors
 from dspex.pipelines import Pipeline, PipelineWarning, StepCache, StepContext
 from dspex.router import Retry
+from dspex.stores import Memory
 from dspex.streaming import StepEnded, StepEvent, StepRestarted, StepStarted, TextDelta
 from dspex.testing import ScriptedLM
 
@@ -577,12 +578,14 @@ def test_the_modules_inside_are_known_by_their_steps_paths_and_copied_with_it() 
         "steps['parallel/facts'].predict",
     ]
     twin = pipeline.deepcopy()
-    twin.steps["query"].demos = [{"question": "a", "query": "b"}]
-    assert pipeline.steps["query"].demos == []
+    query: Any = twin.steps["query"]
+    query.demos = [{"question": "a", "query": "b"}]
+    own: Any = pipeline.steps["query"]
+    assert own.demos == []
     leaf: Any = next(iter(twin.plan.nodes())).does
     assert leaf.target is twin.steps["query"]
     pipeline.load_state(twin.dump_state())
-    assert len(pipeline.steps["query"].demos) == 1
+    assert len(own.demos) == 1
 
 
 def test_a_predictor_that_is_replaced_is_the_one_that_runs() -> None:
@@ -608,3 +611,30 @@ def test_steps_are_data_that_several_pipelines_may_share() -> None:
     one, other = dspex.pipeline(shared), dspex.pipeline(shared, named(search, "docs"))
     assert one.run(question="q").query == "Q"
     assert other.run(question="q").docs == ["Q one", "Q two"]
+
+
+def test_a_batch_with_a_store_and_a_run_id_goes_on_where_it_ended() -> None:
+    seen: list[int] = []
+    broken = True
+
+    async def check(x: int) -> int:
+        seen.append(x)
+        if x == 2 and broken:
+            raise OwnError
+        return x
+
+    async def after(y: int) -> int:
+        return -y
+
+    pipeline = dspex.pipeline(named(check, "y"), named(after, "z"), outputs=["z"])
+    nightly = pipeline.with_options(store=Memory(), run_id="nightly")
+    rows = [{"x": x} for x in range(4)]
+    first = nightly.batch(rows)
+    assert [getattr(each, "z", type(each)) for each in first] == [0, -1, OwnError, -3]
+    broken = False
+    assert [each.z for each in nightly.batch(rows)] == [0, -1, -2, -3]
+    assert sorted(seen) == [0, 1, 2, 2, 3]
+
+    (other,) = nightly.batch([{"x": 7}])
+    assert isinstance(other, errors.InputError)
+    assert other.code == "other-inputs"

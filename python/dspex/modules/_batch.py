@@ -70,13 +70,13 @@ class Calls(NamedTuple):
     """How the rows of a batch are run: by a module, or as whoever makes the batch says.
 
     Attributes:
-        run: Runs one row.
+        run: Runs one row, whose number it is given too.
         dispatcher: Whose loop the batch is to run on, where it may choose; None for one of its own.
         begin: Begins one row, whose call the batch then asks and finishes, or gives None where the row is to
             be run as a whole; None where all are.
     """
 
-    run: Callable[[Any], Awaitable[Any]]
+    run: Callable[[Any, int], Awaitable[Any]]
     dispatcher: Callable[[], Dispatcher | None]
     begin: Callable[[Any], Call | None] | None = None
 
@@ -89,12 +89,12 @@ class Calls(NamedTuple):
             if getattr(type(module), "_begin_stands_for", None) is not type(module).acall:
                 begin = None  # none, or a subclass has an `acall` of its own
             return cls(
-                lambda row: call(**inputs_of(row)),
+                lambda row, _: call(**inputs_of(row)),
                 lambda: _dispatcher_of(module),
                 None if begin is None else lambda row: begin({**inputs_of(row)}),
             )
         # What a program sets in its context is seen by no other row.
-        return cls(lambda row: asyncio.create_task(call(**inputs_of(row))), lambda: _dispatcher_of(module))
+        return cls(lambda row, _: asyncio.create_task(call(**inputs_of(row))), lambda: _dispatcher_of(module))
 
 
 def inputs_of(row: Any) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class BatchRun:
             if len(self._tasks) < self._plan.concurrency:
                 self._start_worker()
             try:
-                outcome = await self._call(row)
+                outcome = await self._call(row, number)
             except Exception as error:  # noqa: BLE001 - whatever a program of the user's raises
                 outcome = self._count_failure(number, error)
             finally:
@@ -203,7 +203,7 @@ class BatchRun:
                     self._start_worker()
                 try:
                     if call is None:
-                        outcome = await self._call(row)
+                        outcome = await self._call(row, number)
                     else:
                         watch = call.watched(watch)
                         await call.ask(watch)

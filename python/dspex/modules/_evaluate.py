@@ -185,10 +185,10 @@ class Examination:
         program = _batch.Calls.of(self.module)
         judge = _judge(self.metric)
 
-        async def run(case: _Case) -> None:
+        async def run(case: _Case, number: int) -> None:
             began = time.monotonic()
             try:
-                case.prediction = await program.run(case.inputs)
+                case.prediction = await program.run(case.inputs, number)
             finally:
                 case.seconds = time.monotonic() - began
             score = await judge(shown_to_metrics(case.example), case.prediction)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dspex.lm import LanguageModel
+    from dspex.modules._batch import Calls
     from dspex.modules._batch_plan import BatchOptions
     from dspex.modules._evaluation import Evaluation
     from dspex.modules._listening import Listener
@@ -274,9 +275,9 @@ class Module(ModuleNode):
 
         plan = _batch.Plan.of(concurrency, options)
         if not return_failed_examples:
-            return _batch.batch(_batch.Calls.of(self), rows, plan)
+            return _batch.batch(self._row_calls(), rows, plan)
         kept = list(rows)
-        return _batch.failed_rows(_batch.batch(_batch.Calls.of(self), kept, plan), kept)
+        return _batch.failed_rows(_batch.batch(self._row_calls(), kept, plan), kept)
 
     async def abatch(
         self,
@@ -290,7 +291,7 @@ class Module(ModuleNode):
         """
         from dspex.modules import _batch
 
-        return await _batch.abatch(_batch.Calls.of(self), rows, _batch.Plan.of(concurrency, options))
+        return await _batch.abatch(self._row_calls(), rows, _batch.Plan.of(concurrency, options))
 
     def batch_as_completed(
         self, rows: Iterable[Any], concurrency: int | None = None, **options: Unpack[BatchOptions]
@@ -309,7 +310,7 @@ class Module(ModuleNode):
         from dspex.modules import _batch
 
         plan = _batch.Plan.of(concurrency, options)
-        return _batch.batch_as_completed(_batch.Calls.of(self), rows, plan)
+        return _batch.batch_as_completed(self._row_calls(), rows, plan)
 
     def abatch_as_completed(
         self,
@@ -324,7 +325,7 @@ class Module(ModuleNode):
         from dspex.modules import _batch
 
         plan = _batch.Plan.of(concurrency, options)
-        return _batch.abatch_as_completed(_batch.Calls.of(self), rows, plan)
+        return _batch.abatch_as_completed(self._row_calls(), rows, plan)
 
     # -- against examples -------------------------------------------------------------------------
 
@@ -409,6 +410,12 @@ class Module(ModuleNode):
         return getattr(getattr(self, "signature", None), "input_fields", None)
 
     # -- options ----------------------------------------------------------------------------------
+
+    def _row_calls(self) -> Calls:
+        """How the rows of a batch are run."""
+        from dspex.modules._batch import Calls
+
+        return Calls.of(self)
 
     def with_options(
         self,

@@ -108,7 +108,7 @@ class Parallel:
     def _calls(self) -> _batch.Calls:
         return _batch.Calls(self._run, dispatcher_here)
 
-    async def _run(self, pair: Any) -> Any:
+    async def _run(self, pair: Any, _: int) -> Any:
         module, given = pair
         args, inputs = self._arguments(module, given)
         if isinstance(module, Module | Parallel):

@@ -15,7 +15,7 @@ from dspex._portal import refuse_blocking, wait
 from dspex._timeouts import check_seconds, shown
 from dspex.errors import ConfigError, InputError, did_you_mean
 from dspex.modules import Module, _scope
-from dspex.modules._batch import begin_there
+from dspex.modules._batch import Calls, begin_there, inputs_of
 from dspex.pipelines._compile import compile_plan
 from dspex.pipelines._faces import Face
 from dspex.pipelines._fingerprints import dumped, fingerprints_of
@@ -85,6 +85,7 @@ class Pipeline(Module):
                 "lease": lease,
                 "run_id": None,
                 "restart": False,
+                "resumes": False,
             }
         )
         self._compile()
@@ -224,11 +225,20 @@ class Pipeline(Module):
         store = options.store
         assert store is not None  # noqa: S101 - asked before
         seconds = options.lease or LEASE_SECONDS
+        given = dumped(inputs, self.name, "is given")
+        if options.resumes and (info := await store.run(run_id)) is not None:
+            if info.inputs != given:
+                raise InputError(
+                    f"{run_id} was begun with other inputs",
+                    code="other-inputs",
+                    hint="give the batch the rows that it was begun with, in their order, or another run_id",
+                )
+            return await self.aresume(run_id, store=store)
         lease = await store.create_run(
             run_id,
             pipeline=self.name,
             fingerprint=self._fingerprint(),
-            inputs=dumped(inputs, self.name, "is given"),
+            inputs=given,
             owner=owner_here(),
             lease=seconds,
         )
@@ -269,6 +279,19 @@ class Pipeline(Module):
             raise
         finally:
             await journal.let_go()
+
+    def _row_calls(self) -> Calls:
+        """With a store and a `run_id`, each row is a run of its own, which a second batch goes on with."""
+        options = self._run_options
+        if options.store is None or options.run_id is None:
+            return super()._row_calls()
+
+        def run(row: Any, number: int) -> asyncio.Task[RunResult]:
+            twin = copy.copy(self)
+            twin._run_options = options._replace(run_id=f"{options.run_id}[{number}]", resumes=True)
+            return asyncio.create_task(twin.arun(**inputs_of(row)))
+
+        return Calls(run, self._runs_on)
 
     def _fingerprint(self) -> bytes:
         return json.dumps(self._fingerprint_map(), sort_keys=True).encode()
@@ -498,6 +521,7 @@ class _RunOptions(NamedTuple):
     lease: float | None = None
     run_id: str | None = None
     restart: bool = False
+    resumes: bool = False
 
     def over(self, given: Mapping[str, Any]) -> _RunOptions:
         return _checked({**self._asdict(), **given}) if given else self
