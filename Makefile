@@ -49,6 +49,10 @@ build: $(VENV)/.built ## create .venv and build the release extension
 demo: build ## answer real questions by DSPy, in workers and in Rust, and compare them (ARGS="--limit 5")
 	@$(BIN)/python docs/examples/demo.py $(ARGS)
 
+.PHONY: example
+example: build ## a pipeline that is killed in the middle and goes on where it was (ARGS="--limit 10")
+	@$(BIN)/python docs/examples/pipeline.py $(ARGS)
+
 TESTS := test-rust test-python parity-33
 
 .PHONY: test
@@ -69,7 +73,11 @@ test-rust: ## run the Rust tests
 	cargo test --workspace --locked --doc
 
 .PHONY: test-python
-test-python: build ## run the Python tests with coverage (ARGS="-k router")
+test-python: build ## run the Python tests (ARGS="-k router")
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+.PHONY: test-coverage
+test-coverage: build ## the same, and which lines they reach: half as long again
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
 
 # --- quality -------------------------------------------------------------------------------------------

@@ -849,6 +849,7 @@ class RunBusy(StoreError):  # noqa: N818 - as `PipelineChanged`; so below
     Attributes:
         run_id: The run.
         seconds: How long its lease lasts, if it is not renewed.
+        owner: Who has it.
     """
 
     code = "run-busy"
@@ -858,6 +859,7 @@ class RunBusy(StoreError):  # noqa: N818 - as `PipelineChanged`; so below
     public_message = "The work is being done elsewhere."
     run_id: str = ""
     seconds: float = 0.0
+    owner: str = ""
 
 
 class RunNotFound(StoreError):  # noqa: N818

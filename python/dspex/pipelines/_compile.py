@@ -1,9 +1,9 @@
 """From steps to a `Plan`: who gives what to whom, checked before anything runs.
 
-A `_Maker` builds one block. It goes through the steps in their order and keeps an `_Offer` for every field that
-is there by then. What a step takes is looked up among them; what a block inside takes from outside becomes an
-input of that block on the way. From the slots that a node reads follows what it waits for: the nodes that give
-them, and, where it or one before it may have effects, all before it.
+A `_Maker` builds one block. It goes through the steps in their order and keeps an `_Offer` for every field
+that is there by then. What a step takes is looked up among them; what a block inside takes from outside
+becomes an input of that block on the way. From the slots that a node reads follows what it waits for: the
+nodes that give them, and, where it or one before it may have effects, all before it.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ class _Maker:
         return self if self.parent is None else self.parent._top()
 
     def need(self, source: str, takes: Takes, name: str, at: str) -> Take | None:
-        """An input of the step `at`: the field `source`, as its `name`; None where it may be missing and is."""
+        """An input of the step `at`: the field `source` as its `name`; None if it is missing and may be."""
         first, *parts = [source] if self.find(source) else source.split(".")
         offer = self.find(first)
         top = self._top()

@@ -34,7 +34,7 @@ CONTEXT: Final = "ctx"
 """The parameter of a function that is given its `StepContext`."""
 
 How = Literal["module", "async", "thread", "inline"]
-"""On what it runs: a module by its `acall`; a function on the event loop, in a thread, or on the loop at once."""
+"""On what it runs: a module by its `acall`; a function on the loop, in a thread, or on the loop at once."""
 
 
 class Takes(NamedTuple):

@@ -2,7 +2,8 @@
 
 A fingerprint changes when the step would do something else: another signature, instructions, demos or
 settings of a module; another source of a function. It says nothing of what a function calls, of the model's
-version or of files: who changes those and wants them run again resumes with `from_step=`, or clears the cache.
+version or of files: who changes those and wants them run again resumes with `from_step=`, or clears the
+cache.
 """
 
 from __future__ import annotations

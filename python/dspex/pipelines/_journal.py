@@ -21,29 +21,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex import wire
 from dspex.errors import LeaseLost, PipelineChanged, PipelineError, StoreError, did_you_mean
 from dspex.pipelines._fingerprints import digest_of, dumped, fingerprint_of
 from dspex.pipelines._plan import Choice, Inner, Leaf, Node, Plan, Rounds
+from dspex.pipelines._run_options import Durability
 from dspex.stores import StepRow
 
 if TYPE_CHECKING:
     from dspex.stores import Lease, RunStore
 
-__all__ = ["LEASE_SECONDS", "Durability", "StoredJournal", "check_unchanged", "owner_here", "rows_from"]
-
-Durability = Literal["sync", "async", "exit"]
-"""When the row of a finished step is written: before the run goes on, soon after, or when the run ends."""
-
-LEASE_SECONDS: Final = 30.0
-"""How long an owner that is gone keeps a run from others."""
+__all__ = ["StoredJournal", "check_unchanged", "rows_from", "static"]
 
 _AHEAD: Final = 1_000
 """Rows that may wait to be written with `durability="async"`; then the run waits."""
@@ -178,11 +171,6 @@ class StoredJournal:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([self._renewing])
-
-
-def owner_here() -> str:
-    """Who owns the runs of this process: host and process, for people to read."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 # -- plans that have changed ------------------------------------------------------------------------

@@ -7,9 +7,9 @@
     retry      attempts, with the waits of `dspex.router.Retry`, within the run's time
     timeout    seconds for each attempt; a module hands it down to its model and its worker
 
-What is tried again: an error of dspex's that says it is `retryable`, and any exception of a function's own, as
-its author asked for that. A mistake of the caller's (`category == "caller"`) is neither tried again nor stood
-in for, nor is anything once the run's time is over.
+What is tried again: an error of dspex's that says it is `retryable`, and any exception of a function's own,
+as its author asked for that. A mistake of the caller's (`category == "caller"`) is neither tried again nor
+stood in for, nor is anything once the run's time is over.
 """
 
 from __future__ import annotations

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-from dspex import wire
 from dspex._portal import refuse_blocking, wait
-from dspex._timeouts import check_seconds, shown
+from dspex._timeouts import shown
 from dspex.errors import ConfigError, InputError, did_you_mean
 from dspex.modules import Module, _scope
 from dspex.modules._batch import Calls, begin_there, inputs_of
 from dspex.pipelines._compile import compile_plan
 from dspex.pipelines._faces import Face
-from dspex.pipelines._fingerprints import dumped, fingerprints_of
+from dspex.pipelines._fingerprints import fingerprints_of
 from dspex.pipelines._plan import Leaf, Plan
 from dspex.pipelines._result import DONE, RunResult, Status
 from dspex.pipelines._run import FAILED, UNSET, Run, run_block
+from dspex.pipelines._run_options import OPTIONS, Durability, OnError, checked_options
 from dspex.pipelines._steps import Step, bad_step, mapped, step_of
 from dspex.router import Dispatcher, dispatcher_here
 
 if TYPE_CHECKING:
     from dspex.modules._listening import Listener
     from dspex.pipelines._explain import Explanation
-    from dspex.pipelines._journal import Durability, StoredJournal
     from dspex.pipelines._profile import Profile
     from dspex.pipelines._run import Teller
     from dspex.stores import RunStore
 
 __all__ = ["Pipeline", "pipeline"]
 
-OnError = Literal["fail", "continue"]
-
-_RUN_OPTIONS = ("store", "durability", "on_error", "run_id", "lease", "restart")
 MAX_RESUMES = 10
 
 
@@ -77,7 +72,7 @@ class Pipeline(Module):
         self.name = name
         self._given: tuple[Step, ...] = tuple(step_of(each) for each in steps)
         self._settings = _Settings(_types_of(inputs), _names_of(outputs), strict)
-        self._run_options = _checked(
+        self._run_options = checked_options(
             {
                 "on_error": on_error,
                 "store": store,
@@ -155,9 +150,7 @@ class Pipeline(Module):
         options, teller = self._run_options, self._teller()
         if not inputs.keys() <= self.plan.inputs.keys():
             given = {
-                name: inputs.pop(name)
-                for name in _RUN_OPTIONS
-                if name in inputs and name not in self.plan.inputs
+                name: inputs.pop(name) for name in OPTIONS if name in inputs and name not in self.plan.inputs
             }
             if given:
                 options = options.over(given)
@@ -166,8 +159,10 @@ class Pipeline(Module):
         continues = options.on_error == "continue"
         if options.store is None:
             run = Run(run_id, continues=continues, teller=teller)
-            return await self._go(run, inputs)
-        return await self._begin_durable(run_id, inputs, options, teller)
+            return await self.go(run, inputs)
+        from dspex.pipelines import _durable  # most runs are not kept
+
+        return await _durable.begin(self, run_id, inputs, options, teller)
 
     def _teller(self) -> Teller | None:
         """Who hears of this run, if it is the one that is streamed."""
@@ -201,7 +196,8 @@ class Pipeline(Module):
             problems=problems,
         )
 
-    async def _go(self, run: Run, inputs: Mapping[str, Any]) -> RunResult:
+    async def go(self, run: Run, inputs: Mapping[str, Any]) -> RunResult:
+        """Run the plan."""
         try:
             outputs = await run_block(run, self.plan.block, inputs, "")
         except Exception as error:
@@ -217,69 +213,6 @@ class Pipeline(Module):
 
     # -- durable runs -------------------------------------------------------------------------------
 
-    async def _begin_durable(
-        self, run_id: str, inputs: dict[str, Any], options: _RunOptions, teller: Teller | None
-    ) -> RunResult:
-        from dspex.pipelines._journal import LEASE_SECONDS, StoredJournal, owner_here
-
-        store = options.store
-        assert store is not None  # noqa: S101 - asked before
-        seconds = options.lease or LEASE_SECONDS
-        given = dumped(inputs, self.name, "is given")
-        if options.resumes and (info := await store.run(run_id)) is not None:
-            if info.inputs != given:
-                raise InputError(
-                    f"{run_id} was begun with other inputs",
-                    code="other-inputs",
-                    hint="give the batch the rows that it was begun with, in their order, or another run_id",
-                )
-            return await self.aresume(run_id, store=store)
-        lease = await store.create_run(
-            run_id,
-            pipeline=self.name,
-            fingerprint=self._fingerprint(),
-            inputs=given,
-            owner=owner_here(),
-            lease=seconds,
-        )
-        journal = StoredJournal(store, lease, (), options.durability)
-        return await self._go_durable(run_id, inputs, options, journal, seconds, teller)
-
-    async def _go_durable(
-        self,
-        run_id: str,
-        inputs: Mapping[str, Any],
-        options: _RunOptions,
-        journal: StoredJournal,
-        seconds: float,
-        teller: Teller | None,
-    ) -> RunResult:
-        store = options.store
-        assert store is not None  # noqa: S101 - asked before
-        run = Run(run_id, continues=options.on_error == "continue", journal=journal, teller=teller)
-        journal.hold(seconds)
-        try:
-            try:
-                result = await self._go(run, inputs)
-            except Exception:
-                await journal.flush()
-                await store.end_run(journal.lease, "failed")
-                raise
-            await journal.flush()
-            status: Literal["done", "failed"] = "failed" if run.failures else "done"
-            await store.end_run(journal.lease, status, dumped(dict(result), self.name, "gives"))
-            return result
-        except asyncio.CancelledError:
-            if journal.lost is not None:
-                task = asyncio.current_task()
-                if task is not None and task.uncancel() == 0:
-                    raise journal.lost from None
-            await journal.flush()
-            await store.release_run(journal.lease)
-            raise
-        finally:
-            await journal.let_go()
-
     def _row_calls(self) -> Calls:
         """With a store and a `run_id`, each row is a run of its own, which a second batch goes on with."""
         options = self._run_options
@@ -293,10 +226,9 @@ class Pipeline(Module):
 
         return Calls(run, self._runs_on)
 
-    def _fingerprint(self) -> bytes:
-        return json.dumps(self._fingerprint_map(), sort_keys=True).encode()
-
-    def _fingerprint_map(self) -> dict[str, str]:
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """What each step is, by its path: by these a run knows the pipeline that began it."""
         if self._fingerprints is None:
             self._fingerprints = fingerprints_of(self.plan)
         return self._fingerprints
@@ -332,50 +264,12 @@ class Pipeline(Module):
             PipelineError: If there is no such step (`no-such-step`).
             Exception: As from `arun`.
         """
-        from dspex.pipelines._journal import (
-            LEASE_SECONDS,
-            StoredJournal,
-            check_unchanged,
-            owner_here,
-            rows_from,
-        )
-        from dspex.pipelines._journal import static as static_path
+        from dspex.pipelines import _durable  # most runs are not kept
 
         options = self._run_options if store is None else self._run_options.over({"store": store})
-        kept = options.store
-        if kept is None:
-            raise ConfigError(
-                f"{self.name} has no store to resume a run from",
-                code="no-store",
-                hint="write dspex.pipeline(..., store=dspex.stores.SQLite(path)), or resume(..., store=...)",
-            )
-        again = frozenset[str]() if from_step is None else rows_from(self.plan, from_step)
-        info = await kept.run(run_id)
-        if info is None:
-            from dspex.stores._runs import not_found
-
-            raise not_found(run_id)
-        check_unchanged(info.fingerprint, self._fingerprint_map(), run_id, again)
-        if info.status == "done" and from_step is None and info.outcome is not None:
-            return _result_of(run_id, wire.loads(info.outcome))
-        seconds = options.lease or LEASE_SECONDS
-        info, lease = await kept.claim_run(
-            run_id, owner=owner_here(), lease=seconds, max_resumes=max_resumes, take_over=take_over
+        return await _durable.resume(
+            self, run_id, options, from_step=from_step, max_resumes=max_resumes, take_over=take_over
         )
-        try:
-            rows = await kept.steps(run_id)
-            if from_step is not None:
-                gone = [row.path for row in rows if _is_from(row.path, from_step, again, static_path)]
-                await kept.forget_steps(lease, gone)
-                await kept.update_run(lease, fingerprint=self._fingerprint())
-                forgotten = set(gone)
-                rows = [row for row in rows if row.path not in forgotten]
-        except BaseException:
-            await kept.release_run(lease)
-            raise
-        journal = StoredJournal(kept, lease, rows, options.durability)
-        inputs = wire.loads(info.inputs)
-        return await self._go_durable(run_id, inputs, options, journal, seconds, None)
 
     def resume(
         self,
@@ -437,7 +331,7 @@ class Pipeline(Module):
         Raises:
             ConfigError: If an option is none.
         """
-        own = {name: options.pop(name) for name in _RUN_OPTIONS if name in options}
+        own = {name: options.pop(name) for name in OPTIONS if name in options}
         twin = super().with_options(**options)
         twin._run_options = self._run_options.over(own)
         return twin
@@ -512,48 +406,6 @@ class _Settings(NamedTuple):
     strict: bool
 
 
-class _RunOptions(NamedTuple):
-    """What a run is run with."""
-
-    on_error: OnError = "fail"
-    store: RunStore | None = None
-    durability: Durability = "sync"
-    lease: float | None = None
-    run_id: str | None = None
-    restart: bool = False
-    resumes: bool = False
-
-    def over(self, given: Mapping[str, Any]) -> _RunOptions:
-        return _checked({**self._asdict(), **given}) if given else self
-
-
-def _checked(given: Mapping[str, Any]) -> _RunOptions:
-    if given["on_error"] not in ("fail", "continue"):
-        raise _bad_option(f'on_error must be "fail" or "continue", not {shown(given["on_error"])}')
-    if given["durability"] not in ("sync", "async", "exit"):
-        raise _bad_option(f'durability must be "sync", "async" or "exit", not {shown(given["durability"])}')
-    if given["store"] is not None and not hasattr(given["store"], "record_steps"):
-        raise _bad_option(f"store must be a store of runs, not {shown(given['store'])}")
-    run_id = given["run_id"]
-    if run_id is not None and (not isinstance(run_id, str) or not run_id):
-        raise _bad_option(f"run_id must be a text, not {shown(run_id)}")
-    if not isinstance(given["restart"], bool):
-        raise _bad_option(f"restart must be True or False, not {shown(given['restart'])}")
-    if given["lease"] is not None:
-        check_seconds(given["lease"], "lease")
-    return _RunOptions(**given)
-
-
-def _runtime_closed() -> ConfigError:
-    return ConfigError(
-        "the runtime of the run was closed", code="runtime-closed", hint="keep it open while one runs"
-    )
-
-
-def _bad_option(message: str) -> ConfigError:
-    return ConfigError(message, code="bad-run-option", hint="docs/pipelines.md has the options of a run")
-
-
 def _types_of(inputs: Any) -> dict[str, Any] | None:
     if inputs is None:
         return None
@@ -590,23 +442,6 @@ def _tell(error: Exception, run: Run) -> None:
             setattr(error, name, value)
         except (AttributeError, TypeError):  # a class with slots, or with a property of the name
             continue
-
-
-def _result_of(run_id: str, outputs: dict[str, Any]) -> RunResult:
-    return RunResult.of_run(outputs, run_id, {}, (), {})
-
-
-def _is_from(path: str, from_step: str, again: frozenset[str], static: Callable[[str], str]) -> bool:
-    """Whether a row is of a step that is run again."""
-    plain = static(path)
-    if plain not in again:
-        return False
-    # `map[3]/answer` means that item alone; what waits for the step is the same for all.
-    return plain != static(from_step) or "[" not in from_step or path == from_step or _number_less(from_step)
-
-
-def _number_less(path: str) -> bool:
-    return "[]" in path
 
 
 def _warn(text: str) -> None:
@@ -646,3 +481,9 @@ def pipeline(*steps: Any, **options: Any) -> Pipeline:
     if len(steps) == 1 and isinstance(steps[0], list):
         several = steps[0]
     return Pipeline(several, **options)
+
+
+def _runtime_closed() -> ConfigError:
+    return ConfigError(
+        "the runtime of the run was closed", code="runtime-closed", hint="keep it open while one runs"
+    )

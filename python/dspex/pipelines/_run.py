@@ -287,7 +287,7 @@ def _part(value: Any, parts: Iterable[str], path: str) -> Any:
 async def kept(
     run: Run, node: Node, inputs: Mapping[str, Any], path: str, attempt: int
 ) -> tuple[Status, Mapping[str, Any]]:
-    """Run the node unless the journal has what it gave; only leaves have rows, what is around them has none."""
+    """Run the node unless the journal has what it gave. Leaves have rows; what is around them has none."""
     does = node.does
     journal = run.journal
     if journal is None or not isinstance(does, Leaf):

@@ -61,14 +61,14 @@ class Memory:
         owner: str,
         lease: float,
         max_resumes: int | None = None,
-        take_over: bool = False,
+        take_over: bool | str = False,
     ) -> tuple[RunInfo, Lease]:
         """See `RunStore.claim_run`."""
         info = self._runs.get(run_id)
         if info is None:
             raise not_found(run_id)
         now = self._clock()
-        if info.owner is not None and info.lease_until > now and not take_over:
+        if info.owner is not None and info.lease_until > now and take_over not in (True, info.owner):
             raise busy(run_id, info.owner, info.lease_until - now)
         if info.status != "done" and max_resumes is not None and info.resumes >= max_resumes:
             self._runs[run_id] = info._replace(status="failed", owner=None, updated=now)

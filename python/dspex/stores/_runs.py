@@ -125,7 +125,7 @@ class RunStore(Protocol):
         owner: str,
         lease: float,
         max_resumes: int | None = None,
-        take_over: bool = False,
+        take_over: bool | str = False,
     ) -> tuple[RunInfo, Lease]:
         """Become the owner of a run, in one step that two cannot do at once.
 
@@ -134,7 +134,8 @@ class RunStore(Protocol):
             owner: Who the caller is.
             lease: For how many seconds.
             max_resumes: How often a run may be resumed that is not done; beyond that it has failed for good.
-            take_over: Whether to become it although another's lease lasts.
+            take_over: Whether to become it although another's lease lasts; or the one owner to take it over
+                from, who is known to be gone.
 
         Raises:
             RunNotFound: If there is no such run.
@@ -237,11 +238,13 @@ def not_found(run_id: str) -> RunNotFound:
 
 def busy(run_id: str, owner: str | None, seconds: float) -> RunBusy:
     """The error for a run that another has."""
+    who = (owner or "another").partition(" ")[0]
     return RunBusy(
-        f"run {run_id!r} is being run by {owner or 'another'}, whose lease lasts {seconds:.1f} s more",
+        f"run {run_id!r} is being run by {who}, whose lease lasts {seconds:.1f} s more",
         hint="wait for its end; or take_over=True if that process is gone",
         run_id=run_id,
         seconds=seconds,
+        owner=owner or "",
     )
 
 

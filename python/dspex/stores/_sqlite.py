@@ -2,12 +2,12 @@
 
 ::
 
-    any event loop --job--> queue --> one thread: BEGIN IMMEDIATE, all jobs that wait, COMMIT --> their callers
-                                      each job in a savepoint, so that one that fails undoes nothing of another
+    any event loop --job--> queue --> one thread: BEGIN IMMEDIATE, all jobs that wait, COMMIT --> callers
+                                      each job in a savepoint: one that fails undoes nothing of another
 
 The thread begins with the first job and ends with `close`, or when nothing has come for a while. Jobs that
-wait together are one transaction: many runs at once pay for one commit. A caller is told after the commit, and
-one that is cancelled waits for it too.
+wait together are one transaction: many runs at once pay for one commit. A caller is told after the commit,
+and one that is cancelled waits for it too.
 
 `synchronous="normal"` in WAL mode survives a kill of the process at any point; `"full"` survives a power cut
 too, as each commit waits for the disk (https://www.sqlite.org/pragma.html#pragma_synchronous).
@@ -78,7 +78,8 @@ _STEP: Final = ", ".join(StepRow._fields)
 _RECORD: Final = f"""
 INSERT INTO steps (run_id, {_STEP}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run_id, path) DO UPDATE SET status = excluded.status, digest = excluded.digest,
-    fingerprint = excluded.fingerprint, outcome = excluded.outcome, seconds = excluded.seconds, at = excluded.at
+    fingerprint = excluded.fingerprint, outcome = excluded.outcome, seconds = excluded.seconds,
+    at = excluded.at
 WHERE digest != excluded.digest
 """  # noqa: S608 - names of columns
 
@@ -164,7 +165,7 @@ class SQLite:
         owner: str,
         lease: float,
         max_resumes: int | None = None,
-        take_over: bool = False,
+        take_over: bool | str = False,
     ) -> tuple[RunInfo, Lease]:
         """See `RunStore.claim_run`."""
 
@@ -172,7 +173,7 @@ class SQLite:
             info, now = _info(db, run_id), self._clock()
             if info is None:
                 raise not_found(run_id)
-            if info.owner is not None and info.lease_until > now and not take_over:
+            if info.owner is not None and info.lease_until > now and take_over not in (True, info.owner):
                 raise busy(run_id, info.owner, info.lease_until - now)
             done = info.status == "done"
             if not done and max_resumes is not None and info.resumes >= max_resumes:
@@ -284,7 +285,8 @@ class SQLite:
 
         def read(db: sqlite3.Connection) -> list[RunInfo]:
             query = (
-                f"SELECT {_RUN} FROM runs WHERE (?1 IS NULL OR pipeline = ?1) AND (?2 IS NULL OR status = ?2) "  # noqa: S608
+                f"SELECT {_RUN} FROM runs "  # noqa: S608 - names of columns
+                "WHERE (?1 IS NULL OR pipeline = ?1) AND (?2 IS NULL OR status = ?2) "
                 "ORDER BY created DESC, rowid DESC LIMIT ?3"
             )
             return [RunInfo(*row) for row in db.execute(query, (pipeline, status, limit))]
