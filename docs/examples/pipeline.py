@@ -104,7 +104,7 @@ async def work(api_base: str, path: str, count: int) -> None:
             said = repr(outcome) if isinstance(outcome, Exception) else outcome.answer
             print(json.dumps([number, said]), flush=True)
         last = await pipeline.arun(**rows[0])
-        print(json.dumps(["profile", "", last.answer]), flush=True)
+        print(json.dumps(["profile", str(pipeline.profile()), last.answer]), flush=True)
     await store.close()
 
 
@@ -143,7 +143,7 @@ def read(request: ChatRequest) -> str:
 
 async def show(count: int) -> int:
     """Run it, kill it, go on with it; returns the exit status."""
-    print(pipeline.to_mermaid() if 0 else "")
+    print(pipeline.to_mermaid())
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "runs.sqlite3")
         async with ModelServer(read, delay=SECONDS) as server:

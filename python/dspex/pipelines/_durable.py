@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from dspex import wire
 from dspex.errors import ConfigError, InputError, RunBusy
 from dspex.pipelines._fingerprints import dumped
-from dspex.pipelines._journal import StoredJournal, check_unchanged, rows_from, static
+from dspex.pipelines._journal import StoredJournal, check_unchanged, rows_from
 from dspex.pipelines._owner import is_gone, owner_here
+from dspex.pipelines._paths import static
 from dspex.pipelines._result import RunResult
 from dspex.pipelines._run import Run, Teller
 from dspex.pipelines._run_options import RunOptions

@@ -18,7 +18,8 @@ from dspex import wire
 from dspex.errors import DspexError, WireError
 from dspex.modules import Module
 from dspex.pipelines._conditions import Condition
-from dspex.pipelines._plan import Choice, Each, Inner, Leaf, Node, Plan, Rounds
+from dspex.pipelines._paths import nodes_at
+from dspex.pipelines._plan import Choice, Each, Inner, Leaf, Node, Plan
 
 __all__ = ["digest_of", "fingerprint_of", "fingerprints_of"]
 
@@ -50,26 +51,7 @@ def dumped(values: Mapping[str, Any], path: str, verb: str) -> bytes:
 
 def fingerprints_of(plan: Plan) -> dict[str, str]:
     """The fingerprint of every step, by its path in the plan."""
-    found: dict[str, str] = {}
-    _collect(plan.block.nodes, "", found)
-    return found
-
-
-def _collect(nodes: tuple[Node, ...], prefix: str, found: dict[str, str]) -> None:
-    for node in nodes:
-        path = prefix + node.name
-        found[path] = fingerprint_of(node)
-        does = node.does
-        if isinstance(does, Choice):
-            _collect(does.then.nodes, f"{path}/then/", found)
-            if does.otherwise is not None:
-                _collect(does.otherwise.nodes, f"{path}/otherwise/", found)
-        elif isinstance(does, Inner):
-            _collect(does.block.nodes, f"{path}/", found)
-        elif isinstance(does, Each | Rounds):
-            _collect(does.block.nodes, f"{path}[]/", found)
-        if node.modifiers is not None:
-            _collect(node.modifiers.fallback, prefix, found)
+    return {path: fingerprint_of(node) for node, path in nodes_at(plan.block)}
 
 
 def fingerprint_of(node: Node) -> str:

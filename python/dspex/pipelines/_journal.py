@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -29,14 +28,15 @@ from typing import TYPE_CHECKING, Any, Final
 from dspex import wire
 from dspex.errors import LeaseLost, PipelineChanged, PipelineError, StoreError, did_you_mean
 from dspex.pipelines._fingerprints import digest_of, dumped, fingerprint_of
-from dspex.pipelines._plan import Choice, Inner, Leaf, Node, Plan, Rounds
+from dspex.pipelines._paths import blocks_at, nodes_at, static
+from dspex.pipelines._plan import Block, Choice, Inner, Node, Plan, Rounds
 from dspex.pipelines._run_options import Durability
 from dspex.stores import StepRow
 
 if TYPE_CHECKING:
     from dspex.stores import Lease, RunStore
 
-__all__ = ["StoredJournal", "check_unchanged", "rows_from", "static"]
+__all__ = ["StoredJournal", "check_unchanged", "rows_from"]
 
 _AHEAD: Final = 1_000
 """Rows that may wait to be written with `durability="async"`; then the run waits."""
@@ -218,8 +218,8 @@ def rows_from(plan: Plan, from_step: str) -> frozenset[str]:
     """
     wanted = static(from_step)
     found: set[str] = set()
-    if not _from(plan.block.nodes, "", wanted, found):
-        there = [path for path in _all_paths(plan.block.nodes, "") if not path.endswith("/fallback")]
+    if not _from(plan.block, "", wanted, found):
+        there = [path for _, path in nodes_at(plan.block)]
         raise PipelineError(
             f"the pipeline has no step {from_step!r}",
             code="no-such-step",
@@ -229,38 +229,32 @@ def rows_from(plan: Plan, from_step: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def static(path: str) -> str:
-    """A path with `[]` in the place of its numbers: that of the step in the plan."""
-    return re.sub(r"\[\d+\]", "[]", path)
-
-
-def _from(nodes: tuple[Node, ...], prefix: str, wanted: str, found: set[str]) -> bool:
+def _from(block: Block, prefix: str, wanted: str, found: set[str]) -> bool:
     """Collect the step and what waits for it, in the block that has it and in those around."""
-    for number, node in enumerate(nodes):
+    for number, node in enumerate(block.nodes):
         path = prefix + node.name
-        here = path == wanted
-        if not here:
-            inside = any(_from(part, where, wanted, found) for part, where in _inside(node, path))
-            if not inside:
-                continue
+        if path == wanted:
+            _add(node, path, found)
+        elif any(_from(inside, where, wanted, found) for inside, where in blocks_at(node, path)):
             if isinstance(node.does, Rounds):
                 # The next round takes what this one gives: from a step on, a loop is run anew.
-                found.add(f"{path}[]/until")
-                found.update(_all_paths(node.does.block.nodes, f"{path}[]/"))
-            if isinstance(node.does, Inner) and node.does.reduce is not None:
+                _add(node, path, found)
+                found.discard(path)
+            elif isinstance(node.does, Inner) and node.does.reduce is not None:
                 found.add(f"{path}/reduce")
         else:
-            _add(node, path, found)
+            continue
         waiting = {number}
-        for later in range(number + 1, len(nodes)):
-            if nodes[later].after & waiting:
+        for later in range(number + 1, len(block.nodes)):
+            if block.nodes[later].after & waiting:
                 waiting.add(later)
-                _add(nodes[later], prefix + nodes[later].name, found)
+                _add(block.nodes[later], prefix + block.nodes[later].name, found)
         return True
     return False
 
 
 def _add(node: Node, path: str, found: set[str]) -> None:
+    """Collect a step and all in it, conditions and reductions too."""
     found.add(path)
     does = node.does
     if isinstance(does, Choice):
@@ -269,33 +263,10 @@ def _add(node: Node, path: str, found: set[str]) -> None:
         found.add(f"{path}[]/until")
     elif isinstance(does, Inner) and does.reduce is not None:
         found.add(f"{path}/reduce")
-    for nodes, prefix in _inside(node, path):
-        for each in nodes:
+    for block, prefix in blocks_at(node, path):
+        for each in block.nodes:
             _add(each, prefix + each.name, found)
     if node.modifiers is not None:
         before = path.removesuffix(node.name)
         for each in node.modifiers.fallback:
             _add(each, before + each.name, found)
-
-
-def _inside(node: Node, path: str) -> list[tuple[tuple[Node, ...], str]]:
-    """The nodes of each block in a node, and what stands before their names."""
-    does = node.does
-    if isinstance(does, Leaf):
-        return []
-    if isinstance(does, Choice):
-        sides = [(does.then, "then"), (does.otherwise, "otherwise")]
-        return [(block.nodes, f"{path}/{name}/") for block, name in sides if block is not None]
-    if isinstance(does, Inner):
-        return [(does.block.nodes, f"{path}/")]
-    return [(does.block.nodes, f"{path}[]/")]
-
-
-def _all_paths(nodes: tuple[Node, ...], prefix: str) -> list[str]:
-    found: list[str] = []
-    for node in nodes:
-        path = prefix + node.name
-        found.append(path)
-        for inside, where in _inside(node, path):
-            found += _all_paths(inside, where)
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -86,6 +86,35 @@ class Pipeline(Module):
         self._compile()
         for warning in self.plan.warnings:
             _warn(warning)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, allow: Iterable[str] = (), **options: Any) -> Self:
+        """A pipeline that data says; see `dspex.pipelines._forms` and docs/pipelines.md for its form.
+
+        Args:
+            config: `steps`, a list of tables, and `name`, `inputs`, `outputs`, `strict`, `on_error`.
+            allow: Names of modules whose functions it may name, each with those below it.
+            **options: What `dspex.pipeline` takes besides, such as `store`.
+
+        Raises:
+            PipelineError: If it says none: the place in the data, and what is wrong there.
+        """
+        from dspex.pipelines._forms import Reader  # most pipelines are written in Python
+
+        steps, given = Reader(allow).pipeline(config)
+        return cls(steps, **{**given, **options})
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, allow: Iterable[str] = (), **options: Any) -> Self:
+        """A pipeline that a TOML file says, or a JSON file that ends in `.json`; see `from_config`.
+
+        Raises:
+            ConfigError: If the file cannot be read (`bad-pipeline-file`).
+            PipelineError: As from `from_config`.
+        """
+        from dspex.pipelines._forms import read_file
+
+        return cls.from_config(read_file(path), allow=allow, **options)
 
     def _compile(self) -> None:
         inputs, outputs, strict = self._settings
@@ -302,7 +331,8 @@ class Pipeline(Module):
             raise
         portal, future = begin_there(self._runs_on(), lambda: running, "dspex-pipeline")
         try:
-            return wait(future, None, _runtime_closed)
+            outcome: RunResult = wait(future, None, _runtime_closed)
+            return outcome
         finally:
             del future  # it holds the exception, which holds this frame
             if portal is not None:
