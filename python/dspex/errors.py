@@ -26,6 +26,14 @@
     │   ├── WorkerStartError    a worker did not become ready
     │   ├── WorkerDiedError     the worker died while it held the call
     │   └── WireError           bytes on the wire that are not a frame
+    ├── PipelineError           the steps of a pipeline do not fit together
+    ├── PipelineChanged         a run was begun by a pipeline with other steps
+    ├── StoreError              what is to be kept could not be
+    │   ├── RunBusy             another owner has the run
+    │   ├── RunNotFound         there is no such run
+    │   ├── RunExists           there is one of that name already
+    │   ├── LeaseLost           somebody else has taken the run over
+    │   └── TooManyResumes      it has been resumed as often as it may be
     ├── BatchError              so many rows of a batch failed that it stopped
     ├── DeadlineExceeded        the call's time ran out
     └── RemoteError             the program in the worker raised
@@ -854,7 +862,6 @@ class RunBusy(StoreError):  # noqa: N818 - as `PipelineChanged`; so below
 
     code = "run-busy"
     category = "transient"
-    http_status = 409
     retryable = True
     public_message = "The work is being done elsewhere."
     run_id: str = ""
@@ -897,7 +904,6 @@ class LeaseLost(StoreError):  # noqa: N818
 
     code = "lease-lost"
     category = "transient"
-    http_status = 409
     run_id: str = ""
 
 
