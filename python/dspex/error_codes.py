@@ -1595,7 +1595,7 @@ CODES: Final = (
         "bad-step",
         "PipelineError",
         "Something is no step, or a step has an option that makes no sense.",
-        "Write a module, a function, a pipeline, or what `step`, `parallel`, `branch`, `map` and `loop` give.",
+        "Write a module, a function, a pipeline, or what `step`, `parallel`, `branch` and the like give.",
     ),
     Code(
         "bad-condition",
@@ -1612,7 +1612,7 @@ CODES: Final = (
     Code(
         "unknown-input",
         "PipelineError InputError",
-        "`inputs=` names an input that the step does not have; or a run was given one that the pipeline has not.",
+        "`inputs=` names an input that the step does not have; or a run was given one that is none of its.",
         "Use one of the names that the hint lists.",
     ),
     Code(

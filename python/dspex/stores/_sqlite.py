@@ -95,6 +95,8 @@ class SQLite:
         synchronous: `"normal"` survives a kill of the process, `"full"` a power cut too.
         retention: Seconds after which runs that have ended are forgotten; None for never.
         max_bytes: How large a value may be.
+        busy: Seconds that a write waits for those of other processes.
+        max_pages: How many pages of 4 KiB the file may have; None for as many as the disk has room for.
         clock: Gives the seconds since 1970 that leases go by; all processes must agree on it.
 
     Raises:
@@ -114,6 +116,8 @@ class SQLite:
         synchronous: Synchronous = "normal",
         retention: float | None = RETENTION_SECONDS,
         max_bytes: int = MAX_BYTES,
+        busy: float = BUSY_SECONDS,
+        max_pages: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if synchronous not in ("normal", "full"):
@@ -126,6 +130,8 @@ class SQLite:
         self._synchronous = synchronous
         self._retention = None if retention is None else check_seconds(retention, "retention")
         self._max = max_bytes
+        self._busy = check_seconds(busy, "busy")
+        self._max_pages = max_pages
         self._clock = clock
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -397,10 +403,11 @@ class SQLite:
         return db
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=64)
+        db = sqlite3.connect(self._path, timeout=self._busy, isolation_level=None, cached_statements=64)
         try:
+            self._is_new(db)  # before anything is written: another's file stays as it is
             # Two that switch a new file to WAL at once: one is told that it is locked, whatever its time-out.
-            until = time.monotonic() + BUSY_SECONDS
+            until = time.monotonic() + self._busy
             while True:
                 try:
                     db.execute("PRAGMA journal_mode = WAL")
@@ -413,25 +420,31 @@ class SQLite:
                         raise
                     time.sleep(0.01)
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            if self._max_pages is not None:
+                db.execute(f"PRAGMA max_page_count = {int(self._max_pages)}")
             db.execute("BEGIN IMMEDIATE")
-            self._check(db)
+            if self._is_new(db):
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {APPLICATION}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
             db.execute("COMMIT")
         except BaseException:
             db.close()
             raise
         return db
 
-    def _check(self, db: sqlite3.Connection) -> None:
-        """See that the file is ours and of a version that is read here; make its tables if it is new."""
+    def _is_new(self, db: sqlite3.Connection) -> bool:
+        """Whether the file is empty, and is to get our tables.
+
+        Raises:
+            StoreError: If it is another's (`store-not-ours`), or of a newer version (`store-newer-schema`).
+        """
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application == 0 and version == 0 and tables == 0:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
-            return
+            return True
         if application != APPLICATION:
             raise StoreError(
                 f"{self._path.name} is a file of another program's",
@@ -444,6 +457,7 @@ class SQLite:
                 code="store-newer-schema",
                 hint="use the dspex that wrote it, or a newer one",
             )
+        return False
 
     def _said(self, error: Exception) -> StoreError:
         """What went wrong, by SQLite's code (https://www.sqlite.org/rescode.html)."""
@@ -451,7 +465,7 @@ class SQLite:
         code = _code(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreError(
-                f"{name} was locked for {BUSY_SECONDS:g} s",
+                f"{name} was locked for {self._busy:g} s",
                 code="store-locked",
                 hint="another process holds a transaction open; try again",
                 retryable=True,
