@@ -17,7 +17,7 @@ from dspex import errors
 from dspex.stores import Lease, Memory, RunStore, SQLite, StepRow
 
 Make = Callable[..., Any]
-NEW = {"pipeline": "qa", "fingerprint": b"{}", "inputs": b"in", "owner": "one", "lease": 30.0}
+NEW: dict[str, Any] = {"pipeline": "qa", "fingerprint": b"{}", "inputs": b"in", "owner": "one", "lease": 30.0}
 
 
 class Clock:
