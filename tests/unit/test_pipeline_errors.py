@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -262,7 +263,19 @@ def test_a_pipeline_s_file_says_where_its_mistake_is(tmp_path: Path) -> None:
         ),
         "not allowed": (
             {"steps": [{"call": "os:system", "outputs": "x"}]},
-            "'os:system' is in no module that may be imported for a pipeline [import-not-allowed]",
+            "'os' is not among the modules that may be imported for a pipeline [import-not-allowed]",
+        ),
+        "a class that is not allowed": (
+            {"steps": [{"python": "os:Popen", "signature": "a -> b"}]},
+            "'os.Popen' is not among the modules that may be imported for a pipeline [import-not-allowed]",
+        ),
+        "what data does not say": (
+            {"steps": [{"python": "dspy.ReAct", "signature": "a -> b", "tools": ["os:system"]}]},
+            "'tools' cannot be said in data [bad-step]",
+        ),
+        "a private name": (
+            {"steps": [{"call": "os:_exit", "outputs": "x"}]},
+            "'os:_exit' is no path of a function [bad-step]",
         ),
         "an unknown key": ({"step": []}, "a pipeline has no 'step' [bad-step]"),
         "no steps": ({"steps": []}, "steps must be a list of tables [bad-step]"),
@@ -280,6 +293,21 @@ def test_a_pipeline_s_file_says_where_its_mistake_is(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigError) as broken:
         Pipeline.from_file(tmp_path / "broken.toml")
     assert broken.value.code == "bad-pipeline-file"
+
+
+def test_what_an_allowed_module_has_imported_is_not_allowed_by_that() -> None:
+    config = {"steps": [{"call": f"{__name__}:Path", "outputs": "x"}]}
+    with pytest.raises(errors.PipelineError) as raised:
+        Pipeline.from_config(config, allow=[__name__])
+    assert raised.value.code == "import-not-allowed"
+    allowed = {"steps": [{"call": f"{__name__}:search", "outputs": "docs"}]}
+    assert Pipeline.from_config(allowed, allow=[__name__]).run(query="q").docs == ["q"]
+
+
+def test_a_module_that_is_not_allowed_is_not_imported() -> None:
+    with pytest.raises(errors.PipelineError):
+        Pipeline.from_config({"steps": [{"call": "antigravity:fly"}]}, allow=["anti"])
+    assert "antigravity" not in sys.modules
 
 
 def test_the_same_pipeline_from_python_tuples_toml_and_json(tmp_path: Path) -> None:

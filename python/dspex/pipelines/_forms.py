@@ -52,6 +52,10 @@ _ANY: Final = ("native", "chain_of_thought", "python", "program")
 _KINDS: Final = (*_ANY, *_OWN)
 _IN_TUPLES: Final[Mapping[str, tuple[str, ...]]] = {"branch": ("then", "otherwise"), "python": ("signature",)}
 """What the further items of a tuple are."""
+_ONLY_IN_PYTHON: Final = frozenset(
+    {"adapter", "args", "callbacks", "imports", "lm", "runtime", "state", "tools"}
+)
+"""What data does not say: it would name files, servers or objects."""
 _PIPELINE: Final = ("name", "inputs", "outputs", "strict", "on_error", "steps")
 """The keys of a file."""
 
@@ -62,7 +66,7 @@ def step_of_form(form: Sequence[Any]) -> Step:
     Raises:
         PipelineError: If it says none: its place and what is wrong.
     """
-    return Reader(()).step(form, "")
+    return Reader(None).step(form, "")
 
 
 def read_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -94,11 +98,14 @@ class Reader:
     """Makes steps of data.
 
     Args:
-        allow: Names of modules whose functions may be named, each with those below it.
+        allow: Names of modules whose functions and classes may be named, each with those below it; None for
+            what a program says itself, which holds functions as they are.
     """
 
-    def __init__(self, allow: Iterable[str]) -> None:
-        self._allow = tuple(allow)
+    def __init__(self, allow: Iterable[str] | None) -> None:
+        if isinstance(allow, str):
+            raise bad_step("allow must be a list of modules, not a text", f"write allow=[{allow!r}]")
+        self._allow = None if allow is None else tuple(allow)
 
     def pipeline(self, data: Mapping[str, Any]) -> tuple[list[Step], dict[str, Any]]:
         """The steps and the options of a whole pipeline.
@@ -161,11 +168,17 @@ class Reader:
                 if key not in known:
                     near = did_you_mean(str(key), known)
                     raise bad_step(f"{kind} has no {key!r}", f"{near}it has {', '.join(known)}", where)
+        elif self._allow is not None:
+            for key in rest.keys() & _ONLY_IN_PYTHON:
+                raise bad_step(f"{key!r} cannot be said in data", "write this step in Python", where)
         if "fallback" in options:
             given = options["fallback"]
             several = given if isinstance(given, list) else [given]
             options["fallback"] = [self.step(each, f"{where}.fallback") for each in several]
-        made: Step = _MAKERS[kind](self, table[kind], rest, where)
+        try:
+            made: Step = _MAKERS[kind](self, table[kind], rest, where)
+        except TypeError as error:
+            raise bad_step(f"{kind} does not take that: {error}", "correct its settings", where) from error
         return made.with_options(options)
 
     # -- kinds --------------------------------------------------------------------------------------
@@ -177,10 +190,10 @@ class Reader:
         return _of(ChainOfThought(signature, **rest))
 
     def _python(self, path: Any, rest: dict[str, Any], where: str) -> Step:
-        return _of(remote(path, rest.pop("signature", None), **rest))
+        return _of(remote(self._class(path, where), rest.pop("signature", None), **rest))
 
     def _program(self, path: Any, rest: dict[str, Any], where: str) -> Step:
-        return _of(program(path, **rest))
+        return _of(program(self._class(path, where), **rest))
 
     def _call(self, given: Any, rest: dict[str, Any], where: str) -> Step:
         return Call(target=self._function(given, where))
@@ -223,18 +236,35 @@ class Reader:
         return self._step(list(given), f"{where}.chain")
 
     def _function(self, given: Any, where: str) -> Any:
-        """A function, or the one at an import path that is allowed."""
-        if not isinstance(given, str):
+        """A function; in data, the one at an import path that is allowed."""
+        if not isinstance(given, str) and self._allow is None:
             return given
-        module = given.partition(":")[0]
-        if not any(module == name or module.startswith(f"{name}.") for name in self._allow):
+        module, colon, name = given.partition(":") if isinstance(given, str) else ("", "", "")
+        if not (colon and module and name.isidentifier() and not name.startswith("_")):
+            raise bad_step(f"{shown(given)} is no path of a function", 'write "package.module:name"', where)
+        self._check(module, where)
+        found = _imports.find(given)
+        # What an allowed module has itself imported is not thereby allowed.
+        home = getattr(found, "__module__", None)
+        self._check(home if isinstance(home, str) else module, where)
+        return found
+
+    def _check(self, module: str, where: str, also: tuple[str, ...] = ()) -> None:
+        """Refuse a module that may not be imported."""
+        allowed = (*(self._allow or ()), *also)
+        if not any(module == name or module.startswith(f"{name}.") for name in allowed):
             raise PipelineError(
-                f"{given!r} is in no module that may be imported for a pipeline",
+                f"{module!r} is not among the modules that may be imported for a pipeline",
                 code="import-not-allowed",
                 hint=f'allow it where the pipeline is read: allow=["{module.partition(".")[0]}"]',
                 step=where,
             )
-        return _imports.find(given)
+
+    def _class(self, path: Any, where: str) -> Any:
+        """The path of a class that a worker imports."""
+        if self._allow is not None:
+            self._check(str(path).replace(":", "."), where, ("dspy",))
+        return path
 
 
 _MAKERS: Final[Mapping[str, Callable[[Reader, Any, dict[str, Any], str], Step]]] = {
