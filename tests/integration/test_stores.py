@@ -82,6 +82,9 @@ async def test_a_row_of_other_inputs_takes_the_place_of_the_one_before(store: Ru
     await store.record_steps(lease, [row("a")])
     await store.record_steps(lease, [row("a", digest=b"other", outcome=b"new")])
     assert [each.outcome for each in await store.steps("r1")] == [b"new"]
+    await store.record_steps(lease, [row("b")])
+    await store.record_steps(lease, [row("a", digest=b"third")])
+    assert [each.path for each in await store.steps("r1")] == ["a", "b"]
 
 
 async def test_a_run_is_another_s_only_when_its_lease_has_ended_or_it_is_taken_over(
@@ -267,6 +270,32 @@ async def test_of_processes_that_claim_one_run_at_once_one_wins(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_a_forked_child_was_told_is_written_stays_when_its_parent_closes(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, os
+from dspex.stores import SQLite
+path, new = {str(tmp_path / "runs.sqlite3")!r}, {NEW!r}
+store = SQLite(path)
+asyncio.run(store.create_run("parent", **new))
+to_parent, to_child = os.pipe(), os.pipe()
+if (pid := os.fork()) == 0:
+    asyncio.run(store.create_run("child1", **new))
+    os.write(to_parent[1], b"x")
+    os.read(to_child[0], 1)
+    for name in ("child2", "child3"):
+        asyncio.run(store.create_run(name, **new))
+    os._exit(0)
+os.read(to_parent[0], 1)
+asyncio.run(store.close())
+os.write(to_child[1], b"x")
+assert os.waitpid(pid, 0)[1] == 0
+print(sorted(run.run_id for run in asyncio.run(SQLite(path).runs())))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "['child1', 'child2', 'child3', 'parent']", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_of_a_fork_opens_the_file_anew(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os
@@ -316,6 +345,12 @@ def broken(path: Path) -> None:
     path.write_bytes(b"no database at all, and long enough to be read as one" * 20)
 
 
+def with_a_trigger(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TRIGGER forget AFTER INSERT ON runs BEGIN DELETE FROM runs; END")
+    db.close()
+
+
 def a_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -327,6 +362,7 @@ def a_directory(path: Path) -> None:
         (newer, "store-newer-schema"),
         (of_another, "store-not-ours"),
         (broken, "store-not-ours"),
+        (with_a_trigger, "store-not-ours"),
         (a_directory, "store"),
     ],
 )
@@ -347,6 +383,28 @@ async def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_is(
     assert str(tmp_path) not in str(raised.value)
     await store.close()
     assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+async def test_the_file_is_its_user_s_alone(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite3"
+    store = SQLite(path)
+    await store.create_run("r1", **NEW)
+    files = [path, *(Path(f"{path}{extra}") for extra in ("-wal", "-shm"))]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    await store.close()
+
+
+async def test_a_job_that_cannot_be_written_at_all_undoes_nothing_of_those_it_waits_with(
+    tmp_path: Path,
+) -> None:
+    store = SQLite(tmp_path / "runs.sqlite3", synchronous="full")
+    lease = await store.create_run("r1", **NEW)
+    outcomes = await asyncio.gather(
+        *(store.record_steps(lease, [row(path)]) for path in ("a", "bad\ud800", "b")), return_exceptions=True
+    )
+    assert [type(each) for each in outcomes] == [type(None), errors.StoreError, type(None)]
+    assert [each.path for each in await store.steps("r1")] == ["a", "b"]
+    await store.close()
 
 
 async def test_a_file_that_is_locked_for_too_long_says_so_and_works_afterwards(tmp_path: Path) -> None:

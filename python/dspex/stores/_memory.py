@@ -71,7 +71,7 @@ class Memory:
         if info.owner is not None and info.lease_until > now and take_over not in (True, info.owner):
             raise busy(run_id, info.owner, info.lease_until - now)
         if info.status != "done" and max_resumes is not None and info.resumes >= max_resumes:
-            self._runs[run_id] = info._replace(status="failed", owner=None, updated=now)
+            self._runs[run_id] = info._replace(status="failed", owner=None, epoch=info.epoch + 1, updated=now)
             raise too_many_resumes(run_id, info.resumes)
         until, done = now + lease, info.status == "done"
         info = info._replace(
@@ -101,7 +101,6 @@ class Memory:
         for row in rows:
             there = kept.get(row.path)
             if there is None or there.digest != row.digest:
-                kept.pop(row.path, None)
                 kept[row.path] = row._replace(at=now)
         self._runs[lease.run_id] = info._replace(updated=now)
 
@@ -154,9 +153,14 @@ class Memory:
 
     async def prune_runs(self, older_than: float, statuses: Sequence[RunStatus] = ENDED) -> int:
         """See `RunStore.prune_runs`."""
-        before = self._clock() - older_than
+        now = self._clock()
+        before = now - older_than
         old = [
-            each.run_id for each in self._runs.values() if each.status in statuses and each.updated < before
+            each.run_id
+            for each in self._runs.values()
+            if each.status in statuses
+            and each.updated < before
+            and (each.owner is None or each.lease_until < now)
         ]
         for run_id in old:
             await self.drop_run(run_id)
