@@ -8,9 +8,9 @@
 
 There is one connection, and one lock under which it is used. A step's row is one statement, which says the
 epoch of its lease itself; where the disk is not waited for, it takes less than the way to a thread and back.
-So an event loop writes it itself as long as that is quick. The thread does it with `synchronous="full"`, where
-another holds the file, and after a write that took long; and it moves the log into the file, which waits for
-the disk.
+So an event loop writes it itself as long as that is quick. The thread does it with `synchronous="full"`,
+where another holds the file, and after a write that took long; and it moves the log into the file, which
+waits for the disk.
 
 Jobs that wait together are one transaction: many runs at once pay for one commit. A caller is told after the
 commit, and one that is cancelled waits for it too.
