@@ -105,6 +105,11 @@ bench-pool: build ## worker pools beside their peers, as ratios of one run (ARGS
 	@$(BIN)/python -m pip install -q --group peers || echo 'Ray cannot be had here: it is left out'
 	$(BIN)/python benches/bench_pool.py $(ARGS)
 
+.PHONY: bench-pipelines
+bench-pipelines: build ## pipelines beside LangGraph, pydantic-graph, DBOS, a dspy.Module and asyncio, in one run
+	@$(BIN)/python -m pip install -q --group peers || echo 'some peers cannot be had here: they are left out'
+	$(BIN)/python benches/bench_pipelines.py
+
 .PHONY: test-ray
 test-ray: build ## the contract of a pool's backend on a Ray cluster of this machine (installs Ray)
 	$(BIN)/python -m pip install -q 'ray>=2.40'

@@ -17,7 +17,7 @@ from dspex import errors
 from dspex.pipelines import Pipeline, PipelineWarning, StepCache, StepContext
 from dspex.router import Retry
 from dspex.stores import Memory
-from dspex.streaming import StepEnded, StepEvent, StepRestarted, StepStarted, TextDelta
+from dspex.streaming import StepEnded, StepEvent, StepRestarted, StepStarted, TextDelta, sse
 from dspex.testing import ScriptedLM
 
 FAST = Retry(attempts=3, first_wait=0.001, longest_wait=0.001)
@@ -647,3 +647,26 @@ def test_a_batch_with_a_store_and_a_run_id_goes_on_where_it_ended() -> None:
     (other,) = nightly.batch([{"x": 7}])
     assert isinstance(other, errors.InputError)
     assert other.code == "other-inputs"
+
+
+async def test_a_pipeline_is_evaluated_as_any_module() -> None:
+    pipeline = dspex.pipeline(named(shout, "answer"))
+    devset = [{"question": text, "answer": text.upper()} for text in ("a", "b", "c")]
+    devset.append({"question": "d", "answer": "another"})
+
+    def metric(example: Any, prediction: Any) -> bool:
+        return bool(example["answer"] == prediction.answer)
+
+    evaluation = await pipeline.aevaluate(devset, metric, progress=False)
+    assert (evaluation.score, len(evaluation.failures)) == (75.0, 1)
+
+
+async def test_a_browser_hears_of_steps_too(runtime: dspex.Runtime) -> None:
+    pipeline = dspex.pipeline(dspex.Predict("question -> answer"))
+    parts = [part.decode() async for part in sse(pipeline.astream(question="?"))]
+    assert parts[0] == 'event: step-start\ndata: {"step": "answer"}\n\n'
+    assert parts[1].startswith(
+        'event: start\ndata: {"step": "answer", "field": "answer", "predictor": "self"'
+    )
+    assert parts[-2].startswith('event: step-end\ndata: {"step": "answer", "status": "ok", "seconds": ')
+    assert parts[-1] == 'event: prediction\ndata: {"answer": "all is well"}\n\n'
