@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import dspex
 from dspex import errors
-from dspex.pipelines import Pipeline
+from dspex.pipelines import Pipeline, StepContext
 from dspex.stores import Lease, Memory, SQLite
 
 
@@ -223,6 +224,26 @@ async def test_rows_of_a_run_that_fails_are_there_whenever_they_are_written(
     assert len(await store.steps("r")) == 4
     assert store.calls == (1 if durability == "exit" else store.calls)
     assert store.calls <= 4
+
+
+async def test_a_resumed_run_has_a_new_deadline() -> None:
+    hangs = True
+
+    async def slow(x: int, ctx: StepContext) -> int:
+        assert ctx.deadline is not None
+        if hangs:
+            await asyncio.Event().wait()
+        return x
+
+    pipeline = dspex.pipeline(dspex.step(slow, outputs="y"), store=Memory())
+    for run in (
+        pipeline.with_options(timeout=0.05).arun(x=1, run_id="r"),
+        pipeline.with_options(timeout=0.05).aresume("r"),
+    ):
+        with pytest.raises(errors.DeadlineExceeded):
+            await run
+    hangs = False
+    assert (await pipeline.with_options(timeout=60).aresume("r")).y == 1
 
 
 async def test_a_run_that_is_not_there_and_a_name_that_is_taken_are_said() -> None:

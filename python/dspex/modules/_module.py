@@ -124,8 +124,12 @@ class Module(ModuleNode):
         return await self._unheard_awaited(args, inputs)
 
     async def _unheard_awaited(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
+        return await self._within_options(partial(self._run, args, inputs))
+
+    async def _within_options(self, run: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run what `run` gives, with the options of `with_options` and within their time."""
         with self._entered() as scope:
-            running = self._run(args, inputs)
+            running = run()
             left = scope.left(None)
             if left is None:
                 return await running

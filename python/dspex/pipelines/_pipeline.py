@@ -296,9 +296,12 @@ class Pipeline(Module):
         from dspex.pipelines import _durable  # most runs are not kept
 
         options = self._run_options if store is None else self._run_options.over({"store": store})
-        return await _durable.resume(
-            self, run_id, options, from_step=from_step, max_resumes=max_resumes, take_over=take_over
+        outcome: RunResult = await self._within_options(
+            lambda: _durable.resume(
+                self, run_id, options, from_step=from_step, max_resumes=max_resumes, take_over=take_over
+            )
         )
+        return outcome
 
     def resume(
         self,
