@@ -4,7 +4,7 @@
 
 `EFFECTS` is a file to which every call of a step adds a line, outside of the store. `POINT` is `before:PATH`
 or `after:PATH`: the process ends itself by SIGKILL when the row of that step is about to be written, or has
-been. It prints the result as JSON, or the code of the error.
+been; `*` is any step. It prints the result as JSON, or the code of the error.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class KillingStore(SQLite):
 
     async def record_steps(self, lease: Lease, rows: Sequence[StepRow]) -> None:
         """See `RunStore.record_steps`."""
-        hit = any(row.path == self._path_of_step for row in rows)
+        hit = any(self._path_of_step in (row.path, "*") for row in rows)
         if hit and self._when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         await super().record_steps(lease, rows)

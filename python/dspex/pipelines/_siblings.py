@@ -24,11 +24,12 @@ class Siblings:
         ```
     """
 
-    __slots__ = ("_error", "_loop", "_running", "_tasks", "_waiter")
+    __slots__ = ("_error", "_loop", "_running", "_tasks", "_waiter", "_works")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
+        self._works: list[Coroutine[Any, Any, Any]] = []
         self._running = 0
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -39,6 +40,7 @@ class Siblings:
             work.close()  # the others are being stopped
             return
         self._running += 1
+        self._works.append(work)
         self._tasks.append(self._loop.create_task(self._guarded(work)))
 
     async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -89,4 +91,6 @@ class Siblings:
                 await asyncio.wait(pending)
             except asyncio.CancelledError:
                 was_cancelled = True
+        for work in self._works:
+            work.close()  # a task that is cancelled before its first step never enters it
         return was_cancelled
