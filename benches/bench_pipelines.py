@@ -277,9 +277,11 @@ async def many_rows() -> tuple[dict[str, float], float]:
     def rows(count: int) -> Any:
         for number in range(count):
             if number == count // 2:
+                lm.requests.clear()  # which the scripted model keeps
                 tracemalloc.start()
             yield {"question": str(number)}
         if tracemalloc.is_tracing():
+            lm.requests.clear()
             peaks.append(tracemalloc.get_traced_memory()[0])
             tracemalloc.stop()
 
@@ -298,12 +300,14 @@ async def many_rows() -> tuple[dict[str, float], float]:
             nonlocal right
             for number in left:
                 query = (await first.acall(question=str(number))).query
-                right += (await second.acall(question=str(number), query=query)).answer == "a"
+                answer = (await second.acall(question=str(number), query=query)).answer
+                right += answer == "a"
 
         await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
         return right
 
-    async with dspex.Runtime(lm=ScriptedLM(lambda _: reply)):
+    lm = ScriptedLM(lambda _: reply)
+    async with dspex.Runtime(lm=lm):
         found: dict[str, list[float]] = {"by hand": [], "dspex": []}
         for _ in range(4):
             for name, way in (("by hand", by_hand), ("dspex", ours)):

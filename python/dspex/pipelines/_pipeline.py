@@ -17,7 +17,7 @@ from dspex.modules._batch import Calls, begin_there, inputs_of
 from dspex.pipelines._compile import compile_plan
 from dspex.pipelines._faces import Face
 from dspex.pipelines._fingerprints import fingerprints_of
-from dspex.pipelines._plan import Leaf, Plan
+from dspex.pipelines._plan import Inner, Leaf, Plan
 from dspex.pipelines._result import DONE, RunResult, Status
 from dspex.pipelines._run import FAILED, UNSET, Run, run_block
 from dspex.pipelines._run_options import OPTIONS, Durability, OnError, checked_options
@@ -125,6 +125,11 @@ class Pipeline(Module):
             if isinstance(node.does, Leaf) and isinstance(node.does.target, Module)
         }
         self.steps: dict[str, Module] = found
+        ours = all(type(module).__module__.startswith("dspex.") for module in found.values())
+        nodes = self.plan.nodes()
+        self._only_modules = ours and all(
+            isinstance(node.does, Inner) or node.path in found for node in nodes
+        )
         self._fingerprints: dict[str, str] | None = None
         self._last: Sequence[tuple[str, Status, float]] = ()
 
@@ -246,6 +251,9 @@ class Pipeline(Module):
         """With a store and a `run_id`, each row is a run of its own, which a second batch goes on with."""
         options = self._run_options
         if options.store is None or options.run_id is None:
+            if self._only_modules:
+                # Nothing of the user's runs in a row's context, so that a row needs no task of its own.
+                return Calls(lambda row, _: self.acall(**inputs_of(row)), self._runs_on)
             return super()._row_calls()
 
         def run(row: Any, number: int) -> asyncio.Task[RunResult]:
