@@ -670,3 +670,23 @@ async def test_a_browser_hears_of_steps_too(runtime: dspex.Runtime) -> None:
     )
     assert parts[-2].startswith('event: step-end\ndata: {"step": "answer", "status": "ok", "seconds": ')
     assert parts[-1] == 'event: prediction\ndata: {"answer": "all is well"}\n\n'
+
+
+async def test_a_step_is_told_of_while_one_beside_it_still_runs() -> None:
+    may_end = asyncio.Event()
+
+    async def slow(x: int) -> int:
+        await may_end.wait()
+        return x
+
+    async def quick(x: int) -> int:
+        return x
+
+    pipeline = dspex.pipeline(dspex.parallel(slow=slow, quick=quick))
+    seen: list[str] = []
+    async with asyncio.timeout(10):
+        async for event in pipeline.astream(x=1):
+            if isinstance(event, StepEnded):
+                seen.append(event.step)
+                may_end.set()  # the quick one has been told of
+    assert seen == ["parallel/quick", "parallel/slow", "parallel"]
