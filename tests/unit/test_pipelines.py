@@ -685,7 +685,8 @@ async def test_a_step_is_told_of_while_one_beside_it_still_runs() -> None:
     pipeline = dspex.pipeline(dspex.parallel(slow=slow, quick=quick))
     seen: list[str] = []
     async with asyncio.timeout(10):
-        async for event in pipeline.astream(x=1):
+        events: Any = pipeline.astream(x=1)
+        async for event in events:
             if isinstance(event, StepEnded):
                 seen.append(event.step)
                 may_end.set()  # the quick one has been told of
