@@ -843,19 +843,23 @@ class PipelineChanged(DspexError):  # noqa: N818 - what has happened, as the fie
 
 
 class StoreError(DspexError):
-    """What is to be kept could not be written or read."""
+    """What is to be kept could not be written or read.
+
+    Attributes:
+        run_id: The run that it is about; empty where it is about none.
+    """
 
     code = "store"
     category: Category = "resource"
     http_status = 503
     public_message = "The service cannot keep its work at the moment."
+    run_id: str = ""
 
 
 class RunBusy(StoreError):  # noqa: N818 - as `PipelineChanged`; so below
     """Another owner has the run.
 
     Attributes:
-        run_id: The run.
         seconds: How long its lease lasts, if it is not renewed.
         owner: Who has it.
     """
@@ -864,61 +868,43 @@ class RunBusy(StoreError):  # noqa: N818 - as `PipelineChanged`; so below
     category = "transient"
     retryable = True
     public_message = "The work is being done elsewhere."
-    run_id: str = ""
     seconds: float = 0.0
     owner: str = ""
 
 
 class RunNotFound(StoreError):  # noqa: N818
-    """The store has no such run.
-
-    Attributes:
-        run_id: The run.
-    """
+    """The store has no such run."""
 
     code = "run-not-found"
     category = "caller"
     http_status = 404
-    run_id: str = ""
 
 
 class RunExists(StoreError):  # noqa: N818
-    """The store has a run of this name already.
-
-    Attributes:
-        run_id: The run.
-    """
+    """The store has a run of this name already."""
 
     code = "run-exists"
     category = "caller"
     http_status = 409
-    run_id: str = ""
 
 
 class LeaseLost(StoreError):  # noqa: N818
-    """Somebody else has taken the run over meanwhile; nothing more of this owner is written.
-
-    Attributes:
-        run_id: The run.
-    """
+    """Somebody else has taken the run over meanwhile; nothing more of this owner is written."""
 
     code = "lease-lost"
     category = "transient"
-    run_id: str = ""
 
 
 class TooManyResumes(StoreError):  # noqa: N818
     """The run has been resumed as often as it may be: it ends its process each time, or seems to.
 
     Attributes:
-        run_id: The run.
         resumes: How often it was resumed.
     """
 
     code = "too-many-resumes"
     category = "operator"
     http_status = 500
-    run_id: str = ""
     resumes: int = 0
 
 

@@ -246,6 +246,109 @@ async def test_a_resumed_run_has_a_new_deadline() -> None:
     assert (await pipeline.with_options(timeout=60).aresume("r")).y == 1
 
 
+class Watched(Memory):
+    """Says when a lease was renewed, and whether renewals go on when a run is given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renewed = asyncio.Event()
+        self.renewing: list[str] = []
+
+    async def renew_lease(self, lease: Lease, seconds: float) -> Lease:
+        renewed = await super().renew_lease(lease, seconds)
+        self.renewed.set()
+        return renewed
+
+    async def end_run(self, lease: Lease, status: Any, outcome: bytes | None = None) -> None:
+        self.renewing += [repr(task) for task in asyncio.all_tasks() if "StoredJournal._renew" in repr(task)]
+        await super().end_run(lease, status, outcome)
+
+
+async def test_a_lease_is_renewed_while_the_run_goes_on_and_no_longer() -> None:
+    store = Watched()
+
+    async def patient(x: int) -> int:
+        await store.renewed.wait()
+        return x
+
+    pipeline = dspex.pipeline(dspex.step(patient, outputs="y"), store=store, lease=0.03)
+    async with asyncio.timeout(30):
+        assert (await pipeline.arun(x=1)).y == 1
+    assert store.renewing == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_owner_that_has_lost_its_lease_stops_although_its_step_hangs() -> None:
+    store = Watched()
+    hangs = asyncio.Event()
+
+    async def hang(x: int) -> int:
+        hangs.set()
+        await asyncio.Event().wait()
+        return x
+
+    pipeline = dspex.pipeline(dspex.step(hang, outputs="y"), store=store, lease=0.03)
+    async with asyncio.timeout(30):
+        running = asyncio.create_task(pipeline.arun(x=1, run_id="r"))
+        await hangs.wait()
+        await store.claim_run("r", owner="another", lease=60.0, take_over=True)
+        with pytest.raises(errors.LeaseLost):
+            await running
+    info = await store.run("r")
+    assert info is not None
+    assert (info.owner, info.status) == ("another", "running")
+
+
+async def test_a_step_s_error_stays_the_error_where_the_store_fails_after_it() -> None:
+    class Failing(Memory):
+        async def end_run(self, lease: Lease, status: Any, outcome: bytes | None = None) -> None:
+            raise errors.StoreError("no room", code="store-full")
+
+    count, store = Count(), Failing()
+    count.failing = {"c"}
+    with pytest.raises(OwnError) as raised:
+        await count.pipeline(store=store).arun(x=1, run_id="r")
+    assert raised.value.__notes__ == ["and the run could not be written: no room"]
+    info = await store.run("r")
+    assert info is not None
+    assert info.owner is None
+
+
+async def test_a_result_that_cannot_be_written_leaves_the_run_to_be_resumed() -> None:
+    class Failing(Memory):
+        full = True
+
+        async def end_run(self, lease: Lease, status: Any, outcome: bytes | None = None) -> None:
+            if self.full:
+                raise errors.StoreError("no room", code="store-full")
+            await super().end_run(lease, status, outcome)
+
+    count, store = Count(), Failing()
+    pipeline = count.pipeline(store=store)
+    with pytest.raises(errors.StoreError):
+        await pipeline.arun(x=1, run_id="r")
+    count.taken()
+    store.full = False
+    assert ((await pipeline.aresume("r")).e, count.taken()) == (304, [])
+
+
+async def test_from_what_stood_in_for_a_step_that_step_runs_again() -> None:
+    runs: list[str] = []
+
+    async def fails(x: int) -> int:
+        runs.append("fails")
+        raise OwnError
+
+    async def other(x: int) -> int:
+        runs.append("other")
+        return x
+
+    pipeline = dspex.pipeline(dspex.step(fails, outputs="y", fallback=other), store=Memory())
+    await pipeline.arun(x=1, run_id="r")
+    await pipeline.aresume("r", from_step="y/fallback")
+    assert runs == ["fails", "other"] * 2
+
+
 async def test_a_run_that_is_not_there_and_a_name_that_is_taken_are_said() -> None:
     pipeline = Count().pipeline(store=Memory())
     with pytest.raises(errors.RunNotFound):

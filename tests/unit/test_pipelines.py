@@ -605,6 +605,49 @@ def test_a_predictor_that_is_replaced_is_the_one_that_runs() -> None:
     assert leaf.target is other is pipeline.steps["query"]
 
 
+def test_modules_of_a_pipeline_inside_have_paths_and_copies_of_their_own() -> None:
+    inner = dspex.pipeline(dspex.Predict("query -> answer"), name="inner")
+    pipeline = dspex.pipeline(
+        dspex.step(dspex.Predict("question -> answer"), outputs={"answer": "query"}, name="answer"), inner
+    )
+    assert [path for path, _ in pipeline.named_predictors()] == ["steps['answer']", "steps['inner/answer']"]
+    twin = pipeline.deepcopy()
+    assert twin.steps["inner/answer"] is not inner.steps["answer"]
+    others = {path: dspex.Predict(predictor.signature) for path, predictor in pipeline.named_predictors()}
+    known = {id(predictor): path for path, predictor in pipeline.named_predictors()}
+    pipeline.map_named_predictors(lambda predictor: others[known[id(predictor)]])
+    assert [predictor for _, predictor in pipeline.named_predictors()] == list(others.values())
+    assert pipeline.with_options(stream_fields=["inner/answer.answer"]).astream(question="?")
+
+
+def test_a_pipeline_with_options_of_its_own_is_no_step() -> None:
+    inner = dspex.pipeline(named(shout, "query"), name="inner")
+    for own in (inner.with_options(timeout=5), inner.with_options(store=Memory(), on_error="continue")):
+        with pytest.raises(errors.PipelineError) as raised:
+            dspex.pipeline(own)
+        assert (raised.value.code, raised.value.step) == ("bad-step", "inner")
+    assert "store, on_error" in raised.value.message
+    dspex.pipeline(dspex.step(inner, timeout=5))
+
+
+async def test_a_part_that_a_value_does_not_have_fails_that_step_alone() -> None:
+    async def give(x: int) -> dict[str, int]:
+        return {"a": x}
+
+    async def take(a: Any) -> Any:
+        return a
+
+    pipeline = dspex.pipeline(
+        named(give, "record"),
+        named(take, "found", inputs={"a": "record.a"}),
+        named(take, "lost", inputs={"a": "record.b"}),
+        outputs=["found", "lost"],
+        on_error="continue",
+    )
+    result = await pipeline.arun(x=1)
+    assert (dict(result), statuses(result)["lost"]) == ({"found": 1}, "failed")
+
+
 def test_what_looks_wrong_is_a_warning_and_an_error_where_that_was_asked_for() -> None:
     steps = [named(shout, "query"), named(shout, "unused"), named(search, "docs")]
     with pytest.warns(PipelineWarning, match="nothing uses the field 'unused'"):

@@ -182,7 +182,7 @@ class Examination:
     # -- one case ---------------------------------------------------------------------------------
 
     def _calls(self) -> Calls:
-        program = _batch.Calls.of(self.module)
+        program = self.module._row_calls()
         judge = _judge(self.metric)
 
         async def run(case: _Case, number: int) -> None:

@@ -1,6 +1,6 @@
 """From steps to a `Plan`: who gives what to whom, checked before anything runs.
 
-A `_Maker` builds one block. It goes through the steps in their order and keeps an `_Offer` for every field
+A `_Maker` builds one block. It goes through the steps in their order and keeps an `Offer` for every field
 that is there by then. What a step takes is looked up among them; what a block inside takes from outside
 becomes an input of that block on the way. From the slots that a node reads follows what it waits for: the
 nodes that give them, and, where it or one before it may have effects, all before it.
@@ -9,11 +9,12 @@ nodes that give them, and, where it or one before it may have effects, all befor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from dspex.errors import PipelineError, did_you_mean
 from dspex.pipelines._conditions import Condition
 from dspex.pipelines._faces import Face, Takes, face_of
+from dspex.pipelines._offers import Given, Notes, Offer
 from dspex.pipelines._plan import (
     ITEMS,
     Block,
@@ -68,14 +69,14 @@ def compile_plan(
     Raises:
         PipelineError: If they do not fit together; its code says how, its `step` where.
     """
-    notes = _Notes(strict)
+    notes = Notes(strict)
     maker = _Maker(notes, "")
     if inputs is None:
         maker.opens = True
     else:
         for name, kind in inputs.items():
             maker.add_input(name, Takes(kind))
-    last: Mapping[str, _Offer] = {}
+    last: Mapping[str, Offer] = {}
     flat = list(_flat(steps))
     for each in flat:
         last = maker.add(each)
@@ -99,7 +100,7 @@ def _flat(steps: Iterable[Step]) -> Iterable[Step]:
             yield each
 
 
-def _outputs(maker: _Maker, last: Mapping[str, _Offer], outputs: Sequence[str] | None) -> dict[str, _Offer]:
+def _outputs(maker: _Maker, last: Mapping[str, Offer], outputs: Sequence[str] | None) -> dict[str, Offer]:
     if outputs is None:
         given = {name: offer for name, offer in last.items() if not offer.only}
         if not given:
@@ -132,80 +133,6 @@ def _outputs(maker: _Maker, last: Mapping[str, _Offer], outputs: Sequence[str] |
     return given
 
 
-class _Notes:
-    """What is noticed on the way through all blocks."""
-
-    def __init__(self, strict: bool) -> None:
-        self.strict = strict
-        self.warnings: list[str] = []
-        self.offers: list[_Offer] = []
-
-    def warn(self, code: str, message: str, hint: str, step: str) -> None:
-        if self.strict:
-            raise PipelineError(message, code=code, hint=hint, step=step)
-        self.warnings.append(f"{step}: {message}; {hint}")
-
-    def unused(self) -> None:
-        for offer in self.offers:
-            inside = any(each.used for each in offer.inside)  # by what the step itself does
-            if not (offer.used or offer.aside or offer.exported or inside):
-                self.warn(
-                    "unused-output",
-                    f"nothing uses the field {offer.name!r}",
-                    "take it in a later step, name it in outputs=, or leave it out",
-                    offer.by,
-                )
-
-
-class _Offer:
-    """A field that is there.
-
-    Attributes:
-        name: Its name.
-        kind: Its type.
-        slot: Where it is.
-        by: The path of the step that gives it; empty for an input.
-        aside: Whether nobody has to use it.
-        only: When it is there, where that is not certain; empty where it is.
-        used: Whether something takes it.
-        exported: Whether it leaves its block.
-        inside: The offers that it is made of.
-    """
-
-    __slots__ = ("aside", "by", "exported", "inside", "kind", "name", "only", "slot", "used")
-
-    def __init__(
-        self,
-        name: str,
-        kind: Any,
-        slot: int,
-        by: str = "",
-        *,
-        aside: bool = False,
-        only: str = "",
-        inside: tuple[_Offer, ...] = (),
-    ) -> None:
-        self.name, self.kind, self.slot, self.by = name, kind, slot, by
-        self.aside, self.only, self.inside = aside, only, inside
-        self.used = self.exported = False
-
-    def use(self) -> None:
-        if not self.used:
-            self.used = True
-            for offer in self.inside:
-                offer.use()
-
-
-class _Given(NamedTuple):
-    """What a node gives, before it has slots; `source` is what the node itself calls it."""
-
-    kind: Any
-    aside: bool = False
-    only: str = ""
-    inside: tuple[_Offer, ...] = ()
-    source: str = ""
-
-
 class _Maker:
     """Builds one block.
 
@@ -217,11 +144,11 @@ class _Maker:
     """
 
     def __init__(
-        self, notes: _Notes, path: str, parent: _Maker | None = None, *, beside: bool = False
+        self, notes: Notes, path: str, parent: _Maker | None = None, *, beside: bool = False
     ) -> None:
         self.notes, self.path, self.parent, self.beside = notes, path, parent, beside
-        self.offers: dict[str, _Offer] = {}
-        self.written: dict[str, _Offer] = {}
+        self.offers: dict[str, Offer] = {}
+        self.written: dict[str, Offer] = {}
         self.inputs: dict[str, int] = {}
         self.own: set[str] = set()
         self.declared: dict[str, Takes] = {}
@@ -234,13 +161,13 @@ class _Maker:
 
     # -- fields -------------------------------------------------------------------------------------
 
-    def add_input(self, name: str, takes: Takes) -> _Offer:
+    def add_input(self, name: str, takes: Takes) -> Offer:
         """An input of this block that nothing outside gives by itself."""
         self.declared[name] = takes
         self.own.add(name)
-        return self._input(name, _Offer(name, takes.kind, self._slot()))
+        return self._input(name, Offer(name, takes.kind, self._slot()))
 
-    def _input(self, name: str, offer: _Offer) -> _Offer:
+    def _input(self, name: str, offer: Offer) -> Offer:
         self.offers[name] = offer
         self.inputs[name] = offer.slot
         return offer
@@ -249,7 +176,7 @@ class _Maker:
         self._size += 1
         return self._size - 1
 
-    def find(self, name: str) -> _Offer | None:
+    def find(self, name: str) -> Offer | None:
         """The field of this name, taken in from outside if it is there."""
         offer = self.offers.get(name)
         if offer is not None or self.parent is None:
@@ -259,10 +186,10 @@ class _Maker:
             return None
         inside = (outer,)
         return self._input(
-            name, _Offer(name, outer.kind, self._slot(), outer.by, only=outer.only, inside=inside)
+            name, Offer(name, outer.kind, self._slot(), outer.by, only=outer.only, inside=inside)
         )
 
-    def seen(self) -> dict[str, _Offer]:
+    def seen(self) -> dict[str, Offer]:
         """All fields that a step here could take."""
         outer = {} if self.parent is None else self.parent.seen()
         return {**outer, **self.offers}
@@ -353,10 +280,10 @@ class _Maker:
 
     # -- nodes --------------------------------------------------------------------------------------
 
-    def add(self, step: Step, key: str | None = None) -> dict[str, _Offer]:
+    def add(self, step: Step, key: str | None = None) -> dict[str, Offer]:
         """Add a step; returns what it gives."""
         if isinstance(step, Chain) and step.options is NO_OPTIONS and not self.beside:
-            last: dict[str, _Offer] = {}
+            last: dict[str, Offer] = {}
             for each in step.steps:
                 last = self.add(each)
             return last
@@ -367,7 +294,7 @@ class _Maker:
         node.modifiers = self._modifiers(step.options, node, name, given, slots)
         self._place(node, pure=step.options.pure)
         offers = {
-            field: _Offer(
+            field: Offer(
                 field,
                 each.kind,
                 slots[field],
@@ -397,14 +324,14 @@ class _Maker:
         self._names.add(name)
         return name
 
-    def _node(self, step: Step, name: str, key: str | None) -> tuple[Node, dict[str, _Given]]:
+    def _node(self, step: Step, name: str, key: str | None) -> tuple[Node, dict[str, Given]]:
         """The node of a step, and what it gives, by the names that it has in this block."""
         path = self.path + name
         does, takes, given = self._parts(step, path, key)
         given = _named(given, step, path)
         return Node(name, does, tuple(takes), (), path=path), given
 
-    def _parts(self, step: Step, path: str, key: str | None) -> tuple[Does, list[Take], dict[str, _Given]]:
+    def _parts(self, step: Step, path: str, key: str | None) -> tuple[Does, list[Take], dict[str, Given]]:
         if isinstance(step, Call):
             return self._call(step, path, key)
         if step.options.inputs is not None or step.options.thread is not None:
@@ -473,13 +400,19 @@ class _Maker:
 
     # -- kinds of steps -----------------------------------------------------------------------------
 
-    def _call(self, step: Call, path: str, key: str | None) -> tuple[Does, list[Take], dict[str, _Given]]:
+    def _call(self, step: Call, path: str, key: str | None) -> tuple[Does, list[Take], dict[str, Given]]:
         options = step.options
         face = face_of(step.target, thread=options.thread)
         if options.thread is not None and face.how not in ("thread", "inline"):
             raise bad_step("thread= is for functions that are not async", "leave it out", path)
         takes = self._takes(face, options.inputs or {}, path)
         plan: Plan | None = getattr(step.target, "plan", None) if face.is_module else None
+        if plan is not None and (own := step.target.own_options):  # type: ignore[attr-defined]
+            raise bad_step(
+                f"{path} is a pipeline with {', '.join(own)} of its own, and a step could not keep to that",
+                "give timeout= to the step, dspex.step(inner, timeout=5), the rest to the pipeline around it",
+                path,
+            )
         leaf, given = _leaf(step, face, path, key)
         does: Does = leaf if plan is None else Inner(plan.block, "pipeline")
         return does, takes, given
@@ -507,7 +440,7 @@ class _Maker:
             found.append(self.need(renamed.get(name, name), takes, name, path))
         return [take for take in found if take is not None]
 
-    def _chain(self, step: Chain, path: str) -> tuple[Does, list[Take], dict[str, _Given]]:
+    def _chain(self, step: Chain, path: str) -> tuple[Does, list[Take], dict[str, Given]]:
         inside = self._inside(f"{path}/")
         for each in step.steps:
             last = inside.add(each)
@@ -517,22 +450,22 @@ class _Maker:
 
     def _parallel(
         self, step: Parallel, path: str, key: str | None
-    ) -> tuple[Does, list[Take], dict[str, _Given]]:
+    ) -> tuple[Does, list[Take], dict[str, Given]]:
         inside = self._inside(f"{path}/", beside=True)
         outputs: dict[str, int | Pack] = {}
-        given: dict[str, _Given] = {}
+        given: dict[str, Given] = {}
         writers: dict[str, str] = {}
         for name, branch in step.branches:
             offers = inside.add(branch, name)
             if name is not None:
                 offers = {field: offer for field, offer in offers.items() if not offer.only}
                 where, kind = _under_key(offers)
-                new: dict[str, tuple[int | Pack, _Given]] = {
-                    name: (where, _Given(kind, inside=tuple(offers.values())))
+                new: dict[str, tuple[int | Pack, Given]] = {
+                    name: (where, Given(kind, inside=tuple(offers.values())))
                 }
             else:
                 new = {
-                    field: (offer.slot, _Given(offer.kind, offer.aside, offer.only, (offer,)))
+                    field: (offer.slot, Given(offer.kind, offer.aside, offer.only, (offer,)))
                     for field, offer in offers.items()
                 }
             for offer in offers.values():
@@ -561,10 +494,10 @@ class _Maker:
         step: Parallel,
         block: Block,
         takes: list[Take],
-        given: Mapping[str, _Given],
+        given: Mapping[str, Given],
         path: str,
         key: str | None,
-    ) -> tuple[Does, list[Take], dict[str, _Given]]:
+    ) -> tuple[Does, list[Take], dict[str, Given]]:
         assert step.reduce is not None  # noqa: S101 - asked before
         face = face_of(step.reduce, thread=step.options.thread)
         call = Call(target=step.reduce, options=Options(outputs=step.options.outputs))
@@ -592,7 +525,7 @@ class _Maker:
         ]
         return [take for take in found if take is not None]
 
-    def _branch(self, step: Branch, path: str) -> tuple[Does, list[Take], dict[str, _Given]]:
+    def _branch(self, step: Branch, path: str) -> tuple[Does, list[Take], dict[str, Given]]:
         condition = step.condition
         if isinstance(condition, bool) or condition.is_constant:
             text = condition if isinstance(condition, bool) else condition.text
@@ -608,7 +541,7 @@ class _Maker:
         then.add(step.then)
         if step.otherwise is not None:
             otherwise.add(step.otherwise)
-        given: dict[str, _Given] = {}
+        given: dict[str, Given] = {}
         passed = []
         for name in {**then.written, **otherwise.written}:
             sides = [maker.written.get(name) for maker in (then, otherwise)]
@@ -625,7 +558,7 @@ class _Maker:
                     only = f"where the condition of {path} {'holds' if sides[0] else 'does not hold'}"
             for offer in offers:
                 offer.exported = True
-            given[name] = _Given(union_of(kinds), aside, only, offers)
+            given[name] = Given(union_of(kinds), aside, only, offers)
         blocks = [
             maker.block([(name, offer.slot) for name, offer in maker.written.items()])
             for maker in (then, otherwise)
@@ -641,7 +574,7 @@ class _Maker:
         found = [(name, self.find(name)) for name in names]
         return [Take(name, offer.slot) for name, offer in found if offer is not None]
 
-    def _map(self, step: Map, path: str) -> tuple[Does, list[Take], dict[str, _Given]]:
+    def _map(self, step: Map, path: str) -> tuple[Does, list[Take], dict[str, Given]]:
         over = self.need(step.over, _ANY, ITEMS, path)
         assert over is not None  # noqa: S101 - it is required
         first = self.find(step.over) or self.find(step.over.partition(".")[0])
@@ -666,7 +599,7 @@ class _Maker:
                 step=path,
             )
         given = {
-            name: _Given(list_of(offer.kind), offer.aside, "", (offer,))
+            name: Given(list_of(offer.kind), offer.aside, "", (offer,))
             for name, offer in inside.written.items()
             if not offer.only
         }
@@ -676,7 +609,7 @@ class _Maker:
         does = Each(block, step.item, step.concurrency)
         return does, [over, *self._captured(inside)], given
 
-    def _loop(self, step: Loop, path: str) -> tuple[Does, list[Take], dict[str, _Given]]:
+    def _loop(self, step: Loop, path: str) -> tuple[Does, list[Take], dict[str, Given]]:
         if step.until.is_constant:
             raise PipelineError(
                 f"the condition {step.until.text} of {path} comes out one way whatever the fields are",
@@ -697,7 +630,7 @@ class _Maker:
             offer.use()
         asks = [take.name for take in inside._condition(step.until, f"{path}/until")]
         given = {
-            name: _Given(offer.kind, offer.aside, offer.only, (offer,))
+            name: Given(offer.kind, offer.aside, offer.only, (offer,))
             for name, offer in inside.written.items()
         }
         for name in given:
@@ -713,7 +646,7 @@ class _Maker:
         options: Options,
         node: Node,
         name: str,
-        given: Mapping[str, _Given],
+        given: Mapping[str, Given],
         slots: Mapping[str, int],
     ) -> Modifiers | None:
         if not options.modified:
@@ -754,15 +687,15 @@ class _Maker:
 # -- what steps give --------------------------------------------------------------------------------
 
 
-def _leaf(step: Call, face: Face, path: str, key: str | None) -> tuple[Leaf, dict[str, _Given]]:
+def _leaf(step: Call, face: Face, path: str, key: str | None) -> tuple[Leaf, dict[str, Given]]:
     """The call, and what it gives by its own names."""
     wanted = step.options.outputs
     if face.outputs is not None:
         fields = tuple(face.outputs)
-        given = {name: _Given(face.outputs[name], name in face.asides) for name in fields}
+        given = {name: Given(face.outputs[name], name in face.asides) for name in fields}
         return Leaf(step.target, face, None, fields), given
     if wanted is not None and (len(wanted) > 1 or face.is_module):
-        return Leaf(step.target, face, None, wanted), dict.fromkeys(wanted, _Given(UNKNOWN))
+        return Leaf(step.target, face, None, wanted), dict.fromkeys(wanted, Given(UNKNOWN))
     name = wanted[0] if wanted else key
     if name is None:
         raise PipelineError(
@@ -773,10 +706,10 @@ def _leaf(step: Call, face: Face, path: str, key: str | None) -> tuple[Leaf, dic
             hint='name it: dspex.step(function, outputs="docs"); a function with no result says `-> None`',
             step=path,
         )
-    return Leaf(step.target, face, name, ()), {name: _Given(face.value)}
+    return Leaf(step.target, face, name, ()), {name: Given(face.value)}
 
 
-def _named(given: dict[str, _Given], step: Step, path: str) -> dict[str, _Given]:
+def _named(given: dict[str, Given], step: Step, path: str) -> dict[str, Given]:
     """What a step gives, by the names and to the extent that its options say."""
     wanted, renames = step.options.outputs, step.options.renames
     for name in (*(wanted or ()), *(renames or ())):
@@ -791,13 +724,13 @@ def _named(given: dict[str, _Given], step: Step, path: str) -> dict[str, _Given]
     return {(renames or {}).get(name, name): each._replace(source=name) for name, each in kept.items()}
 
 
-def _exported(offers: Mapping[str, _Offer]) -> dict[str, _Given]:
+def _exported(offers: Mapping[str, Offer]) -> dict[str, Given]:
     for offer in offers.values():
         offer.exported = True
-    return {name: _Given(offer.kind, offer.aside, offer.only, (offer,)) for name, offer in offers.items()}
+    return {name: Given(offer.kind, offer.aside, offer.only, (offer,)) for name, offer in offers.items()}
 
 
-def _under_key(offers: Mapping[str, _Offer]) -> tuple[int | Pack, Any]:
+def _under_key(offers: Mapping[str, Offer]) -> tuple[int | Pack, Any]:
     """What a branch gives under its key: the value of its one field, or a record."""
     fields = [offer for offer in offers.values() if not offer.aside]
     if len(fields) == 1:

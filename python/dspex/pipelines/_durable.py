@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from dspex import wire
-from dspex.errors import ConfigError, InputError, RunBusy
+from dspex.errors import ConfigError, InputError, RunBusy, StoreError
 from dspex.pipelines._fingerprints import dumped
 from dspex.pipelines._journal import StoredJournal, check_unchanged, rows_from
 from dspex.pipelines._owner import is_gone, owner_here
@@ -115,24 +116,34 @@ async def _go(
     try:
         try:
             result = await pipeline.go(run, inputs)
-        except Exception:
-            await journal.flush()
-            await store.end_run(journal.lease, "failed")
-            raise
+        finally:
+            await journal.let_go()  # before the run is given up: a renewal after that would find it lost
         await journal.flush()
         status: RunStatus = "failed" if run.failures else "done"
         await store.end_run(journal.lease, status, dumped(dict(result), pipeline.name, "gives"))
         return result
     except asyncio.CancelledError:
-        if journal.lost is not None:
-            task = asyncio.current_task()
-            if task is not None and task.uncancel() == 0:
-                raise journal.lost from None
-        await journal.flush()
-        await store.release_run(journal.lease)
+        task = asyncio.current_task()
+        if journal.lost is not None and task is not None and task.uncancel() == 0:
+            raise journal.lost from None
+        await _give_up(store, journal, None)
         raise
-    finally:
-        await journal.let_go()
+    except Exception as error:
+        await _give_up(store, journal, error)
+        raise
+
+
+async def _give_up(store: RunStore, journal: StoredJournal, error: Exception | None) -> None:
+    """Write what waits, and give the run up; what goes wrong with that is a note to the error before."""
+    try:
+        await journal.flush()
+        if error is not None:
+            await store.end_run(journal.lease, "failed")
+    except StoreError as second:
+        if error is not None and not isinstance(error, StoreError):
+            error.add_note(f"and the run could not be written: {second.message}")
+    with suppress(StoreError):
+        await store.release_run(journal.lease)
 
 
 def _store_of(pipeline: Pipeline, options: RunOptions) -> RunStore:

@@ -122,6 +122,11 @@ class Reader:
         steps = data.get("steps")
         if not isinstance(steps, list) or not steps:
             raise bad_step("steps must be a list of tables", 'write [[steps]] and native = "..."')
+        inputs = data.get("inputs")
+        if inputs is not None and not isinstance(inputs, list):
+            raise bad_step(
+                f"inputs must be a list of names, not {shown(inputs)}", 'write inputs = ["question"]'
+            )
         made = [self.step(each, f"steps[{number}]") for number, each in enumerate(steps)]
         return made, {key: value for key, value in data.items() if key != "steps"}
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from dspex import wire
@@ -169,8 +168,7 @@ class StoredJournal:
         """Renew it no longer."""
         if self._renewing is not None:
             self._renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([self._renewing])
+            await asyncio.wait([self._renewing])
 
 
 # -- plans that have changed ------------------------------------------------------------------------
@@ -233,7 +231,7 @@ def _from(block: Block, prefix: str, wanted: str, found: set[str]) -> bool:
     """Collect the step and what waits for it, in the block that has it and in those around."""
     for number, node in enumerate(block.nodes):
         path = prefix + node.name
-        if path == wanted:
+        if path == wanted or _stands_in(node, prefix, wanted):
             _add(node, path, found)
         elif any(_from(inside, where, wanted, found) for inside, where in blocks_at(node, path)):
             if isinstance(node.does, Rounds):
@@ -251,6 +249,13 @@ def _from(block: Block, prefix: str, wanted: str, found: set[str]) -> bool:
                 _add(block.nodes[later], prefix + block.nodes[later].name, found)
         return True
     return False
+
+
+def _stands_in(node: Node, prefix: str, wanted: str) -> bool:
+    """Whether the step is one that stands in for the node, or in one: then the node is run again."""
+    stand_ins = () if node.modifiers is None else node.modifiers.fallback
+    paths = (path for each in stand_ins for _, path in nodes_at(Block(nodes=(each,)), prefix))
+    return wanted in paths
 
 
 def _add(node: Node, path: str, found: set[str]) -> None:

@@ -17,6 +17,7 @@ from dspex.modules._batch import Calls, begin_there, inputs_of
 from dspex.pipelines._compile import compile_plan
 from dspex.pipelines._faces import Face
 from dspex.pipelines._fingerprints import fingerprints_of
+from dspex.pipelines._paths import nodes_at
 from dspex.pipelines._plan import Inner, Leaf, Plan
 from dspex.pipelines._result import DONE, RunResult, Status
 from dspex.pipelines._run import FAILED, UNSET, Run, run_block
@@ -89,7 +90,7 @@ class Pipeline(Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, allow: Iterable[str] = (), **options: Any) -> Self:
-        """A pipeline that data says; see `dspex.pipelines._forms` and docs/pipelines.md for its form.
+        """A pipeline that data says; docs/pipelines.md has its form.
 
         Args:
             config: `steps`, a list of tables, and `name`, `inputs`, `outputs`, `strict`, `on_error`.
@@ -119,16 +120,15 @@ class Pipeline(Module):
     def _compile(self) -> None:
         inputs, outputs, strict = self._settings
         self.plan: Plan = compile_plan(self._given, inputs=inputs, outputs=outputs, strict=strict)
-        found = {
-            node.path: node.does.target
-            for node in self.plan.nodes()
+        nodes = list(nodes_at(self.plan.block))
+        self.steps: dict[str, Module] = {
+            path: node.does.target
+            for node, path in nodes
             if isinstance(node.does, Leaf) and isinstance(node.does.target, Module)
         }
-        self.steps: dict[str, Module] = found
-        ours = all(type(module).__module__.startswith("dspex.") for module in found.values())
-        nodes = self.plan.nodes()
+        ours = all(type(module).__module__.startswith("dspex.") for module in self.steps.values())
         self._only_modules = ours and all(
-            isinstance(node.does, Inner) or node.path in found for node in nodes
+            isinstance(node.does, Inner) or path in self.steps for node, path in nodes
         )
         self._fingerprints: dict[str, str] | None = None
         self._last: Sequence[tuple[str, Status, float]] = ()
@@ -137,6 +137,16 @@ class Pipeline(Module):
     def face(self) -> Face:
         """What it takes and gives as a step of another pipeline."""
         return Face(self.name, "module", self.plan.inputs, self.plan.outputs, is_module=True)
+
+    @property
+    def own_options(self) -> tuple[str, ...]:
+        """The names of options that it has, and that a step of another pipeline could not keep to."""
+        run = self._run_options
+        own = [*self._options]
+        own += [
+            name for name, is_set in (("store", run.store), ("on_error", run.on_error != "fail")) if is_set
+        ]
+        return (*own, *(["callbacks"] if self._own_callbacks else []))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -162,8 +172,9 @@ class Pipeline(Module):
         """Run it.
 
         Args:
-            **inputs: A value for each input. Five more names are options unless there is an input of that
-                name (then use `with_options`): `run_id`, `store`, `durability`, `lease`, `on_error`.
+            **inputs: A value for each input. Six more names are options unless there is an input of that
+                name (then use `with_options`): `run_id`, `store`, `durability`, `lease`, `on_error`, and
+                `restart`, for streams.
 
         Returns:
             The outputs, as a prediction, and how each step ended.
@@ -414,24 +425,31 @@ class Pipeline(Module):
         Returns:
             This pipeline.
         """
+        before = dict(self.steps)
         super().map_named_predictors(change)
-        changed = dict(self.steps)
-        before = {node.path: node.does.target for node in self.plan.nodes() if isinstance(node.does, Leaf)}
-        others = {id(before[path]): module for path, module in changed.items()}
-        self._given = tuple(
-            mapped(each, lambda target: others.get(id(target), target)) for each in self._given
-        )
+        others = {id(before[path]): module for path, module in self.steps.items()}
+        self._given = self._remade(lambda target: others.get(id(target), target))._given
         self._compile()
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def _remade(self, change: Callable[[Any], Any]) -> Self:
+        """A copy with `change` of each module and function in it, those in pipelines inside too."""
         twin = copy.copy(self)
-        memo[id(self)] = twin
         twin._given = tuple(
-            mapped(each, lambda target: copy.deepcopy(target, memo) if isinstance(target, Module) else target)
+            mapped(
+                each,
+                lambda target: target._remade(change) if isinstance(target, Pipeline) else change(target),
+            )
             for each in self._given
         )
         twin._compile()
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = self._remade(
+            lambda target: copy.deepcopy(target, memo) if isinstance(target, Module) else target
+        )
+        memo[id(self)] = twin
         return twin
 
     def __repr__(self) -> str:

@@ -204,19 +204,19 @@ async def run_node(run: Run, node: Node, slots: list[Any], prefix: str) -> None:
     """Run one node, from slots to slots."""
     path = prefix + node.name
     inputs: dict[str, Any] = {}
-    for name, slot, parts in node.takes:
-        value = slots[slot]
-        if type(value) is _Absent:
-            if value is FAILED:
-                _give_up(run, node, slots, path, "skipped", 0.0)
-                return
-        else:
-            inputs[name] = _part(value, parts, path) if parts else value
-    if run.teller is not None:
-        await run.teller.started(path)
     start = perf_counter()
     status: Status = "ok"
     try:
+        for name, slot, parts in node.takes:
+            value = slots[slot]
+            if type(value) is _Absent:
+                if value is FAILED:
+                    _give_up(run, node, slots, path, "skipped", 0.0)
+                    return
+            else:
+                inputs[name] = _part(value, parts, path) if parts else value
+        if run.teller is not None:
+            await run.teller.started(path)
         if node.modifiers is not None:
             status, outputs = await _modified(run, node, inputs, slots, prefix, path)
         elif run.journal is not None:

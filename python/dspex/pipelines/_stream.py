@@ -23,6 +23,7 @@ from dspex.events import StepEnded, StepEvent, StepRestarted, StepStarted
 from dspex.modules import Module
 from dspex.modules._listening import Listener
 from dspex.modules._tree import ModuleNode
+from dspex.pipelines._paths import nodes_at
 from dspex.pipelines._result import StepRun
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class _StepQueue(EventQueue):
 
 def _check(pipeline: Pipeline, wanted: Sequence[str]) -> None:
     """Refuse a field that no step gives."""
-    paths = {f"{node.path}.{name}" for node in pipeline.plan.nodes() for name, _ in node.gives}
+    paths = {f"{path}.{name}" for node, path in nodes_at(pipeline.plan.block) for name, _ in node.gives}
     there = {*paths, *(path.rpartition(".")[2] for path in paths)}
     for name in wanted:
         if name not in there:
