@@ -734,3 +734,17 @@ async def test_a_step_is_told_of_while_one_beside_it_still_runs() -> None:
                 seen.append(event.step)
                 may_end.set()  # the quick one has been told of
     assert seen == ["parallel/quick", "parallel/slow", "parallel"]
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_plan_grows_in_proportion_to_its_steps(pure: bool) -> None:
+    """What nodes wait for, which a run goes through; in a chain of steps with effects each waits for one."""
+
+    def size(count: int) -> int:
+        steps = [named(shout, "question", pure=pure and number % 10 != 0) for number in range(count)]
+        nodes = dspex.pipeline(*steps).plan.block.nodes
+        assert len({node.name for node in nodes}) == count
+        return sum(len(node.after) for node in nodes)
+
+    assert size(200) <= 2 * size(100) + 10
+    assert size(100) <= 300

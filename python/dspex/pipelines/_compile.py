@@ -154,7 +154,7 @@ class _Maker:
         self.declared: dict[str, Takes] = {}
         self.opens = False
         self._nodes: list[Node] = []
-        self._names: set[str] = set()
+        self._names: dict[str, int] = {}
         self._givers: dict[int, int] = {}
         self._size = 0
         self._barrier: int | None = None
@@ -313,15 +313,16 @@ class _Maker:
 
     def _name(self, step: Step, key: str | None) -> str:
         wanted = step.options.name or key or _own_name(step)
-        name, number = wanted, 1
+        name, number = wanted, self._names.get(wanted, 0) + 1
         while name in self._names:
-            number += 1
             name = f"{wanted}_{number}"
-        if number > 1 and step.options.name is not None:
+            number += 1
+        if name != wanted and step.options.name is not None:
             raise bad_step(
                 f"two steps are named {wanted!r}", "name them apart: their paths are what runs are resumed by"
             )
-        self._names.add(name)
+        self._names[wanted] = max(number - 1, 1)
+        self._names.setdefault(name, 1)
         return name
 
     def _node(self, step: Step, name: str, key: str | None) -> tuple[Node, dict[str, Given]]:
@@ -360,10 +361,11 @@ class _Maker:
                 takes += stand_in.takes
         after = {self._givers[take.slot] for take in takes if take.slot in self._givers}
         if not self.beside:
+            # Before the barrier all have ended when it has, so nobody needs to wait for those by itself.
+            if self._barrier is not None:
+                after = {self._barrier, *(each for each in after if each > self._barrier)}
             if node.waits_for_all:
-                after |= set(range(number))
-            elif self._barrier is not None:
-                after.add(self._barrier)
+                after.update(range(0 if self._barrier is None else self._barrier + 1, number))
         node.after = frozenset(after)
         if node.waits_for_all:
             self._barrier = number

@@ -75,10 +75,10 @@ async def resume(
     try:
         rows = await store.steps(run_id)
         if from_step is not None:
-            gone = [row.path for row in rows if _is_run_again(row.path, from_step, again)]
-            await store.forget_steps(lease, gone)
+            gone = {row.path for row in rows if _is_run_again(row.path, from_step, again)}
+            await store.forget_steps(lease, sorted(gone))
             await store.update_run(lease, fingerprint=_written(pipeline.fingerprints))
-            rows = [row for row in rows if row.path not in set(gone)]
+            rows = [row for row in rows if row.path not in gone]
     except BaseException:
         await store.release_run(lease)
         raise
