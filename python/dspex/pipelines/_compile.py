@@ -254,17 +254,20 @@ class _Maker:
             return
         if answer is None:
             self.notes.warn(
-                "unknown-type",
-                f"nobody knows whether {source!r} ({name_of(given)}, {whose}) is {name_of(takes.kind)}",
-                f"declare what {by or 'the pipeline'} gives",
-                at,
+                PipelineError(
+                    f"nobody knows whether {source!r} ({name_of(given)}, {whose}) is {name_of(takes.kind)}",
+                    code="unknown-type",
+                    hint=f"declare what {by} gives",
+                    step=at,
+                )
             )
             return
         message = f"{source!r} is {name_of(given)} ({whose}), and {at} takes {taken} as {name_of(takes.kind)}"
         hint = f"declare it there, {name}: {name_of(given)}, or put a step between them that converts it"
+        clash = PipelineError(message, code="type-clash", hint=hint, step=at)
         if takes.strict:
-            raise PipelineError(message, code="type-clash", hint=hint, step=at)
-        self.notes.warn("type-clash", message, hint, at)
+            raise clash
+        self.notes.warn(clash)
 
     def _missing(self, source: str, name: str, at: str) -> NoReturn:
         seen = self.seen()

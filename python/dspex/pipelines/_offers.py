@@ -17,20 +17,23 @@ class Notes:
         self.warnings: list[str] = []
         self.offers: list[Offer] = []
 
-    def warn(self, code: str, message: str, hint: str, step: str) -> None:
+    def warn(self, error: PipelineError) -> None:
+        """What looks wrong; where that was asked for, it is an error."""
         if self.strict:
-            raise PipelineError(message, code=code, hint=hint, step=step)
-        self.warnings.append(f"{step}: {message}; {hint}")
+            raise error
+        self.warnings.append(f"{error.step}: {error.message}; {error.hint}")
 
     def unused(self) -> None:
         for offer in self.offers:
             inside = any(each.used for each in offer.inside)  # by what the step itself does
             if not (offer.used or offer.aside or offer.exported or inside):
                 self.warn(
-                    "unused-output",
-                    f"nothing uses the field {offer.name!r}",
-                    "take it in a later step, name it in outputs=, or leave it out",
-                    offer.by,
+                    PipelineError(
+                        f"nothing uses the field {offer.name!r}",
+                        code="unused-output",
+                        hint="take it in a later step, name it in outputs=, or leave it out",
+                        step=offer.by,
+                    )
                 )
 
 
