@@ -201,29 +201,50 @@ LARGE: dict[str, Any] = {
 }
 
 
+class Transport(asyncio.WriteTransport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def write(self, data: Any) -> None:
+        self.sent += bytes(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def frames(self, reader: Channel) -> list[Any]:
+        reader.room()[: len(self.sent)] = self.sent
+        return reader.take(len(self.sent))
+
+
+def _channel(memory: _Segments | None = None, packing: Packing | None = None) -> tuple[Channel, Transport]:
+    channel, transport = Channel(asyncio.get_running_loop()), Transport()
+    channel.attach(transport)
+    channel.use("msgpack")
+    channel.use_parts(memory, packing, floor=100)
+    return channel, transport
+
+
+async def test_a_refused_value_leaves_none_of_its_parts_to_the_next_frame() -> None:
+    channel, transport = _channel()
+    for value in ([b"x" * 200, object()], [np.zeros(100), {"deep": object()}]):
+        with pytest.raises(WireError) as refused:
+            channel.send(3, 1, value, alone=True)
+        assert refused.value.code == "not-encodable"
+    channel.send(3, 1, "small", alone=True)
+    ((_, _, body, form),) = transport.frames(channel)
+    assert (form, channel.decode(body, form)) == (MSGPACK, "small")
+
+
 @pytest.mark.parametrize("memory", [None, _Segments(), _Segments(room=0)], ids=["none", "room", "full"])
 @pytest.mark.parametrize("packing", [None, *PACKINGS.values()], ids=["plain", *PACKINGS])
 async def test_parts_come_out_wherever_they_lie_and_however_they_are_packed(
     memory: _Segments | None, packing: Packing | None
 ) -> None:
-    sent: list[bytes] = []
-
-    class Transport(asyncio.WriteTransport):
-        def write(self, data: Any) -> None:
-            sent.append(bytes(data))
-
-        def is_closing(self) -> bool:
-            return False
-
-    channel = Channel(asyncio.get_running_loop())
-    channel.attach(Transport())
-    channel.use("msgpack")
-    channel.use_parts(memory, packing, floor=100)
+    channel, transport = _channel(memory, packing)
     channel.send(3, 1, LARGE, alone=True)
-
-    stream = b"".join(sent)
-    channel.room()[: len(stream)] = stream
-    ((_, _, body, form),) = channel.take(len(stream))
+    ((_, _, body, form),) = transport.frames(channel)
     back = channel.decode(body, form)
 
     assert form == MSGPACK | PARTS

@@ -16,7 +16,7 @@ from dspex.pool._status import WorkerStatus
 from dspex.pool._tasks import Outcome, is_cancelled
 from dspex.protocol.channel import Channel
 from dspex.protocol.errors import read_error
-from dspex.protocol.frames import Kind
+from dspex.protocol.frames import MSGPACK, Kind
 from dspex.protocol.handshake import Greeting, Handshake, common_codec
 from dspex.protocol.packing import available
 from dspex.wire import Classes
@@ -385,9 +385,10 @@ class Worker(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
+        channel = self._channel
         try:
-            for kind, number, body, form in self._channel.take(nbytes):
-                value = self._channel.decode(body, form)
+            for kind, number, body, form in channel.take(nbytes):
+                value = channel.read(body) if form == MSGPACK else channel.decode(body, form)
                 if number and kind in _ANSWERS:
                     self._answered(number, value, None if kind == _RESULT else read_error(value))
                 else:

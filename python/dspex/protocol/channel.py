@@ -9,7 +9,16 @@ from typing import Any, Final, cast
 
 from dspex._core import has_large
 from dspex.errors import DspexError, WireError
-from dspex.protocol.frames import IN_PARTS, JSON, MAX_FRAME, MSGPACK, FrameReader, Kind, encode_head
+from dspex.protocol.frames import (
+    IN_PARTS,
+    JSON,
+    MAX_FRAME,
+    MSGPACK,
+    FrameReader,
+    Kind,
+    encode_frame,
+    encode_head,
+)
 from dspex.protocol.local_memory import FLOOR, LocalMemory
 from dspex.protocol.packing import FLOOR as PACK_FROM
 from dspex.protocol.packing import PACKINGS, Packing
@@ -52,11 +61,15 @@ class Channel:
         "_loop",
         "_memory",
         "_msgpack",
+        "_out",
+        "_pack",
         "_packing",
+        "_parts",
         "_reader",
         "_transport",
         "_worth",
         "encode",
+        "read",
         "room",
         "take",
     )
@@ -66,9 +79,9 @@ class Channel:
     ) -> None:
         self._loop = loop
         self._form = JSON  # as the hand-shake is, until both know what the other reads
-        self.allow(classes, pickle=pickle)
         self._worth = WORTH
-        self._floor: int | None = None  # bytes from which something is a part of its own; None for never
+        self._floor = 1 << 62  # bytes from which something is a part of its own: never
+        self.allow(classes, pickle=pickle)
         self._memory: Memory | None = None
         self._packing: Packing | None = None
         self._reader = reader = FrameReader()
@@ -84,12 +97,15 @@ class Channel:
             pickle: Whether whatever else a value has goes by pickle.
         """
         self._msgpack = MessagePack(classes, pickle=pickle)
+        self.read = self._msgpack.decode  # `decode` of the form that nearly all frames have
         self._codecs: dict[int, Codec] = {
             MSGPACK: self._msgpack,
             JSON: Json(classes),
             **make_codecs(classes),
         }
         self.encode = self._codecs[self._form].encode
+        self._out = MessagePack(classes, pickle=pickle)
+        self._pack, self._parts = self._out.leave_out(self._floor)
 
     def use_parts(self, memory: Memory | None, packing: Packing | None = None, *, floor: int) -> None:
         """Send large bytes apart from now on.
@@ -101,6 +117,7 @@ class Channel:
         """
         self._memory, self._packing, self._floor = memory, packing, floor
         self._worth = WORTH._replace(bytes=floor)
+        self._pack, self._parts = self._out.leave_out(floor)
 
     def share_memory(self, sock: socket.socket, *, shares: bool) -> None:
         """Send large bytes by shared memory from now on.
@@ -148,8 +165,6 @@ class Channel:
         Raises:
             WireError: If the body is not of that form (`bad-body`, `bad-frame`).
         """
-        if form == MSGPACK:  # as nearly all are
-            return self._msgpack.decode(body)
         if form == IN_PARTS:
             return self._msgpack.decode(*read_parts(body, self._memory))
         codec = self._codecs.get(form)
@@ -193,7 +208,40 @@ class Channel:
         Raises:
             WireError: If the value cannot be encoded, or not in one frame.
         """
-        body, form = self._body(value, self._form if form is None else form)
+        if form is None:
+            form = self._form
+        body: bytes | bytearray
+        if form != MSGPACK:
+            body = self._codecs[form].encode(value)
+        else:  # written out, for every call of a pool and every answer comes by here
+            floats, rows, size = self._worth
+            if has_large(value, floats, rows, size):  # `select` asks too, but is a call that most do without
+                value = select(value, self._worth)
+            try:
+                body = self._pack(value)
+            except Exception as err:
+                self._parts.clear()
+                raise self._msgpack.refusal(value, err) from err
+            if self._parts:
+                body, form = self._in_parts(body), IN_PARTS
+        if len(body) > _LARGE:
+            self._send_large(kind, call_id, body, form)
+            return
+        frame = encode_frame(kind, call_id, body, form)
+        if self._gathered:
+            self._gathered.append(frame)
+        elif alone:
+            self._write(frame)
+        else:
+            self._gathered.append(frame)
+            self._loop.call_soon(self.flush)
+
+    def _in_parts(self, main: bytes) -> bytes | bytearray:
+        parts = self._parts.copy()
+        self._parts.clear()
+        return write_parts(main, parts, self._memory, self._packing)
+
+    def _send_large(self, kind: int, call_id: int, body: bytes | bytearray, form: int) -> None:
         if len(body) > MAX_FRAME:  # the other side would refuse it, and the connection with it
             raise WireError(
                 f"{len(body)} bytes; the limit is {MAX_FRAME}",
@@ -201,29 +249,9 @@ class Channel:
                 hint="send less at once, or a path to where it is",
             )
         head = encode_head(kind, call_id, len(body), form)
-        if len(body) > _LARGE:
-            self.flush()
-            self._write(head)
-            self._write(body)
-        elif self._gathered:
-            self._gathered.append(head + body)
-        elif alone:
-            self._write(head + body)
-        else:
-            self._gathered.append(head + body)
-            self._loop.call_soon(self.flush)
-
-    def _body(self, value: Any, form: int) -> tuple[bytes | bytearray, int]:
-        if form != MSGPACK:
-            return self._codecs[form].encode(value), form
-        if has_large(value, *self._worth):  # `select` asks too, but is a call that most frames can do without
-            value = select(value, self._worth)
-        if self._floor is None:
-            return self._msgpack.encode(value), MSGPACK
-        main, parts = self._msgpack.encode_in_parts(value, self._floor)
-        if not parts:
-            return main, MSGPACK
-        return write_parts(main, parts, self._memory, self._packing), IN_PARTS
+        self.flush()
+        self._write(head)
+        self._write(body)
 
     def send_error(self, call_id: int, error: DspexError, stages: Sequence[Any] = ()) -> None:
         """Send an error, and the stages of the work before it, if there were any.
@@ -262,5 +290,6 @@ class Channel:
             self._memory.close()
 
     def _write(self, data: bytes | bytearray) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)

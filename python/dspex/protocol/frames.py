@@ -108,12 +108,19 @@ def encode_head(kind: int, call_id: int, length: int, form: int = MSGPACK) -> by
     try:
         return _pack(_MAGIC, kind, form & CODEC, form >> 8, length, call_id)
     except struct.error as err:
-        raise WireError(f"a body of {length} bytes fits no frame", code="frame-too-large") from err
+        raise _too_long(length) from err
 
 
-def encode_frame(kind: int, call_id: int, body: bytes, form: int = MSGPACK) -> bytes:
-    """The bytes of one frame; see `encode_head`."""
-    return encode_head(kind, call_id, len(body), form) + body
+def encode_frame(kind: int, call_id: int, body: bytes | bytearray, form: int = MSGPACK) -> bytes:
+    """The bytes of one frame; see `encode_head`, which is written out here: every call has one."""
+    try:
+        return _pack(_MAGIC, kind, form & CODEC, form >> 8, len(body), call_id) + body
+    except struct.error as err:
+        raise _too_long(len(body)) from err
+
+
+def _too_long(length: int) -> WireError:
+    return WireError(f"a body of {length} bytes fits no frame", code="frame-too-large")
 
 
 class FrameReader:
@@ -169,25 +176,24 @@ class FrameReader:
         frames: list[Frame] = []
         if end - at < self._need:
             return frames
-        need = HEADER_SIZE
-        while end - at >= HEADER_SIZE:
+        need, body = HEADER_SIZE, at + HEADER_SIZE
+        while end >= body:
             magic, kind, codec, flags, length, id_ = _unpack(buffer, at)
-            form = codec | flags << 8
+            form = codec | flags << 8 if flags else codec
             if (
                 magic != _MAGIC
                 or kind not in _KINDS
-                or (form not in NUMBERS and form != IN_PARTS)
+                or (form != MSGPACK and form != IN_PARTS and form not in NUMBERS)
                 or length > self._limit
             ):
                 self._refuse(magic, kind, form, length)
-            need = HEADER_SIZE + length
-            if end - at < need:
+            after = body + length
+            if end < after:
+                need += length
                 break
-            frames.append((kind, id_, view[at + HEADER_SIZE : at + need], form))
-            at += need
-            need = HEADER_SIZE
-        self._need = need
-        self._start = at
+            frames.append((kind, id_, view[body:after], form))
+            at, body = after, after + HEADER_SIZE
+        self._need, self._start = need, at
         return frames
 
     def feed(self, data: bytes) -> list[Frame]:

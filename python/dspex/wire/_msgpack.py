@@ -77,7 +77,7 @@ class MessagePack:
             packed: bytes = self._packer.pack(value)
         except Exception as err:
             # Mostly a type that has no row; but a mapping of the caller's may raise whatever it likes.
-            raise not_encodable(value, err, self._packer.pack) from err
+            raise self.refusal(value, err) from err
         return packed
 
     def encode_in_parts(self, value: Any, floor: int) -> tuple[bytes, list[Blob]]:
@@ -92,12 +92,29 @@ class MessagePack:
         """
         parts: list[Blob] = []
         self._parts, self._floor = parts, floor
-        try:  # not by `encode`: every frame of a pool comes by here, and most have nothing apart
+        try:
             return self._packer.pack(value), parts
         except Exception as err:
-            raise not_encodable(value, err, self._packer.pack) from err
+            raise self.refusal(value, err) from err
         finally:
             self._parts = None
+
+    def leave_out(self, floor: int) -> tuple[Callable[[Any], bytes], list[Blob]]:
+        """What `encode_in_parts` does, for a connection: with nothing around the packer but its caller.
+
+        Args:
+            floor: Bytes from which a blob is a part of its own.
+
+        Returns:
+            What packs a value, and the list that has its parts afterwards. Its caller empties that, and has
+            an error said by `refusal`. This codec encodes nothing else from now on.
+        """
+        self._parts, self._floor = [], floor
+        return self._packer.pack, self._parts
+
+    def refusal(self, value: Any, error: Exception) -> WireError:
+        """What is to be raised for a value that the packer did not take."""
+        return not_encodable(value, error, self._packer.pack)
 
     def decode(self, body: bytes | memoryview, parts: Sequence[Any] = ()) -> Any:
         """The value that `body` says.
@@ -109,22 +126,24 @@ class MessagePack:
         Raises:
             WireError: If the body is not MessagePack, or says what there cannot be (`bad-body`).
         """
-        hook = partial(self._from_extension, 0, parts) if parts else self._outermost
-        return self._decode(body, hook)
+        try:  # not by `_decode`: every frame of a pool comes by here
+            return msgpack.unpackb(
+                body,
+                ext_hook=partial(self._from_extension, 0, parts) if parts else self._outermost,
+                strict_map_key=False,
+                unicode_errors="surrogatepass",
+            )
+        except _REFUSED as err:
+            raise _unreadable(err) from err
 
     @staticmethod
     def _decode(body: bytes | memoryview, from_extension: Callable[[int, bytes], Any]) -> Any:
         try:
             return msgpack.unpackb(
-                body,
-                ext_hook=from_extension,
-                strict_map_key=False,
-                unicode_errors="surrogatepass",
+                body, ext_hook=from_extension, strict_map_key=False, unicode_errors="surrogatepass"
             )
         except _REFUSED as err:
-            raise WireError(
-                f"the body is not MessagePack: {err or type(err).__name__}", code="bad-body"
-            ) from err
+            raise _unreadable(err) from err
 
     # --- out ---
 
@@ -202,6 +221,10 @@ class MessagePack:
         if column is None:
             raise ValueError(f"no extension has the number {number}")
         return column.from_plain(plain)
+
+
+def _unreadable(error: Exception) -> WireError:
+    return WireError(f"the body is not MessagePack: {error or type(error).__name__}", code="bad-body")
 
 
 def _unpickled(body: bytes) -> Any:

@@ -23,7 +23,7 @@ from dspex.errors import ConfigError, DeadlineExceeded, DspexError, WireError
 from dspex.protocol.channel import Channel
 from dspex.protocol.deadlines import Deadlines
 from dspex.protocol.errors import read_error
-from dspex.protocol.frames import CODEC, Kind
+from dspex.protocol.frames import CODEC, MSGPACK, Kind
 from dspex.protocol.handshake import CODECS, Greeting, Handshake, common_codec
 from dspex.protocol.packing import available
 from dspex.telemetry._trace import CURRENT, Trace
@@ -104,9 +104,10 @@ class Server(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what arrived, frame by frame."""
+        channel = self._channel
         try:
-            for kind, number, body, form in self._channel.take(nbytes):
-                value = self._channel.decode(body, form)
+            for kind, number, body, form in channel.take(nbytes):
+                value = channel.read(body) if form == MSGPACK else channel.decode(body, form)
                 if kind == _CALL:
                     self._begin(number, value, form & CODEC)
                 else:
