@@ -1837,6 +1837,55 @@ CODES: Final = (
         "A run has been resumed as often as it may be, and has not ended.",
         "Find out what ends it, then resume it with a larger `max_resumes`.",
     ),
+    # --- sessions ---
+    Code(
+        "session",
+        "SessionError",
+        "A session could not be used.",
+        "Read the message: it says what was asked of it.",
+    ),
+    Code(
+        "session-busy",
+        "SessionBusy",
+        "Another host has the session and its lease lasts, or too many of its calls wait.",
+        "Send its calls to that host, or one after the other; take it over if that host is known to be gone.",
+    ),
+    Code(
+        "session-not-found",
+        "SessionNotFound",
+        "There is no such session: it was closed, or its `idle_ttl` or `max_age` is over.",
+        "Begin a new one.",
+    ),
+    Code(
+        "session-exists",
+        "SessionExists",
+        "There is a session of that name already.",
+        "Resume it by its id, or give the new one another.",
+    ),
+    Code(
+        "session-moved",
+        "SessionMoved",
+        "Another host has taken the session over; nothing was written.",
+        "Send its calls there, or resume it by its id.",
+    ),
+    Code(
+        "session-quota",
+        "SessionQuotaExceeded",
+        "The pool or the user has as many sessions as it may have.",
+        "Close some, let them end sooner by `idle_ttl`, or raise the quota.",
+    ),
+    Code(
+        "state-conflict",
+        "StateConflict",
+        "A value of the session's state was written by somebody else meanwhile.",
+        "Read it again and decide anew, or use `await s.state.update(key, function)`.",
+    ),
+    Code(
+        "handle-lost",
+        "HandleLost",
+        "An object in the session's worker is gone, and is not to be made anew by itself.",
+        'Make it again, or make it with `restore="rebuild"` or `restore="state"` from the first.',
+    ),
     # --- the rest ---
     Code(
         "too-many-errors",

@@ -34,6 +34,14 @@
     │   ├── RunExists           there is one of that name already
     │   ├── LeaseLost           somebody else has taken the run over
     │   └── TooManyResumes      it has been resumed as often as it may be
+    ├── SessionError            a session could not be used
+    │   ├── SessionBusy         another host has it, or too many of its calls wait
+    │   ├── SessionNotFound     there is no such session, or its time is over
+    │   ├── SessionExists       there is one of that name already
+    │   ├── SessionMoved        another host has taken it over
+    │   ├── SessionQuotaExceeded  the pool or the user has as many as it may have
+    │   ├── StateConflict       somebody else wrote the value meanwhile
+    │   └── HandleLost          an object in the session's worker is gone
     ├── BatchError              so many rows of a batch failed that it stopped
     ├── DeadlineExceeded        the call's time ran out
     └── RemoteError             the program in the worker raised
@@ -63,6 +71,7 @@ __all__ = [
     "DeadlineExceeded",
     "DialectWarning",
     "DspexError",
+    "HandleLost",
     "InputError",
     "LMAuthError",
     "LMConnectionError",
@@ -85,7 +94,14 @@ __all__ = [
     "RunBusy",
     "RunExists",
     "RunNotFound",
+    "SessionBusy",
+    "SessionError",
+    "SessionExists",
+    "SessionMoved",
+    "SessionNotFound",
+    "SessionQuotaExceeded",
     "SignatureError",
+    "StateConflict",
     "StoreError",
     "TargetsUnavailable",
     "TemplateError",
@@ -906,6 +922,105 @@ class TooManyResumes(StoreError):  # noqa: N818
     category = "operator"
     http_status = 500
     resumes: int = 0
+
+
+class SessionError(DspexError):
+    """A session could not be used.
+
+    Attributes:
+        session_id: The session.
+    """
+
+    code = "session"
+    category: Category = "caller"
+    http_status = 409
+    public_message = "The conversation cannot go on as asked."
+    session_id: str = ""
+
+
+class SessionBusy(SessionError):  # noqa: N818 - as `PipelineChanged`; so below
+    """Another host has the session, or too many of its calls wait.
+
+    Attributes:
+        seconds: How long that host's lease lasts, if it is not renewed; 0 where none is meant.
+        owner: Which host has it; empty where none is meant.
+    """
+
+    code = "session-busy"
+    category = "transient"
+    http_status = 503
+    retryable = True
+    public_message = "The conversation is busy. Please try again."
+    seconds: float = 0.0
+    owner: str = ""
+
+
+class SessionNotFound(SessionError):  # noqa: N818
+    """There is no such session, or its time is over."""
+
+    code = "session-not-found"
+    http_status = 404
+    public_message = "The conversation has ended."
+
+
+class SessionExists(SessionError):  # noqa: N818
+    """There is a session of this name already."""
+
+    code = "session-exists"
+
+
+class SessionMoved(SessionError):  # noqa: N818
+    """Another host has taken the session over; nothing more of this one is written."""
+
+    code = "session-moved"
+    category = "transient"
+    http_status = 503
+
+
+class SessionQuotaExceeded(SessionError):  # noqa: N818
+    """The pool or the user has as many sessions as it may have.
+
+    Attributes:
+        quota: Whose quota: `"pool"` or `"user"`.
+        most: How many it may have.
+    """
+
+    code = "session-quota"
+    category = "resource"
+    http_status = 429
+    public_message = "There are too many conversations at the moment."
+    quota: str = ""
+    most: int = 0
+
+
+class StateConflict(SessionError):  # noqa: N818
+    """A value of the session's state was written by somebody else meanwhile.
+
+    Attributes:
+        key: Under which it is.
+        expected: The version that it should have had; 0 for none.
+        version: The version that it has; 0 if it is not there.
+    """
+
+    code = "state-conflict"
+    category = "transient"
+    retryable = True
+    key: str = ""
+    expected: int = 0
+    version: int = 0
+
+
+class HandleLost(SessionError):  # noqa: N818
+    """An object in the session's worker is gone, and is not to be made anew by itself.
+
+    Attributes:
+        handle: Its name.
+    """
+
+    code = "handle-lost"
+    category = "resource"
+    http_status = 503
+    handle: str = ""
 
 
 _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
