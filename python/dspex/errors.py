@@ -986,7 +986,6 @@ class SessionQuotaExceeded(SessionError):  # noqa: N818
     """
 
     code = "session-quota"
-    category = "resource"
     http_status = 429
     public_message = "There are too many conversations at the moment."
     quota: str = ""
@@ -1003,7 +1002,6 @@ class StateConflict(SessionError):  # noqa: N818
     """
 
     code = "state-conflict"
-    category = "transient"
     retryable = True
     key: str = ""
     expected: int = 0

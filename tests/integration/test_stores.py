@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dspex import errors
-from dspex.stores import Lease, Memory, RunStore, SQLite, StepRow
+from dspex.stores import Changes, Lease, Memory, NewSession, RunStore, SQLite, StepRow
 
 Make = Callable[..., Any]
 NEW: dict[str, Any] = {"pipeline": "qa", "fingerprint": b"{}", "inputs": b"in", "owner": "one", "lease": 30.0}
@@ -330,7 +330,7 @@ async def test_runs_that_have_ended_are_forgotten_after_their_time(tmp_path: Pat
 
 def newer(path: Path) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     db.close()
 
 
@@ -383,6 +383,51 @@ async def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_is(
     assert str(tmp_path) not in str(raised.value)
     await store.close()
     assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+async def test_a_file_of_the_first_version_gets_the_tables_of_sessions_and_keeps_its_runs(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "runs.sqlite3"
+    with sqlite3.connect(path) as db:  # as the first version wrote it
+        db.executescript(FIRST_VERSION)
+        db.execute("INSERT INTO runs VALUES ('r1', 'qa', 'running', 1000000, 1000001, 1, 0, 'one', 1000030)")
+        db.execute("INSERT INTO run_values VALUES ('r1', x'7b7d', x'696e', NULL)")
+        db.execute("INSERT INTO steps VALUES ('r1', 'a', 'ok', x'64', x'66', x'6f7574', 0.5, 1000001)")
+    db.close()
+
+    store = SQLite(path, clock=Clock())
+    assert [each.path for each in await store.steps("r1")] == ["a"]
+    _, lease = await store.claim_run("r1", owner="two", lease=30.0, take_over="one")
+    await store.record_steps(lease, [row("b")])
+    granted = await store.create_session(NewSession("s1"), owner="one", lease=30.0)
+    await store.commit_session(granted, Changes({"key": b"value"}), seconds=30.0)
+    await store.close()
+
+    again = SQLite(path, clock=Clock())
+    assert [each.path for each in await again.steps("r1")] == ["a", "b"]
+    assert (await again.session_entries("s1"))["key"].value == b"value"
+    await again.close()
+
+
+FIRST_VERSION = """
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, status TEXT NOT NULL, created REAL NOT NULL,
+    updated REAL NOT NULL, epoch INTEGER NOT NULL, resumes INTEGER NOT NULL, owner TEXT,
+    lease_until REAL NOT NULL
+);
+CREATE INDEX runs_updated ON runs (updated);
+CREATE TABLE run_values (
+    run_id TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, inputs BLOB NOT NULL, outcome BLOB
+);
+CREATE TABLE steps (
+    run_id TEXT NOT NULL, path TEXT NOT NULL, status TEXT NOT NULL, digest BLOB NOT NULL,
+    fingerprint BLOB NOT NULL, outcome BLOB NOT NULL, seconds REAL NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (run_id, path)
+);
+PRAGMA application_id = 0x64737872;
+PRAGMA user_version = 1;
+"""
 
 
 async def test_the_file_is_its_user_s_alone(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""Where runs of pipelines are kept: what finished steps gave, and who owns which run.
+"""Where the work of pipelines and the state of sessions is kept, and who owns which of it.
 
 ::
 
     SQLite(path)    one file, for all processes of a machine
-    Memory()        this process, for tests and for runs that need not outlive it
+    Memory()        this process, for tests and for what need not outlive it
 
-Both do what `RunStore` says; docs/stores.md has the promises, and what a store of one's own has to keep.
+Each does what `RunStore` and `SessionStore` say; docs/stores.md has the promises, and what a store of one's
+own has to keep.
 """
 
 from __future__ import annotations
@@ -14,12 +15,40 @@ from typing import TYPE_CHECKING
 
 from dspex._lazy import names_of
 from dspex.stores._runs import Lease, RunInfo, RunStatus, RunStore, StepRow
+from dspex.stores._sessions import (
+    Changes,
+    Claimed,
+    Entry,
+    NewSession,
+    SessionInfo,
+    SessionLease,
+    SessionStore,
+    Turn,
+    Use,
+)
 
 if TYPE_CHECKING:
     from dspex.stores._memory import Memory
     from dspex.stores._sqlite import SQLite
 
-__all__ = ["Lease", "Memory", "RunInfo", "RunStatus", "RunStore", "SQLite", "StepRow"]
+__all__ = [
+    "Changes",
+    "Claimed",
+    "Entry",
+    "Lease",
+    "Memory",
+    "NewSession",
+    "RunInfo",
+    "RunStatus",
+    "RunStore",
+    "SQLite",
+    "SessionInfo",
+    "SessionLease",
+    "SessionStore",
+    "StepRow",
+    "Turn",
+    "Use",
+]
 
 _HOMES = {"Memory": "dspex.stores._memory", "SQLite": "dspex.stores._sqlite"}
 

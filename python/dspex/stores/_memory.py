@@ -1,4 +1,4 @@
-"""`Memory`: runs in this process, for tests and for what need not outlive it."""
+"""`Memory`: runs and sessions in this process, for tests and for what need not outlive it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from dspex.stores._memory_sessions import MemorySessions
 from dspex.stores._runs import (
     ENDED,
     Lease,
@@ -25,15 +26,16 @@ __all__ = ["Memory"]
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 
-class Memory:
-    """A `RunStore` in memory. Its runs end with the process.
+class Memory(MemorySessions):
+    """A `RunStore` and a `SessionStore` in memory. What it keeps ends with the process.
 
     Args:
         max_bytes: How large a value may be.
-        clock: Gives the seconds since 1970 that leases go by.
+        clock: Gives the seconds since 1970 that leases and ends go by.
     """
 
     def __init__(self, *, max_bytes: int = MAX_BYTES, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._max = max_bytes
         self._clock = clock
         self._runs: dict[str, RunInfo] = {}
@@ -178,4 +180,4 @@ class Memory:
         return info
 
     def __repr__(self) -> str:
-        return f"Memory({len(self._runs)} runs)"
+        return f"Memory({len(self._runs)} runs, {len(self._sessions)} sessions)"

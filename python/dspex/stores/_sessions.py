@@ -34,6 +34,7 @@ __all__ = [
     "SessionStore",
     "Turn",
     "Use",
+    "end_of",
     "quota_exceeded",
     "session_busy",
     "session_exists",
@@ -48,7 +49,8 @@ class SessionLease(NamedTuple):
 
     Attributes:
         session_id: The session.
-        epoch: Which owner of the session it is, counted from 1.
+        epoch: Which owner of the session it is. A later one has a larger number, also if the session was
+            dropped and another was made of the name meanwhile.
         until: When it ends if it is not renewed, by the store's clock, in seconds since 1970.
     """
 
@@ -91,9 +93,9 @@ class SessionInfo(NamedTuple):
         used: When it was last used.
         expires: When it ends, unless it is used before; None for never.
         version: How many commits it has had; an entry's version is that of the commit that wrote it.
-        turns: How many turns its history has.
+        turns: How many turns its history has had: the number of the last.
         size: Bytes of its entries and turns.
-        epoch: How many owners it has had.
+        epoch: The number of its last owner; see `SessionLease`.
         owner: Which host has it; None for none.
         lease_until: When the owner's lease ends.
     """
@@ -181,6 +183,14 @@ class Claimed(NamedTuple):
     lease: SessionLease
     entries: dict[str, Entry]
     turns: list[Turn]
+
+
+def end_of(created: float, used: float, idle_ttl: float | None, max_age: float | None) -> float | None:
+    """When a session ends, unless it is used before; None for never."""
+    ends = [
+        start + seconds for start, seconds in ((used, idle_ttl), (created, max_age)) if seconds is not None
+    ]
+    return min(ends, default=None)
 
 
 class SessionStore(Protocol):
