@@ -1447,6 +1447,12 @@ CODES: Final = (
         "Make a new pool.",
     ),
     Code(
+        "worker-busy",
+        "PoolSaturated",
+        'The worker of the session has no room, and the session\'s affinity is `"fail_fast"`.',
+        'Try again, or use the affinity `"strict"`, which waits.',
+    ),
+    Code(
         "pool-saturated",
         "PoolSaturated",
         "The queue is full; nothing of this call was done.",
@@ -1517,6 +1523,12 @@ CODES: Final = (
         "WorkerStartError",
         "Importing a module left threads running, so workers cannot be forked from that process.",
         "Set `start='spawn'`, or keep the module from starting threads.",
+    ),
+    Code(
+        "place-lost",
+        "WorkerDiedError",
+        "The session's worker had gone before the call reached it; nothing was done.",
+        "Build up again what the worker had, and make the call again. A session does so by itself.",
     ),
     Code(
         "worker-died",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dspex.pool._events import PoolEvent
     from dspex.pool._lifecycle import State
     from dspex.pool._options import CallOptions
+    from dspex.pool._places import Affinity, Place
     from dspex.pool._pool import Pool
     from dspex.pool._spec import Limits, PoolSpec, Recycling, Restart, Scaling, Timeouts
     from dspex.pool._status import PoolStatus, WorkerStatus
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from dspex.protocol.signature_form import SignatureForm
 
 __all__ = [
+    "Affinity",
     "Backend",
     "CallOptions",
     "EchoRequest",
@@ -50,6 +52,7 @@ __all__ = [
     "ModuleAnswer",
     "ModuleParts",
     "ModuleRequest",
+    "Place",
     "Pool",
     "PoolCalls",
     "PoolEvent",
@@ -74,6 +77,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Affinity": "dspex.pool._places",
     "Backend": "dspex.pool._backends.base",
     "CallOptions": "dspex.pool._options",
     "EchoRequest": "dspex.protocol.requests",
@@ -85,6 +89,7 @@ _HOMES = {
     "ModuleAnswer": "dspex.protocol.requests",
     "ModuleParts": "dspex.protocol.requests",
     "ModuleRequest": "dspex.protocol.requests",
+    "Place": "dspex.pool._places",
     "Pool": "dspex.pool._pool",
     "PoolCalls": "dspex.pool._calls",
     "PoolEvent": "dspex.pool._events",

@@ -12,6 +12,8 @@ from dspex.errors import DeadlineExceeded, DspexError, WorkerDiedError, from_dic
 from dspex.telemetry._trace import Trace
 
 if TYPE_CHECKING:
+    from dspex.pool._places import Place
+    from dspex.pool._queue import FairQueue
     from dspex.pool._worker import Worker
 
 __all__ = ["END", "Call"]
@@ -40,13 +42,16 @@ class Call:
         trace: The trace it belongs to.
         items: Where the parts of its answer go, `END` behind the last, if it is to come in parts.
         codec: By which codec it is written; None for the pool's.
+        place: Where its session lives; None where any worker will do.
+        pinned: Which worker of its session it needs, by the number of `place`; 0 for whichever it lives on.
 
     Where it stands is changed by the scheduler and the worker that has it:
 
     Attributes:
         since: When it was made, or began to wait in the queue, on the loop's clock.
         repeats: For each worker that it was taken from, the seconds since it was made or waited, and why.
-        waiting: Whether it is in the queue.
+        waiting: Whether it is in a queue.
+        queue: That queue, or the last.
         worker: The worker that has it.
         id: Its id on the wire while a worker has it.
     """
@@ -64,9 +69,12 @@ class Call:
     trace: Trace | None = None
     items: asyncio.Queue[Any] | None = None
     codec: str | None = None
+    place: Place | None = None
+    pinned: int = 0
 
     repeats: tuple[tuple[float, str], ...] = field(default=(), init=False)
     waiting: bool = field(default=False, init=False)
+    queue: FairQueue | None = field(default=None, init=False)
     worker: Worker | None = field(default=None, init=False)
     id: int = field(default=0, init=False)
 

@@ -11,6 +11,7 @@ from dspex.errors import ConfigError
 
 if TYPE_CHECKING:
     from dspex.pool._input_streams import Source
+    from dspex.pool._places import Place
     from dspex.pool._profiles import Profile
     from dspex.telemetry._trace import Trace
 
@@ -41,6 +42,8 @@ class CallOptions:
             `dspex.telemetry.use_trace`. The work finds it by `dspex.telemetry.current_trace`.
         codec: By which codec it is written, and its answer too: one that the pool's workers read; None for
             the pool's.
+        place: Where a session's calls go; see `Pool.place`. Its name is that of the session too.
+        pinned: Which worker of that session the call needs, by `place.number`; 0 for whichever it lives on.
     """
 
     timeout: float | Profile | None = None
@@ -50,6 +53,8 @@ class CallOptions:
     input_streams: Mapping[str, Source] | None = None
     trace: str | Trace | None = None
     codec: str | None = None
+    place: Place | None = None
+    pinned: int = 0
 
     def check(self) -> None:
         """See to it that what the queue and a worker look up can be looked up.
@@ -80,6 +85,8 @@ class CallKeywords(TypedDict, total=False):
     input_streams: Mapping[str, Source] | None
     trace: str | Trace | None
     codec: str | None
+    place: Place | None
+    pinned: int
 
 
 DEFAULT_OPTIONS: Final = CallOptions()

@@ -33,6 +33,7 @@ from dspex.pool._input_streams import streaming_inputs
 from dspex.pool._lifecycle import Lifecycle, State
 from dspex.pool._loop_end import LoopEnd
 from dspex.pool._options import DEFAULT_OPTIONS, CallKeywords, CallOptions
+from dspex.pool._places import AFFINITIES, Affinity, Place
 from dspex.pool._profiles import seconds_of
 from dspex.pool._residence import Residence
 from dspex.pool._scheduler import Scheduler
@@ -318,6 +319,31 @@ class Pool(PoolCalls):
             raise errors.exceptions[0] from None
         return [answers[index] for index in range(len(answers))]
 
+    def place(self, session: str, affinity: Affinity = "hint") -> Place:
+        """A place for a session, whose calls go to one worker: `call(request, place=place)`.
+
+        It gets the worker with the fewest sessions when its first call is sent, and another if that one dies,
+        is replaced or is not needed any more.
+
+        Args:
+            session: The session's name.
+            affinity: What becomes of a call while the session's worker has no room: `"hint"`: another worker
+                takes it; `"strict"`: it waits; `"fail_fast"`: it is refused (`worker-busy`).
+
+        Raises:
+            ConfigError: If there is no such affinity (`bad-call`).
+        """
+        if affinity not in AFFINITIES:
+            raise ConfigError(
+                f"there is no affinity {affinity!r}", code="bad-call", hint=f"use {', '.join(AFFINITIES)}"
+            )
+        return Place(session, affinity)
+
+    def leave(self, place: Place) -> None:
+        """Give up a session's place; a later call with it gets another."""
+        if self._scheduler is not None:
+            self._scheduler.places.leave(place)
+
     def status(self) -> PoolStatus:
         """What the pool and each worker are doing now."""
         scheduler = self._scheduler
@@ -325,7 +351,7 @@ class Pool(PoolCalls):
         return PoolStatus(
             name=self.name,
             state=self._life.state,
-            waiting=len(scheduler.queue) if scheduler else 0,
+            waiting=scheduler.waiting if scheduler else 0,
             deaths=scheduler.supervisor.deaths.total if scheduler else 0,
             wanted=scheduler.supervisor.size if scheduler else 0,
             workers=tuple(worker.status() for worker in sorted(workers, key=lambda worker: worker.slot)),
@@ -352,13 +378,14 @@ class Pool(PoolCalls):
         deadline = now + seconds
         outer = outer_call()
         functions, trace = options.host_functions, options.trace
-        return Call(  # by position: thirteen names would cost a tenth of the whole call
+        place = options.place
+        return Call(  # by position: so many names would cost a tenth of the whole call
             operation,
             request.to_wire(),
             loop.create_future(),
             deadline if outer is None else min(deadline, outer.deadline),
             now,
-            options.session,
+            options.session if place is None else place.session,
             request.idempotent if options.idempotent is None else options.idempotent,
             outer is not None,
             functions,
@@ -366,6 +393,8 @@ class Pool(PoolCalls):
             current_trace() if trace is None else read_trace(trace),
             items,
             options.codec,
+            place,
+            options.pinned,
         )
 
     def _check_options(self, options: CallOptions) -> float:

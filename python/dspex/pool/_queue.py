@@ -37,6 +37,7 @@ class FairQueue:
         else:
             waiting.append(call)
         call.waiting = True
+        call.queue = self
         self.count += 1
 
     def pop(self) -> Call:
@@ -57,6 +58,22 @@ class FairQueue:
                 self.count -= 1
                 return call
             self._discarded -= 1
+        raise IndexError("no call waits")
+
+    def peek(self) -> Call:
+        """The call whose turn it is, which stays.
+
+        Raises:
+            IndexError: If none waits.
+        """
+        while self._sessions:
+            session, waiting = next(iter(self._sessions.items()))
+            if waiting[0].waiting:
+                return waiting[0]
+            waiting.popleft()
+            self._discarded -= 1
+            if not waiting:
+                del self._sessions[session]
         raise IndexError("no call waits")
 
     def oldest(self) -> float | None:

@@ -28,6 +28,7 @@ from dspex.pool._backends.base import Launcher
 from dspex.pool._call import Call
 from dspex.pool._events import Events
 from dspex.pool._lifecycle import Lifecycle, State
+from dspex.pool._places import Places
 from dspex.pool._queue import FairQueue
 from dspex.pool._scaling import Autoscaler
 from dspex.pool._spec import PoolSpec
@@ -77,6 +78,12 @@ class Scheduler:
         self.supervisor = Supervisor(spec, handshake, launcher, self, events)
         self.scaler = Autoscaler(spec, life, self.queue, self.supervisor)
         self._workers = self.supervisor.workers
+        self.places = Places(spec.name, self._workers)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self.queue) + self.places.count
 
     def use(self, spec: PoolSpec) -> None:
         """Have as many workers as these settings say from now on."""
@@ -92,28 +99,69 @@ class Scheduler:
         A nested call does not wait for a place: the one that waits for it may hold the last.
 
         Raises:
-            PoolSaturated: If the queue is full.
+            PoolSaturated: If the queue is full, or its session's worker has no room and it is not to wait.
             WorkerStartError: If there is no worker, and none on its way.
+            WorkerDiedError: If it needs what a worker had that has gone (`place-lost`).
         """
+        if call.place is not None:
+            self._submit_placed(call)
+            return
         worker = self._choose(call.nested)
         if worker is None:
-            if len(self.queue) >= self._spec.queue:
-                raise PoolSaturated(
-                    f"pool {self._spec.name!r}: {len(self.queue)} calls wait already",
-                    hint="slow down, or raise `queue`, `workers` or `max_inflight`",
-                )
-            if self.supervisor.is_exhausted():
-                raise self.supervisor.deaths.refusal()
+            self._check_room()
         self._deadlines.set(call, call.deadline)
         if worker is not None and (call.nested or not self.queue.count):
             self._send(call, worker, call.since)  # it was made just now
         else:
             self._wait(call)
 
+    def _check_room(self) -> None:
+        if self.waiting >= self._spec.queue:
+            raise PoolSaturated(
+                f"pool {self._spec.name!r}: {self.waiting} calls wait already",
+                hint="slow down, or raise `queue`, `workers` or `max_inflight`",
+            )
+        if self.supervisor.is_exhausted():
+            raise self.supervisor.deaths.refusal()
+
+    def _submit_placed(self, call: Call) -> None:
+        """Put a session's call on its worker, or where it waits for it."""
+        place = call.place
+        assert place is not None  # noqa: S101 - whose call it is
+        self.places.check(call)
+        worker = self.places.find(place)
+        if worker is not None and not call.nested and not self._has_room(worker):
+            if place.affinity == "fail_fast":
+                raise PoolSaturated(
+                    f"pool {self._spec.name!r}: worker {worker.pid} of session {place.session!r} has no room",
+                    code="worker-busy",
+                    hint='try again, or use affinity="strict", which waits',
+                )
+            other = None if call.pinned or place.affinity == "strict" else self._choose()
+            if other is None:
+                self._check_room()
+                self._deadlines.set(call, call.deadline)
+                self._wait(call)
+                return
+            worker = other
+        if worker is None:
+            self._check_room()
+        self._deadlines.set(call, call.deadline)
+        if worker is None:
+            self._wait(call)
+        else:
+            self._send(call, worker, call.since)
+
+    def _has_room(self, worker: Worker) -> bool:
+        return len(worker.calls) < self._spec.max_inflight
+
     def let_go(self, call: Call) -> None:
         """The caller has stopped waiting, with or without an answer."""
         if call.waiting:
-            self.queue.discard(call)
+            if call.queue is self.queue:
+                self.queue.discard(call)
+            else:
+                self.places.discard(call)
         elif call.worker is not None:
             # Its place stays taken until the worker says that the work has stopped.
             call.worker.cancel(call)
@@ -124,7 +172,7 @@ class Scheduler:
     async def finish_calls(self, seconds: float) -> None:
         """Wait until every call that is here has its answer, but no longer than this."""
         answers = [call.answer for worker in self._workers for call in worker.calls.values()]
-        answers += [call.answer for call in self.queue]
+        answers += [call.answer for call in (*self.queue, *self.places)]
         if answers and seconds > 0:
             await asyncio.wait(answers, timeout=seconds)
 
@@ -143,7 +191,7 @@ class Scheduler:
     def call_left(self, call: Call) -> None:
         """Give the place that a call has left to the next."""
         self._deadlines.discard(call)
-        if self.queue.count:
+        if self.queue.count or self.places.count:
             self._dispatch()
         elif self._scales:
             self.scaler.nothing_waits()
@@ -155,8 +203,23 @@ class Scheduler:
         self._dispatch()
         self.scaler.calls_wait()
 
+    def worker_leaves(self, worker: Worker) -> None:
+        """Let the calls that wait for a worker alone go where their sessions live from now on."""
+        for call in self.places.take_all(worker):
+            place = call.place
+            assert place is not None  # noqa: S101 - or it would wait elsewhere
+            if call.pinned:
+                call.finish(error=self.places.lost(place))
+                continue
+            new = self.places.find(place)
+            if new is not None and self._has_room(new):
+                self._send(call, new, self.loop.time())
+            else:
+                self._wait(call)
+
     def worker_exited(self, worker: Worker, death: WorkerDiedError) -> None:
         """Settle the calls of a worker that is gone: each fails with it, or waits for another worker."""
+        self.worker_leaves(worker)
         for number in list(worker.calls):
             call = worker.calls.pop(number)
             call.worker = None
@@ -164,7 +227,7 @@ class Scheduler:
                 self._deadlines.discard(call)
             elif self._life.state in (State.STOPPING, State.DEAD):
                 call.finish(error=self._closed())
-            elif call.idempotent and worker.order is not None and worker.order.fault:
+            elif call.idempotent and not call.pinned and worker.order is not None and worker.order.fault:
                 call.repeats += ((self.loop.time() - call.since, worker.reason),)
                 why = f"{call.op}: {worker.reason}"
                 self._events.tell("call.repeated", why, pid=worker.pid, slot=worker.slot)
@@ -214,15 +277,36 @@ class Scheduler:
 
     def _wait(self, call: Call, *, first: bool = False) -> None:
         call.since = self.loop.time()
+        place = call.place
+        if place is not None and (call.pinned or place.affinity == "strict"):
+            worker = self.places.find(place)
+            if worker is not None:
+                self.places.wait(call, worker, first=first)
+                return
         self.queue.push(call, first=first)
         self.scaler.calls_wait()
 
     def _dispatch(self) -> None:
+        if self.places.count:
+            self._dispatch_placed()
         while self.queue:
             worker = self._choose()
             if worker is None:
                 return
-            self._send(self.queue.pop(), worker, self.loop.time())
+            call = self.queue.pop()
+            if call.place is not None and call.place.worker is None:
+                self.places.settle(call.place, worker)
+            self._send(call, worker, self.loop.time())
+
+    def _dispatch_placed(self) -> None:
+        """Give workers with room the calls that wait for them, in turn with those that wait for any."""
+        for worker, queue in self.places.queues():
+            while queue.count and self._has_room(worker) and worker.life.state is _READY:
+                if self.queue.count and self.queue.peek().since < queue.peek().since:
+                    call = self.queue.pop()
+                else:
+                    call = self.places.pop(queue)
+                self._send(call, worker, self.loop.time())
 
     def _overdue(self, call: Call) -> None:
         worker = call.worker
@@ -243,6 +327,9 @@ class Scheduler:
     def _refuse_waiting(self, error: DspexError) -> None:
         while self.queue:
             self.queue.pop().finish(error=error)
+        for worker in list(self._workers):
+            for call in self.places.take_all(worker):
+                call.finish(error=error)
 
     def _closed(self) -> PoolClosedError:
         return PoolClosedError(f"pool {self._spec.name!r} was closed before the call was done")

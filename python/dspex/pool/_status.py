@@ -20,6 +20,7 @@ class WorkerStatus:
         state: Where it is in its life.
         age: Seconds since its start.
         inflight: Calls on it.
+        sessions: Sessions that live on it.
         served: Calls it has answered.
         restarts: Workers its place had before it.
         resident: Bytes of memory, its own, at its last heartbeat.
@@ -35,6 +36,7 @@ class WorkerStatus:
     restarts: int
     resident: int
     where: str
+    sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

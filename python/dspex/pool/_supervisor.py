@@ -43,6 +43,9 @@ class SupervisorListener(Protocol):
     def worker_ready(self) -> None:
         """A worker has become ready."""
 
+    def worker_leaves(self, worker: Worker) -> None:
+        """A worker takes no new calls from now on; those it has it finishes."""
+
     def worker_exited(self, worker: Worker, death: WorkerDiedError) -> None:
         """A worker is gone; its calls are still in `worker.calls`."""
 
@@ -200,11 +203,13 @@ class Supervisor:
         """
         now = self._loop.time()
         waits = []
-        for slot in list(self._slots):
+        ready = [slot for slot in self._slots if slot.worker and slot.worker.life.state is State.READY]
+        sessions = [slot.worker.places for slot in ready if slot.worker]
+        for slot in ready:
             if len(self._slots) <= least:
                 return None
             worker = slot.worker
-            if worker is None or worker.life.state is not State.READY:
+            if worker is None or worker.places > min(sessions):  # as few sessions as possible have to move
                 continue
             if worker.calls or now - worker.idle_since < patience:
                 waits.append(patience - (0.0 if worker.calls else now - worker.idle_since))
@@ -251,7 +256,7 @@ class Supervisor:
             self._slots.append(slot)
             self._begin_slot(slot)
         while len(self._slots) > size:
-            least = min(self._slots, key=lambda slot: len(slot.worker.calls) if slot.worker else -1)
+            least = min(self._slots, key=_load)
             self._remove(least, "the pool was resized")
 
     def _remove(self, slot: _Slot, why: str) -> None:
@@ -416,6 +421,7 @@ class Supervisor:
             self._tell("worker.ready", worker)
         elif state is State.DRAINING:
             self._tell("worker.draining", worker, worker.reason)
+            self._listener.worker_leaves(worker)
         elif state is State.STOPPING:
             self._tell("worker.stopping", worker, worker.reason)
 
@@ -424,3 +430,8 @@ class Supervisor:
 
     def _tell(self, name: EventName, worker: Worker, reason: str = "") -> None:
         self._events.tell(name, reason, pid=worker.pid, slot=worker.slot)
+
+
+def _load(slot: _Slot) -> tuple[int, int]:
+    worker = slot.worker
+    return (-1, 0) if worker is None else (len(worker.calls), worker.places)

@@ -99,6 +99,8 @@ class Worker(asyncio.BufferedProtocol):
         self.cancelled: set[int] = set()
         """Calls on it that were cancelled and have not stopped yet."""
         self.served = 0
+        self.places = 0
+        """Sessions that live on it."""
         self.reason = ""
         """Why it drains or ends."""
         self.order: EndOrder | None = None
@@ -148,6 +150,7 @@ class Worker(asyncio.BufferedProtocol):
             state=self.life.state,
             age=self._loop.time() - self.born,
             inflight=len(self.calls),
+            sessions=self.places,
             served=self.served,
             restarts=self._restarts,
             resident=self.process.resident if self.process else 0,
