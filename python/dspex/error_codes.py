@@ -1857,6 +1857,48 @@ CODES: Final = (
         "Read the message: it says what was asked of it.",
     ),
     Code(
+        "bad-session",
+        "ConfigError",
+        "An option of a session, a key or what it is asked to call makes no sense; the message says which.",
+        "See docs/sessions.md.",
+    ),
+    Code(
+        "no-pool",
+        "ConfigError",
+        "The runtime has no pool of the name that a session is to live with.",
+        "Name one of its pools, or give the runtime such a pool.",
+    ),
+    Code(
+        "state-not-kept",
+        "SessionError",
+        "A value of a session has something in it that cannot be kept; the message has its place and type.",
+        "Keep plain values, or name the modules of its classes: `SessionSettings(classes=(...,))`.",
+    ),
+    Code(
+        "state-too-large",
+        "SessionError",
+        "A value of a session is larger than `value_bytes` allows.",
+        "Keep the large part elsewhere and its address here, or raise `value_bytes`.",
+    ),
+    Code(
+        "handle-exists",
+        "ConfigError",
+        "The session has an object of the name that is made otherwise.",
+        "Give the new one a `name=`, or drop the other.",
+    ),
+    Code(
+        "not-allowed",
+        "ConfigError",
+        "An object was to be made of what is in no module of the pool's allow-list.",
+        "Add the module to `PoolSpec(classes=(...,))`, if what is in it may be made by name.",
+    ),
+    Code(
+        "no-member",
+        "ConfigError",
+        "An object of a session has no such method or attribute, or not for callers.",
+        "Use one of those that the hint lists.",
+    ),
+    Code(
         "session-busy",
         "SessionBusy",
         "Another host has the session and its lease lasts, or too many of its calls wait.",

@@ -39,8 +39,9 @@ MAY_IMPORT = {
     "modules": "router signature adapters lm protocol wire",
     "compiled": "modules signature adapters protocol",
     "stores": "wire",
+    "sessions": "pool protocol stores wire",
     "pipelines": "modules router signature template stores wire",
-    "runtime": "router signature adapters _engine lm pool protocol",
+    "runtime": "router signature adapters _engine lm pool protocol sessions stores",
     "testing": "lm router",
     "cli": "signature adapters _engine lm modules compiled runtime pool protocol testing",
 }

@@ -12,12 +12,12 @@ from dspex import wire
 from dspex.errors import ConfigError, InputError, RunBusy, StoreError
 from dspex.pipelines._fingerprints import dumped
 from dspex.pipelines._journal import StoredJournal, check_unchanged, rows_from
-from dspex.pipelines._owner import is_gone, owner_here
 from dspex.pipelines._paths import static
 from dspex.pipelines._result import RunResult
 from dspex.pipelines._run import Run, Teller
 from dspex.pipelines._run_options import RunOptions
 from dspex.stores import Lease, RunInfo, RunStatus, RunStore
+from dspex.stores._owner import is_gone, owner_here
 
 if TYPE_CHECKING:
     from dspex.pipelines._pipeline import Pipeline

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from dspex import dialects
 from dspex._core import StageTimes
+from dspex._session_scope import SESSION
 from dspex._timeouts import without_frames
 from dspex.adapters import TwoStepAdapter
 from dspex.errors import ConfigError, DeadlineExceeded, DspexError, from_dict
@@ -105,7 +106,7 @@ class PoolTarget:
             from dspex.runtime._pool_keys import with_keys  # few LMs have such a key
 
             request = await with_keys(request, sources, timeout)
-        pool = await self._open(timeout)
+        pool = await self.open(timeout)
         left = timeout - (time.perf_counter() - begun)
         left = max(left, SHORTEST_SECONDS)
         functions = None if isinstance(operation, Operation) else _functions_of(operation)
@@ -114,15 +115,22 @@ class PoolTarget:
             from dspex.runtime._pool_stream import stream_of  # as in `_started`
 
             stream = stream_of(operation, left)
+        session = SESSION.get()
+        placed: Mapping[str, Any] = {} if session is None else session.options_in(self.name, pool)
         try:
             if stream is None:
                 answer = await pool.call(
-                    request, timeout=left, idempotent=operation.idempotent, host_functions=functions
+                    request, timeout=left, idempotent=operation.idempotent, host_functions=functions, **placed
                 )
             else:  # an optimizer's work has none
                 streamed = cast("PredictRequest | ModuleRequest", request)
                 answer = await stream.answer(
-                    pool, streamed, timeout=left, idempotent=operation.idempotent, host_functions=functions
+                    pool,
+                    streamed,
+                    timeout=left,
+                    idempotent=operation.idempotent,
+                    host_functions=functions,
+                    **placed,
                 )
         except DspexError as error:
             count_work(self.stages, error._stages)
@@ -158,7 +166,7 @@ class PoolTarget:
 
             request = await with_keys(request, sources, timeout)
         asked = replace(cast("PredictRequest", request), prompt="told" if answers else "alone")
-        pool = await self._open(timeout)
+        pool = await self.open(timeout)
         left = max(timeout - (time.perf_counter() - begun), SHORTEST_SECONDS)
         answer = await pool.call(asked, timeout=left, idempotent=operation.idempotent)
         messages = answer.get("messages", [])
@@ -243,7 +251,8 @@ class PoolTarget:
         with suppress(asyncio.CancelledError, DspexError):
             await (await opening).aclose()
 
-    async def _open(self, timeout: float) -> Pool:
+    async def open(self, timeout: float) -> Pool:
+        """The pool, which is started if it is not running."""
         opening, scope = self._start(), asyncio.timeout(timeout)
         try:
             if opening.done():

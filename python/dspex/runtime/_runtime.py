@@ -25,7 +25,7 @@ import os
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack
 
 from dspex import dialects
 from dspex._callbacks import callbacks_of
@@ -72,8 +72,12 @@ if TYPE_CHECKING:
         Strategy,
         Target,
     )
+    from dspex.runtime._sessions import RuntimeSessions
     from dspex.runtime._shadow_runs import ShadowRuns
     from dspex.runtime._shadow_store import ShadowReport
+    from dspex.sessions import SessionSettings
+    from dspex.sessions._opening import SessionKeywords, SessionOpening
+    from dspex.stores import SessionStore
 
 __all__ = ["Runtime"]
 
@@ -125,6 +129,8 @@ class Runtime:
             `shadow_report()`: a `dspex.router.Shadow`, or the share alone, such as 0.01.
         callbacks: Who hears of all calls on this runtime: objects with the methods of DSPy's callbacks, as
             `dspex.callbacks.BaseCallback` has them.
+        sessions: Where sessions are kept: a file, a store, or `dspex.sessions.SessionSettings`; see
+            `docs/sessions.md` for the default.
 
     Raises:
         ConfigError: If a setting is wrong.
@@ -154,6 +160,7 @@ class Runtime:
         hedge: Hedge | None = None,
         shadow: Shadow | float | None = None,
         callbacks: Sequence[Any] | None = None,
+        sessions: SessionSettings | SessionStore | str | os.PathLike[str] | None = None,
     ) -> None:
         self._lm = language_model(lm)
         self._keeps_answers = getattr(self._lm, "cache", None) is not None
@@ -193,6 +200,8 @@ class Runtime:
         self._calls: set[asyncio.Task[Any]] = set()
         self._borrowed = BorrowedModels()
         self._shadow = self._shadow_runs(shadow, native)
+        self._sessions: RuntimeSessions | None = None  # from the first on
+        self._given_sessions = sessions
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:
@@ -539,6 +548,43 @@ class Runtime:
             return await coroutine
         return await self._tracked(asyncio.create_task(coroutine))
 
+    def session(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002 - what everybody calls it
+        create: bool = False,
+        take_over: bool = False,
+        **options: Unpack[SessionKeywords],
+    ) -> SessionOpening:
+        """A session: `async with runtime.session(...) as s`, `s = await runtime.session(...)`, or `with`.
+
+        Args:
+            id: The name of the session that is to be resumed; None for a new one, with a name of its own.
+            create: Make a session of this `id` if there is none.
+            take_over: Take it over although another host has it, which is told so by `SessionMoved`.
+            **options: What a new session may do; see `dspex.sessions.SessionOptions`. One that is resumed has
+                those that it was made with.
+
+        Raises:
+            ConfigError: If an option is wrong (`bad-session`), or there is no such pool (`no-pool`).
+            SessionNotFound: When it is opened: if there is no such session, or its time is over.
+            SessionBusy: The same: if another host has it, and is not known to be gone.
+            SessionQuotaExceeded: The same: if its pool or user has as many as it may have.
+
+        Example:
+            ```python
+            async with runtime.session(idle_ttl=1800) as s:
+                await s.call(chat, question="What is a forkserver?")
+                s.state["user"] = "ada"
+                await s.commit()
+            ```
+        """
+        if self._sessions is None:
+            from dspex.runtime._sessions import RuntimeSessions, settings_of  # many runtimes have none
+
+            self._sessions = RuntimeSessions(self, settings_of(self._given_sessions), self._pools)
+        return self._sessions.opening(id, options, create=create, take_over=take_over)
+
     def warmup(self, timeout: float = WARMUP_SECONDS) -> None:
         """Start what a first call would start: every pool with its workers, a connection to the LM's server.
 
@@ -722,6 +768,8 @@ class Runtime:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+        if self._sessions is not None:
+            await self._sessions.aclose()
         await self._router.backstop.end_all()
         results = await asyncio.gather(
             *(pool.aclose() for pool in self._pools),
@@ -762,6 +810,10 @@ class Runtime:
         if self._state is not _State.OPEN or self._home is None or self._home.is_closed():
             raise _closed()
         return self._home
+
+    @staticmethod
+    def _closed_error() -> ConfigError:
+        return _closed()
 
     def _enter_state(self, before: _State, after: _State) -> None:
         with self._state_lock:

@@ -40,6 +40,14 @@ EVENTS: Final[Mapping[str, str]] = {
     "dspex.pool.dead": "a pool has ended",
     "dspex.pool.resized": "a pool is to have another number of workers",
     "dspex.pool.backing_off": "so many workers ended that a pool waits before it starts another",
+    "dspex.session.created": "a session was made",
+    "dspex.session.resumed": "a session was taken up from its store",
+    "dspex.session.moved": "a session lives on another worker than before",
+    "dspex.session.recovered": "an object of a session was made again",
+    "dspex.session.parked": "a session left its worker and its host, until it is called again",
+    "dspex.session.expired": "a session's time was over",
+    "dspex.session.ended": "a session was ended for good",
+    "dspex.session.lost": "another host has taken a session over",
     "dspex.telemetry.detached": "a handler raised, and gets no more events",
 }
 """What each event says has happened."""

@@ -51,10 +51,11 @@ class Classes:
         """Whether a class may be named, and can be found by its name."""
         known = self._allowed.get(kind)
         if known is None:
-            known = self._allowed[kind] = self._may_import(kind.__module__) and _named(kind)
+            known = self._allowed[kind] = self.may_import(kind.__module__) and _named(kind)
         return known
 
-    def _may_import(self, module: str) -> bool:
+    def may_import(self, module: str) -> bool:
+        """Whether a module is one of them, or below one."""
         return any(module == name or module.startswith(f"{name}.") for name in self.modules)
 
     def find(self, path: Any, base: type | None = None) -> Any:
@@ -66,14 +67,14 @@ class Classes:
         found: Any = self._found.get(path) if isinstance(path, str) else None
         if found is None:
             module, _, name = str(path).partition(":")
-            if not self._may_import(module):
+            if not self.may_import(module):
                 raise ValueError(f"the class {path!r} is in no module of the allow-list")
             try:
                 found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
             except (ImportError, AttributeError) as err:
                 raise ValueError(f"the class {path!r} cannot be imported: {err}") from err
             # What a module only imported is no class of it.
-            if not (isinstance(found, type) and self._may_import(found.__module__)):
+            if not (isinstance(found, type) and self.may_import(found.__module__)):
                 raise ValueError(f"{path!r} is no class of that module")
             self._found[path] = found
         if base is not None and not issubclass(found, base):

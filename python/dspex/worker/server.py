@@ -172,10 +172,11 @@ class Server(asyncio.BufferedProtocol):
             for module in handshake.preload:
                 import_preload(module)
             codec = common_codec(handshake.codecs, (*CODECS, *names()))  # which a preload may have added to
-            self._channel.allow(Classes(handshake.classes), pickle=handshake.pickle)
+            classes = Classes(handshake.classes)
+            self._channel.allow(classes, pickle=handshake.pickle)
             if handshake.packing and available():
                 self._channel.pack(handshake.packing)
-            self._context = WorkerContext(handshake.lm)
+            self._context = WorkerContext(handshake.lm, classes)
             self._operations, self._instant = OPERATIONS, INSTANT
             self._streams = STREAMS
             connect(self._loop, self._call_back, self._deadlines.left)

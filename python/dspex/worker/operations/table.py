@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dspy
 
 from dspex.protocol.requests import FunctionRequest, ModuleRequest, PredictRequest
+from dspex.wire import Classes
 from dspex.worker.operations.functions import call_function
 from dspex.worker.operations.lm import Models
 from dspex.worker.operations.modules import Modules
+
+if TYPE_CHECKING:
+    from dspex.worker.operations.handles import Handles
 
 __all__ = ["INSTANT", "OPERATIONS", "STREAMS", "InstantOperation", "Operation", "WorkerContext"]
 
@@ -26,15 +30,18 @@ class WorkerContext:
 
     Args:
         lm: Settings of the pool's LM, or None.
+        classes: The modules from which objects may be made by name.
     """
 
-    def __init__(self, lm: Mapping[str, Any] | None) -> None:
+    def __init__(self, lm: Mapping[str, Any] | None, classes: Classes | None = None) -> None:
         if find_spec("dspy.lm15") is not None:  # DSPy 3.3 asks through LiteLLM alone
             from dspex.worker.operations.lm_bounds import bound_replies
 
             bound_replies()
         self.models = Models(lm)
         self.modules = Modules(self.models)
+        self.classes = Classes() if classes is None else classes
+        self.handles: Handles | None = None  # once a session has an object here
         # A worker lives long and nobody reads its history: keep none. The disk cache would open dozens of
         # descriptors in every worker and has locks that cross processes.
         dspy.configure(disable_history=True)
@@ -84,8 +91,18 @@ async def _optimize(context: WorkerContext, payload: Any) -> Any:
     return await optimize(context.models, OptimizeRequest.from_wire(payload))
 
 
+async def _handle(context: WorkerContext, payload: Any) -> Any:
+    from dspex.protocol.handles import HandleRequest  # a worker without sessions does without
+    from dspex.worker.operations.handles import Handles
+
+    if context.handles is None:
+        context.handles = Handles(context.classes)
+    return await context.handles.answer(HandleRequest.from_wire(payload))
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "function": _function,
+    "handle": _handle,
     "module": _module,
     "optimize": _optimize,
     "predict": _predict,

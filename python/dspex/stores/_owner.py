@@ -1,4 +1,4 @@
-"""Who runs a run, and whether that process is gone.
+"""Who has a run or a session, and whether that process is gone.
 
 The name of an owner says host, process, and on Linux when the process started and in which boot and which
 space of process numbers. By these a process of the same machine knows one that has died, and need not wait
@@ -14,15 +14,19 @@ from pathlib import Path
 __all__ = ["is_gone", "owner_here"]
 
 
-def owner_here() -> str:
-    """The name of this process as an owner: `host:pid`, and what makes sure of it."""
+def owner_here(part: str = "") -> str:
+    """The name of this process as an owner: `host:pid`, and what makes sure of it.
+
+    Args:
+        part: Which part of the process, where it has several owners.
+    """
     pid = os.getpid()
-    return f"{socket.gethostname()}:{pid} {_started(pid)}@{_place()}"
+    return f"{socket.gethostname()}:{pid} {_started(pid)}@{_place()}" + (f"#{part}" if part else "")
 
 
 def is_gone(owner: str | None) -> bool:
     """Whether the owner is a process of this machine that has ended; False where nobody knows."""
-    who, _, when = (owner or "").partition(" ")
+    who, _, when = (owner or "").partition("#")[0].partition(" ")
     host, _, pid = who.rpartition(":")
     started, _, place = when.partition("@")
     if not (started and place and pid.isdigit()) or host != socket.gethostname() or place != _place():
