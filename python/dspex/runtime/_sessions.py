@@ -82,7 +82,10 @@ class RuntimeSessions:
                 return await keeper.begin_or_resume(chosen, session_id)
             return await keeper.resume(session_id, take_over=take_over)
 
-        return SessionOpening(lambda: self.at_home(opened()), self.blocking)
+        async def opened_at_home() -> Session:
+            return await self.at_home(opened())
+
+        return SessionOpening(opened_at_home, self.blocking)
 
     def _keeper(self) -> Keeper:
         if self.keeper is None:
