@@ -13,6 +13,7 @@ from tests.support.processes import until
 import dspex
 from dspex.errors import (
     ConfigError,
+    DeadlineExceeded,
     InputError,
     SessionBusy,
     SessionError,
@@ -405,6 +406,22 @@ async def test_a_busy_session_refuses_a_call_or_lets_so_many_wait(runtime: dspex
     go.set()
     await asyncio.gather(first, calls[0], *calls[2:])
     assert await waiting.call(lambda: 7) == 7
+
+
+async def test_a_turn_that_never_comes_has_a_deadline_and_leaves_nothing(store: SessionStore) -> None:
+    settings = SessionSettings(store=store)
+    async with dspex.Runtime(ScriptedLM(answer), sessions=settings, timeout=0.05) as runtime:
+        s, go = await runtime.session(), asyncio.Event()
+        hanging = asyncio.create_task(s.call(go.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded) as late:
+            await s.call(lambda: 1)
+        assert (late.value.stage, late.value.retryable) == ("session", True)
+        with pytest.raises(DeadlineExceeded):
+            await s.park()
+        go.set()
+        await hanging
+        assert await s.call(lambda: 1) == 1
 
 
 async def test_a_cancelled_call_leaves_its_turn_and_writes_nothing(runtime: dspex.Runtime) -> None:
