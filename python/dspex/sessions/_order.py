@@ -66,7 +66,7 @@ class Order:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise DeadlineExceeded(
                     f"session {self._session_id!r}: the turn of a call did not come within {seconds:g} s",
-                    hint="see what the call before it waits for; its own calls take no turn if they run in it",
+                    hint="see what the call before it waits for; calls made inside of it take no turn",
                     retryable=True,
                     timeout=seconds,
                     stage="session",
