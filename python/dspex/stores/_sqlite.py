@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import queue
@@ -108,6 +109,7 @@ WHERE digest != excluded.digest
 """  # noqa: S608 - names of columns
 _RENEW: Final = "UPDATE runs SET lease_until = ? WHERE run_id = ? AND epoch = ? AND owner IS NOT NULL"
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NOT_NOW: Final[Any] = object()
 
 Synchronous = Literal["normal", "full"]
@@ -502,8 +504,12 @@ class SQLite:
                 db.close()
 
     def _open(self) -> sqlite3.Connection:
-        with contextlib.suppress(OSError):  # what is kept is its user's alone; SQLite's other files follow it
+        try:  # what is kept is its user's alone; SQLite's other files follow it
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:  # SQLite says what else it is
+            if error.errno in _DENIED:
+                # It would read a file that it may not write, and leave others beside it that nobody may.
+                raise self._read_only() from error
         db = sqlite3.connect(
             self._path, timeout=0.0, isolation_level=None, cached_statements=64, check_same_thread=False
         )
@@ -585,11 +591,7 @@ class SQLite:
         if code == sqlite3.SQLITE_FULL:
             return StoreError(f"no room to write {name}", code="store-full", hint="make room on its disk")
         if code == sqlite3.SQLITE_READONLY:
-            return StoreError(
-                f"{name} cannot be written",
-                code="store-readonly",
-                hint="look at the file's and its directory's rights",
-            )
+            return self._read_only()
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return StoreError(
                 f"{name} is no database, or a broken one: {error}",
@@ -598,6 +600,13 @@ class SQLite:
             )
         return StoreError(
             f"{name} could not be used: {error}", hint="look at the file, its directory and its disk"
+        )
+
+    def _read_only(self) -> StoreError:
+        return StoreError(
+            f"{self._path.name} cannot be written",
+            code="store-readonly",
+            hint="look at the file's and its directory's rights",
         )
 
     def __repr__(self) -> str:
