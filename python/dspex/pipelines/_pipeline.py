@@ -119,6 +119,20 @@ class Pipeline(Module):
 
         return cls.from_config(read_file(path), allow=allow, **options)
 
+    def to_config(self) -> dict[str, Any]:
+        """The data that says this pipeline, in plain values, for TOML, JSON and `from_config`.
+
+        Stores, leases and callbacks are not in it: give them to `from_config` again, and `allow=` the modules
+        of its functions.
+
+        Raises:
+            PipelineError: If a step cannot be said in data, as a lambda or one with demos cannot
+                (`not-as-data`): the step, by its place or its path.
+        """
+        from dspex.pipelines._written import written  # most pipelines are written in Python
+
+        return written(self, on_error=self._run_options.on_error)
+
     def _compile(self) -> None:
         inputs, outputs, strict = self._settings
         self.plan: Plan = compile_plan(self._given, inputs=inputs, outputs=outputs, strict=strict)
