@@ -478,3 +478,17 @@ async def test_a_file_without_room_says_so_and_works_once_there_is_some(tmp_path
     await store.record_steps(lease, [row("small")])
     assert [each.path for each in await store.steps("r1")] == ["small"]
     await store.close()
+
+
+@pytest.mark.parametrize("synchronous", ["normal", "full"])
+async def test_the_log_of_a_file_does_not_grow_with_its_writes(tmp_path: Path, synchronous: Any) -> None:
+    path = tmp_path / "runs.sqlite3"
+    store = SQLite(path, synchronous=synchronous)
+    lease = await store.create_session(NewSession("s1"), owner="one", lease=30.0)
+    sizes = []
+    for _ in range(3):
+        for _ in range(700):
+            await store.commit_session(lease, Changes({"key": b"x" * 1_000}), seconds=30.0)
+        sizes.append(Path(f"{path}-wal").stat().st_size)
+    await store.close()
+    assert sizes[2] <= sizes[0] * 1.5  # pages of a few hundred writes; else it would be three times as much

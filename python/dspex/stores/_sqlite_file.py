@@ -8,7 +8,7 @@
 
 There is one connection, and one lock under which it is used. Where the disk is not waited for, a small write
 takes less than the way to a thread and back. So an event loop writes it itself as long as that is quick. The
-thread does it with `synchronous="full"`, where another holds the file, and after a write that took long; and
+thread does it with `synchronous="full"`, where another holds the file, and after writes that took long; and
 it moves the log into the file, which waits for the disk.
 
 Jobs that wait together are one transaction: many callers at once pay for one commit. A caller is told after
@@ -55,8 +55,11 @@ IDLE_SECONDS: Final = 10.0
 MOST_AT_ONCE: Final = 256
 QUICK_SECONDS: Final = 0.002
 """What a write may take that an event loop does itself."""
+SLOW_WRITES: Final = 2
+"""Writes in a row that take longer: one may have been another process's turn on the core."""
+VERY_SLOW_SECONDS: Final = 0.02
 SLOW_SECONDS: Final = 1.0
-"""How long the thread does all of them after one that took longer."""
+"""How long the thread does all of them after that, or after one that was very slow."""
 CHECKPOINT_EVERY: Final = 500
 """Writes after which the thread moves the log into the file."""
 FORK_SECONDS: Final = 1.0
@@ -100,6 +103,8 @@ class SQLiteFile:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._slow_until = 0.0
+        self._slow_writes = 0
+        self._works = False  # whether the thread has jobs that it has taken
         self._writes = 0
         _stores.add(self)
 
@@ -158,7 +163,9 @@ class SQLiteFile:
         """Do a small write at once, if nothing is in its way; `_NOT_NOW` if something is."""
         not_now: T = _NOT_NOW
         begun = time.monotonic()
-        if self._synchronous == "full" or begun < self._slow_until or not self._jobs.empty():
+        if self._synchronous == "full" or begun < self._slow_until:
+            return not_now
+        if self._works or not self._jobs.empty():  # a lock is not fair: the thread would wait for ever
             return not_now
         if not self._use.acquire(blocking=False):
             return not_now
@@ -175,8 +182,10 @@ class SQLiteFile:
         if self._writes >= CHECKPOINT_EVERY:
             self._writes = 0
             self._hand_over((_checkpoint, Future()))
-        if time.monotonic() - begun > QUICK_SECONDS:
-            self._slow_until = time.monotonic() + SLOW_SECONDS
+        took = time.monotonic() - begun
+        self._slow_writes = self._slow_writes + 1 if took > QUICK_SECONDS else 0
+        if self._slow_writes == SLOW_WRITES or took > VERY_SLOW_SECONDS:
+            self._slow_writes, self._slow_until = 0, time.monotonic() + SLOW_SECONDS
         return outcome
 
     def _hand_over(self, job: _Job) -> None:
@@ -202,6 +211,7 @@ class SQLiteFile:
                     return
             if job is None:
                 return
+            self._works = True
             several, ended = [job], False
             while len(several) < MOST_AT_ONCE and not jobs.empty():
                 more = jobs.get()
@@ -210,9 +220,13 @@ class SQLiteFile:
                     break
                 several.append(more)
             with self._use:
-                self._commit([each for each in several if each[0] is not _checkpoint])
-                if len(several) > 1 or several[0][0] is _checkpoint:
+                work = [each for each in several if each[0] is not _checkpoint]
+                self._commit(work)
+                self._writes += len(work)
+                if self._writes >= CHECKPOINT_EVERY or len(work) < len(several):
+                    self._writes = 0
                     self._move_log()
+            self._works = False
             if ended:
                 return
 
@@ -437,7 +451,7 @@ def _after_fork_in_child() -> None:
     _held.clear()
     for store in list(_stores):  # neither thread nor jobs came along
         store._lock, store._use = threading.Lock(), threading.Lock()
-        store._jobs, store._thread = queue.SimpleQueue(), None
+        store._jobs, store._thread, store._works = queue.SimpleQueue(), None, False
         if store._db is not None:  # it was in use: to close it here would undo the parent's locks
             _abandoned.append(store._db)
             store._db = None

@@ -43,7 +43,6 @@ CREATE TABLE sessions (
     owner TEXT, lease_until REAL NOT NULL
 );
 CREATE INDEX sessions_expires ON sessions (expires) WHERE expires IS NOT NULL;
-CREATE INDEX sessions_used ON sessions (used);
 CREATE INDEX sessions_pool ON sessions (pool);
 CREATE INDEX sessions_user ON sessions (user) WHERE user != '';
 CREATE TABLE session_entries (
