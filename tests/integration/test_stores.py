@@ -16,7 +16,7 @@ import pytest
 
 from dspex import errors
 from dspex.stores import Changes, Memory, NewSession, SQLite, StepRow
-from dspex.testing.stores import RunStoreSuite
+from dspex.testing.stores import RunStoreSuite, SessionStoreSuite
 
 MAX_BYTES = 64 * 1024 * 1024
 NEW: dict[str, Any] = {"pipeline": "qa", "fingerprint": b"{}", "inputs": b"in", "owner": "one", "lease": 30.0}
@@ -41,7 +41,7 @@ def clock() -> Clock:
     return Clock()
 
 
-class TestMemory(RunStoreSuite):
+class TestMemory(RunStoreSuite, SessionStoreSuite):
     many_processes = False
     survives_kill = False
 
@@ -51,7 +51,7 @@ class TestMemory(RunStoreSuite):
         return Memory(clock=clock or time.time, max_bytes=max_bytes or MAX_BYTES)
 
 
-class TestSQLite(RunStoreSuite):
+class TestSQLite(RunStoreSuite, SessionStoreSuite):
     synchronous: Any = "normal"
 
     def make(
