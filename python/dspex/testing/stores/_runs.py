@@ -466,6 +466,23 @@ class RunStoreSuite(StoreSuite):
         asyncio.run(write("b"))
         assert asyncio.run(count()) == [5, 5]
 
+    # -- older versions ------------------------------------------------------------------------------
+
+    @scenario("older_versions")
+    async def test_a_run_that_an_older_version_has_written_goes_on(self, at: Stage[RunStore]) -> None:
+        for store in at.older():
+            info = await there(store)
+            assert (info.pipeline, info.status, info.fingerprint, info.inputs, info.outcome) == (
+                *("qa", "running", b"{}", b"in"),
+                None,
+            )
+            assert (info.owner, info.epoch, info.resumes, info.created) == ("one", 1, 0, at.clock.now)
+            assert await store.steps("r1") == [row("a")._replace(at=at.clock.now)]
+            _, lease = await store.claim_run("r1", owner="two", lease=30.0, take_over="one")
+            await store.record_steps(lease, [row("b")])
+            await store.close()
+            assert await paths(store) == ["a", "b"]
+
     # -- other processes ------------------------------------------------------------------------------
 
     @scenario("many_processes")

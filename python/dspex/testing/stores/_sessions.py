@@ -411,7 +411,7 @@ class SessionStoreSuite(StoreSuite):
             await at.store.claim_session("s1", owner="two", lease=30.0)
 
     @scenario("limits")
-    async def test_a_value_that_is_too_large_is_the_caller_s_mistake_and_nothing_of_it_is_written(
+    async def test_a_commit_with_a_value_that_is_too_large_is_the_caller_s_mistake_and_writes_nothing(
         self, at: Stage[SessionStore]
     ) -> None:
         store = at.make(max_bytes=1_000)
@@ -437,7 +437,9 @@ class SessionStoreSuite(StoreSuite):
         assert await whole(store, "s2") == NOTHING
 
     @scenario()
-    async def test_names_and_values_come_back_as_they_went(self, at: Stage[SessionStore]) -> None:
+    async def test_names_and_values_of_a_session_come_back_as_they_went(
+        self, at: Stage[SessionStore]
+    ) -> None:
         new = NewSession(ODD, ODD + "pool", ODD + "user", BYTES)
         lease = await at.store.create_session(new, owner=ODD, lease=30.0)
         other = await create(at.store, ODD + "b")
@@ -726,7 +728,9 @@ class SessionStoreSuite(StoreSuite):
     # -- closing, and loops ---------------------------------------------------------------------------
 
     @scenario()
-    async def test_a_store_that_was_closed_can_be_used_again(self, at: Stage[SessionStore]) -> None:
+    async def test_a_store_of_sessions_that_was_closed_can_be_used_again(
+        self, at: Stage[SessionStore]
+    ) -> None:
         lease = await create(at.store)
         await commit(at.store, lease, {"a": b"1"}, b"turn")
         await at.store.close()
@@ -753,6 +757,16 @@ class SessionStoreSuite(StoreSuite):
         lease = asyncio.run(make())
         assert asyncio.run(go_on(lease)) == 10
         asyncio.run(store.close())
+
+    # -- older versions ------------------------------------------------------------------------------
+
+    @scenario("older_versions")
+    async def test_what_an_older_version_has_written_takes_sessions(self, at: Stage[SessionStore]) -> None:
+        for store in at.older():
+            lease = await create(store)
+            info = await commit(store, lease, {"a": b"1"}, b"turn")
+            await store.close()
+            assert await whole(store) == (info, {"a": Entry(1, b"1")}, turns_of(b"turn"))
 
     # -- other processes ------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ coroutine gets a `Stage`, which makes stores and other processes, and ends them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -27,6 +27,7 @@ _LACKS: Final = {
     "many_processes": "no other process can open this store",
     "survives_kill": "what this store has does not outlive its process",
     "limits": "this store takes values of any size",
+    "older_versions": "there is no older version of this store",
 }
 
 
@@ -39,11 +40,13 @@ class StoreSuite:
         many_processes: Whether other processes can open the same place; without, no races are tried.
         survives_kill: Whether what was acknowledged is there after a process was killed.
         limits: Whether the store has a `max_bytes`, above which it refuses a value.
+        older_versions: Names of earlier versions of the store whose work it goes on with; see `write_older`.
     """
 
     many_processes: bool = True
     survives_kill: bool = True
     limits: bool = True
+    older_versions: Sequence[str] = ()
 
     def make(
         self, place: Path, clock: Callable[[], float] | None = None, max_bytes: int | None = None
@@ -57,6 +60,19 @@ class StoreSuite:
             max_bytes: How large a value may be; None for what it has by default.
         """
         raise NotImplementedError(f"{type(self).__name__} says how its store is made: def make(...)")
+
+    def write_older(self, place: Path, version: str) -> None:
+        """Write what an earlier version of the store left.
+
+        That is a run that was begun at 1,000,000 s by `create_run("r1", pipeline="qa", fingerprint=b"{}",
+        inputs=b"in", owner="one", lease=30.0)`, and then the row `StepRow("a", "ok", b"d", b"f", b"out",
+        0.5)`.
+
+        Args:
+            place: As that of `make`.
+            version: One of `older_versions`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says what version {version} wrote")
 
 
 class Clock:
@@ -103,6 +119,16 @@ class Stage(Generic[S]):
     def reader(self) -> S:
         """A store that sees what is written, and that waits for nothing of the first if there can be two."""
         return self.make() if self.suite.many_processes else self.store
+
+    def older(self) -> Iterator[S]:
+        """A store of what each earlier version wrote."""
+        for number, version in enumerate(self.suite.older_versions):
+            place = self.place / f"older{number}"
+            place.mkdir()
+            self.suite.write_older(place, version)
+            made = self.suite.make(place, clock=self.clock)
+            self._stores.append(made)
+            yield made
 
     async def child(self, what: str, *arguments: str) -> Child:
         """Another process that has opened the place, and waits for `go` with its work."""
