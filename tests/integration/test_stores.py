@@ -103,6 +103,29 @@ def test_no_test_of_one_suite_hides_one_of_the_other() -> None:
     assert {*vars(RunStoreSuite)} & {name for name in vars(SessionStoreSuite) if name[:4] == "test"} == set()
 
 
+def test_dspex_testing_needs_no_pytest_and_its_suites_say_what_they_need() -> None:
+    code = """
+import sys
+sys.modules["pytest"] = None
+import dspex.testing
+from dspex.errors import ConfigError
+try:
+    import dspex.testing.stores
+except ConfigError as error:
+    print(error.code, error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "pytest-missing `pip install pytest`", done.stderr
+
+
+@pytest.mark.parametrize("name", ["pathlib:Path", "dspex.stores:Memory"])
+def test_another_process_of_a_suite_makes_nothing_but_suites(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dspex.testing.stores", name, __file__, str(tmp_path), "claim_run", "r1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip() == f"{name} is no suite of stores"
+
+
 # -- SQLite alone: files, forks and what goes wrong -----------------------------------------------------
 
 
