@@ -119,6 +119,10 @@ test-ray: build ## the contract of a pool's backend on a Ray cluster of this mac
 deployments: build ## one of three model servers goes wrong under load, in nine ways (ARGS="5 300")
 	$(BIN)/python -m tests.load.deployments $(ARGS)
 
+.PHONY: storm-sessions
+storm-sessions: build ## kill workers and hosts of 200 counting sessions for 60 s; no count may be wrong (ARGS="10")
+	$(BIN)/python -m tests.load.session_storm $(ARGS)
+
 .PHONY: storm
 storm: build ## kill a random worker every 300 ms under load for 60 s; no call may be lost (ARGS="10")
 	$(BIN)/python -m tests.load.storm $(ARGS)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dspex import metrics as metrics
     from dspex import pipelines as pipelines
     from dspex import pool as pool
+    from dspex import sessions as sessions
     from dspex import signature as signature
     from dspex import stores as stores
     from dspex import streaming as streaming
@@ -162,6 +163,7 @@ _PACKAGES = frozenset(
         "metrics",
         "pipelines",
         "pool",
+        "sessions",
         "signature",
         "stores",
         "streaming",

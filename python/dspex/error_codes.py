@@ -1616,6 +1616,12 @@ CODES: Final = (
         "Write a module, a function, a pipeline, or what `step`, `parallel`, `branch` and the like give.",
     ),
     Code(
+        "not-as-data",
+        "PipelineError",
+        "`to_config` was asked for a pipeline that data cannot say: a lambda, demos, a type of an input.",
+        "Use functions that a path finds, conditions as expressions, or keep the step in Python.",
+    ),
+    Code(
         "bad-condition",
         "PipelineError",
         "A condition is neither a function of fields nor an expression.",

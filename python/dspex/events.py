@@ -260,11 +260,13 @@ class StepEnded:
     error: str = ""
 
 
-PipelineEvent = StepStarted | StepEvent | StepRestarted | StepEnded | Prediction
-"""All that the stream of a pipeline may give; the last is the result."""
-
 ReplyEvent = FieldStart | TextDelta | PartialValue | FieldEnd | Correction
 """The events of a reply's fields."""
 
-Event = ReplyEvent | Status | LMDelta | Prediction
-"""All that a stream may give; where there is a prediction, it is the last."""
+PipelineEvent = StepStarted | StepEvent | StepRestarted | StepEnded | Prediction
+"""All that the stream of a pipeline may give; the last is the result."""
+
+Event = ReplyEvent | Status | LMDelta | PipelineEvent
+"""All that a stream may give; where there is a prediction, it is the last.
+
+A pipeline is a module: what streams any module may be given the events of steps."""

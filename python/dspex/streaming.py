@@ -89,9 +89,7 @@ _KEEPALIVE: Final = b": keepalive\n\n"
 _log = logging.getLogger("dspex.streaming")
 
 
-async def sse(
-    events: AsyncIterator[Event] | AsyncIterator[PipelineEvent], *, keepalive: float | None = None
-) -> AsyncGenerator[bytes, None]:
+async def sse(events: AsyncIterator[Event], *, keepalive: float | None = None) -> AsyncGenerator[bytes, None]:
     """The events of a stream as server-sent events.
 
     Each is `event: <name>` with its attributes as JSON in `data:`. The names are `start`, `text`, `value`,

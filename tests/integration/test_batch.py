@@ -8,6 +8,7 @@ import contextvars
 import io
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -522,6 +523,7 @@ def test_a_bar_is_shown_on_terminals_or_where_it_is_wanted(
 ) -> None:
     screen = Screen(is_terminal)
     monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setitem(sys.modules, "rich", None)
     model.refused = {1}
     dspex.Predict("question -> answer").batch(rows(4), **options)
     last = screen.getvalue().rpartition("\r")[2]
@@ -529,6 +531,18 @@ def test_a_bar_is_shown_on_terminals_or_where_it_is_wanted(
     if shown:
         assert last.startswith(f"[{'#' * 30}] 4/4 rows, ")
         assert last.rstrip(" \n").endswith("/s, 1 failed")
+
+
+@pytest.mark.parametrize("options", [{}, {"progress": True}])
+def test_a_screen_that_goes_in_the_middle_ends_no_batch(
+    runtime: dspex.Runtime, model: Model, monkeypatch: pytest.MonkeyPatch, options: Any
+) -> None:
+    screen = Screen(True)
+    monkeypatch.setattr("sys.stderr", screen)
+    outcomes = dspex.Predict("question -> answer").batch_as_completed(rows(4), 1, **options)
+    next(outcomes)
+    screen.close()
+    assert len(list(outcomes)) == 3
 
 
 def test_a_screen_that_has_gone_ends_no_batch(

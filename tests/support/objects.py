@@ -59,3 +59,16 @@ async def made_async(start: int) -> Counter:
 
 def fails() -> None:
     raise RuntimeError("it cannot be made")
+
+
+def note(path: str, line: str) -> None:
+    """Count an effect outside of everything that is kept."""
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+
+
+class Plain:
+    """Has no state that could be kept."""
+
+    def add(self) -> int:
+        return 1

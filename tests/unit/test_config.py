@@ -175,7 +175,7 @@ def test_deployments_and_rate_limits_may_stand_in_the_file() -> None:
         arguments_of(secret, None, None)
 
 
-@pytest.mark.parametrize("name", ["breaker", "retry", "hedge", "shadow"])
+@pytest.mark.parametrize("name", ["breaker", "retry", "hedge", "shadow", "sessions"])
 def test_what_is_false_is_left_out(name: str) -> None:
     assert arguments_of({"lm": {"model": "openai/x"}, name: False}, None, None)[name] is None
 
@@ -254,6 +254,9 @@ WRONG: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"limits": {"native": {"in_flight": 1}, "wait": 1}}, {"limits.wait": "a table, as the others"}),
     ({"hedge": {"after": "95%"}}, {"hedge.after": 'a quantile such as "p95"'}),
     ({"shadow": {}}, {"shadow.share": "it must be there"}),
+    ({"sessions": {"lease": -1}}, {"sessions.lease": "seconds"}),
+    ({"sessions": {"store": 7, "classes": "a"}}, {"sessions.store": "path", "sessions.classes": "list"}),
+    ({"sessions": {"stores": "a"}}, {"sessions.stores": "store"}),
     ({"shadow": {"share": 2}}, {"shadow.share": "a number from 0 to 1"}),
 ]
 

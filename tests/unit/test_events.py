@@ -19,6 +19,10 @@ from dspex.events import (
     LMToolCallDelta,
     PartialValue,
     Status,
+    StepEnded,
+    StepEvent,
+    StepRestarted,
+    StepStarted,
     TextDelta,
 )
 from dspex.protocol.events import event_of, last_part, part_of, says
@@ -35,7 +39,7 @@ class Enough:
         return self.text
 
 
-EVENTS = [
+CROSSING = [
     FieldStart("answer"),
     FieldStart("answer", "draft.inner"),
     TextDelta("answer", "blu"),
@@ -52,13 +56,22 @@ EVENTS = [
     LMDelta("", 1, tool_calls=(LMToolCallDelta(0, "c1", "search"), LMToolCallDelta(1, arguments='{"q'))),
     LMDelta("", reasoning="hm"),
 ]
+"""What a worker tells."""
+
+EVENTS = [
+    *CROSSING,
+    StepStarted("answer"),
+    StepEvent("map[17]/note", TextDelta("answer", "blu")),
+    StepRestarted("answer"),
+    StepEnded("answer", "ok", 0.5, {"answer": "blue"}),
+]
 
 
 def test_every_class_of_the_vocabulary_is_here() -> None:
     assert {type(event) for event in EVENTS} | {Prediction} == set(get_args(Event))
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=repr)
+@pytest.mark.parametrize("event", CROSSING, ids=repr)
 def test_an_event_crosses_as_it_is(event: Any) -> None:
     codec = MessagePack()
     arrived = event_of(codec.decode(codec.encode(part_of(event))))

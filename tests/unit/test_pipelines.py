@@ -748,3 +748,12 @@ def test_a_plan_grows_in_proportion_to_its_steps(pure: bool) -> None:
 
     assert size(200) <= 2 * size(100) + 10
     assert size(100) <= 300
+
+
+async def test_a_map_may_give_a_field_of_its_item_s_name() -> None:
+    async def louder(x: str) -> str:
+        return x.upper()
+
+    each = dspex.map(dspex.step(louder, outputs="x"), over="xs", item="x")
+    pipeline = dspex.pipeline(each, inputs={"xs": list[str]}, outputs=["x"])
+    assert (await pipeline.arun(xs=["a", "b"])).x == ["A", "B"]

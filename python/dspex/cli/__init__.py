@@ -20,13 +20,14 @@ from dspex.cli import _doctor as doctor
 from dspex.cli import _errors as errors
 from dspex.cli import _export as export
 from dspex.cli import _run as run
+from dspex.cli import _sessions as sessions
 from dspex.cli import _shadow as shadow
 from dspex.cli import _signature as signature
 from dspex.errors import DspexError
 
 __all__ = ["main"]
 
-COMMANDS = (run, export, signature, bench, diff, doctor, config, shadow, cache, errors)
+COMMANDS = (run, export, signature, bench, diff, doctor, config, shadow, cache, sessions, errors)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

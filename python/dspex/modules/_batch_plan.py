@@ -27,7 +27,8 @@ class BatchOptions(TypedDict, total=False):
         max_errors: End the batch when so many rows have failed.
         timeout: Seconds for the whole batch.
         progress: Whether to show a bar on stderr, or a function that is called after each row with the rows
-            done and the rows there are (None where nobody knows). By default a bar on terminals.
+            done and the rows there are (None where nobody knows). By default a bar on
+            terminals, rich's where that is installed.
         provide_traceback: Log each error with its traceback, on `dspex.modules`.
         num_threads: DSPy's name for how many run at once.
         disable_progress_bar: DSPy's name for `progress=False`.

@@ -1,10 +1,12 @@
-"""How far a batch is: a bar on a terminal, or a function of the caller's."""
+"""How far a batch is: a bar on a terminal, rich's where that is installed, or a function of the caller's."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any, Final, Protocol, TextIO
 
 __all__ = ["Progress"]
@@ -31,9 +33,22 @@ class Progress(Protocol):
         """What was asked for: a function, a bar, nothing, or by default a bar where stderr is a terminal."""
         if callable(wanted):
             return _Told(wanted, total)
+        out = sys.stderr
+        is_terminal = out is not None and (wanted is not False) and _is_terminal(out)
         if wanted is None:
-            wanted = sys.stderr is not None and sys.stderr.isatty()
-        return _Bar(sys.stderr, total) if wanted and sys.stderr is not None else _Nothing()
+            wanted = is_terminal
+        if not wanted or out is None:
+            return _Nothing()
+        if is_terminal and find_spec("rich") is not None:
+            return _RichBar(out, total)
+        return _PlainBar(out, total)
+
+
+def _is_terminal(out: TextIO) -> bool:
+    try:
+        return out.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 class _Nothing(Progress):
@@ -59,7 +74,7 @@ class _Told(Progress):
 
 
 class _Bar(Progress):
-    """One line that is written over; what is shown last is how it ended."""
+    """What is drawn again from time to time; what is shown last is how it ended."""
 
     def __init__(self, out: TextIO, total: int | None) -> None:
         self._out = out
@@ -77,13 +92,55 @@ class _Bar(Progress):
 
     def close(self) -> None:
         self._draw(time.monotonic())
-        self._write("\n")
 
     def _draw(self, now: float) -> None:
+        raise NotImplementedError
+
+    def _said(self, now: float) -> str:
         done, failed = self._now
         rate = done / max(now - self._begun, 1e-9)
         rows = f"{done} rows" if self._total is None else f"{done}/{self._total} rows"
-        line = f"{rows}, {rate:.1f}/s" + (f", {failed} failed" if failed else "")
+        return f"{rows}, {rate:.1f}/s" + (f", {failed} failed" if failed else "")
+
+
+class _RichBar(_Bar):
+    """Rich's. It has no thread, and leaves the program's streams as they are."""
+
+    def __init__(self, out: TextIO, total: int | None) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        super().__init__(out, total)
+        self._bar = progress.Progress(
+            *([] if total is None else [progress.BarColumn(_WIDTH)]),
+            progress.TextColumn("{task.description}", markup=False),
+            console=Console(file=out, force_terminal=True, force_jupyter=False),
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def close(self) -> None:
+        super().close()
+        with suppress(OSError, ValueError):
+            self._bar.stop()
+
+    def _draw(self, now: float) -> None:
+        with suppress(OSError, ValueError):  # a terminal that has gone ends no batch
+            self._bar.start()
+            self._bar.update(self._task, completed=self._now[0], description=self._said(now), refresh=True)
+
+
+class _PlainBar(_Bar):
+    """One line that is written over."""
+
+    def close(self) -> None:
+        super().close()
+        self._write("\n")
+
+    def _draw(self, now: float) -> None:
+        line, done = self._said(now), self._now[0]
         if self._total:
             full = min(_WIDTH, _WIDTH * done // self._total)
             line = f"[{'#' * full}{'.' * (_WIDTH - full)}] {line}"

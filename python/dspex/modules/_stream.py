@@ -34,8 +34,17 @@ from dspex.modules._listening import Listener, cancel
 from dspex.prediction import Prediction
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # the one that has defaults in Python 3.11 too
+
     from dspex.events import Event
     from dspex.modules._module import Module
+
+    E = TypeVar("E", covariant=True, default=Event)
+    """Its events: those of any stream, or of a pipeline's."""
+else:
+    from typing import TypeVar
+
+    E = TypeVar("E", covariant=True)
 
 __all__ = ["AsyncModuleStream", "ModuleStream"]
 
@@ -66,7 +75,7 @@ class _Stream:
         return f"<{type(self).__name__} of {self._name}, {state}>"
 
 
-class AsyncModuleStream(_Stream, AsyncIterator["Event"]):
+class AsyncModuleStream(_Stream, AsyncIterator[E]):
     """One call of a module, as events: what `astream` gives.
 
     Leave it early in one of three ways. `async with` closes it, and waits until the connection to the model
@@ -86,7 +95,7 @@ class AsyncModuleStream(_Stream, AsyncIterator["Event"]):
 
     _task: asyncio.Task[None] | None = None
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> E:
         """The next event; see `Module.__call__` for what the call may raise."""
         if (call := self._begin()) is not None:
             running = _await(*call, self._listener)
@@ -122,7 +131,7 @@ class AsyncModuleStream(_Stream, AsyncIterator["Event"]):
                 cancel([self._task])
 
 
-class ModuleStream(_Stream, Iterator["Event"]):
+class ModuleStream(_Stream, Iterator[E]):
     """One call of a module, as events, for code without an event loop: what `stream` gives.
 
     Leave it early in one of three ways. `with` closes it, and waits until the connection to the model is
@@ -140,7 +149,7 @@ class ModuleStream(_Stream, Iterator["Event"]):
 
     _running: concurrent.futures.Future[None] | None = None
 
-    def __next__(self) -> Event:
+    def __next__(self) -> E:
         """The next event; see `Module.__call__` for what the call may raise."""
         refuse_blocking(0, "`async for event in program.astream(...)`")
         if (call := self._begin()) is not None:

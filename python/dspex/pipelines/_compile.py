@@ -595,8 +595,9 @@ class _Maker:
             )
         inside = self._inside(f"{path}[]/")
         inside.add_input(step.item, Takes(item))
+        each = inside.offers[step.item]  # the step may give a field of that name
         inside.add(step.step)
-        if not inside.offers[step.item].used:
+        if not each.used:
             raise PipelineError(
                 f"{path} gives each item of {step.over!r} as {step.item!r}, and its step does not take that",
                 code="missing-input",

@@ -7,7 +7,7 @@ import copy
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
 
 from dspex._portal import refuse_blocking, wait
 from dspex._timeouts import shown
@@ -26,6 +26,8 @@ from dspex.pipelines._steps import Step, bad_step, mapped, step_of
 from dspex.router import Dispatcher, dispatcher_here
 
 if TYPE_CHECKING:
+    from dspex.events import PipelineEvent
+    from dspex.modules import AsyncModuleStream, ModuleStream
     from dspex.modules._listening import Listener
     from dspex.pipelines._explain import Explanation
     from dspex.pipelines._profile import Profile
@@ -116,6 +118,20 @@ class Pipeline(Module):
         from dspex.pipelines._forms import read_file
 
         return cls.from_config(read_file(path), allow=allow, **options)
+
+    def to_config(self) -> dict[str, Any]:
+        """The data that says this pipeline, in plain values, for TOML, JSON and `from_config`.
+
+        Stores, leases and callbacks are not in it: give them to `from_config` again, and `allow=` the modules
+        of its functions.
+
+        Raises:
+            PipelineError: If a step cannot be said in data, as a lambda or one with demos cannot
+                (`not-as-data`): the step, by its place or its path.
+        """
+        from dspex.pipelines._written import written  # most pipelines are written in Python
+
+        return written(self, on_error=self._run_options.on_error)
 
     def _compile(self) -> None:
         inputs, outputs, strict = self._settings
@@ -387,6 +403,26 @@ class Pipeline(Module):
         twin = super().with_options(**options)
         twin._run_options = self._run_options.over(own)
         return twin
+
+    def stream(self, /, *args: Any, **inputs: Any) -> ModuleStream[PipelineEvent]:
+        """A run as an iterator: an event for every step that begins and ends, and what its model writes.
+
+        The run begins with the first step of the iterator, in a thread.
+
+        Args:
+            *args: None; a pipeline takes its inputs by name.
+            **inputs: As for `arun`. `with_options(stream_fields=...)` says of which fields events come, those
+                of one step as `"answer.text"`; `with_options(restart=True)`, that a step that has told
+                something may be tried again.
+
+        Raises:
+            ConfigError: If no step gives a field of those (`bad-stream`).
+        """
+        return cast("ModuleStream[PipelineEvent]", super().stream(*args, **inputs))
+
+    def astream(self, /, *args: Any, **inputs: Any) -> AsyncModuleStream[PipelineEvent]:
+        """The asynchronous twin of `stream`."""
+        return cast("AsyncModuleStream[PipelineEvent]", super().astream(*args, **inputs))
 
     def _listener(self, fields: Sequence[str] | None) -> Listener:
         from dspex.pipelines._stream import StepTeller  # most runs are not streamed

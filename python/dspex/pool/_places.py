@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["AFFINITIES", "Affinity", "Place", "Places"]
 
 Affinity = Literal["hint", "strict", "fail_fast"]
+"""What becomes of a session's call while its worker has no room; see `Pool.place`."""
 AFFINITIES: Final = ("hint", "strict", "fail_fast")
 
 _READY: Final = State.READY

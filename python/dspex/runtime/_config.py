@@ -11,6 +11,7 @@
     [limits]      dspex.router.Limits of every target, or [limits.<target>] of one
     [hedge]       dspex.router.Hedge
     [shadow]      dspex.router.Shadow
+    [sessions]    dspex.sessions.SessionSettings; its store is a file
 
 Nothing is believed and nothing is guessed: each setting is tried alone against the rule of the class that
 takes it, so that one error tells all that is wrong, each with its path and that class's own words. Only what
@@ -33,6 +34,7 @@ from dspex.runtime._config_lm import lm_of
 from dspex.runtime._config_problems import Problems, inside
 from dspex.runtime._config_secrets import resolved
 from dspex.runtime._config_values import value_of
+from dspex.sessions import SessionSettings
 
 __all__ = ["VALUES", "arguments_of", "check_config"]
 
@@ -72,10 +74,11 @@ VALUES: Final[Mapping[str, tuple[type[Any], Mapping[str, Any]]]] = {
     "retry": (Retry, {}),
     "hedge": (Hedge, {}),
     "shadow": (Shadow, {"share": 0.0}),
+    "sessions": (SessionSettings, {}),
 }
 """Sections that are one value: its class, and what that cannot be made without."""
 
-_PATHS: Final = frozenset({"shadow.file"})
+_PATHS: Final = frozenset({"shadow.file", "sessions.store"})
 """Settings that are files, which stand beside the configuration."""
 
 _SECTIONS: Final = ("runtime", "lm", "pools", "pool", "limits", *VALUES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from dspex.lm import LanguageModel
     from dspex.pool import PoolSpec
     from dspex.router import Breaker, GivenLimits, Hedge, OrderOfTargets, Retry, Shadow, Strategy
+    from dspex.sessions import SessionSettings
+    from dspex.stores import SessionStore
 
 __all__ = ["configure"]
 
@@ -38,6 +41,7 @@ def configure(
     hedge: Hedge | None = None,
     shadow: Shadow | float | None = None,
     callbacks: Sequence[Any] | None = None,
+    sessions: SessionSettings | SessionStore | str | os.PathLike[str] | None = None,
 ) -> Runtime:
     """Make and open the runtime that modules use where no other is current.
 
@@ -60,6 +64,7 @@ def configure(
         hedge: Makes a call that is late a second time.
         shadow: Runs the other side too for a share of the calls.
         callbacks: Who hears of all calls.
+        sessions: Where sessions are kept.
 
     Returns:
         The runtime, open.
@@ -93,6 +98,7 @@ def configure(
         hedge=hedge,
         shadow=shadow,
         callbacks=callbacks,
+        sessions=sessions,
     ).open()
     with _lock:
         before, _configured = _configured, runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,6 +14,7 @@ from dspex.router import use
 from dspex.sessions._keeper import Keeper
 from dspex.sessions._opening import SessionOpening
 from dspex.sessions._options import SessionOptions, SessionSettings
+from dspex.stores import SessionStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,9 +40,7 @@ def settings_of(given: Any) -> SessionSettings:
     """
     if isinstance(given, SessionSettings):
         return given
-    if given is None or isinstance(given, str) or hasattr(given, "__fspath__"):
-        return SessionSettings(store=given)
-    if hasattr(given, "commit_session"):
+    if given is None or isinstance(given, str | os.PathLike | SessionStore):
         return SessionSettings(store=given)
     raise ConfigError(
         f"sessions={type(given).__name__} is none of the forms it has",
@@ -82,7 +82,10 @@ class RuntimeSessions:
                 return await keeper.begin_or_resume(chosen, session_id)
             return await keeper.resume(session_id, take_over=take_over)
 
-        return SessionOpening(lambda: self.at_home(opened()), self.blocking)
+        async def opened_at_home() -> Session:
+            return await self.at_home(opened())
+
+        return SessionOpening(opened_at_home, self.blocking)
 
     def _keeper(self) -> Keeper:
         if self.keeper is None:

@@ -76,7 +76,8 @@ def field_of(target: Any) -> tuple[str, type[Any]] | None:
     if isinstance(inputs, Mapping):
         types = {name: getattr(field, "annotation", None) for name, field in inputs.items()}
     else:
-        types = getattr(getattr(target, "plan", None), "inputs", None) or {}
+        taken = getattr(getattr(target, "plan", None), "inputs", None) or {}
+        types = {name: getattr(takes, "kind", None) for name, takes in taken.items()}
     for name, kind in types.items():
         if isinstance(kind, type) and kind.__name__ == "History" and hasattr(kind, "model_fields"):
             return name, kind

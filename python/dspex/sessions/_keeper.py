@@ -298,7 +298,7 @@ class Keeper:
         core = self._active.get(session_id)
         if core is None or core.gone is not None:
             return
-        await core.order.enter(always=True)
+        await core.order.enter(self.host.timeout, always=True)
         try:
             if self._active.get(session_id) is core and core.gone is None:
                 await self._park(core)
@@ -331,7 +331,7 @@ class Keeper:
             SessionBusy: If another host has it.
         """
         core = await self.active(session_id)
-        await core.order.enter(always=True)
+        await core.order.enter(self.host.timeout, always=True)
         try:
             if core.state != "active" or await self.store.renew_sessions([Use(core.lease, 0.0)], 1.0):
                 raise session_moved(session_id)

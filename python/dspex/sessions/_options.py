@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -49,10 +50,17 @@ class SessionSettings:
     park_after: float | None = 300.0
     most_of_pool: int | None = None
     most_of_user: int | None = None
-    classes: tuple[str, ...] = ()
+    classes: Sequence[str] = ()
     value_bytes: int = MAX_VALUE_BYTES
 
     def __post_init__(self) -> None:
+        store = self.store
+        if store is not None and not isinstance(store, str | os.PathLike | SessionStore):
+            raise _refused("store", store, "the path of a file, or a store")
+        modules = [self.classes] if isinstance(self.classes, str) else list(self.classes)
+        if isinstance(self.classes, str) or not all(isinstance(name, str) for name in modules):
+            raise _refused("classes", self.classes, "a list of names of modules")
+        object.__setattr__(self, "classes", tuple(modules))
         check_seconds(self.lease, "lease")
         if self.park_after is not None:
             check_seconds(self.park_after, "park_after")

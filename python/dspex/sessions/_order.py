@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from dspex.errors import SessionBusy
+from dspex.errors import DeadlineExceeded, SessionBusy
 from dspex.sessions._options import WhenBusy
 
 __all__ = ["Order"]
@@ -30,14 +30,16 @@ class Order:
         self.taken = False
         """Whether a call is in."""
 
-    async def enter(self, *, always: bool = False) -> None:
+    async def enter(self, seconds: float, *, always: bool = False) -> None:
         """Wait for the turn. Whoever got in has to `leave`.
 
         Args:
+            seconds: How long to wait.
             always: However many wait: for who is no call.
 
         Raises:
             SessionBusy: If another call is in and this one is not to wait, or too many wait.
+            DeadlineExceeded: If the turn has not come in time.
         """
         if not self.taken:
             self.taken = True
@@ -52,13 +54,23 @@ class Order:
             )
         turn = asyncio.get_running_loop().create_future()
         waiting.append(turn)
+        limit = asyncio.timeout(seconds)
         try:
-            await turn
-        except asyncio.CancelledError:
+            async with limit:
+                await turn
+        except (asyncio.CancelledError, TimeoutError) as error:
             if turn.done() and not turn.cancelled():
                 self.leave()  # it was this one's turn just now
             else:
                 waiting.remove(turn)
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise DeadlineExceeded(
+                    f"session {self._session_id!r}: the turn of a call did not come within {seconds:g} s",
+                    hint="see what the call before it waits for; calls made inside of it take no turn",
+                    retryable=True,
+                    timeout=seconds,
+                    stage="session",
+                ) from None
             raise
 
     def leave(self) -> None:

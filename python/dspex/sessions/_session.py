@@ -267,7 +267,7 @@ class Session:
     async def _entered(self) -> Core:
         while True:
             core = await self._ready()
-            await core.order.enter()
+            await core.order.enter(self._keeper.host.timeout)
             if core.state == "active" and not core.doubtful:
                 return core
             core.order.leave()  # it was parked or lost while this call waited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from dspex import wire
@@ -28,7 +29,7 @@ class Values:
         most: Bytes that one may have.
     """
 
-    def __init__(self, classes: tuple[str, ...], most: int) -> None:
+    def __init__(self, classes: Sequence[str], most: int) -> None:
         self._classes = Classes(classes)
         self._most = most
 

@@ -13,7 +13,7 @@ all that it had, though its rows may be removed later.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from dspex.errors import (
     SessionBusy,
@@ -193,6 +193,7 @@ def end_of(created: float, used: float, idle_ttl: float | None, max_age: float |
     return min(ends, default=None)
 
 
+@runtime_checkable
 class SessionStore(Protocol):
     """Keeps sessions. Every method may raise a `StoreError` of the store's own, besides what it says.
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import sqlite3
@@ -61,6 +62,7 @@ CHECKPOINT_EVERY: Final = 500
 FORK_SECONDS: Final = 1.0
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NOT_NOW: Final[Any] = object()
 
 Synchronous = Literal["normal", "full"]
@@ -264,8 +266,12 @@ class SQLiteFile:
                 db.close()
 
     def _open(self) -> sqlite3.Connection:
-        with contextlib.suppress(OSError):  # what is kept is its user's alone; SQLite's other files follow it
+        try:  # what is kept is its user's alone; SQLite's other files follow it
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:  # SQLite says what else it is
+            if error.errno in _DENIED:
+                # It would read a file that it may not write, and leave others beside it that nobody may.
+                raise self._read_only() from error
         db = sqlite3.connect(
             self._path, timeout=0.0, isolation_level=None, cached_statements=64, check_same_thread=False
         )
@@ -346,11 +352,7 @@ class SQLiteFile:
         if code == sqlite3.SQLITE_FULL:
             return StoreError(f"no room to write {name}", code="store-full", hint="make room on its disk")
         if code == sqlite3.SQLITE_READONLY:
-            return StoreError(
-                f"{name} cannot be written",
-                code="store-readonly",
-                hint="look at the file's and its directory's rights",
-            )
+            return self._read_only()
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return StoreError(
                 f"{name} is no database, or a broken one: {error}",
@@ -359,6 +361,13 @@ class SQLiteFile:
             )
         return StoreError(
             f"{name} could not be used: {error}", hint="look at the file, its directory and its disk"
+        )
+
+    def _read_only(self) -> StoreError:
+        return StoreError(
+            f"{self._path.name} cannot be written",
+            code="store-readonly",
+            hint="look at the file's and its directory's rights",
         )
 
     def __repr__(self) -> str:
