@@ -44,6 +44,7 @@ PACKAGES = {
     "dspex.telemetry": "events and traces",
     "dspex.wire": "values as bytes",
     "dspex.testing": "stand-ins for a model",
+    "dspex.testing.stores": "tests of a store",
 }
 
 

@@ -466,6 +466,12 @@ CODES: Final = (
         "Return a number, a truth value, or a prediction with a field `score`.",
     ),
     Code(
+        "pytest-missing",
+        "ConfigError",
+        "`dspex.testing.stores` was imported where pytest, which runs its tests, is not installed.",
+        "`pip install pytest`.",
+    ),
+    Code(
         "arrow-missing",
         "ConfigError",
         "A table of Arrow was asked for where pyarrow is not installed.",

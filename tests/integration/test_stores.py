@@ -1,4 +1,4 @@
-"""What a store of runs promises, for every store there is."""
+"""Every store there is does what the suite says; and what SQLite's file does besides."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dspex import errors
-from dspex.stores import Changes, Lease, Memory, NewSession, RunStore, SQLite, StepRow
+from dspex.stores import Memory, SQLite, StepRow
+from dspex.testing.stores import RunStoreSuite, SessionStoreSuite
 
-Make = Callable[..., Any]
+MAX_BYTES = 64 * 1024 * 1024
 NEW: dict[str, Any] = {"pipeline": "qa", "fingerprint": b"{}", "inputs": b"in", "owner": "one", "lease": 30.0}
 
 
@@ -39,234 +41,92 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite, full"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[RunStore]:
-    made: RunStore
-    if request.param == "memory":
-        made = Memory(clock=clock, max_bytes=1_000)
-    else:
-        synchronous: Any = "full" if "full" in request.param else "normal"
-        made = SQLite(tmp_path / "runs.sqlite3", clock=clock, synchronous=synchronous, max_bytes=1_000)
-    yield made
-    await made.close()
-
-
-async def test_a_run_is_begun_once_and_read_as_it_was_written(store: RunStore, clock: Clock) -> None:
-    lease = await store.create_run("r1", **NEW)
-    assert lease == Lease("r1", 1, clock.now + 30)
-    with pytest.raises(errors.RunExists) as raised:
-        await store.create_run("r1", **NEW)
-    assert raised.value.run_id == "r1"
-    info = await store.run("r1")
-    assert info is not None
-    assert (info.status, info.inputs, info.owner, info.epoch, info.resumes) == ("running", b"in", "one", 1, 0)
-    assert await store.run("r2") is None
-
-
-async def test_rows_are_kept_in_their_order_and_a_row_that_is_there_stays(
-    store: RunStore, clock: Clock
-) -> None:
-    lease = await store.create_run("r1", **NEW)
-    await store.record_steps(lease, [row("b"), row("a")])
-    clock.now += 5
-    await store.record_steps(lease, [row("a", outcome=b"another"), row("c")])
-    assert [(each.path, each.outcome, each.at - 1_000_000) for each in await store.steps("r1")] == [
-        ("b", b"out", 0),
-        ("a", b"out", 0),
-        ("c", b"out", 5),
-    ]
-
-
-async def test_a_row_of_other_inputs_takes_the_place_of_the_one_before(store: RunStore) -> None:
-    lease = await store.create_run("r1", **NEW)
-    await store.record_steps(lease, [row("a")])
-    await store.record_steps(lease, [row("a", digest=b"other", outcome=b"new")])
-    assert [each.outcome for each in await store.steps("r1")] == [b"new"]
-    await store.record_steps(lease, [row("b")])
-    await store.record_steps(lease, [row("a", digest=b"third")])
-    assert [each.path for each in await store.steps("r1")] == ["a", "b"]
-
-
-async def test_a_run_is_another_s_only_when_its_lease_has_ended_or_it_is_taken_over(
-    store: RunStore, clock: Clock
-) -> None:
-    await store.create_run("r1", **NEW)
-    clock.now += 29
-    with pytest.raises(errors.RunBusy) as raised:
-        await store.claim_run("r1", owner="two", lease=30.0)
-    assert (raised.value.owner, raised.value.seconds) == ("one", 1)
-    with pytest.raises(errors.RunBusy):
-        await store.claim_run("r1", owner="two", lease=30.0, take_over="somebody else")
-    clock.now += 2
-    info, lease = await store.claim_run("r1", owner="two", lease=30.0)
-    assert (info.owner, info.epoch, info.resumes, lease.epoch) == ("two", 2, 1, 2)
-    _, third = await store.claim_run("r1", owner="three", lease=30.0, take_over=True)
-    _, fourth = await store.claim_run("r1", owner="four", lease=30.0, take_over="three")
-    assert (third.epoch, fourth.epoch) == (3, 4)
-
-
-async def test_whoever_has_lost_a_run_writes_nothing_to_it(store: RunStore) -> None:
-    old = await store.create_run("r1", **NEW)
-    await store.record_steps(old, [row("a")])
-    _, new = await store.claim_run("r1", owner="two", lease=30.0, take_over=True)
-    for write in (
-        store.record_steps(old, [row("b")]),
-        store.renew_lease(old, 30.0),
-        store.forget_steps(old, ["a"]),
-        store.update_run(old, fingerprint=b"x"),
-        store.end_run(old, "done", b"x"),
-    ):
-        with pytest.raises(errors.LeaseLost):
-            await write
-    await store.release_run(old)
-    assert [each.path for each in await store.steps("r1")] == ["a"]
-    info = await store.run("r1")
-    assert info is not None
-    assert (info.status, info.owner, info.fingerprint) == ("running", "two", b"{}")
-    await store.end_run(new, "done", b"outcome")
-
-
-async def test_a_lease_is_renewed_from_now(store: RunStore, clock: Clock) -> None:
-    lease = await store.create_run("r1", **NEW)
-    clock.now += 20
-    assert (await store.renew_lease(lease, 30.0)).until == clock.now + 30
-    clock.now += 29
-    with pytest.raises(errors.RunBusy):
-        await store.claim_run("r1", owner="two", lease=30.0)
-
-
-async def test_a_run_that_never_ends_is_resumed_so_often_and_has_failed_then(store: RunStore) -> None:
-    lease = await store.create_run("r1", **NEW)
-    for _ in range(2):
-        await store.release_run(lease)
-        _, lease = await store.claim_run("r1", owner="two", lease=30.0, max_resumes=2)
-    await store.release_run(lease)
-    with pytest.raises(errors.TooManyResumes) as raised:
-        await store.claim_run("r1", owner="two", lease=30.0, max_resumes=2)
-    assert raised.value.resumes == 2
-    info = await store.run("r1")
-    assert info is not None
-    assert info.status == "failed"
-
-
-async def test_an_ended_run_has_its_outcome_and_claiming_it_counts_no_resume(store: RunStore) -> None:
-    lease = await store.create_run("r1", **NEW)
-    await store.end_run(lease, "done", b"outcome")
-    info, _ = await store.claim_run("r1", owner="two", lease=30.0, max_resumes=0)
-    assert (info.status, info.outcome, info.resumes) == ("done", b"outcome", 0)
-
-
-async def test_runs_are_listed_last_first_and_forgotten_as_a_whole(store: RunStore, clock: Clock) -> None:
-    for number, status in enumerate(("done", "failed", "running")):
-        clock.now += 10
-        lease = await store.create_run(f"r{number}", **{**NEW, "pipeline": f"p{number % 2}"})
-        await store.record_steps(lease, [row("a")])
-        if status != "running":
-            await store.end_run(lease, status)  # type: ignore[arg-type]
-    assert [each.run_id for each in await store.runs()] == ["r2", "r1", "r0"]
-    assert [each.run_id for each in await store.runs(limit=1)] == ["r2"]
-    assert [each.run_id for each in await store.runs(pipeline="p0", status="done")] == ["r0"]
-    clock.now += 100
-    assert await store.prune_runs(100.0) == 2
-    assert await store.steps("r0") == []
-    assert await store.drop_run("r2")
-    assert not await store.drop_run("r2")
-    assert await store.runs() == []
-
-
-async def test_rows_are_forgotten_by_their_paths(store: RunStore) -> None:
-    lease = await store.create_run("r1", **NEW)
-    await store.record_steps(lease, [row("a"), row("b")])
-    assert await store.forget_steps(lease, ["a", "none"]) == 1
-    assert [each.path for each in await store.steps("r1")] == ["b"]
-
-
-async def test_a_value_that_is_too_large_is_the_caller_s_mistake(store: RunStore) -> None:
-    lease = await store.create_run("r1", **NEW)
-    for write in (
-        store.record_steps(lease, [row("a"), row("b", outcome=b"x" * 1_001)]),
-        store.end_run(lease, "done", b"x" * 1_001),
-        store.create_run("r2", **{**NEW, "inputs": b"x" * 1_001}),
-    ):
-        with pytest.raises(errors.StoreError) as raised:
-            await write
-        assert (raised.value.code, raised.value.category, raised.value.retryable) == (
-            "store-too-large",
-            "caller",
-            False,
-        )
-    assert await store.steps("r1") == []
-
-
-async def test_a_write_that_fails_undoes_nothing_of_those_it_waits_with(store: RunStore) -> None:
-    leases = [await store.create_run(f"r{number}", **NEW) for number in range(20)]
-    stale = [lease._replace(epoch=7) for lease in leases[::2]]
-    outcomes = await asyncio.gather(
-        *(store.record_steps(lease, [row("a")]) for lease in (*leases, *stale)), return_exceptions=True
-    )
-    assert outcomes[:20] == [None] * 20
-    assert {type(each) for each in outcomes[20:]} == {errors.LeaseLost}
-    assert [len(await store.steps(f"r{number}")) for number in range(20)] == [1] * 20
-
-
-async def test_a_write_whose_caller_is_cancelled_has_happened_when_that_arrives(store: RunStore) -> None:
-    lease = await store.create_run("r1", **NEW)
-    for number in range(20):
-        writing = asyncio.create_task(store.record_steps(lease, [row(f"s{number}")]))
-        await asyncio.sleep(0)
-        writing.cancel()
-        outcome = (await asyncio.gather(writing, return_exceptions=True))[0]
-        there = f"s{number}" in {each.path for each in await store.steps("r1")}
-        assert there, outcome
-
-
-def test_a_store_serves_one_loop_after_the_other(tmp_path: Path) -> None:
-    store = SQLite(tmp_path / "runs.sqlite3")
-
-    async def begin(name: str) -> None:
-        await store.create_run(name, **NEW)
-
-    async def count() -> int:
-        found = len(await store.runs())
-        await store.close()
-        return found
-
-    asyncio.run(begin("a"))
-    asyncio.run(begin("b"))
-    assert asyncio.run(count()) == 2
-
-
-CLAIM = """
-import asyncio, sys
-from dspex import errors
-from dspex.stores import SQLite
-
-async def main():
-    store = SQLite(sys.argv[1])
-    try:
-        _, lease = await store.claim_run("r1", owner=sys.argv[2], lease=60.0)
-        print(lease.epoch)
-    except errors.RunBusy:
-        print("busy")
-    await store.close()
-
-asyncio.run(main())
+FIRST_VERSION = """
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, status TEXT NOT NULL, created REAL NOT NULL,
+    updated REAL NOT NULL, epoch INTEGER NOT NULL, resumes INTEGER NOT NULL, owner TEXT,
+    lease_until REAL NOT NULL
+);
+CREATE INDEX runs_updated ON runs (updated);
+CREATE TABLE run_values (
+    run_id TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, inputs BLOB NOT NULL, outcome BLOB
+);
+CREATE TABLE steps (
+    run_id TEXT NOT NULL, path TEXT NOT NULL, status TEXT NOT NULL, digest BLOB NOT NULL,
+    fingerprint BLOB NOT NULL, outcome BLOB NOT NULL, seconds REAL NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (run_id, path)
+);
+PRAGMA application_id = 0x64737872;
+PRAGMA user_version = 1;
+INSERT INTO runs VALUES ('r1', 'qa', 'running', 1000000, 1000000, 1, 0, 'one', 1000030);
+INSERT INTO run_values VALUES ('r1', x'7b7d', x'696e', NULL);
+INSERT INTO steps VALUES ('r1', 'a', 'ok', x'64', x'66', x'6f7574', 0.5, 1000000);
 """
 
 
-async def test_of_processes_that_claim_one_run_at_once_one_wins(tmp_path: Path) -> None:
-    path = tmp_path / "runs.sqlite3"
-    store = SQLite(path)
-    await store.release_run(await store.create_run("r1", **NEW))
-    await store.close()
-    racing = [
-        subprocess.Popen(
-            [sys.executable, "-c", CLAIM, str(path), f"p{number}"], stdout=subprocess.PIPE, text=True
+class TestMemory(RunStoreSuite, SessionStoreSuite):
+    many_processes = False
+    survives_kill = False
+
+    def make(
+        self, place: Path, clock: Callable[[], float] | None = None, max_bytes: int | None = None
+    ) -> Memory:
+        return Memory(clock=clock or time.time, max_bytes=max_bytes or MAX_BYTES)
+
+
+class TestSQLite(RunStoreSuite, SessionStoreSuite):
+    synchronous: Any = "normal"
+    older_versions = ("1",)
+
+    def make(
+        self, place: Path, clock: Callable[[], float] | None = None, max_bytes: int | None = None
+    ) -> SQLite:
+        return SQLite(
+            place / "store.sqlite3",
+            clock=clock or time.time,
+            max_bytes=max_bytes or MAX_BYTES,
+            synchronous=self.synchronous,
         )
-        for number in range(4)
-    ]
-    said = [process.communicate(timeout=60)[0].strip() for process in racing]
-    assert sorted(said) == ["2", "busy", "busy", "busy"]
+
+    def write_older(self, place: Path, version: str) -> None:
+        with sqlite3.connect(place / "store.sqlite3") as db:
+            db.executescript(FIRST_VERSION)
+        db.close()
+
+
+class TestSQLiteFull(TestSQLite):
+    synchronous = "full"
+
+
+def test_no_test_of_one_suite_hides_one_of_the_other() -> None:
+    """Most stores derive one class from both."""
+    assert {*vars(RunStoreSuite)} & {name for name in vars(SessionStoreSuite) if name[:4] == "test"} == set()
+
+
+def test_dspex_testing_needs_no_pytest_and_its_suites_say_what_they_need() -> None:
+    code = """
+import sys
+sys.modules["pytest"] = None
+import dspex.testing
+from dspex.errors import ConfigError
+try:
+    import dspex.testing.stores
+except ConfigError as error:
+    print(error.code, error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "pytest-missing `pip install pytest`", done.stderr
+
+
+@pytest.mark.parametrize("name", ["pathlib:Path", "dspex.stores:Memory"])
+def test_another_process_of_a_suite_makes_nothing_but_suites(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dspex.testing.stores", name, __file__, str(tmp_path), "claim_run", "r1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip() == f"{name} is no suite of stores"
+
+
+# -- SQLite alone: files, forks and what goes wrong -----------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -383,51 +243,6 @@ async def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_is(
     assert str(tmp_path) not in str(raised.value)
     await store.close()
     assert (path.read_bytes() if path.is_file() else b"") == before
-
-
-async def test_a_file_of_the_first_version_gets_the_tables_of_sessions_and_keeps_its_runs(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "runs.sqlite3"
-    with sqlite3.connect(path) as db:  # as the first version wrote it
-        db.executescript(FIRST_VERSION)
-        db.execute("INSERT INTO runs VALUES ('r1', 'qa', 'running', 1000000, 1000001, 1, 0, 'one', 1000030)")
-        db.execute("INSERT INTO run_values VALUES ('r1', x'7b7d', x'696e', NULL)")
-        db.execute("INSERT INTO steps VALUES ('r1', 'a', 'ok', x'64', x'66', x'6f7574', 0.5, 1000001)")
-    db.close()
-
-    store = SQLite(path, clock=Clock())
-    assert [each.path for each in await store.steps("r1")] == ["a"]
-    _, lease = await store.claim_run("r1", owner="two", lease=30.0, take_over="one")
-    await store.record_steps(lease, [row("b")])
-    granted = await store.create_session(NewSession("s1"), owner="one", lease=30.0)
-    await store.commit_session(granted, Changes({"key": b"value"}), seconds=30.0)
-    await store.close()
-
-    again = SQLite(path, clock=Clock())
-    assert [each.path for each in await again.steps("r1")] == ["a", "b"]
-    assert (await again.session_entries("s1"))["key"].value == b"value"
-    await again.close()
-
-
-FIRST_VERSION = """
-CREATE TABLE runs (
-    run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, status TEXT NOT NULL, created REAL NOT NULL,
-    updated REAL NOT NULL, epoch INTEGER NOT NULL, resumes INTEGER NOT NULL, owner TEXT,
-    lease_until REAL NOT NULL
-);
-CREATE INDEX runs_updated ON runs (updated);
-CREATE TABLE run_values (
-    run_id TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, inputs BLOB NOT NULL, outcome BLOB
-);
-CREATE TABLE steps (
-    run_id TEXT NOT NULL, path TEXT NOT NULL, status TEXT NOT NULL, digest BLOB NOT NULL,
-    fingerprint BLOB NOT NULL, outcome BLOB NOT NULL, seconds REAL NOT NULL, at REAL NOT NULL,
-    PRIMARY KEY (run_id, path)
-);
-PRAGMA application_id = 0x64737872;
-PRAGMA user_version = 1;
-"""
 
 
 async def test_the_file_is_its_user_s_alone(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "sessions": "pool protocol stores wire",
     "pipelines": "modules router signature template stores wire",
     "runtime": "router signature adapters _engine lm pool protocol sessions stores",
-    "testing": "lm router",
+    "testing": "lm router stores",
     "cli": "signature adapters _engine lm modules compiled runtime pool protocol sessions stores testing",
 }
 PUBLIC_FILES = {"pool/ray.py"}

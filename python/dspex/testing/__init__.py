@@ -3,6 +3,8 @@
 `ScriptedLM` answers inside the process. `ModelServer` is a local OpenAI-compatible server, with faults on
 demand, for whatever speaks HTTP; ``python -m dspex.testing`` runs one by itself. Both answer by a
 function, a table, a list or, when given nothing, by reading the prompt: `read_prompt_and_answer`.
+
+`dspex.testing.stores`, which needs pytest, has the tests of a store of one's own.
 """
 
 from dspex.testing._answers import Answer, ChatRequest
