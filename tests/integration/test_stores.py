@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dspex import errors
-from dspex.stores import Memory, SQLite, StepRow
+from dspex.stores import Changes, Memory, NewSession, SQLite, StepRow
 from dspex.testing.stores import RunStoreSuite, SessionStoreSuite
 
 MAX_BYTES = 64 * 1024 * 1024
