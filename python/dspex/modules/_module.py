@@ -128,7 +128,7 @@ class Module(ModuleNode):
 
     async def _within_options(self, run: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run what `run` gives, with the options of `with_options` and within their time."""
-        if not self._options and _scope.current_scope() is None:
+        if not self._options and _scope.says_nothing():
             return await run()
         with self._entered() as scope:
             running = run()

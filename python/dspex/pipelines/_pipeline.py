@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +38,24 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "pipeline"]
 
 MAX_RESUMES = 10
+
+
+_names = itertools.count()
+_prefix = os.urandom(6).hex()
+
+
+def new_name() -> str:
+    """A name for a run that is not kept: no other of this process, or of one that it forks, has it."""
+    return f"{_prefix}{next(_names):08x}"
+
+
+def _after_fork_in_child() -> None:
+    global _prefix
+    _prefix = os.urandom(6).hex()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Pipeline(Module):
@@ -209,14 +228,14 @@ class Pipeline(Module):
     async def aforward(self, /, **inputs: Any) -> RunResult:
         """One run, as `arun`."""
         options, teller = self._run_options, self._teller()
-        if not inputs.keys() <= self.plan.inputs.keys():
+        if inputs.keys() != self.plan.inputs.keys():
             given = {
                 name: inputs.pop(name) for name in OPTIONS if name in inputs and name not in self.plan.inputs
             }
             if given:
                 options = options.over(given)
         self._check_inputs(inputs)
-        run_id = options.run_id or os.urandom(8).hex()
+        run_id = options.run_id or (new_name() if options.store is None else os.urandom(8).hex())
         continues = options.on_error == "continue"
         if options.store is None:
             run = Run(run_id, continues=continues, teller=teller)
@@ -242,6 +261,8 @@ class Pipeline(Module):
 
     def _check_inputs(self, inputs: Mapping[str, Any]) -> None:
         wanted = self.plan.inputs
+        if inputs.keys() == wanted.keys():  # as nearly always
+            return
         missing = [name for name, takes in wanted.items() if takes.required and name not in inputs]
         unknown = [name for name in inputs if name not in wanted]
         if not (missing or unknown):

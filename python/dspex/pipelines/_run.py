@@ -31,6 +31,7 @@ from dspex.pipelines._faces import CONTEXT
 from dspex.pipelines._plan import ITEMS, Block, Choice, Each, Inner, Leaf, Node, Pack, Rounds
 from dspex.pipelines._result import Status, StepContext, StepRun
 from dspex.pipelines._siblings import Siblings
+from dspex.prediction import Prediction
 
 __all__ = ["FAILED", "RUNNERS", "UNSET", "Journal", "Run", "Teller", "kept", "run_block", "take_inputs"]
 
@@ -350,13 +351,15 @@ async def _module(run: Run, does: Leaf, inputs: Mapping[str, Any], path: str) ->
 
 def _add(total: dict[str, Any], usage: Mapping[str, Any]) -> None:
     for name, count in usage.items():
-        if isinstance(count, int | float):
+        if type(count) is int or isinstance(count, int | float):
             total[name] = total.get(name, 0) + count
 
 
 def _fields(does: Leaf, outcome: Any, path: str) -> dict[str, Any]:
     fields = does.fields
     try:
+        if type(outcome) is Prediction and not does.face.asides:  # as most are; to ask what it is costs more
+            return {name: outcome[name] for name in fields}
         if does.face.attributes and not isinstance(outcome, Mapping):
             return {name: getattr(outcome, name) for name in fields}
         if isinstance(outcome, Mapping):
