@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from dspex.errors import (
     SessionQuotaExceeded,
     StateConflict,
     StoreError,
+    WireError,
 )
 from dspex.sessions import SessionSettings, current_session
 from dspex.sessions._keeper import Keeper
@@ -441,6 +444,24 @@ async def test_a_cancelled_call_leaves_its_turn_and_writes_nothing(runtime: dspe
     assert await s.call(lambda: 1) == 1
 
 
+async def test_sessions_that_call_each_other_do_not_wait_for_themselves(runtime: dspex.Runtime) -> None:
+    one, two = await runtime.session(), await runtime.session()
+
+    async def innermost() -> None:
+        one.state["inner"] = 1
+
+    async def inner() -> None:
+        await one.call(innermost)
+        two.state["n"] = 1
+
+    async def outer() -> None:
+        await two.call(inner)
+        one.state["outer"] = 1
+
+    await one.call(outer)
+    assert (dict(one.state), dict(two.state)) == ({"inner": 1, "outer": 1}, {"n": 1})
+
+
 async def test_different_sessions_do_not_wait_for_each_other(runtime: dspex.Runtime) -> None:
     one, other = await runtime.session(), await runtime.session()
     go = asyncio.Event()
@@ -532,6 +553,35 @@ async def test_a_session_is_taken_over_when_its_host_has_not_renewed_its_lease(
         s.state["n"] = 2
         with pytest.raises(SessionBusy):
             await s.commit()
+
+
+async def test_who_asks_again_for_a_session_that_another_took_does_not_get_the_old_one(
+    runtime: dspex.Runtime, store: SessionStore
+) -> None:
+    s = await runtime.session()
+    async with other(store) as second:
+        theirs = await second.session(id=s.id, take_over=True)
+        with pytest.raises(SessionBusy):
+            await runtime.session(id=s.id)
+        again = await runtime.session(id=s.id, take_over=True)
+        await again.state.set("n", 1)
+        with pytest.raises(SessionMoved):
+            await theirs.state.set("n", 2)
+
+
+async def test_a_value_that_was_changed_in_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    async with dspex.Runtime(ScriptedLM(answer), sessions=path) as runtime:
+        async with runtime.session(id="s1", create=True) as s:
+            s.state["n"] = [1, 2, 3]
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            (value,) = db.execute("SELECT value FROM session_entries").fetchone()
+            db.execute("UPDATE session_entries SET value = ?", (value[:-1] + b"\x04",))
+            db.commit()
+        again = await runtime.session(id="s1")
+        with pytest.raises(WireError) as changed:
+            again.state["n"]
+        assert changed.value.code == "changed-bytes"
 
 
 async def test_two_who_resume_a_parked_session_at_once_have_one_winner(
@@ -680,6 +730,34 @@ async def test_a_call_during_parking_is_served_and_one_that_runs_is_waited_for()
         await asyncio.gather(running, parking)
         assert await late == 1
         assert len(keeper_of(runtime)) == 1
+
+
+async def test_a_value_that_is_set_while_its_session_is_parked_is_written() -> None:
+    store = Gated()
+    async with other(store, park_after=None) as runtime:
+        s = await runtime.session()
+        parking = asyncio.create_task(s.park())
+        await store.begun.wait()
+        setting = asyncio.create_task(s.state.set("n", 1))
+        await asyncio.sleep(0)
+        store.go.set()
+        await parking
+        assert await setting == s.state.version("n") == 1
+
+
+async def test_a_session_in_use_does_not_end_however_long_its_call_takes(
+    store: SessionStore, clock: Clock
+) -> None:
+    async with other(store, park_after=None) as runtime:
+        s, go = await runtime.session(idle_ttl=100), asyncio.Event()
+        running = asyncio.create_task(s.call(go.wait))
+        for _ in range(5):
+            await asyncio.sleep(0)
+            clock.now += 60
+            await keeper_of(runtime).tend()
+        go.set()
+        await running
+        await s.state.set("n", 1)
 
 
 async def test_quotas_count_the_sessions_of_a_pool_and_of_a_user(store: SessionStore, clock: Clock) -> None:

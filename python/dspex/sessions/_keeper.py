@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -95,6 +95,7 @@ class Keeper:
         self._faces: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._tending: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+        self._shortest_ttl = float("inf")  # of all sessions so far: a long call has to count as a use
 
     def __len__(self) -> int:
         return len(self._active)
@@ -129,6 +130,9 @@ class Keeper:
             SessionNotFound: If there is none, or its time is over.
             SessionBusy: If another host has it.
         """
+        core = self._active.get(session_id)
+        if core is not None and core.gone is None and not core.doubtful:  # and is it still ours?
+            await self._renew([core])
         return self._face(await self.active(session_id, take_over=take_over))
 
     async def begin_or_resume(self, options: SessionOptions, session_id: str) -> Session:
@@ -150,6 +154,8 @@ class Keeper:
 
     def _keep(self, core: Core) -> None:
         self._active[core.session_id] = core
+        if core.options.idle_ttl is not None:
+            self._shortest_ttl = min(self._shortest_ttl, core.options.idle_ttl)
         if self._tending is None or self._tending.done():
             self._tending = asyncio.create_task(self._tend())
 
@@ -237,6 +243,8 @@ class Keeper:
         except StateConflict:
             raise
         except (SessionMoved, SessionNotFound) as error:
+            if core.gone is not None:  # it was being parked, here
+                raise
             self._lose(core, "lost" if isinstance(error, SessionMoved) else "expired")
             raise
         except BaseException:
@@ -261,7 +269,7 @@ class Keeper:
                 _log.warning("sessions could not be kept: %s", error)
 
     def _interval(self) -> float:
-        limits = [self.settings.lease / 3, _LONGEST]
+        limits = [self.settings.lease / 3, self._shortest_ttl / 3, _LONGEST]
         if self.settings.park_after is not None:
             limits.append(self.settings.park_after / 4)
         return max(_SHORTEST, min(limits))
@@ -276,16 +284,20 @@ class Keeper:
                 await self._expire(core)
             elif self._may_park(core, now):
                 await self._park(core)
-        cores = [core for core in self._active.values() if core.gone is None]
+        await self._renew([core for core in self._active.values() if core.gone is None])
+        for session_id in await self.store.expire_sessions():
+            tell("expired", session_id)
+
+    async def _renew(self, cores: Sequence[Core]) -> None:
+        """Keep sessions, and forget those that are not this host's any more."""
+        now = self._loop.time()
         uses = [Use(core.lease, 0.0 if core.order.taken else now - core.used) for core in cores]
         for session_id in await self.store.renew_sessions(uses, self.settings.lease):
-            core = self._active.get(session_id)  # type: ignore[assignment]
+            core = self._active.get(session_id)
             if core is not None and core.gone is None:
                 there = await self.store.session(session_id)
                 if there is None or there.epoch != core.lease.epoch:
                     self._lose(core, "expired" if there is None else "lost")
-        for session_id in await self.store.expire_sessions():
-            tell("expired", session_id)
 
     def _may_park(self, core: Core, now: float) -> bool:
         after = self.settings.park_after

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from dspex._session_scope import SESSION
 from dspex._threads import in_thread
-from dspex.errors import ConfigError, SessionError, WorkerDiedError
+from dspex.errors import ConfigError, SessionError, SessionMoved, WorkerDiedError
 from dspex.protocol.handles import HandleRequest
 from dspex.sessions._events import tell
 from dspex.sessions._handles import Handle, Handles, Objects, Restore, name_of, plan_of, same_plan
@@ -41,11 +41,12 @@ T = TypeVar("T")
 class _Scope:
     """A session's call, for what is called in it; see `SessionScope`."""
 
-    __slots__ = ("core", "lasts", "session")
+    __slots__ = ("core", "lasts", "outer", "session")
 
-    def __init__(self, session: Session, core: Core) -> None:
+    def __init__(self, session: Session, core: Core, outer: Any) -> None:
         self.session = session
         self.core = core
+        self.outer = outer  # the call of another session that this one is made in
         self.lasts = True  # tasks that a call started may outlive it
 
     def options_in(self, name: str, pool: Any) -> Mapping[str, Any]:
@@ -229,8 +230,15 @@ class Session:
         return await self._at_home(self._committed_alone(changes))
 
     async def _committed_alone(self, changes: Changes) -> int:
-        core = await self._ready()
-        return await self._keeper.commit(core, changes)
+        while True:
+            core = await self._ready()
+            self._keeper.used(core)  # before it could be parked as idle
+            try:
+                return await self._keeper.commit(core, changes)
+            except SessionMoved:
+                if core.gone is None:
+                    raise
+                # It was parked meanwhile: nothing was written, and it is taken up again.
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Core]:
@@ -248,12 +256,14 @@ class Session:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[tuple[Core, bool]]:
         """Wait for this session's turn, unless this code is inside of a call of it; says which."""
-        scope = SESSION.get()
-        if isinstance(scope, _Scope) and scope.lasts and scope.session is self:
-            yield scope.core, True
-            return
+        outer = around = SESSION.get()
+        while isinstance(around, _Scope):
+            if around.lasts and around.session is self:
+                yield around.core, True
+                return
+            around = around.outer
         core = await self._entered()
-        scope, number = _Scope(self, core), 0 if core.place is None else core.place.number
+        scope, number = _Scope(self, core, outer), 0 if core.place is None else core.place.number
         token = SESSION.set(scope)
         try:
             yield core, False
