@@ -317,6 +317,40 @@ async def test_a_module_without_a_history_and_one_that_is_given_its_own_add_as_t
     assert len(s.history) == 1
 
 
+async def test_a_streamed_call_is_a_turn_and_its_prediction_comes_after_the_commit(
+    runtime: dspex.Runtime, store: SessionStore
+) -> None:
+    s, chat = await runtime.session(), dspex.Predict(CHAT)
+    await s.call(chat, question="q0")
+    events = []
+    async for event in s.astream(chat, question="q1"):
+        events.append(event)
+        assert current_session() is None
+        if isinstance(event, dspex.Prediction):
+            assert len(await store.session_turns(s.id)) == 2
+    assert isinstance(events[-1], dspex.Prediction)
+    assert len(events) > 2
+    assert [turn["question"] for turn in s.history] == ["q0", "q1"]
+
+
+async def test_a_stream_that_is_left_or_fails_writes_nothing_and_frees_the_turn(
+    runtime: dspex.Runtime,
+) -> None:
+    s, chat = await runtime.session(), dspex.Predict(CHAT)
+    async with contextlib.aclosing(s.astream(chat, question="q")) as events:
+        async for _ in events:
+            break
+    assert list(s.history) == []
+    with pytest.raises(InputError):
+        async for _ in s.astream(chat, wrong="q"):
+            pass
+    with pytest.raises(ConfigError, match="cannot be streamed"):
+        async for _ in s.astream(lambda: 1):
+            pass
+    assert (await s.call(chat, question="q")).answer
+    assert len(s.history) == 1
+
+
 async def test_a_pipeline_gets_the_history_and_is_one_turn(runtime: dspex.Runtime) -> None:
     pipeline = dspex.pipeline(dspex.Predict(CHAT), dspex.Predict("answer -> short"), outputs=["short"])
     lm = runtime.lm

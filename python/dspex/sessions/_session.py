@@ -9,10 +9,12 @@ committed, in one write, or what was staged during it is forgotten::
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "current_session"]
 
 T = TypeVar("T")
+
+_AHEAD = 32
+"""Events of a stream that may be ready before somebody takes them."""
 
 
 class _Scope:
@@ -106,6 +111,54 @@ class Session:
             DspexError: Whatever the target raised; nothing was written.
         """
         return await self._at_home(self._called(target, inputs))
+
+    async def astream(self, target: Any, /, **inputs: Any) -> AsyncGenerator[Any, None]:
+        """Call a module in this session, and yield its events as they come; see `Module.astream`.
+
+        The prediction, which is the last, comes when everything is committed. To leave early ends the call,
+        which writes nothing; close the generator for that (`contextlib.aclosing`).
+
+        Args:
+            target: A module, a remote, a program or a pipeline.
+            **inputs: Its inputs.
+
+        Raises:
+            ConfigError: If this is not the runtime's event loop, or the target has no streams
+                (`bad-session`).
+            DspexError: As for `call`.
+        """
+        if not self._keeper.is_at_home() or not callable(getattr(target, "astream", None)):
+            raise ConfigError(
+                f"a {type(target).__name__} cannot be streamed in a session here",
+                code="bad-session",
+                hint="stream a module or a pipeline, on the event loop that the runtime was opened on",
+            )
+        ready: deque[Any] = deque()
+        changed, room = asyncio.Event(), asyncio.Semaphore(_AHEAD)
+
+        async def give(event: Any) -> None:
+            await room.acquire()
+            ready.append(event)
+            changed.set()
+
+        # In a task of its own: a generator's context is that of whoever takes its next event.
+        running = asyncio.create_task(self._streamed(target, inputs, give))
+        running.add_done_callback(lambda _: changed.set())
+        try:
+            while ready or not running.done():
+                while ready:
+                    room.release()
+                    yield ready.popleft()
+                if not running.done():
+                    changed.clear()
+                    await changed.wait()
+            await running
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            if not running.cancelled():
+                running.exception()
+            del running  # it holds the exception, which holds this frame
 
     async def commit(self) -> None:
         """Commit what is staged.
@@ -191,14 +244,36 @@ class Session:
     async def _called(self, target: Any, inputs: dict[str, Any]) -> Any:
         async with self._transaction():
             history = field_of(target)
-            given = inputs
-            if history is not None and history[0] not in inputs:
-                name, kind = history
-                given = {**inputs, name: kind(messages=self.history.messages)}
-            result = await self._made(target, given)
-            if history is not None and (turn := turn_of(inputs, result, history[0])) is not None:
-                self.history.append(turn)
+            result = await self._made(target, self._with_history(inputs, history))
+            self._remember(inputs, result, history)
             return result
+
+    async def _streamed(
+        self, target: Any, inputs: dict[str, Any], give: Callable[[Any], Coroutine[Any, Any, None]]
+    ) -> None:
+        last: Any = None
+        async with self._transaction():
+            history = field_of(target)
+            with self._keeper.host.in_use():
+                events = target.astream(**self._with_history(inputs, history))
+                async with aclosing(events):
+                    async for event in events:
+                        if last is not None:
+                            await give(last)
+                        last = event
+            self._remember(inputs, last, history)
+        if last is not None:
+            await give(last)
+
+    def _with_history(self, inputs: dict[str, Any], history: tuple[str, type[Any]] | None) -> dict[str, Any]:
+        if history is None or history[0] in inputs:
+            return inputs
+        name, kind = history
+        return {**inputs, name: kind(messages=self.history.messages)}
+
+    def _remember(self, inputs: dict[str, Any], result: Any, history: tuple[str, type[Any]] | None) -> None:
+        if history is not None and (turn := turn_of(inputs, result, history[0])) is not None:
+            self.history.append(turn)
 
     async def _made(self, target: Any, inputs: Mapping[str, Any]) -> Any:
         with self._keeper.host.in_use():
