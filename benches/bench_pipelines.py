@@ -198,6 +198,9 @@ async def checkpoints(directory: Path, synchronous: str) -> dict[str, tuple[floa
         if there("langgraph.checkpoint.sqlite"):
             figures = await asyncio.to_thread(_langgraph_saver, path.with_suffix(".lg"), synchronous)
             found.setdefault("LangGraph SqliteSaver", []).append(figures)
+        if there("langgraph.checkpoint.sqlite.aio"):
+            figures = await _langgraph_async_saver(path.with_suffix(".lga"), synchronous)
+            found.setdefault("LangGraph AsyncSqliteSaver", []).append(figures)
         if there("dbos"):
             # In a process of its own: it keeps one set of settings a process.
             command = [sys.executable, __file__, "--dbos", str(path.with_suffix(".dbos")), synchronous]
@@ -252,6 +255,27 @@ def _langgraph_saver(path: Path, synchronous: str) -> tuple[float, float]:
     config = {"configurable": {"thread_id": "r"}, "recursion_limit": CHECKPOINTS + 5}
     assert graph.invoke({"y": ""}, config, durability="sync")["y"] == PAYLOAD
     db.close()
+    return _percentiles([later - earlier for earlier, later in itertools.pairwise(marks)])
+
+
+async def _langgraph_async_saver(path: Path, synchronous: str) -> tuple[float, float]:
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    marks: list[float] = []
+
+    class Payload(TypedDict):
+        y: str
+
+    async def work(state: Payload) -> dict[str, str]:
+        marks.append(time.perf_counter())
+        return {"y": PAYLOAD}
+
+    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+        await saver.conn.execute("PRAGMA journal_mode = WAL")
+        await saver.conn.execute(f"PRAGMA synchronous = {synchronous}")
+        graph = _chain_of_langgraph(CHECKPOINTS, work, Payload).compile(checkpointer=saver)
+        config = {"configurable": {"thread_id": "r"}, "recursion_limit": CHECKPOINTS + 5}
+        assert (await graph.ainvoke({"y": ""}, config, durability="sync"))["y"] == PAYLOAD
     return _percentiles([later - earlier for earlier, later in itertools.pairwise(marks)])
 
 
@@ -345,9 +369,32 @@ async def many_rows() -> tuple[dict[str, float], float]:
                 group.create_task(one(number))
         return right
 
+    async def passed_on() -> int:
+        left, right = iter(range(ROWS)), 0
+        outcomes: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(2 * AT_ONCE)
+
+        async def caller() -> None:
+            for number in left:
+                query = (await first.acall(question=str(number))).query
+                outcome = await second.acall(question=str(number), query=query)
+                await outcomes.put((number, outcome))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(caller())
+            for _ in range(ROWS):
+                _, outcome = await outcomes.get()
+                right += outcome.answer == "a"
+        return right
+
     lm = ScriptedLM(lambda _: reply)
     async with dspex.Runtime(lm=lm):
-        ways = {"by hand": by_hand, "a task a row, by hand": tasks, "dspex": ours}
+        ways = {
+            "by hand": by_hand,
+            "by hand, passed on as they end": passed_on,
+            "by hand, a task a row": tasks,
+            "dspex": ours,
+        }
         found: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(4):
             for name, way in ways.items():
