@@ -1,8 +1,8 @@
 """What other processes do in the tests of stores: `python -m dspex.testing.stores SUITE FILE PLACE WORK ...`.
 
 A process makes its store as the suite says, says that it is ready, waits for a line, and does its work. It
-says each thing that the store has acknowledged, and only then. Lines of writers: `+3` before the third write,
-`=3` after it.
+says each thing that the store has acknowledged, and only then. Lines of writers: `=3` after the write of
+number 3.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ async def record_steps(store: RunStore, run_id: str, first: str, owner: str) -> 
     await _begin(store.run(run_id))
     _, lease = await store.claim_run(run_id, owner=owner, lease=60.0, take_over=True)
     for number in range(int(first), MOST_WRITES):
-        _say(f"+{number}")
         value = bytes([number % 256]) * 10_000
         rows = [StepRow(f"{number}/{each}", "ok", b"d", b"f", value, 0.0) for each in range(ROWS)]
         await store.record_steps(lease, rows)
@@ -86,7 +85,6 @@ async def commit_session(store: SessionStore, session_id: str, owner: str) -> No
     await _begin(store.session(session_id))
     info, lease, _, _ = await store.claim_session(session_id, owner=owner, lease=60.0, take_over=True)
     for number in range(info.version + 1, MOST_WRITES):
-        _say(f"+{number}")
         value = b"%d" % number
         changes = Changes(
             {"first": value, "second": value * 1_000, f"old {number - 1}": None, f"old {number}": value},

@@ -67,20 +67,26 @@ class Child:
             await self._process.wait()
         return lines
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process.returncode is not None
+
     async def kill(self) -> list[str]:
         """Kill it with no farewell; returns the lines that it had said and nobody had read."""
         self._process.kill()
         return await self.rest()
 
-    async def killed_at(self, number: int) -> int:
-        """Kill it within its write of this number; returns the last that was acknowledged to it."""
-        said: list[str] = []
-        while not said or said[-1] != f"+{number}":
-            said.append(await self.line())
-            if not said[-1]:
-                raise AssertionError("a process of the test ended by itself; see its errors")
-        said += await self.kill()
-        return int([line for line in said if line.startswith("=")][-1][1:])
+    async def killed(self, at: int | None = None) -> int:
+        """Kill a writer; returns the number of the last write that was acknowledged to it.
+
+        Args:
+            at: Kill it as soon as it says that the write of this number was acknowledged; None for now.
+        """
+        if at is not None:
+            await self.expect(f"={at}")
+        said = [line for line in await self.kill() if line.startswith("=")]
+        return int(said[-1][1:]) if at is None or said else at
 
     async def end(self) -> None:
         """Have it gone, whatever it is at."""

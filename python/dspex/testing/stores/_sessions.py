@@ -27,8 +27,8 @@ __all__ = ["SessionStoreSuite"]
 ODD: Final = "ünï/'\"%_*?[]{}:\\ \u2028😀"
 """A name with what quoting, patterns and paths may trip over."""
 BYTES: Final = bytes(range(256))
-ROUNDS: Final = (1, 4, 9)
-"""At which of its commits a process is killed."""
+ROUNDS: Final = ((1, True), (4, False), (9, True), (2, False))
+"""After how many of its commits a process is killed, and whether they are read meanwhile."""
 
 
 async def create(store: SessionStore, session_id: str = "s1", **new: Any) -> SessionLease:
@@ -60,6 +60,21 @@ async def whole(
 
 def turns_of(*values: bytes, first: int = 1) -> list[Turn]:
     return [Turn(number, value) for number, value in enumerate(values, first)]
+
+
+async def whole_commits(store: SessionStore) -> int:
+    """How many commits of a process there are; each must be whole, and none may be left out."""
+    info = await there(store)
+    assert info.turns == 5 * info.version
+    entries = await store.session_entries("s1")
+    version = max((each.version for each in entries.values()), default=0)
+    value = b"%d" % version
+    wanted = {"first": value, "second": value * 1_000, f"old {version}": value}
+    assert entries == ({key: Entry(version, each) for key, each in wanted.items()} if version else {})
+    history = await store.session_turns("s1")
+    assert len(history) % 5 == 0
+    assert history == turns_of(*(b"%d/%d" % divmod(place, 5) for place in range(5, 5 + len(history))))
+    return info.version
 
 
 NOTHING: Final[tuple[None, dict[str, Entry], list[Turn]]] = (None, {}, [])
@@ -816,23 +831,20 @@ class SessionStoreSuite(StoreSuite):
         store = at.own_clock()
         await store.release_session(await create(store))
         version = 0
-        for commits in ROUNDS:
+        for commits, watched in ROUNDS:
             child = await at.child("commit_session", "s1", f"p{commits}")
             await child.go()
-            acknowledged = await child.killed_at(version + 1 + commits)
+            if watched:
+                while await whole_commits(store) < version + commits:
+                    assert not child.ended
+                    await asyncio.sleep(0)
+            acknowledged = await child.killed(None if watched else version + commits)
+            version = await whole_commits(store)
+            assert version in (acknowledged, acknowledged + 1)
             info, entries, history = await whole(store)
             assert info is not None
-            version = info.version
-            assert version in (acknowledged, acknowledged + 1)
-            value = b"%d" % version
-            assert entries == {
-                "first": Entry(version, value),
-                "second": Entry(version, value * 1_000),
-                f"old {version}": Entry(version, value),
-            }
-            turns = [b"%d/%d" % (number, each) for number in range(1, version + 1) for each in range(5)]
-            assert history == turns_of(*turns)
-            assert info.turns == len(turns)
-            assert info.size == sum(map(len, turns)) + sum(len(each.value) for each in entries.values())
-        claimed = await store.claim_session("s1", owner="here", lease=30.0, take_over=f"p{ROUNDS[-1]}")
+            assert (info.version, entries["first"].version, len(history)) == (version, version, 5 * version)
+            size = sum(len(each.value) for each in history)
+            assert info.size == size + sum(len(each.value) for each in entries.values())
+        claimed = await store.claim_session("s1", owner="here", lease=30.0, take_over=f"p{ROUNDS[-1][0]}")
         assert (await commit(store, claimed.lease, {}, b"after")).version == version + 1
