@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.redis_server import RedisServer
 
 from dspex import errors
-from dspex.stores import Lease, Memory, RunStore, SQLite, StepRow
+from dspex.stores import Lease, Memory, Redis, RunStore, SQLite, StepRow
 
 Make = Callable[..., Any]
 NEW: dict[str, Any] = {"pipeline": "qa", "fingerprint": b"{}", "inputs": b"in", "owner": "one", "lease": 30.0}
@@ -39,11 +40,15 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite, full"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite, full", "redis"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[RunStore]:
     made: RunStore
     if request.param == "memory":
         made = Memory(clock=clock, max_bytes=1_000)
+    elif request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        server.said(b"FLUSHALL")
+        made = Redis(server.url, clock=clock, max_bytes=1_000)
     else:
         synchronous: Any = "full" if "full" in request.param else "normal"
         made = SQLite(tmp_path / "runs.sqlite3", clock=clock, synchronous=synchronous, max_bytes=1_000)
