@@ -6,8 +6,8 @@
     Memory()        this process, for tests and for runs that need not outlive it
     Redis(url)      a server, for many machines; sessions too
 
-All do what `RunStore` says, and `Redis` what `SessionStore` says too; docs/stores.md has the promises, and what
-a store of one's own has to keep.
+All do what `RunStore` says, and `Redis` what `SessionStore` says too; docs/stores.md has the promises, and
+what a store of one's own has to keep.
 """
 
 from __future__ import annotations

@@ -314,8 +314,8 @@ if user ~= '' and ARGV[12] ~= ''
 then return {'quota', 'user'} end
 local till = text(now + ARGV[10])
 redis.call('HSET', key, 'pool', pool, 'user', user, 'settings', ARGV[6], 'idle_ttl', ARGV[7],
-  'max_age', ARGV[8], 'created', text(now), 'used', text(now), 'version', '0', 'size', '0', 'last', '0', 'epoch', '1',
-  'owner', ARGV[9], 'lease_until', till)
+  'max_age', ARGV[8], 'created', text(now), 'used', text(now), 'version', '0', 'size', '0',
+  'last', '0', 'epoch', '1', 'owner', ARGV[9], 'lease_until', till)
 redis.call('HSET', p .. 'sessions:of', id, cmsgpack.pack({pool, user}))
 use(id, now)
 return {'ok', till}
@@ -333,7 +333,8 @@ redis.call('HINCRBY', key, 'epoch', 1)
 redis.call('HSET', key, 'owner', ARGV[4], 'lease_until', text(now + ARGV[5]))
 use(id, now)
 return {'ok', info_of(id), redis.call('HGETALL', key .. ':entries'),
-  redis.call('HGETALL', key .. ':versions'), redis.call('HGET', key, 'last'), redis.call('LRANGE', key .. ':turns', 0, -1)}
+  redis.call('HGETALL', key .. ':versions'), redis.call('HGET', key, 'last'),
+  redis.call('LRANGE', key .. ':turns', 0, -1)}
 """,
     )
     # Arguments: id, epoch, seconds, forget_to, how many of expected, written, removed and turns; then these.
