@@ -53,6 +53,15 @@ demo: build ## answer real questions by DSPy, in workers and in Rust, and compar
 example: build ## a pipeline that is killed in the middle and goes on where it was (ARGS="--limit 10")
 	@$(BIN)/python docs/examples/pipeline.py $(ARGS)
 
+# Debian's package starts a service unless something forbids it.
+.PHONY: redis-server
+redis-server: ## install the server that tests of dspex.stores.Redis start, if it is missing (Debian, as root)
+	@command -v redis-server >/dev/null || { \
+		policy=/usr/sbin/policy-rc.d; made=; \
+		if [ ! -e $$policy ]; then printf '#!/bin/sh\nexit 101\n' > $$policy; chmod +x $$policy; made=1; fi; \
+		failed=; { apt-get update -q && apt-get install -y -q --no-install-recommends redis-server; } || failed=1; \
+		if [ -n "$$made" ]; then rm -f $$policy; fi; [ -z "$$failed" ]; }
+
 TESTS := test-rust test-python parity-33
 
 .PHONY: test

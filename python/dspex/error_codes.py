@@ -243,6 +243,12 @@ CODES: Final = (
         'Use `route="native"`, or run the service on Linux, macOS or WSL.',
     ),
     Code(
+        "no-redis",
+        "ConfigError",
+        "redis-py is not installed.",
+        "Install `dspex[redis]`.",
+    ),
+    Code(
         "no-ray",
         "ConfigError",
         "Ray is not installed, or this process is connected to no cluster.",
@@ -1794,6 +1800,18 @@ CODES: Final = (
         "StoreError",
         "A store could not be used.",
         "Read the message; look at the file, its directory and its disk.",
+    ),
+    Code(
+        "store-unreachable",
+        "StoreError",
+        "A store's server could not be reached, or gave no answer in time.",
+        "Try again; look whether the server runs. Whether a write has happened is not known.",
+    ),
+    Code(
+        "store-bad-name",
+        "StoreError",
+        "The name of a run, of a session or of a key is empty.",
+        "Give it a name.",
     ),
     Code(
         "store-locked",

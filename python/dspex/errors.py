@@ -1065,6 +1065,8 @@ _BY_CODE: Final[Mapping[str, tuple[Category, int]]] = {
     "pool-forked": ("operator", 500),
     "no-target": ("operator", 500),
     "store-too-large": ("caller", 413),
+    "store-bad-name": ("caller", 400),
+    "store-unreachable": ("transient", 503),
     "store-newer-schema": ("operator", 500),
     "store-not-ours": ("operator", 500),
     "store-readonly": ("operator", 500),

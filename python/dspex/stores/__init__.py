@@ -3,6 +3,7 @@
 ::
 
     SQLite(path)    one file, for all processes of a machine
+    Redis(url)      a server, for many machines
     Memory()        this process, for tests and for what need not outlive it
 
 Each does what `RunStore` and `SessionStore` say; docs/stores.md has the promises, and what a store of one's
@@ -29,6 +30,7 @@ from dspex.stores._sessions import (
 
 if TYPE_CHECKING:
     from dspex.stores._memory import Memory
+    from dspex.stores._redis import Redis
     from dspex.stores._sqlite import SQLite
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Lease",
     "Memory",
     "NewSession",
+    "Redis",
     "RunInfo",
     "RunStatus",
     "RunStore",
@@ -50,7 +53,7 @@ __all__ = [
     "Use",
 ]
 
-_HOMES = {"Memory": "dspex.stores._memory", "SQLite": "dspex.stores._sqlite"}
+_HOMES = {"Memory": "dspex.stores._memory", "Redis": "dspex.stores._redis", "SQLite": "dspex.stores._sqlite"}
 
 if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
     __getattr__ = names_of(__name__, _HOMES)
