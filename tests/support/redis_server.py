@@ -67,6 +67,10 @@ class RedisServer:
         except (FileNotFoundError, ConnectionError):
             return b""
 
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         assert self._process is not None
         self._process.kill()

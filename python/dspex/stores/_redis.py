@@ -428,6 +428,7 @@ class Redis:
     def _connect(self) -> Any:
         pool = self._redis.asyncio.BlockingConnectionPool.from_url(
             self._url,
+            protocol=2,
             max_connections=self._connections,
             timeout=self._timeout,
             socket_timeout=self._timeout,
@@ -512,7 +513,11 @@ class Redis:
         """What went wrong, by the first word of what the server says."""
         kinds, where = self._redis.exceptions, self._where
         text = str(error)
-        if isinstance(error, (kinds.AuthenticationError, kinds.NoPermissionError)):
+        refusals = (kinds.AuthenticationError, kinds.NoPermissionError)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, refusals):
+            cause = cause.__cause__ or cause.__context__  # one of a connection's set-up is within another
+        if cause is not None:
             return StoreError(
                 f"{where} refuses the user of the URL",
                 hint="look at its user and password, and at what the server lets that user do",
@@ -521,13 +526,13 @@ class Redis:
             return StoreError(
                 f"{where} is loading its data", code="store-unreachable", hint="try again", retryable=True
             )
-        if "READONLY" in text or "MISCONF" in text:
+        if isinstance(error, kinds.ReadOnlyError) or "MISCONF" in text:
             return StoreError(
                 f"{where} takes no writes",
                 code="store-readonly",
                 hint="it is a replica, or cannot write to its disk: give the primary's URL, or look there",
             )
-        if "OOM" in text:
+        if isinstance(error, kinds.OutOfMemoryError):
             return StoreError(
                 f"{where} has no memory left",
                 code="store-full",
