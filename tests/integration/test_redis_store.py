@@ -141,7 +141,7 @@ async def test_the_server_s_time_decides_and_its_keys_end_by_themselves(server: 
     assert await store.renew_sessions([Use(lease, 0.0)], 30.0) == ["s1"]
     assert await store.expire_sessions() == ["s1"]
     left = sorted(server.said(b"KEYS *").split()[2::2])
-    assert left == [b"dspex:schema"]
+    assert left == [b"dspex:schema", b"dspex:sessions:epoch"]
     await store.create_session(NewSession("s1", "p", "u"), most_of_pool=1, most_of_user=1, **OWNED)
     await store.close()
 

@@ -173,16 +173,9 @@ def _run(arguments: argparse.Namespace, ask: Callable[[SessionStore], Awaitable[
 
 
 def _store(where: str | None) -> SessionStore:
-    if where is not None and "://" in where:
-        from dspex import stores
-
-        redis = getattr(stores, "Redis", None)
-        if redis is None or not where.startswith(("redis://", "rediss://", "unix://")):
-            raise ConfigError(
-                f"{where.partition('://')[0]}:// names no store", code="bad-store", hint="give a file"
-            )
-        made: SessionStore = redis(where)
-        return made
+    scheme, is_address, _ = (where or "").partition("://")
+    if is_address and scheme not in ("redis", "rediss", "unix"):
+        raise ConfigError(f"{scheme}:// names no store", code="bad-store", hint="give a file or redis://...")
     return SessionSettings(store=where).open_store()
 
 

@@ -19,6 +19,7 @@ __all__ = ["SessionOptions", "SessionSettings", "WhenBusy"]
 WhenBusy = Literal["wait", "fail"]
 """What becomes of a call while another of its session runs: it waits for its turn, or is refused."""
 
+_REDIS: Final = ("redis://", "rediss://", "unix://")
 _AFFINITIES: Final = ("hint", "strict", "fail_fast")
 MAX_VALUE_BYTES: Final = 1024 * 1024
 MAX_HISTORY_BYTES: Final = 1024 * 1024
@@ -29,9 +30,10 @@ class SessionSettings:
     """How a runtime keeps its sessions: `Runtime(sessions=SessionSettings(...))`.
 
     Attributes:
-        store: Where they are kept: a `dspex.stores.SessionStore`, or the path of a file for
-            `dspex.stores.SQLite`. None for the file `sessions.sqlite3` in `DSPEX_STATE_DIR`, or else in
-            `dspex` below `XDG_STATE_HOME` or `~/.local/state`.
+        store: Where they are kept: a `dspex.stores.SessionStore`, the path of a file for
+            `dspex.stores.SQLite`, or a `redis://` address for `dspex.stores.Redis`. None for the file
+            `sessions.sqlite3` in `DSPEX_STATE_DIR`, or else in `dspex` below `XDG_STATE_HOME` or
+            `~/.local/state`.
         lease: Seconds for which a runtime that has died keeps its sessions from runtimes on other machines.
             It renews its leases three times as often.
         park_after: Seconds without a call after which a session leaves this runtime and its worker; it comes
@@ -77,6 +79,10 @@ class SessionSettings:
         given = self.store
         if given is not None and not isinstance(given, str | os.PathLike):
             return given
+        if isinstance(given, str) and given.startswith(_REDIS):
+            from dspex.stores import Redis
+
+            return Redis(given)
         from dspex.stores import SQLite  # a runtime with a store of another kind does without
 
         return SQLite(_default_file() if given is None else given)
