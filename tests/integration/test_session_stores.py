@@ -165,7 +165,7 @@ async def test_renewing_keeps_what_is_the_caller_s_and_says_what_is_not(
 async def test_a_session_whose_time_is_over_is_gone_for_every_method_at_once(
     store: SessionStore, clock: Clock, times: dict[str, float]
 ) -> None:
-    lease = await begin(store, pool="p", user="u", **times)
+    lease = await begin(store, **{"pool": "p", "user": "u", **times})  # type: ignore[arg-type]
     await store.commit_session(lease, Changes({"a": b"1"}, turns=[b"t"]), seconds=1e6)
     clock.now += 99.5
     assert await store.session("s1") is not None
