@@ -229,6 +229,23 @@ async def test_pools_and_users_have_no_more_sessions_than_they_may(store: Sessio
     await more("g", "p", "u")
 
 
+async def test_sessions_whose_time_is_over_do_not_count_however_many(
+    store: SessionStore, clock: Clock
+) -> None:
+    for number in range(25):
+        await begin(store, f"s{number}", pool="p", user="u", max_age=10.0)
+    clock.now += 10
+    new = NewSession("new", "p", "u")
+    await store.create_session(new, owner="one", lease=30.0, most_of_pool=1, most_of_user=1)
+
+
+async def test_one_turn_is_forgotten_as_many_are(store: SessionStore) -> None:
+    lease = await begin(store)
+    info = await store.commit_session(lease, Changes(turns=[b"a", b"b"], forget_to=1), seconds=30.0)
+    assert (info.turns, info.size) == (1, 1)
+    assert await store.session_turns("s1") == [Turn(2, b"b")]
+
+
 async def test_of_many_that_are_made_at_once_no_more_than_the_quota_are(store: SessionStore) -> None:
     async def more(number: int) -> None:
         new = NewSession(f"s{number}", "p")
