@@ -152,12 +152,13 @@ class Redis:
     ) -> Lease:
         """See `RunStore.create_run`."""
         check_size(inputs, f"the inputs of run {run_id}", self._max)
+        if self._retention is not None and time.monotonic() - self._pruned >= PRUNE_EVERY:
+            # Before, so that a run whose begin has failed is not there.
+            self._pruned = time.monotonic()
+            await self.prune_runs(self._retention)
         said = await self._ask(RunScripts.create, _name(run_id), pipeline, fingerprint, inputs, owner, lease)
         if said[0] == b"exists":
             raise exists(run_id)
-        if self._retention is not None and time.monotonic() - self._pruned >= PRUNE_EVERY:
-            self._pruned = time.monotonic()
-            await self.prune_runs(self._retention)
         return Lease(run_id, 1, float(said[1]))
 
     async def claim_run(
