@@ -154,6 +154,23 @@ async def test_objects_of_different_sessions_are_different(runtime: dspex.Runtim
     assert await second.call("add") == 1
 
 
+async def test_a_function_in_a_thread_asks_an_object_as_a_part_of_its_call(runtime: dspex.Runtime) -> None:
+    s = await runtime.session()
+    counter = await s.handle(Counter, restore="state")
+
+    def work(fails: bool) -> int:
+        value = asyncio.run(counter.call("add"))
+        if fails:
+            raise ValueError("no")
+        return int(value)
+
+    assert await s.call(work, fails=False) == 1
+    with pytest.raises(ValueError, match="no"):
+        await s.call(work, fails=True)
+    assert await counter.get("value") == 1  # the call that failed left nothing, in the worker neither
+    assert await s.call(work, fails=False) == 2
+
+
 # --- the worker dies -------------------------------------------------------------------------------------
 
 

@@ -325,6 +325,9 @@ class Session:
                 if not inside:  # else the call around it commits
                     await self._commit(core)
             except BaseException:
+                for key, data in self._staged.entries.items():
+                    if key.startswith(OBJECT) and before.entries.get(key) is not data:
+                        core.live.pop(key.removeprefix(OBJECT), None)  # it is ahead of what is kept
                 self._staged = before if commits == self._commits else Staged()
                 raise
 
