@@ -51,10 +51,10 @@ class Memory(MemorySessions):
         now = self._clock()
         until = now + lease
         self._runs[run_id] = RunInfo(
-            run_id, pipeline, "running", fingerprint, inputs, None, now, now, 1, 0, owner, until
+            run_id, pipeline, "running", fingerprint, inputs, None, now, now, self._epoch(), 0, owner, until
         )
         self._steps[run_id] = {}
-        return Lease(run_id, 1, until)
+        return Lease(run_id, self._epochs, until)
 
     async def claim_run(
         self,
@@ -73,11 +73,11 @@ class Memory(MemorySessions):
         if info.owner is not None and info.lease_until > now and take_over not in (True, info.owner):
             raise busy(run_id, info.owner, info.lease_until - now)
         if info.status != "done" and max_resumes is not None and info.resumes >= max_resumes:
-            self._runs[run_id] = info._replace(status="failed", owner=None, epoch=info.epoch + 1, updated=now)
+            self._runs[run_id] = info._replace(status="failed", owner=None, epoch=self._epoch(), updated=now)
             raise too_many_resumes(run_id, info.resumes)
         until, done = now + lease, info.status == "done"
         info = info._replace(
-            epoch=info.epoch + 1,
+            epoch=self._epoch(),
             resumes=info.resumes + (not done),
             status="done" if done else "running",
             owner=owner,
@@ -98,13 +98,12 @@ class Memory(MemorySessions):
         """See `RunStore.record_steps`."""
         for row in rows:
             check_size(row.outcome, f"what {row.path} gave", self._max)
-        info = self._owned(lease)
+        self._owned(lease)
         now, kept = self._clock(), self._steps[lease.run_id]
         for row in rows:
             there = kept.get(row.path)
             if there is None or there.digest != row.digest:
                 kept[row.path] = row._replace(at=now)
-        self._runs[lease.run_id] = info._replace(updated=now)
 
     async def steps(self, run_id: str) -> list[StepRow]:
         """See `RunStore.steps`."""

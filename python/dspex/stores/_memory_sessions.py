@@ -37,8 +37,9 @@ class _Session:
 
     def used(self, now: float) -> None:
         info = self.info
-        expires = end_of(info.created, now, info.idle_ttl, info.max_age)
-        self.info = info._replace(used=now, expires=expires)
+        used = max(now, info.used)
+        expires = end_of(info.created, used, info.idle_ttl, info.max_age)
+        self.info = info._replace(used=used, expires=expires)
 
 
 class MemorySessions:
@@ -68,11 +69,11 @@ class MemorySessions:
         if new.user:
             self._check_sessions(new.session_id, "user", new.user, most_of_user)
         now = self._clock()
-        self._epochs += 1
+        epoch = self._epoch()
         expires = end_of(now, now, new.idle_ttl, new.max_age)
-        info = SessionInfo(*new, now, now, expires, 0, 0, 0, self._epochs, owner, now + lease)
+        info = SessionInfo(*new, now, now, expires, 0, 0, 0, epoch, owner, now + lease)
         self._sessions[new.session_id] = _Session(info)
-        return SessionLease(new.session_id, self._epochs, now + lease)
+        return SessionLease(new.session_id, epoch, now + lease)
 
     async def claim_session(
         self, session_id: str, *, owner: str, lease: float, take_over: bool | str = False
@@ -84,10 +85,10 @@ class MemorySessions:
         info, now = session.info, self._clock()
         if info.owner is not None and info.lease_until > now and take_over not in (True, info.owner):
             raise session_busy(session_id, info.owner, info.lease_until - now)
-        self._epochs += 1
-        session.info = info._replace(epoch=self._epochs, owner=owner, lease_until=now + lease)
+        epoch = self._epoch()
+        session.info = info._replace(epoch=epoch, owner=owner, lease_until=now + lease)
         session.used(now)
-        granted = SessionLease(session_id, self._epochs, now + lease)
+        granted = SessionLease(session_id, epoch, now + lease)
         return Claimed(session.info, granted, dict(session.entries), list(session.turns))
 
     async def commit_session(self, lease: SessionLease, changes: Changes, *, seconds: float) -> SessionInfo:
@@ -164,7 +165,7 @@ class MemorySessions:
             and pool in (None, session.info.pool)
             and user in (None, session.info.user)
         ]
-        return sorted(found, key=lambda info: (-info.used, info.session_id))[:limit]
+        return sorted(found, key=lambda info: (-info.used, info.session_id))[: max(limit, 0)]
 
     async def drop_session(self, session_id: str) -> bool:
         """See `SessionStore.drop_session`."""
@@ -178,6 +179,11 @@ class MemorySessions:
         for session_id in over:
             del self._sessions[session_id]
         return over
+
+    def _epoch(self) -> int:
+        """The next epoch, of whatever is kept here."""
+        self._epochs += 1
+        return self._epochs
 
     def _is_alive(self, session: _Session) -> bool:
         return session.info.expires is None or session.info.expires > self._clock()

@@ -159,7 +159,7 @@ class Redis:
         said = await self._ask(RunScripts.create, _name(run_id), pipeline, fingerprint, inputs, owner, lease)
         if said[0] == b"exists":
             raise exists(run_id)
-        return Lease(run_id, 1, float(said[1]))
+        return Lease(run_id, int(said[2]), float(said[1]))
 
     async def claim_run(
         self,

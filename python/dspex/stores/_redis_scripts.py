@@ -7,7 +7,7 @@ Keys, under a prefix::
     runs, runs:updated          sorted sets of run ids, by their order and by when they were last written
     run:{id}                    hash: the run;  :steps  hash: rows by path;  :order  sorted set of paths
     sessions, sessions:expires  sorted sets of session ids, by their last use and by when they end
-    sessions:epoch              counter: a later owner of any session has a larger number
+    epoch                       counter: a later owner of anything has a larger number
     sessions:of                 hash: pool and user by id, for the indexes of one whose keys are gone
     sessions:pool:P             sorted set of session ids by when they end; sessions:user:U the same
     session:{id}                hash: the session;  :entries  :versions  hashes by key;  :turns  list
@@ -160,11 +160,12 @@ class RunScripts:
         """
 if redis.call('EXISTS', key) == 1 then return {'exists'} end
 local till = text(now + ARGV[8])
+local epoch = redis.call('INCR', p .. 'epoch')
 redis.call('HSET', key, 'pipeline', ARGV[4], 'status', 'running', 'fingerprint', ARGV[5], 'inputs', ARGV[6],
-  'created', text(now), 'epoch', '1', 'resumes', '0', 'owner', ARGV[7], 'lease_until', till)
+  'created', text(now), 'epoch', epoch, 'resumes', '0', 'owner', ARGV[7], 'lease_until', till)
 redis.call('ZADD', p .. 'runs', redis.call('INCR', p .. 'sequence'), id)
 touch(id)
-return {'ok', till}
+return {'ok', till, epoch}
 """,
     )
     claim: Final = _script(
@@ -176,7 +177,7 @@ if at[3] and tonumber(at[4]) > now and ARGV[7] ~= 'any' and not (ARGV[7] == 'fro
   return {'busy', at[3], text(at[4] - now)}
 end
 local done = at[1] == 'done'
-redis.call('HINCRBY', key, 'epoch', 1)
+redis.call('HSET', key, 'epoch', redis.call('INCR', p .. 'epoch'))
 touch(id)
 if not done and ARGV[6] ~= '' and tonumber(at[2]) >= tonumber(ARGV[6]) then
   redis.call('HSET', key, 'status', 'failed')
@@ -211,7 +212,6 @@ for i = 5, #ARGV, 6 do
     if not there then redis.call('ZADD', key .. ':order', redis.call('INCR', p .. 'sequence'), path) end
   end
 end
-touch(id)
 return {'ok'}
 """,
     )
@@ -314,7 +314,7 @@ if user ~= '' and ARGV[12] ~= ''
   and redis.call('ZCOUNT', p .. 'sessions:user:' .. user, live, '+inf') >= tonumber(ARGV[12])
 then return {'quota', 'user'} end
 local till = text(now + ARGV[10])
-local epoch = redis.call('INCR', p .. 'sessions:epoch')
+local epoch = redis.call('INCR', p .. 'epoch')
 redis.call('HSET', key, 'pool', pool, 'user', user, 'settings', ARGV[6], 'idle_ttl', ARGV[7],
   'max_age', ARGV[8], 'created', text(now), 'used', text(now), 'version', '0', 'size', '0',
   'last', '0', 'epoch', epoch, 'owner', ARGV[9], 'lease_until', till)
@@ -332,7 +332,7 @@ if at[1] and tonumber(at[2]) > now and ARGV[6] ~= 'any' and not (ARGV[6] == 'fro
   return {'busy', at[1], text(at[2] - now)}
 end
 redis.call('HSET', key, 'owner', ARGV[4], 'lease_until', text(now + ARGV[5]),
-  'epoch', redis.call('INCR', p .. 'sessions:epoch'))
+  'epoch', redis.call('INCR', p .. 'epoch'))
 use(id, now)
 return {'ok', info_of(id), redis.call('HGETALL', key .. ':entries'),
   redis.call('HGETALL', key .. ':versions'), redis.call('HGET', key, 'last'),

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 RunStatus = Literal["running", "done", "failed", "cancelled"]
-"""How a run stands. One that failed can be resumed; one that is `cancelled` was ended for good."""
+"""How a run stands. One that failed, or was cancelled, can be resumed."""
 
 ENDED: tuple[RunStatus, ...] = ("done", "failed", "cancelled")
 
@@ -38,7 +38,8 @@ class Lease(NamedTuple):
 
     Attributes:
         run_id: The run.
-        epoch: Which owner of the run it is, counted from 1.
+        epoch: Which owner of the run it is. A later one has a larger number, also if the run was dropped and
+            another was begun of the name meanwhile.
         until: When it ends if it is not renewed, by the store's clock, in seconds since 1970.
     """
 
@@ -58,8 +59,8 @@ class RunInfo(NamedTuple):
         inputs: What it was given, as `dspex.wire.dumps` has it.
         outcome: What it came to; None while it has not.
         created: When it began, by the store's clock, in seconds since 1970.
-        updated: When it was last written.
-        epoch: How many owners it has had.
+        updated: When it was begun, or last resumed or ended.
+        epoch: The number of its last owner; see `Lease`.
         resumes: How often it was resumed.
         owner: Who has it; None for nobody.
         lease_until: When the owner's lease ends.
@@ -103,6 +104,8 @@ class StepRow(NamedTuple):
 
 class RunStore(Protocol):
     """Keeps runs. Every method may raise a `StoreError` of the store's own, besides what it says.
+
+    A write to a run that was dropped raises `RunNotFound`.
 
     A write whose caller is cancelled has happened or has not happened when the cancellation arrives: a store
     waits for the outcome first.

@@ -23,6 +23,7 @@ from dspex.stores._runs import (
     too_many_resumes,
 )
 from dspex.stores._sqlite_file import SMALL_BYTES, SQLiteFile
+from dspex.stores._sqlite_schema import NEXT_EPOCH
 
 __all__ = ["RETENTION_SECONDS", "SQLiteRuns"]
 
@@ -57,10 +58,11 @@ class SQLiteRuns(SQLiteFile):
         def create(db: sqlite3.Connection) -> Lease:
             now = self._clock()
             until = now + lease
+            (epoch,) = db.execute(NEXT_EPOCH).fetchone()
             try:
                 db.execute(
-                    "INSERT INTO runs VALUES (?, ?, 'running', ?, ?, 1, 0, ?, ?)",
-                    (run_id, pipeline, now, now, owner, until),
+                    "INSERT INTO runs VALUES (?, ?, 'running', ?, ?, ?, 0, ?, ?)",
+                    (run_id, pipeline, now, now, epoch, owner, until),
                 )
             except sqlite3.IntegrityError:
                 raise exists(run_id) from None
@@ -68,7 +70,7 @@ class SQLiteRuns(SQLiteFile):
             if self._retention is not None and now - self._pruned >= PRUNE_EVERY:
                 self._pruned = now
                 _prune(db, now, self._retention, ENDED, 1_000)
-            return Lease(run_id, 1, until)
+            return Lease(run_id, epoch, until)
 
         return await self._do(create)
 
@@ -89,16 +91,17 @@ class SQLiteRuns(SQLiteFile):
                 raise not_found(run_id)
             if info.owner is not None and info.lease_until > now and take_over not in (True, info.owner):
                 raise busy(run_id, info.owner, info.lease_until - now)
+            (epoch,) = db.execute(NEXT_EPOCH).fetchone()
             done = info.status == "done"
             if not done and max_resumes is not None and info.resumes >= max_resumes:
                 db.execute(
-                    "UPDATE runs SET status = 'failed', owner = NULL, epoch = epoch + 1, updated = ? "
+                    "UPDATE runs SET status = 'failed', owner = NULL, epoch = ?, updated = ? "
                     "WHERE run_id = ?",
-                    (now, run_id),
+                    (epoch, now, run_id),
                 )
                 return too_many_resumes(run_id, info.resumes)  # not raised: that would undo it
             info = info._replace(
-                epoch=info.epoch + 1,
+                epoch=epoch,
                 resumes=info.resumes + (not done),
                 status="done" if done else "running",
                 owner=owner,

@@ -11,7 +11,7 @@ import functools
 import sqlite3
 from typing import Final
 
-__all__ = ["APPLICATION", "VERSION", "bring_up", "expected", "tables_of"]
+__all__ = ["APPLICATION", "NEXT_EPOCH", "VERSION", "bring_up", "expected", "tables_of"]
 
 APPLICATION: Final = 0x64737872
 """`dsxr`, by which the file is known."""
@@ -53,11 +53,14 @@ CREATE TABLE session_turns (
     session_id TEXT NOT NULL, number INTEGER NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY (session_id, number)
 ) WITHOUT ROWID;
-CREATE TABLE session_epochs (last INTEGER NOT NULL);
-INSERT INTO session_epochs VALUES (0);
+CREATE TABLE epochs (last INTEGER NOT NULL);
+INSERT INTO epochs SELECT COALESCE(MAX(epoch), 0) FROM runs;
 """,
 }
 VERSION: Final = max(_TABLES)
+
+NEXT_EPOCH: Final = "UPDATE epochs SET last = last + 1 RETURNING last"
+"""Epochs are counted over the whole file: the lease of what was dropped fits nothing of its name."""
 
 
 def bring_up(db: sqlite3.Connection, version: int) -> None:

@@ -29,21 +29,21 @@ from dspex.stores._sessions import (
     state_conflict,
 )
 from dspex.stores._sqlite_file import SMALL_BYTES, SQLiteFile
+from dspex.stores._sqlite_schema import NEXT_EPOCH
 
 __all__ = ["SQLiteSessions"]
 
 _INFO: Final = ", ".join(SessionInfo._fields)
 _ALIVE: Final = "(expires IS NULL OR expires > :now)"
 _USED: Final = """
-used = :used,
+used = MAX(used, :used),
 expires = CASE
     WHEN idle_ttl IS NULL AND max_age IS NULL THEN NULL
     WHEN idle_ttl IS NULL THEN created + max_age
-    WHEN max_age IS NULL THEN :used + idle_ttl
-    ELSE MIN(:used + idle_ttl, created + max_age)
+    WHEN max_age IS NULL THEN MAX(used, :used) + idle_ttl
+    ELSE MIN(MAX(used, :used) + idle_ttl, created + max_age)
 END
 """
-_EPOCH: Final = "UPDATE session_epochs SET last = last + 1 RETURNING last"
 _TABLES: Final = ("session_entries", "session_turns", "sessions")
 
 
@@ -70,7 +70,7 @@ class SQLiteSessions(SQLiteFile):
             _check_quota(db, new.session_id, "pool", new.pool, most_of_pool, now)
             if new.user:
                 _check_quota(db, new.session_id, "user", new.user, most_of_user, now)
-            (epoch,) = db.execute(_EPOCH).fetchone()
+            (epoch,) = db.execute(NEXT_EPOCH).fetchone()
             expires = end_of(now, now, new.idle_ttl, new.max_age)
             row = (*new, now, now, expires, 0, 0, 0, epoch, owner, now + lease)
             marks = ", ".join("?" * len(row))
@@ -92,7 +92,7 @@ class SQLiteSessions(SQLiteFile):
             lasts = info.owner is not None and info.lease_until > now
             if lasts and take_over not in (True, info.owner):
                 raise session_busy(session_id, info.owner, info.lease_until - now)
-            (epoch,) = db.execute(_EPOCH).fetchone()
+            (epoch,) = db.execute(NEXT_EPOCH).fetchone()
             db.execute(
                 f"UPDATE sessions SET epoch = :epoch, owner = :owner, lease_until = :until, {_USED} "  # noqa: S608
                 "WHERE session_id = :id",
@@ -193,7 +193,7 @@ class SQLiteSessions(SQLiteFile):
                 "AND (:pool IS NULL OR pool = :pool) AND (:user IS NULL OR user = :user) "
                 "ORDER BY used DESC, session_id LIMIT :limit"
             )
-            given = {"now": self._clock(), "pool": pool, "user": user, "limit": limit}
+            given = {"now": self._clock(), "pool": pool, "user": user, "limit": max(limit, 0)}
             return [SessionInfo(*row) for row in db.execute(query, given)]
 
         return await self._do(read)

@@ -374,7 +374,10 @@ class RunStoreSuite(StoreSuite):
         await at.store.record_steps(lease, [row("a")])
         await at.store.end_run(lease, "done", b"outcome")
         assert await at.store.drop_run("r1")
-        await at.store.create_run("r1", **{**NEW, "inputs": b"new"})
+        new = await at.store.create_run("r1", **{**NEW, "inputs": b"new"})
+        assert new.epoch > lease.epoch
+        with pytest.raises(errors.LeaseLost):
+            await at.store.record_steps(lease, [row("a")])
         info = await there(at.store)
         assert (info.status, info.inputs, info.outcome, info.resumes) == ("running", b"new", None, 0)
         assert await paths(at.store) == []
@@ -386,7 +389,7 @@ class RunStoreSuite(StoreSuite):
         self, at: Stage[RunStore]
     ) -> None:
         leases = [await at.store.create_run(f"r{number}", **NEW) for number in range(20)]
-        stale = [lease._replace(epoch=7) for lease in leases[::2]]
+        stale = [lease._replace(epoch=lease.epoch + 1_000) for lease in leases[::2]]
         outcomes = await asyncio.gather(
             *(at.store.record_steps(lease, [row("a")]) for lease in (*leases, *stale)),
             return_exceptions=True,
