@@ -171,6 +171,25 @@ async def test_a_function_in_a_thread_asks_an_object_as_a_part_of_its_call(runti
     assert await s.call(work, fails=False) == 2
 
 
+async def test_no_key_of_a_model_reaches_the_store(tmp_path: Path) -> None:
+    lm = dspex.LM("openai/test", api_base="http://127.0.0.1:1/v1", api_key="xyzzy-plugh-key")
+    path = tmp_path / "s.sqlite3"
+    async with dspex.Runtime(lm, pools=SPEC, sessions=path) as runtime:
+        s = await runtime.session(affinity="strict")
+        counter = await s.handle(Counter, restore="state")
+        program = dspex.program("tests.support.where:Where")
+
+        async def work() -> None:
+            s.state["n"] = await counter.call("add")
+            s.history.append({"pid": (await s.call(program)).pid})
+
+        await s.call(work)
+        await s.park()
+        written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        assert b"Counter" in written
+        assert b"xyzzy" not in written
+
+
 # --- the worker dies -------------------------------------------------------------------------------------
 
 

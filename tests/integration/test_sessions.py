@@ -618,6 +618,24 @@ async def test_a_value_that_was_changed_in_the_file_is_refused(tmp_path: Path) -
         assert changed.value.code == "changed-bytes"
 
 
+async def test_what_becomes_of_a_session_is_told(runtime: dspex.Runtime, store: SessionStore) -> None:
+    told = list[Event]()
+    with attach("dspex.session", told.append):
+        s = await runtime.session()
+        async with other(store) as second:
+            taken = await second.session(id=s.id, take_over=True)
+            with pytest.raises(SessionMoved):
+                await s.state.set("n", 1)
+            await taken.end()
+    assert [event.name.removeprefix("dspex.session.") for event in told] == [
+        "created",
+        "resumed",
+        "lost",
+        "ended",
+    ]
+    assert {event.attributes["session"] for event in told} == {s.id}
+
+
 async def test_two_who_resume_a_parked_session_at_once_have_one_winner(
     runtime: dspex.Runtime, store: SessionStore
 ) -> None:
