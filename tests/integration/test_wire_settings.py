@@ -17,7 +17,7 @@ from dspex import wire
 from dspex.errors import ConfigError, WireError, WorkerStartError
 from dspex.pool import FunctionRequest, PoolSpec, Restart
 from dspex.pool._doctor import examine
-from dspex.protocol.frames import JSON, MSGPACK, Frame, FrameReader, Kind, encode_head
+from dspex.protocol.frames import JSON, MSGPACK, Frame, FrameReader, Kind, encode_frame, encode_head
 
 WORK = "tests.support.work:"
 
@@ -67,12 +67,17 @@ async def test_what_crosses_to_a_worker_here_or_elsewhere_is_as_long_as_its_pool
             lengths.append(length)
         return encode_head(kind, call_id, length, form)
 
+    def watched_frame(kind: int, call_id: int, body: bytes, form: int = MSGPACK) -> bytes:
+        watched_encode(kind, call_id, len(body), form)
+        return encode_frame(kind, call_id, body, form)
+
     def watched_take(reader: FrameReader, count: int) -> list[Frame]:
         frames = take(reader, count)
         lengths.extend(len(body) for kind, _, body, _ in frames if kind in (Kind.CALL, Kind.RESULT))
         return frames
 
     monkeypatch.setattr("dspex.protocol.channel.encode_head", watched_encode)
+    monkeypatch.setattr("dspex.protocol.channel.encode_frame", watched_frame)
     monkeypatch.setattr(FrameReader, "take", watched_take)
     pool = await open_pool(backend=DialledProcesses() if elsewhere else None, compression=compression)
     lengths.clear()
@@ -147,12 +152,17 @@ async def test_a_call_may_go_by_another_codec_than_its_pools(
         sent.append((kind, form))
         return encode_head(kind, call_id, length, form)
 
+    def watched_frame(kind: int, call_id: int, body: bytes, form: int = MSGPACK) -> bytes:
+        watched_encode(kind, call_id, len(body), form)
+        return encode_frame(kind, call_id, body, form)
+
     def watched_take(reader: FrameReader, count: int) -> list[Frame]:
         frames = take(reader, count)
         heard.extend((kind, form) for kind, _, _, form in frames)
         return frames
 
     monkeypatch.setattr("dspex.protocol.channel.encode_head", watched_encode)
+    monkeypatch.setattr("dspex.protocol.channel.encode_frame", watched_frame)
     monkeypatch.setattr(FrameReader, "take", watched_take)
     pool = await open_pool()
     value = {"a": (1, {2}), "rows": [{"n": n} for n in range(200)]}

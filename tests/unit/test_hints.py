@@ -70,6 +70,8 @@ def test_a_command_that_a_hint_names_runs_and_says_something(command: str) -> No
 def test_what_a_hint_installs_has_the_extra_that_it_names(command: str) -> None:
     pip, install, requirement = shlex.split(command)
     assert (pip, install) == ("pip", "install")
+    if requirement == "pytest":  # what the suites of stores need, which only developers run
+        return
     named = re.fullmatch(r"(\w+)\[(\w+)\]", requirement)
     assert named is not None
     assert named[2] in (metadata(named[1]).get_all("Provides-Extra") or ())

@@ -77,16 +77,17 @@ class Child:
         self._process.kill()
         return await self.rest()
 
-    async def killed(self, at: int | None = None) -> int:
+    async def killed(self, before: int, at: int | None = None) -> int:
         """Kill a writer; returns the number of the last write that was acknowledged to it.
 
         Args:
+            before: What is returned if none was.
             at: Kill it as soon as it says that the write of this number was acknowledged; None for now.
         """
         if at is not None:
             await self.expect(f"={at}")
         said = [line for line in await self.kill() if line.startswith("=")]
-        return int(said[-1][1:]) if at is None or said else at
+        return int(said[-1][1:]) if said else before if at is None else at
 
     async def end(self) -> None:
         """Have it gone, whatever it is at."""

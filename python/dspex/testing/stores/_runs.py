@@ -533,7 +533,7 @@ class RunStoreSuite(StoreSuite):
                 while whole_writes(await store.steps("r1")) < first + writes:
                     assert not child.ended
                     await asyncio.sleep(0)
-            acknowledged = await child.killed(None if watched else first + writes)
+            acknowledged = await child.killed(first - 1, None if watched else first + writes)
             first = whole_writes(await store.steps("r1"))
             assert first - 1 in (acknowledged, acknowledged + 1)
         _, lease = await store.claim_run("r1", owner="here", lease=30.0, take_over=f"p{ROUNDS[-1][0]}")

@@ -838,7 +838,7 @@ class SessionStoreSuite(StoreSuite):
                 while await whole_commits(store) < version + commits:
                     assert not child.ended
                     await asyncio.sleep(0)
-            acknowledged = await child.killed(None if watched else version + commits)
+            acknowledged = await child.killed(version, None if watched else version + commits)
             version = await whole_commits(store)
             assert version in (acknowledged, acknowledged + 1)
             info, entries, history = await whole(store)
