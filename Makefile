@@ -119,6 +119,11 @@ bench-pipelines: build ## pipelines beside LangGraph, pydantic-graph, DBOS, a ds
 	@$(BIN)/python -m pip install -q --group peers || echo 'some peers cannot be had here: they are left out'
 	$(BIN)/python benches/bench_pipelines.py
 
+.PHONY: bench-sessions
+bench-sessions: build ## sessions beside OpenAI Agents' and LangGraph's, with SQLite and Redis, in one run
+	@$(BIN)/python -m pip install -q --group peers || echo 'some peers cannot be had here: they are left out'
+	$(BIN)/python benches/bench_sessions.py
+
 .PHONY: test-ray
 test-ray: build ## the contract of a pool's backend on a Ray cluster of this machine (installs Ray)
 	$(BIN)/python -m pip install -q 'ray>=2.40'

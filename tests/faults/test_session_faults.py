@@ -283,6 +283,23 @@ async def test_a_program_whose_worker_dies_is_called_again_only_if_it_was_declar
     assert (await s.call(program, effects=str(effects))).pid in ready_workers(runtime)
 
 
+async def test_a_function_is_not_called_again_though_what_it_calls_is_idempotent(
+    runtime: dspex.Runtime, tmp_path: Path
+) -> None:
+    s, calls = await runtime.session(affinity="strict"), 0
+    pool = await runtime._sessions.pool_of("general")  # type: ignore[union-attr]
+
+    async def work() -> None:
+        nonlocal calls
+        calls += 1
+        s.state["n"] = s.state.get("n", 0) + 1
+        await pool.with_options(idempotent=True).run("os:abort")
+
+    with pytest.raises(WorkerDiedError) as died:
+        await s.call(work)
+    assert (died.value.retryable, calls, dict(s.state)) == (True, 1, {})
+
+
 async def test_programs_of_a_session_run_where_its_objects_are(runtime: dspex.Runtime) -> None:
     program = dspex.program("tests.support.where:Where")
     sessions = [await runtime.session(affinity="strict") for _ in range(4)]

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -179,7 +180,7 @@ class Keeper:
                 if taking is None:
                     taking = asyncio.create_task(self._take(session_id, take_over))
                     self._taking[session_id] = taking
-                    taking.add_done_callback(lambda _: self._taking.pop(session_id, None))
+                    taking.add_done_callback(partial(self._took, session_id))
                 return await asyncio.shield(taking)
             if core.gone is not None:  # it is being parked, and is taken up again after that
                 await core.gone.wait()
@@ -188,6 +189,11 @@ class Keeper:
                 await self._expire(core)
                 raise session_not_found(session_id)
             return core
+
+    def _took(self, session_id: str, taking: asyncio.Task[Core]) -> None:
+        self._taking.pop(session_id, None)
+        if not taking.cancelled():
+            taking.exception()  # whoever waited for it may have gone away
 
     async def _take(self, session_id: str, take_over: bool) -> Core:
         before = self._active.get(session_id)
@@ -271,6 +277,8 @@ class Keeper:
                 await self.tend()
             except DspexError as error:  # the store may be there again next time
                 _log.warning("sessions could not be kept: %s", error)
+            except Exception:  # noqa: BLE001 - whatever a store of the user's raises, leases have to go on
+                _log.exception("sessions could not be kept")
 
     def _interval(self) -> float:
         limits = [self.settings.lease / 3, self._shortest_ttl / 3, _LONGEST]
@@ -346,10 +354,14 @@ class Keeper:
             SessionNotFound: If there is none.
             SessionBusy: If another host has it.
         """
-        core = await self.active(session_id)
-        await core.order.enter(self.host.timeout, always=True)
+        while True:
+            core = await self.active(session_id)
+            await core.order.enter(self.host.timeout, always=True)
+            if core.state == "active":
+                break
+            core.order.leave()  # it was parked meanwhile
         try:
-            if core.state != "active" or await self.store.renew_sessions([Use(core.lease, 0.0)], 1.0):
+            if await self.store.renew_sessions([Use(core.lease, 0.0)], 1.0):
                 raise session_moved(session_id)
             core.state, core.gone = "releasing", asyncio.Event()
             await self._leave_worker(core)

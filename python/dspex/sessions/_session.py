@@ -276,12 +276,15 @@ class Session:
             self.history.append(turn)
 
     async def _made(self, target: Any, inputs: Mapping[str, Any]) -> Any:
+        before = self._staged.copy()
         with self._keeper.host.in_use():
             try:
                 return await _call_of(target, inputs)
-            except WorkerDiedError as error:
-                if not error.retryable:
+            except WorkerDiedError:
+                # Of the target itself: what it calls may be declared so, and the rest of it need not be.
+                if getattr(target, "_options", {}).get("idempotent") is not True:
                     raise
+            self._staged = before
             return await _call_of(target, inputs)
 
     async def _committed(self) -> None:
