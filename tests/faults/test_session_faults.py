@@ -22,10 +22,12 @@ from dspex.errors import (
     InputError,
     RemoteError,
     SessionError,
+    SessionMoved,
     WorkerDiedError,
     WorkerStartError,
 )
 from dspex.pool import PoolSpec, Restart, State, Timeouts
+from dspex.protocol.handles import HandleRequest
 from dspex.sessions import Session, SessionSettings
 from dspex.stores import SQLite
 from dspex.telemetry import Event, attach
@@ -328,6 +330,25 @@ async def test_an_object_whose_worker_cannot_be_started_any_more_is_an_error_and
             await counter.call("add")
         await s.commit()
         assert dict(s.state) == {"n": 1}
+
+
+async def test_what_a_host_drops_late_of_a_session_that_it_had_is_nothing_of_what_it_has_again(
+    runtime: dspex.Runtime, tmp_path: Path
+) -> None:
+    settings = SessionSettings(store=tmp_path / "s.sqlite3")
+    async with dspex.Runtime(LM, sessions=settings) as second:
+        s = await runtime.session(affinity="strict")
+        await s.handle(Counter)
+        before = s._core
+        await second.session(id=s.id, take_over=True)
+        with pytest.raises(SessionMoved):
+            await s.state.set("n", 1)
+        assert await runtime.session(id=s.id, take_over=True) is s
+        own = await s.handle(Counter, name="own", restore="none")
+        pool = await runtime._sessions.pool_of("general")  # type: ignore[union-attr]
+        assert s._core.place is not None
+        await pool.call(HandleRequest(do="end", session=before.tag), place=s._core.place)
+        assert await own.call("add") == 1
 
 
 # --- workers come and go ---------------------------------------------------------------------------------

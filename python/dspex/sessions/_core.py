@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from dspex.sessions._options import SessionOptions
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from dspex.pool import Place
 
 __all__ = ["Core"]
+
+
+_tags = count(1)
 
 
 class Core:
@@ -50,6 +54,7 @@ class Core:
         "order",
         "place",
         "state",
+        "tag",
         "turns",
         "used",
         "version",
@@ -77,6 +82,8 @@ class Core:
         self.used = now
         self.order = Order(lease.session_id, options.when_busy, options.queue)
         self.place: Place | None = None  # once something of it runs in a worker
+        # By which workers know its objects: whoever had the session before may still be dropping theirs.
+        self.tag = f"{lease.session_id}#{next(_tags)}"
         self.live: dict[str, int] = {}  # its objects, and the worker that has each: the number of the place
         self.state: Literal["active", "releasing", "gone"] = "active"
         self.doubtful = False  # whether the last write has happened is not known

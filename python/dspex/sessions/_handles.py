@@ -142,7 +142,7 @@ class Objects:
         dumps = plan["restore"] == "state"
         request = HandleRequest(
             do="make",
-            session=self._session.id,
+            session=self._core.tag,
             handle=name,
             target=plan["target"],
             args=plan["args"],
@@ -160,7 +160,7 @@ class Objects:
         plan = session._values.load(session._data_of(HANDLE + name, name))
         keeps = plan["restore"] == "state" and do == "call"
         request = HandleRequest(
-            do=do, session=session.id, handle=name, member=member, args=args, kwargs=kwargs, dumps=keeps
+            do=do, session=core.tag, handle=name, member=member, args=args, kwargs=kwargs, dumps=keeps
         )
         for tries in range(1, _TRIES + 1):
             number = await self._there(name, plan)
@@ -169,6 +169,10 @@ class Objects:
             except WorkerDiedError as error:
                 core.live.clear()
                 if error.code != "place-lost" or tries == _TRIES:
+                    raise
+            except HandleLost:  # nothing was done: it is made again, or said to be lost, by how it was made
+                core.live.pop(name, None)
+                if tries == _TRIES:
                     raise
             except BaseException:
                 if keeps:  # it may be half changed

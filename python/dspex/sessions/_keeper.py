@@ -400,7 +400,7 @@ class Keeper:
             return
         pool = await self.host.pool_of(core.options.pool)
         if live:
-            request = HandleRequest(do="end", session=core.session_id)
+            request = HandleRequest(do="end", session=core.tag)
             with suppress(DspexError):  # a worker that is gone has none of them
                 await pool.call(request, place=place, pinned=place.number, timeout=_CLOSE_SECONDS)
         pool.leave(place)

@@ -407,7 +407,7 @@ class Session:
         async with self._transaction() as core:
             self._data_of(HANDLE + name, name)
             if core.live.pop(name, None) is not None:
-                request = HandleRequest(do="drop", session=self.id, handle=name)
+                request = HandleRequest(do="drop", session=core.tag, handle=name)
                 place = core.place
                 with suppress(WorkerDiedError):  # then it is gone all the same
                     await self._in_pool(core, request, 0 if place is None else place.number)
