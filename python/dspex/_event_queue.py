@@ -104,6 +104,22 @@ class EventQueue:
                 self._writers.append(_waker(waiting))
             await waiting
 
+    async def taken(self) -> None:
+        """Wait until the reader has taken all that was put.
+
+        Raises:
+            CancelledError: If the reader has left.
+        """
+        while True:
+            waiting = asyncio.get_running_loop().create_future()
+            with self._lock:
+                if self._closed:
+                    raise asyncio.CancelledError("the reader of the stream has left")
+                if not self._events:
+                    return
+                self._writers.append(_waker(waiting))
+            await waiting
+
     def end(self, outcome: Any = None, error: BaseException | None = None) -> None:
         """The program has returned what comes last, or has raised."""
         with self._lock:

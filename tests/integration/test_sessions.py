@@ -344,7 +344,7 @@ async def test_a_stream_that_is_left_or_fails_writes_nothing_and_frees_the_turn(
     with pytest.raises(InputError):
         async for _ in s.astream(chat, wrong="q"):
             pass
-    with pytest.raises(ConfigError, match="cannot be streamed"):
+    with pytest.raises(ConfigError, match="no events to be streamed"):
         async for _ in s.astream(lambda: 1):
             pass
     assert (await s.call(chat, question="q")).answer
@@ -941,6 +941,11 @@ def test_a_blocking_session_does_what_its_twin_does(tmp_path: Path) -> None:
             del s.state["n"]
         again = runtime.session(id=s.id).open()
         assert (dict(again.state), again.history[0]["question"]) == ({"m": 3}, "q")
+        events = list(again.stream(dspex.Predict(CHAT), question="q2"))
+        assert events[-1].answer == again.history[1]["answer"]
+        with contextlib.closing(again.stream(dspex.Predict(CHAT), question="q3")) as left:
+            next(left)
+        assert len(again.history) == 2
         again.park()
         again.end()
         with pytest.raises(SessionNotFound):
@@ -960,7 +965,10 @@ async def test_a_session_is_used_from_another_loop(runtime: dspex.Runtime) -> No
             s.state["n"] = 5
             return 5
 
+        async for _ in s.astream(dspex.Predict(CHAT), question="q"):
+            pass
         return int(await s.call(work))
 
     assert await asyncio.to_thread(asyncio.run, elsewhere()) == 5
-    assert s.state.version("n") == 1
+    assert len(s.history) == 1
+    assert s.state.version("n") == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -93,8 +94,9 @@ class _Bar(Progress):
     def close(self) -> None:
         self._draw(time.monotonic())
 
+    @abstractmethod
     def _draw(self, now: float) -> None:
-        raise NotImplementedError
+        """Draw what is known by now."""
 
     def _said(self, now: float) -> str:
         done, failed = self._now

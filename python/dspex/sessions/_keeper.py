@@ -98,10 +98,6 @@ class Keeper:
         self._leaving: set[asyncio.Task[None]] = set()
         self._shortest_ttl = float("inf")  # of all sessions so far: a long call has to count as a use
 
-    def is_at_home(self) -> bool:
-        """Whether this code runs on the runtime's loop."""
-        return asyncio.get_running_loop() is self._loop
-
     def __len__(self) -> int:
         return len(self._active)
 

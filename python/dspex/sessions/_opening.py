@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    MutableMapping,
+)
 from types import TracebackType
 from typing import Any, Protocol, TypedDict, TypeVar
 
+from dspex._event_queue import END
 from dspex.pool import Affinity
 from dspex.sessions._handles import Handle, Restore
 from dspex.sessions._history import History
@@ -116,6 +125,19 @@ class SyncSession:
         """See `Session.call`."""
         return self._blocking(self.session.call(target, **inputs))
 
+    def stream(self, target: Any, /, **inputs: Any) -> Generator[Any, None, None]:
+        """See `Session.astream`; close it to leave early (`contextlib.closing`)."""
+        events = self.session.astream(target, **inputs)
+
+        async def step() -> Any:
+            return await anext(events, END)
+
+        try:
+            while (event := self._blocking(step())) is not END:
+                yield event
+        finally:
+            self._blocking(_closed(events))
+
     def commit(self) -> None:
         """See `Session.commit`."""
         self._blocking(self.session.commit())
@@ -222,3 +244,7 @@ class SyncHandle:
 
     def __repr__(self) -> str:
         return repr(self._handle)
+
+
+async def _closed(events: AsyncGenerator[Any, None]) -> None:
+    await events.aclose()

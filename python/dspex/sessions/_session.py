@@ -10,14 +10,14 @@ committed, in one write, or what was staged during it is forgotten::
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from dspex._event_queue import END, EventQueue
 from dspex._session_scope import SESSION
 from dspex._threads import in_thread
 from dspex.errors import ConfigError, SessionError, SessionMoved, WorkerDiedError
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "current_session"]
 
 T = TypeVar("T")
-
-_AHEAD = 32
-"""Events of a stream that may be ready before somebody takes them."""
 
 
 class _Scope:
@@ -115,49 +112,35 @@ class Session:
     async def astream(self, target: Any, /, **inputs: Any) -> AsyncGenerator[Any, None]:
         """Call a module in this session, and yield its events as they come; see `Module.astream`.
 
-        The prediction, which is the last, comes when everything is committed. To leave early ends the call,
-        which writes nothing; close the generator for that (`contextlib.aclosing`).
+        The prediction, which is the last, comes when everything is committed, which is done when all events
+        before it have been taken. To leave earlier ends the call, which writes nothing; close the generator
+        for that (`contextlib.aclosing`).
 
         Args:
             target: A module, a remote, a program or a pipeline.
             **inputs: Its inputs.
 
         Raises:
-            ConfigError: If this is not the runtime's event loop, or the target has no streams
-                (`bad-session`).
+            ConfigError: If the target has no streams (`bad-session`).
             DspexError: As for `call`.
         """
-        if not self._keeper.is_at_home() or not callable(getattr(target, "astream", None)):
+        if not callable(getattr(target, "astream", None)):
             raise ConfigError(
-                f"a {type(target).__name__} cannot be streamed in a session here",
+                f"a {type(target).__name__} has no events to be streamed",
                 code="bad-session",
-                hint="stream a module or a pipeline, on the event loop that the runtime was opened on",
+                hint="stream a module or a pipeline; a function is called: `await s.call(function)`",
             )
-        ready: deque[Any] = deque()
-        changed, room = asyncio.Event(), asyncio.Semaphore(_AHEAD)
-
-        async def give(event: Any) -> None:
-            await room.acquire()
-            ready.append(event)
-            changed.set()
-
+        queue = EventQueue()
         # In a task of its own: a generator's context is that of whoever takes its next event.
-        running = asyncio.create_task(self._streamed(target, inputs, give))
-        running.add_done_callback(lambda _: changed.set())
+        running = asyncio.create_task(self._at_home(self._streamed(target, inputs, queue)))
+        running.add_done_callback(partial(_end, queue))
         try:
-            while ready or not running.done():
-                while ready:
-                    room.release()
-                    yield ready.popleft()
-                if not running.done():
-                    changed.clear()
-                    await changed.wait()
-            await running
+            while (event := await queue.take()) is not END:
+                yield event
         finally:
+            queue.close()
             running.cancel()
             await asyncio.wait([running])
-            if not running.cancelled():
-                running.exception()
             del running  # it holds the exception, which holds this frame
 
     async def commit(self) -> None:
@@ -248,9 +231,8 @@ class Session:
             self._remember(inputs, result, history)
             return result
 
-    async def _streamed(
-        self, target: Any, inputs: dict[str, Any], give: Callable[[Any], Coroutine[Any, Any, None]]
-    ) -> None:
+    async def _streamed(self, target: Any, inputs: dict[str, Any], queue: EventQueue) -> Any:
+        """Put all events but the last in the queue, and give that when everything is committed."""
         last: Any = None
         async with self._transaction():
             history = field_of(target)
@@ -259,11 +241,11 @@ class Session:
                 async with aclosing(events):
                     async for event in events:
                         if last is not None:
-                            await give(last)
+                            await queue.put([last])
                         last = event
+            await queue.taken()  # who leaves before that wants nothing of it
             self._remember(inputs, last, history)
-        if last is not None:
-            await give(last)
+        return last
 
     def _with_history(self, inputs: dict[str, Any], history: tuple[str, type[Any]] | None) -> dict[str, Any]:
         if history is None or history[0] in inputs:
@@ -475,5 +457,15 @@ async def _call_of(target: Any, inputs: Mapping[str, Any]) -> Any:
         )
     if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__):
         return await target(**inputs)
-    result = await in_thread(functools.partial(target, **inputs))
+    result = await in_thread(partial(target, **inputs))
     return await result if inspect.isawaitable(result) else result
+
+
+def _end(queue: EventQueue, running: asyncio.Task[Any]) -> None:
+    """The call of a stream has ended: its reader gets what comes last, or what it raised."""
+    if running.cancelled():
+        queue.close()
+    elif (error := running.exception()) is not None:
+        queue.end(error=error)
+    else:
+        queue.end(running.result())

@@ -29,6 +29,7 @@ import msgpack
 
 from dspex._timeouts import check_seconds, shown
 from dspex.errors import ConfigError, DspexError, StoreError
+from dspex.stores._outcome import outcome_of
 from dspex.stores._redis_scripts import APPLICATION, VERSION, RunScripts, Script, SessionScripts
 from dspex.stores._runs import (
     ENDED,
@@ -407,24 +408,8 @@ class Redis:
         with self._lock:
             if self._home is None:
                 self._home = _Home(self._connect)
-            waiting = asyncio.wrap_future(self._home.start(self._answer(self._home, script, data)))
-        until = time.monotonic() + self._timeout + GRACE_SECONDS
-        cancelled = False
-        try:
-            while not waiting.done():
-                left = until - time.monotonic()
-                if left <= 0:
-                    raise self._no_answer()
-                try:
-                    await asyncio.wait([waiting], timeout=left)
-                except asyncio.CancelledError:
-                    cancelled = True  # it is passed on when the write has happened, or has not
-            if cancelled:
-                waiting.exception()  # nobody asks for it any more
-                raise asyncio.CancelledError
-            return waiting.result()
-        finally:
-            del waiting  # it holds what was raised, whose frames hold this one
+            job = self._home.start(self._answer(self._home, script, data))
+        return await outcome_of(job, self._timeout + GRACE_SECONDS, self._no_answer)
 
     def _connect(self) -> Any:
         pool = self._redis.asyncio.BlockingConnectionPool.from_url(

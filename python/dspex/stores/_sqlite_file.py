@@ -41,6 +41,7 @@ from weakref import WeakSet
 
 from dspex._timeouts import check_seconds, shown
 from dspex.errors import ConfigError, SessionError, StoreError
+from dspex.stores._outcome import outcome_of
 from dspex.stores._sqlite_schema import APPLICATION, VERSION, bring_up, expected, tables_of
 
 __all__ = ["SMALL_BYTES", "SQLiteFile"]
@@ -137,27 +138,13 @@ class SQLiteFile:
                 return outcome
         future: Future[T] = Future()
         self._hand_over((job, future))
-        waiting = asyncio.wrap_future(future)
-        until = time.monotonic() + ANSWER_SECONDS
-        cancelled = False
-        try:
-            while not waiting.done():
-                left = until - time.monotonic()
-                if left <= 0:
-                    raise StoreError(
-                        f"{self._path.name} gave no answer within {ANSWER_SECONDS:g} s",
-                        hint="look at its disk; whether the write has happened is not known",
-                    )
-                try:
-                    await asyncio.wait([waiting], timeout=left)
-                except asyncio.CancelledError:
-                    cancelled = True  # it is passed on when the write has happened, or has not
-            if cancelled:
-                waiting.exception()  # nobody asks for it any more
-                raise asyncio.CancelledError
-            return waiting.result()
-        finally:
-            del waiting, future  # they hold what the job raised, whose frames hold this one
+        return await outcome_of(future, ANSWER_SECONDS, self._no_answer)
+
+    def _no_answer(self) -> StoreError:
+        return StoreError(
+            f"{self._path.name} gave no answer within {ANSWER_SECONDS:g} s",
+            hint="look at its disk; whether the write has happened is not known",
+        )
 
     def _done_here(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Do a small write at once, if nothing is in its way; `_NOT_NOW` if something is."""
