@@ -40,15 +40,17 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspex._portal import Portal, cross, refuse_blocking
+from dspex._room import Room
 from dspex.errors import ConfigError, InputError
 from dspex.modules._batch_plan import Plan
 from dspex.modules._batch_run import BatchRun
+from dspex.modules._row_call import begin_of
 from dspex.modules._tree import PredictorNode, predictors_of
 from dspex.router import Dispatcher, current_dispatcher
 
 if TYPE_CHECKING:
     from dspex.modules._module import Module
-    from dspex.router import Call
+    from dspex.modules._row_call import RowCall
 
 __all__ = [
     "Calls",
@@ -62,6 +64,11 @@ __all__ = [
     "inputs_of",
 ]
 
+ROOM: Final = 3
+"""Rows for each that may run at once, whose outcomes nobody has taken yet: those that run, those that wait to
+be read with others, and those that ended since whoever takes them came last. With twice as many each wave of
+quick rows waited for room."""
+
 _READING_SECONDS: Final = 0.005
 """How long rows are read before those that are there go on their way."""
 
@@ -72,22 +79,20 @@ class Calls(NamedTuple):
     Attributes:
         run: Runs one row, whose number it is given too.
         dispatcher: Whose loop the batch is to run on, where it may choose; None for one of its own.
-        begin: Begins one row, whose call the batch then asks and finishes, or gives None where the row is to
-            be run as a whole; None where all are.
+        begin: Begins one row, which the batch then asks and finishes, or gives None where the row is to be
+            run as a whole; None where all are.
     """
 
     run: Callable[[Any, int], Awaitable[Any]]
     dispatcher: Callable[[], Dispatcher | None]
-    begin: Callable[[Any], Call | None] | None = None
+    begin: Callable[[Any], RowCall | None] | None = None
 
     @classmethod
     def of(cls, module: Module) -> Calls:
         """The calls of a module, whose rows are its inputs."""
         call = module.acall
         if getattr(module, "aforward", None) is None:
-            begin: Any = getattr(module, "begin_row", None)
-            if getattr(type(module), "_begin_stands_for", None) is not type(module).acall:
-                begin = None  # none, or a subclass has an `acall` of its own
+            begin = begin_of(module)
             return cls(
                 lambda row, _: call(**inputs_of(row)),
                 lambda: _dispatcher_of(module),
@@ -154,7 +159,7 @@ async def abatch_as_completed(
     """Run all rows and yield each one's number and outcome when it has ended."""
     ready: deque[tuple[int, Any]] = deque()
     changed = asyncio.Event()
-    room = asyncio.Semaphore(2 * plan.concurrency)
+    room = Room(ROOM * plan.concurrency)
 
     def deliver(number: int, outcome: Any) -> None:
         ready.append((number, outcome))
@@ -164,10 +169,14 @@ async def abatch_as_completed(
     run = BatchRun(calls, source, plan, total, deliver, room)
     running = asyncio.create_task(_hosted(calls.dispatcher(), run))
     running.add_done_callback(lambda _: changed.set())
+    taken, step = 0, max(1, plan.concurrency // 4)
     try:
         while ready or not running.done():
             while ready:
-                room.release()
+                taken += 1
+                if taken == step or len(ready) == 1:
+                    room.give_back(taken)
+                    taken = 0
                 yield ready.popleft()
             if not running.done():
                 changed.clear()
@@ -226,7 +235,7 @@ def batch_as_completed(calls: Calls, rows: Iterable[Any], plan: Plan) -> Generat
     """The blocking twin of `abatch_as_completed`."""
 
     def work(source: Iterable[Any] | AsyncIterable[Any], total: int | None, inbox: _Inbox) -> BatchRun:
-        inbox.room = asyncio.Semaphore(2 * plan.concurrency)
+        inbox.room = Room(ROOM * plan.concurrency)
         inbox.step = max(1, plan.concurrency // 2)
 
         def deliver(number: int, outcome: Any) -> None:
@@ -248,7 +257,7 @@ class _Inbox:
 
     def __init__(self, loop_of: Callable[[], asyncio.AbstractEventLoop]) -> None:
         self.messages: SimpleQueue[Any] = SimpleQueue()
-        self.room: asyncio.Semaphore | None = None
+        self.room: Room | None = None
         self.step = 1
         self._loop_of = loop_of
         self._taken = 0
@@ -262,8 +271,7 @@ class _Inbox:
 
     def _release(self, count: int) -> None:
         assert self.room is not None  # noqa: S101 - there is one where outcomes are taken
-        for _ in range(count):
-            self.room.release()
+        self.room.give_back(count)
 
     def send(self, wanted: _Wanted, rows: Iterator[Any], most: int) -> None:
         """Read rows, no more than so many and no longer than an instant beyond the first, and send them."""

@@ -20,6 +20,12 @@ So up to a group of rows more is read ahead, a quarter of those that run, and an
 or `READING_SECONDS`. Few rows at once make groups of one. Groups of 8 and 24 fell into step with the server
 and left it idle now and then (benches/bench_batch.py); those of 16 and 32 did not.
 
+A row of several calls, one after the other, as a pipeline of predictors has, goes round: when its answer has
+been read, its next call has been begun with those of its group, and it stands before the rows that are new.
+One worker at a time reads rows. The others end when nothing has been begun, rather than wait behind it for
+rows or for room: else nobody would ask for the rows that go round, which may be what the source, or whoever
+takes the outcomes, is waiting for.
+
 What a row's call raises is the row's outcome. The batch ends early, and all that is under way with it, when
 
 - a row has failed and `errors="raise"`, or `max_errors` have,
@@ -37,18 +43,21 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from dspex._read_ahead import ReadAhead
+from dspex._room import Room
 from dspex._timeouts import without_frames
 from dspex.errors import BatchError, DeadlineExceeded, DspexError
 from dspex.modules import _scope
 from dspex.modules._batch_plan import Plan
 from dspex.modules._progress import Progress
+from dspex.modules._row_call import GOES_ON
 
 if TYPE_CHECKING:
     from dspex.modules._batch import Calls
-    from dspex.router import Call
+    from dspex.modules._row_call import RowCall
     from dspex.router._backstop import Watch
 
 __all__ = ["BatchRun"]
@@ -77,8 +86,8 @@ class BatchRun:
         plan: What was asked for.
         total: How many rows there are, where that is known.
         deliver: Is told of each row's number and outcome, in the order in which they end.
-        room: Is acquired for each row before it is read; None where whoever is told of the outcomes keeps
-            them all.
+        room: Has a place for each row, taken before it is read; None where whoever is told of the outcomes
+            keeps them all.
     """
 
     def __init__(
@@ -88,13 +97,15 @@ class BatchRun:
         plan: Plan,
         total: int | None,
         deliver: Callable[[int, Any], None],
-        room: asyncio.Semaphore | None = None,
+        room: Room | None = None,
     ) -> None:
         self._call = calls.run
         self._begin = calls.begin
         self._group = min(LARGEST_GROUP, max(1, plan.concurrency // 4))
-        self._begun: deque[tuple[int, Any, Call | None]] = deque()
-        self._answered: deque[tuple[int, Call]] = deque()
+        self._begun: deque[tuple[int, Any, RowCall | None]] = deque()
+        self._answered: deque[tuple[int, RowCall]] = deque()
+        self._asking = 0
+        self._is_reading_rows = self._has_read_all = False
         self._reading: asyncio.TimerHandle | None = None
         self._plan = plan
         self._deliver = deliver
@@ -169,14 +180,17 @@ class BatchRun:
             ended.cancel()
         elif error is not None:
             ended.set_exception(error)
-        elif not self._tasks:
-            self._read_the_last(ended)
+        else:
+            if self._begin is not None:  # while it was on its way out there may have come something to do
+                self._call_another()
+            if not self._tasks:
+                self._read_the_last(ended)
 
     async def _work(self) -> None:
         while True:
             if self._room is not None:
-                await self._room.acquire()
-            row = next(self._rows, _END) if self._rows is not None else await self._take()
+                await self._room.take()
+            row = next(self._rows, _END) if self._rows is not None else await self._take_one()
             if row is _END:
                 return
             number = self._read
@@ -196,11 +210,18 @@ class BatchRun:
         """A worker of rows that are begun and finished in groups."""
         watch: Watch | None = None
         outcome: Any = None
+        begun, concurrency = self._begun, self._plan.concurrency
         try:
-            while self._begun or await self._begin_some():
-                number, row, call = self._begun.popleft()
-                if len(self._tasks) < self._plan.concurrency:
-                    self._start_worker()
+            while self._asking < concurrency:
+                if not begun:
+                    if self._is_reading_rows or self._has_read_all:
+                        return
+                    await self._begin_some()
+                    continue
+                number, row, call = begun.popleft()
+                self._asking += 1
+                if len(self._tasks) < concurrency:
+                    self._call_another()
                 try:
                     if call is None:
                         outcome = await self._call(row, number)
@@ -210,6 +231,7 @@ class BatchRun:
                 except Exception as error:  # noqa: BLE001 - as in `_work`
                     call, outcome = None, self._count_failure(number, error)
                 finally:
+                    self._asking -= 1
                     row = None
                 if call is None:
                     self._deliver_one(number, outcome)
@@ -221,7 +243,14 @@ class BatchRun:
                 watch.end()
             del watch  # it holds this task
 
-    def _has_answered(self, number: int, call: Call) -> None:
+    def _call_another(self) -> None:
+        """Start a worker if there is something for it to do."""
+        if self._asking < self._plan.concurrency and (
+            self._begun or not (self._is_reading_rows or self._has_read_all)
+        ):
+            self._start_worker()
+
+    def _has_answered(self, number: int, call: RowCall) -> None:
         self._answered.append((number, call))
         if len(self._answered) >= self._group:
             self._read_answers()
@@ -229,28 +258,33 @@ class BatchRun:
             loop = asyncio.get_running_loop()
             self._reading = loop.call_later(READING_SECONDS, self._read_in_time)
 
-    async def _begin_some(self) -> bool:
-        """Read and begin a group of rows; False where there are no more."""
+    async def _begin_some(self) -> None:
+        """Read and begin a group of rows, or see that there are no more."""
+        self._is_reading_rows = True
+        try:
+            while not self._begun and not self._has_read_all:
+                await self._begin_group()
+        finally:
+            self._is_reading_rows = False
+
+    async def _begin_group(self) -> None:
         assert self._begin is not None  # noqa: S101 - else nobody asks
-        most = self._group if self._rows is not None else 1
-        while not self._begun:
-            for place in range(most):
-                if self._room is not None:
-                    if place and self._room.locked():
-                        break
-                    await self._room.acquire()
-                row = next(self._rows, _END) if self._rows is not None else await self._take()
-                if row is _END:
-                    return bool(self._begun)
-                number = self._read
-                self._read += 1
-                try:
-                    call = self._begin(row)
-                except Exception as error:  # noqa: BLE001 - as in `_work`
-                    self._deliver_one(number, self._count_failure(number, error))
-                else:
-                    self._begun.append((number, row if call is None else None, call))
-        return True
+        most, room = self._group, self._room
+        if room is not None:
+            most = await room.take(most)
+        rows = list(islice(self._rows, most)) if self._rows is not None else await self._take(most)
+        self._has_read_all = len(rows) < most if self._rows is not None else not rows
+        if room is not None and len(rows) < most:
+            room.give_back(most - len(rows))
+        for row in rows:
+            number = self._read
+            self._read += 1
+            try:
+                call = self._begin(row)
+            except Exception as error:  # noqa: BLE001 - as in `_work`
+                self._deliver_one(number, self._count_failure(number, error))
+            else:
+                self._begun.append((number, row if call is None else None, call))
 
     def _read_answers(self) -> None:
         """Finish the calls that have been answered."""
@@ -263,7 +297,10 @@ class BatchRun:
                 outcome: Any = call.finish()
             except Exception as error:  # noqa: BLE001 - as in `_work`
                 outcome = self._count_failure(number, error)
-            self._deliver_one(number, outcome)
+            if outcome is GOES_ON:
+                self._begun.appendleft((number, None, call))
+            else:
+                self._deliver_one(number, outcome)
 
     def _read_in_time(self) -> None:
         self._reading = None
@@ -272,10 +309,13 @@ class BatchRun:
         except Exception as error:  # noqa: BLE001 - the batch ends with it, whatever it is
             if not self._ended.done():
                 self._ended.set_exception(error)
+        else:
+            if self._begun:
+                self._call_another()
 
     def _read_the_last(self, ended: asyncio.Future[None]) -> None:
         self._read_in_time()
-        if not ended.done():
+        if not ended.done() and not self._tasks:
             ended.set_result(None)
 
     def _deliver_one(self, number: int, outcome: Any) -> None:
@@ -284,10 +324,13 @@ class BatchRun:
         if self._progress.shows:
             self._progress.show(self._done, self._failed)
 
-    async def _take(self) -> Any:
-        assert self._ahead is not None  # noqa: S101 - one of the two is there
-        taken = await self._ahead.take()
+    async def _take_one(self) -> Any:
+        taken = await self._take(1)
         return taken[0] if taken else _END
+
+    async def _take(self, most: int) -> list[Any]:
+        assert self._ahead is not None  # noqa: S101 - one of the two is there
+        return await self._ahead.take(most)
 
     # -- failures ---------------------------------------------------------------------------------
 

@@ -304,8 +304,8 @@ class Module(ModuleNode):
     ) -> Generator[tuple[int, Any]]:
         """Call this module for each of many rows, and yield each row's number and outcome when it has ended.
 
-        No more rows run ahead of the loop over it than twice `concurrency`. To leave the loop early ends the
-        calls that are under way. Arguments and errors are those of `batch`.
+        No more rows run ahead of the loop over it than three times `concurrency`. To leave the loop early
+        ends the calls that are under way. Arguments and errors are those of `batch`.
 
         Example:
             ```python
