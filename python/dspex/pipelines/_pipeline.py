@@ -8,8 +8,10 @@ import itertools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
 
+from dspex import _callbacks
 from dspex._portal import refuse_blocking, wait
 from dspex._timeouts import shown
 from dspex.errors import ConfigError, InputError, did_you_mean
@@ -21,6 +23,7 @@ from dspex.pipelines._fingerprints import fingerprints_of
 from dspex.pipelines._paths import nodes_at
 from dspex.pipelines._plan import Inner, Leaf, Plan
 from dspex.pipelines._result import DONE, RunResult, Status
+from dspex.pipelines._row import Row, stages_of
 from dspex.pipelines._run import FAILED, UNSET, Run, run_block
 from dspex.pipelines._run_options import OPTIONS, Durability, OnError, checked_options
 from dspex.pipelines._steps import Step, bad_step, mapped, step_of
@@ -165,6 +168,7 @@ class Pipeline(Module):
         self._only_modules = ours and all(
             isinstance(node.does, Inner) or path in self.steps for node, path in nodes
         )
+        self._stages = stages_of(self.plan.block) if self._only_modules else ()
         self._fingerprints: dict[str, str] | None = None
         self._last: Sequence[tuple[str, Status, float]] = ()
 
@@ -282,16 +286,23 @@ class Pipeline(Module):
         """Run the plan."""
         try:
             outputs = await run_block(run, self.plan.block, inputs, "")
-        except Exception as error:
-            self._last = run.steps
-            _tell(error, run)
+        except BaseException as error:
+            self.has_failed(run, error)
             raise
-        except BaseException:
-            self._last = run.steps
-            raise
+        self.has_run(run.steps)
         there = {name: value for name, value in outputs.items() if value is not FAILED and value is not UNSET}
-        self._last = run.steps
-        return RunResult.of_run(there, run.run_id, run.usage, run.steps, run.failures)
+        seconds = perf_counter() - run.begun
+        return RunResult.of_run(there, run.run_id, run.usage, run.steps, run.failures, seconds)
+
+    def has_run(self, steps: Sequence[tuple[str, Status, float]]) -> None:
+        """A run has ended, with these steps, which `profile` shows."""
+        self._last = steps
+
+    def has_failed(self, run: Run, error: BaseException | None) -> None:
+        """A run has ended without a result, and its error is told where."""
+        self.has_run(run.steps)
+        if isinstance(error, Exception):
+            _tell(error, run)
 
     # -- durable runs -------------------------------------------------------------------------------
 
@@ -301,7 +312,8 @@ class Pipeline(Module):
         if options.store is None or options.run_id is None:
             if self._only_modules:
                 # Nothing of the user's runs in a row's context, so that a row needs no task of its own.
-                return Calls(lambda row, _: self.acall(**inputs_of(row)), self._runs_on)
+                begin = self._begin_row if self._may_begin_rows() else None
+                return Calls(lambda row, _: self.acall(**inputs_of(row)), self._runs_on, begin)
             return super()._row_calls()
 
         def run(row: Any, number: int) -> asyncio.Task[RunResult]:
@@ -310,6 +322,28 @@ class Pipeline(Module):
             return asyncio.create_task(twin.arun(**inputs_of(row)))
 
         return Calls(run, self._runs_on)
+
+    def _may_begin_rows(self) -> bool:
+        kind, options = type(self), self._run_options
+        return (
+            bool(self._stages)
+            and not self._options
+            and options.store is None
+            and options.on_error == "fail"
+            and kind.acall is Module.acall
+            and kind.aforward is Pipeline.aforward
+        )
+
+    def _begin_row(self, row: Any) -> Row | None:
+        """Begin a run for a batch, which asks and finishes it; None where it is to be awaited whole."""
+        inputs, scope = inputs_of(row), _scope.current_scope()
+        if (
+            inputs.keys() != self.plan.inputs.keys()  # it is wrong, or has options among them
+            or (scope is not None and scope.listener is not None)
+            or (_callbacks.given and self._heard_by())
+        ):
+            return None
+        return Row(self, self._stages, self._run_options.run_id or new_name(), inputs)
 
     @property
     def fingerprints(self) -> Mapping[str, str]:

@@ -60,6 +60,7 @@ class RunResult(Prediction):
 
     Attributes:
         run_id: The run.
+        timings: `total`, the seconds that the run took.
         errors: What failed where the pipeline goes on after a failure (`on_error="continue"`), by path.
     """
 
@@ -81,9 +82,10 @@ class RunResult(Prediction):
         usage: dict[str, Any],
         steps: Sequence[tuple[str, Status, float]],
         errors: Mapping[str, Exception],
+        seconds: float | None = None,
     ) -> Self:
-        """What a run came to."""
-        result = cls.of_rows([outputs], None, usage, None, ())
+        """What a run came to that took so many seconds; None where it had ended before."""
+        result = cls.of_rows([outputs], None, usage, {} if seconds is None else {"total": seconds}, ())
         result.run_id, result._steps, result.errors = run_id, steps, errors
         return result
 

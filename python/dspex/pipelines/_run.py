@@ -33,7 +33,22 @@ from dspex.pipelines._result import Status, StepContext, StepRun
 from dspex.pipelines._siblings import Siblings
 from dspex.prediction import Prediction
 
-__all__ = ["FAILED", "RUNNERS", "UNSET", "Journal", "Run", "Teller", "kept", "run_block", "take_inputs"]
+__all__ = [
+    "FAILED",
+    "RUNNERS",
+    "UNSET",
+    "Journal",
+    "Run",
+    "Teller",
+    "add_usage",
+    "ended_by",
+    "fields_of",
+    "kept",
+    "outputs_of",
+    "run_block",
+    "slots_of",
+    "take_inputs",
+]
 
 
 class Journal(Protocol):
@@ -93,6 +108,7 @@ class _Absent:
 
 UNSET: Final = _Absent("not given")
 FAILED: Final = _Absent("failed")
+_WHOLE_NUMBERS: Final = {int}
 
 
 class Run:
@@ -106,9 +122,10 @@ class Run:
         steps: Those that have ended, as `StepRun` has it.
         failures: What failed and was not made good, by path.
         usage: Tokens of all modules that said how many.
+        begun: When it began, by `time.perf_counter`.
     """
 
-    __slots__ = ("continues", "failures", "journal", "run_id", "steps", "teller", "usage")
+    __slots__ = ("begun", "continues", "failures", "journal", "run_id", "steps", "teller", "usage")
 
     def __init__(
         self,
@@ -125,6 +142,7 @@ class Run:
         self.steps: list[tuple[str, Status, float]] = []
         self.failures: dict[str, Exception] = {}
         self.usage: dict[str, Any] = {}
+        self.begun = perf_counter()
 
     def failed(self, path: str, status: Status, seconds: float, error: BaseException | None = None) -> None:
         """A step has ended, and not well."""
@@ -153,14 +171,25 @@ async def run_block(run: Run, block: Block, inputs: Mapping[str, Any], prefix: s
         inputs: Values by name; one that may be missing may be missing here.
         prefix: What stands before the names of its nodes in their paths.
     """
-    slots: list[Any] = [UNSET] * block.size
-    for name, slot in block.inputs:
-        slots[slot] = inputs.get(name, UNSET)
+    slots = slots_of(block, inputs)
     if block.is_chain:
         for node in block.nodes:
             await run_node(run, node, slots, prefix)
     else:
         await _as_ready(run, block, slots, prefix)
+    return outputs_of(block, slots)
+
+
+def slots_of(block: Block, inputs: Mapping[str, Any]) -> list[Any]:
+    """The slots of a block that begins."""
+    slots: list[Any] = [UNSET] * block.size
+    for name, slot in block.inputs:
+        slots[slot] = inputs.get(name, UNSET)
+    return slots
+
+
+def outputs_of(block: Block, slots: Sequence[Any]) -> dict[str, Any]:
+    """The outputs of a block that has ended."""
     return {name: _output(slots, where) for name, where in block.outputs}
 
 
@@ -226,7 +255,7 @@ async def run_node(run: Run, node: Node, slots: list[Any], prefix: str) -> None:
             outputs = await RUNNERS[type(node.does)](run, node.does, inputs, path, 1)
     except Exception as error:
         run.failures.setdefault(path, error)
-        ended: Status = "timed_out" if _is_timeout(error) else "failed"
+        ended = ended_by(error)
         if not run.continues or isinstance(error, StoreError):
             run.failed(path, ended, perf_counter() - start, error)
             raise
@@ -245,7 +274,7 @@ async def run_node(run: Run, node: Node, slots: list[Any], prefix: str) -> None:
 
 
 def take_inputs(node: Node, slots: Sequence[Any], path: str) -> dict[str, Any]:
-    """The inputs of a node that stands in for another."""
+    """The inputs of a node, where nothing that it waits for has failed."""
     return {
         name: _part(slots[slot], parts, path)
         for name, slot, parts in node.takes
@@ -267,8 +296,10 @@ def _give_up(
     run.failed(path, status, seconds, error)
 
 
-def _is_timeout(error: Exception) -> bool:
-    return isinstance(error, TimeoutError) or getattr(error, "category", "") == "timeout"
+def ended_by(error: Exception) -> Status:
+    """How a step has ended that raised this."""
+    is_timeout = isinstance(error, TimeoutError) or getattr(error, "category", "") == "timeout"
+    return "timed_out" if is_timeout else "failed"
 
 
 def _part(value: Any, parts: Iterable[str], path: str) -> Any:
@@ -324,7 +355,7 @@ async def _leaf(run: Run, does: Leaf, inputs: Mapping[str, Any], path: str, atte
             outcome = await outcome
     if value is not None:
         return {value: outcome}
-    return _fields(does, outcome, path) if does.fields else {}
+    return fields_of(does, outcome, path) if does.fields else {}
 
 
 async def _told(
@@ -343,23 +374,34 @@ async def _module(run: Run, does: Leaf, inputs: Mapping[str, Any], path: str) ->
     else:
         with _scope.enter(listener=run.teller.listening(path, target)):
             outcome = await target.acall(**inputs)
-    usage = getattr(outcome, "usage", None)
-    if usage:
-        _add(run.usage, usage)
+    add_usage(run.usage, outcome)
     return outcome
 
 
-def _add(total: dict[str, Any], usage: Mapping[str, Any]) -> None:
+def add_usage(total: dict[str, Any], outcome: Any) -> None:
+    """Count the tokens that an outcome of a module has taken."""
+    usage: Mapping[str, Any] | None = getattr(outcome, "usage", None)
+    if not usage:
+        return
+    if not total and set(map(type, usage.values())) == _WHOLE_NUMBERS:  # as of most runs' first step
+        total.update(usage)
+        return
     for name, count in usage.items():
         if type(count) is int or isinstance(count, int | float):
             total[name] = total.get(name, 0) + count
 
 
-def _fields(does: Leaf, outcome: Any, path: str) -> dict[str, Any]:
+def fields_of(does: Leaf, outcome: Any, path: str) -> dict[str, Any]:
+    """The fields that a module or a function gives, out of what it returned.
+
+    Raises:
+        PipelineError: If it returned something else (`step-outputs`).
+    """
     fields = does.fields
     try:
         if type(outcome) is Prediction and not does.face.asides:  # as most are; to ask what it is costs more
-            return {name: outcome[name] for name in fields}
+            given = outcome._fields
+            return {name: given[name] for name in fields}
         if does.face.attributes and not isinstance(outcome, Mapping):
             return {name: getattr(outcome, name) for name in fields}
         if isinstance(outcome, Mapping):
