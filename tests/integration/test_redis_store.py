@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.certificates import Authority
+from tests.support.processes import until
 from tests.support.redis_server import RedisServer, needs_redis
 
 from dspex import errors
@@ -309,6 +313,91 @@ async def test_a_wrong_password_is_an_error_that_does_not_show_it() -> None:
         assert (error.code, error.retryable, "sesame" in shown) == ("store", False, False)
         await store.close()
     finally:
+        server.close()
+
+
+@pytest.mark.parametrize("rules", ["-@scripting", "resetkeys ~other:*", "-@write"])
+async def test_a_user_that_may_not_do_all_is_an_error_until_it_may(server: RedisServer, rules: str) -> None:
+    assert server.said(f"ACL SETUSER clerk on >sesame ~* +@all {rules}".encode()) == b"+OK\r\n"
+    store = Redis(f"unix://clerk:sesame@{server.path}")
+    try:
+        with pytest.raises(errors.StoreError) as raised:
+            await store.create_run("r1", **RUN)
+        error = raised.value
+        assert (error.code, error.retryable) == ("store", False)
+        assert "refuses the user" in error.message
+        assert "sesame" not in f"{error} {error!r} {store!r}"
+        server.said(b"ACL SETUSER clerk ~* +@all")
+        await store.create_run("r1", **RUN)
+    finally:
+        await store.close()
+        server.said(b"ACL DELUSER clerk")
+
+
+async def test_a_user_needs_no_more_rights_than_the_docs_say(server: RedisServer) -> None:
+    rules = b"resetkeys ~dspex:* -@all +@read +@write +@scripting +time"
+    assert server.said(b"ACL SETUSER clerk on >sesame " + rules) == b"+OK\r\n"
+    store = Redis(f"unix://clerk:sesame@{server.path}")
+    run = await store.create_run("r1", **RUN)
+    await store.end_run(run, "done", b"out")
+    session = await store.create_session(NewSession("s1", "p", "u", b"", 10.0, 10.0), **OWNED)
+    await store.commit_session(session, Changes(entries={"k": b"v"}), seconds=30.0)
+    assert [len(await store.runs()), len(await store.sessions())] == [1, 1]
+    await store.renew_sessions([Use(session, 0.0)], 30.0)
+    await store.release_session(session)
+    assert [await store.drop_run("r1"), await store.drop_session("s1")] == [True, True]
+    assert [await store.prune_runs(0.0), await store.expire_sessions()] == [0, []]
+    await store.close()
+    server.said(b"ACL DELUSER clerk")
+
+
+async def test_a_server_that_could_not_write_its_disk_takes_no_writes(tmp_path: Path) -> None:
+    needs_redis()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    server = RedisServer(arguments=("--dir", str(gone), "--save", "1000 1"))
+    store = Redis(server.url)
+    try:
+        lease = await store.create_run("r1", **RUN)
+        gone.rmdir()
+        server.said(b"BGSAVE")
+        await until(lambda: b"rdb_last_bgsave_status:err" in server.said(b"INFO persistence"))
+        with pytest.raises(errors.StoreError) as raised:
+            await store.update_run(lease, fingerprint=b"x")
+        assert (raised.value.code, raised.value.retryable) == ("store-readonly", False)
+        server.said(b"CONFIG SET stop-writes-on-bgsave-error no")
+        await store.update_run(lease, fingerprint=b"x")
+    finally:
+        await store.close()
+        server.close()
+
+
+async def test_a_server_with_tls_is_reached_by_who_trusts_its_certificate(tmp_path: Path) -> None:
+    needs_redis()
+    authority = Authority(tmp_path)
+    certificate, key = authority.files("localhost")
+    with socket.create_server(("localhost", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    server = RedisServer(
+        arguments=(
+            *("--tls-port", port, "--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
+            *("--tls-ca-cert-file", str(authority.ca_file), "--tls-auth-clients", "no"),
+        )
+    )
+    trusting = Redis(f"rediss://localhost:{port}/0?ssl_ca_certs={authority.ca_file}")
+    strange = Redis(f"rediss://:sesame@localhost:{port}/0")
+    plain = Redis(f"redis://localhost:{port}/0", timeout=2.0)
+    try:
+        await trusting.create_run("r1", **RUN)
+        assert (await trusting.run("r1")) is not None
+        for store in (strange, plain):
+            with pytest.raises(errors.StoreError) as raised:
+                await store.run("r1")
+            assert (raised.value.code, raised.value.retryable) == ("store-unreachable", True)
+            assert "sesame" not in f"{raised.value}{store!r}"
+    finally:
+        for store in (trusting, strange, plain):
+            await store.close()
         server.close()
 
 

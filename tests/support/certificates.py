@@ -34,8 +34,12 @@ class Authority:
 
     def client(self) -> tuple[Path, Path]:
         """The files with the certificate of a client and its key."""
-        issued = self._ca.issue_cert("client@example.org")
-        certificate, key = self._folder / "client.pem", self._folder / "client.key"
+        return self.files("client@example.org")
+
+    def files(self, *names: str) -> tuple[Path, Path]:
+        """The files with a certificate of these names and its key, for a program that reads them."""
+        issued = self._ca.issue_cert(*names)
+        certificate, key = self._folder / f"{names[0]}.pem", self._folder / f"{names[0]}.key"
         issued.cert_chain_pems[0].write_to_path(str(certificate))
         issued.private_key_pem.write_to_path(str(key))
         return certificate, key
