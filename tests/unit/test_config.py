@@ -180,6 +180,16 @@ def test_what_is_false_is_left_out(name: str) -> None:
     assert arguments_of({"lm": {"model": "openai/x"}, name: False}, None, None)[name] is None
 
 
+def test_a_setting_that_none_switches_off_is_false_in_data() -> None:
+    config = {"lm": {"model": "openai/x"}, "sessions": {"park_after": False}}
+    assert fits(config)
+    assert arguments_of(config, None, None)["sessions"].park_after is None
+    with pytest.raises(ConfigError, match=r"sessions\.park_after"):
+        arguments_of({**config, "sessions": {"park_after": True}}, None, None)
+    with pytest.raises(ConfigError, match=r"sessions\.lease"):
+        arguments_of({**config, "sessions": {"lease": False}}, None, None)
+
+
 WRONG: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"lm": None}, {"lm": "it must be a table, [lm], not None"}),
     ({}, {"lm": "a runtime needs a language model"}),

@@ -22,6 +22,7 @@ from dspex.lm._group import GroupStrategy
 from dspex.router import Breaker, Limits, Strategy
 from dspex.runtime._config import VALUES
 from dspex.runtime._config_lm import OF_A_DEPLOYMENT
+from dspex.runtime._config_values import may_be_off
 
 __all__ = ["config_schema"]
 
@@ -144,12 +145,15 @@ def _lm() -> dict[str, Any]:
 
 def _section(kind: type[Any], *, skip: Sequence[str] = (), needed: Sequence[str] = ()) -> dict[str, Any]:
     """The schema of a class of settings."""
-    hints, told = get_type_hints(kind), _told(kind)
+    hints, told, off = get_type_hints(kind), _told(kind), may_be_off(kind)
     properties = {}
     for field in dataclasses.fields(kind):
         if field.name not in skip:
             what = {"description": told[field.name]} if field.name in told else {}
-            properties[field.name] = {**_type(hints[field.name]), **what}
+            value = _type(hints[field.name])
+            if field.name in off:
+                value = {"anyOf": [{"const": False}, value]}
+            properties[field.name] = {**value, **what}
     return _object(properties, needed)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from dspex.errors import ConfigError
 from dspex.runtime._config_problems import Problems
 
-__all__ = ["value_of"]
+__all__ = ["may_be_off", "value_of"]
 
 
 def value_of(
@@ -31,6 +32,8 @@ def value_of(
         problems: Where what is wrong is noted.
         beside: Other settings to try each one with.
     """
+    off = may_be_off(kind)
+    section = {name: None if value is False and name in off else value for name, value in section.items()}
     before = len(problems.found)
     known = [field.name for field in dataclasses.fields(kind)]
     for name in needed:
@@ -51,3 +54,15 @@ def value_of(
     except ConfigError as error:
         problems.refused(path, error)
         return None
+
+
+def may_be_off(kind: type[Any]) -> frozenset[str]:
+    """Settings of a class that are on unless they are `None`, for which data says `false`."""
+    hints = get_type_hints(kind)
+    return frozenset(
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default not in (None, dataclasses.MISSING)
+        and NoneType in get_args(hints[field.name])
+        and bool not in get_args(hints[field.name])
+    )
