@@ -102,7 +102,7 @@ TABLE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a timeout on a function in a thread": (
         lambda: dspex.pipeline(dspex.step(slow, outputs="docs", timeout=1)),
-        "docs has a timeout, and docs runs in a thread, which cannot be stopped [timeout-in-thread]\n"
+        "docs has a timeout, and runs in a thread, which cannot be stopped [timeout-in-thread]\n"
         "  hint: make the function async, run it in a worker by dspex.remote, or leave the timeout out",
     ),
     "a timeout around a function in a thread": (

@@ -658,8 +658,9 @@ class _Maker:
         if not options.modified:
             return None
         if options.timeout is not None and (stuck := _in_thread(node)):
+            what = "" if stuck == node.path else f"{stuck} "
             raise PipelineError(
-                f"{node.path} has a timeout, and {stuck} runs in a thread, which cannot be stopped",
+                f"{node.path} has a timeout, and {what}runs in a thread, which cannot be stopped",
                 code="timeout-in-thread",
                 hint="make the function async, run it in a worker by dspex.remote, or leave the timeout out",
                 step=node.path,
