@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +42,21 @@ def test_what_keeps_a_worker_from_starting_is_told_with_what_to_do(
     out = capsys.readouterr().out
     assert says in out
     assert "->" in out
+
+
+def test_a_program_that_serves_as_the_worker_is_examined(capsys: pytest.CaptureFixture[str]) -> None:
+    program = Path(__file__).parents[1] / "support" / "foreign_worker.py"
+    command = shlex.join([sys.executable, "-I", "-S", str(program)])
+    assert main(["doctor", "--workers", "1", "--json", "--command", command]) == 0
+    findings = {finding["about"]: finding["seen"] for finding in json.loads(capsys.readouterr().out)}
+    assert findings["worker"] == "words 1.0"
+    assert findings["round trip"] == "not measured: the worker does not serve `echo`"
+
+    assert main(["doctor", "--command", "/bin/false"]) == 1
+    assert "exited with status 1" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as raised:
+        main(["doctor", "--command", "'half a quote"])
+    assert raised.value.code == 2
 
 
 def test_a_wrong_setting_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

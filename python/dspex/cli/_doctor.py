@@ -17,6 +17,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--workers", type=int, default=2, help="how many workers the pool would have")
     parser.add_argument("--python", help="the interpreter of the workers, if not this one")
     parser.add_argument(
+        "--command",
+        type=_words,
+        default=[],
+        help="the program that serves as the worker, with its arguments, in one text",
+    )
+    parser.add_argument(
         "--preload",
         action="append",
         default=[],
@@ -46,7 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     from dspex.pool._doctor import examine
 
     spec = PoolSpec(
-        workers=arguments.workers, python=arguments.python, preload=arguments.preload, start=arguments.start
+        workers=arguments.workers,
+        python=arguments.python,
+        preload=arguments.preload,
+        start=arguments.start,
+        command=arguments.command,
     )
     findings = asyncio.run(examine(spec))
     if arguments.json:
@@ -57,3 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
             if finding.advice:
                 print(f"     {'':24} -> {finding.advice}")
     return 0 if all(finding.good for finding in findings) else 1
+
+
+def _words(text: str) -> list[str]:
+    import shlex
+
+    return shlex.split(text)

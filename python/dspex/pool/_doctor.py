@@ -116,6 +116,8 @@ def _limits(spec: PoolSpec) -> list[Finding]:
 
 
 def _versions(versions: dict[str, str]) -> list[Finding]:
+    if "worker" in versions:
+        return [Finding("worker", True, versions["worker"])]
     version = versions["dspy"]
     known = dialect_of(version) is not None
     return [
@@ -133,6 +135,11 @@ async def _round_trip(pool: Pool) -> Finding:
     times = []
     for _ in range(_ROUND_TRIPS):
         began = time.perf_counter()
-        await pool.call(EchoRequest("are you there?"), timeout=10)
+        try:
+            await pool.call(EchoRequest("are you there?"), timeout=10)
+        except DspexError as err:
+            if err.code == "unknown-operation":
+                return Finding("round trip", True, "not measured: the worker does not serve `echo`")
+            return Finding("round trip", False, err.message, err.hint)
         times.append(time.perf_counter() - began)
     return Finding("round trip", True, f"{statistics.median(times) * 1e6:.0f} us")
