@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import pickle
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -150,6 +152,13 @@ async def test_a_row_comes_to_what_the_same_run_comes_to_by_itself(
         assert [said(each) for each in found] == [said(each) for each in await one_by_one(pipeline, given)]
         model.mishaps.clear()
         assert all(counts.in_flight == 0 for counts in runtime.counts())
+
+
+async def test_an_outcome_can_be_copied_and_pickled_as_that_of_a_run(runtime: dspex.Runtime) -> None:
+    (outcome,) = await chain(3).abatch(rows(1))
+    for twin in (copy.deepcopy(outcome), pickle.loads(pickle.dumps(outcome))):
+        assert said(twin) == said(outcome)
+        assert twin.steps == outcome.steps
 
 
 async def test_a_chain_may_have_modules_that_no_batch_can_begin(runtime: dspex.Runtime, model: Model) -> None:

@@ -101,6 +101,9 @@ class Ended(Sequence[tuple[str, Status, float]]):
     def __getitem__(self, index: int | slice) -> Any:
         return [*self][index]
 
+    def __reduce__(self) -> Any:  # of the steps alone: a copy of a result has no module in it
+        return list, ([*self],)
+
     def __iter__(self) -> Iterator[tuple[str, Status, float]]:
         for stage, begun, end in zip(self._stages, self._ends, self._ends[1:], strict=False):
             yield stage.path, "ok", end - begun
