@@ -41,17 +41,18 @@ from dspex.router import (
     AnyOperation,
     Breaker,
     Router,
-    TargetCounts,
     checked_strategy,
     forget,
     offer,
     use,
 )
+from dspex.router._call import runtime_closed
 from dspex.runtime._arguments import pool_specs
 from dspex.runtime._borrowed import BorrowedModels
 from dspex.runtime._native_target import NativeTarget
 from dspex.runtime._pool_target import PoolTarget, not_for_workers
 from dspex.runtime._replies import refusal_of
+from dspex.runtime._reports import RuntimeReports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,14 +60,13 @@ if TYPE_CHECKING:
 
     from dspex.adapters import AdapterLike, Parsing
     from dspex.lm import LanguageModel
-    from dspex.pool import PoolSpec, PoolStatus
+    from dspex.pool import PoolSpec
     from dspex.router import (
         Call,
         Explanation,
         GivenLimits,
         Hedge,
         OrderOfTargets,
-        Report,
         Retry,
         Shadow,
         Strategy,
@@ -74,7 +74,6 @@ if TYPE_CHECKING:
     )
     from dspex.runtime._sessions import RuntimeSessions
     from dspex.runtime._shadow_runs import ShadowRuns
-    from dspex.runtime._shadow_store import ShadowReport
     from dspex.sessions import SessionSettings
     from dspex.sessions._opening import SessionKeywords, SessionOpening
     from dspex.stores import SessionStore
@@ -95,7 +94,7 @@ class _State(enum.Enum):
     CLOSED = "closed"  # nothing runs any more; calls are refused
 
 
-class Runtime:
+class Runtime(RuntimeReports):
     """Runs calls: it owns the LM's connections, the pools of workers and the router between them.
 
     Use it as a context manager, `async with` in asynchronous code and `with` elsewhere; modules called
@@ -400,7 +399,7 @@ class Runtime:
         call = self._router.begin(operation, timeout)
         try:
             if not call.ask_now():
-                wait(cross(self._ask(call), home, _closed), timeout + CROSSING_SECONDS, _closed)
+                wait(cross(self._ask(call), home, runtime_closed), timeout + CROSSING_SECONDS, runtime_closed)
         except BaseException:
             call.abandon()  # nothing where it has ended; its way to the loop may have been cut
             raise
@@ -414,7 +413,7 @@ class Runtime:
         try:
             if asyncio.get_running_loop() is not home:
                 if not call.ask_now():
-                    await asyncio.wrap_future(cross(self._ask(call), home, _closed))
+                    await asyncio.wrap_future(cross(self._ask(call), home, runtime_closed))
             elif operation.lm is None and operation.sink is None:
                 if not (self._keeps_answers and call.ask_now()):
                     await call.ask()
@@ -534,7 +533,7 @@ class Runtime:
         except ConfigError:
             coroutine.close()
             raise
-        return cross(self.host(coroutine), home, _closed)
+        return cross(self.host(coroutine), home, runtime_closed)
 
     async def host(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine on the runtime's event loop as one piece of work, which ends with the runtime.
@@ -600,7 +599,7 @@ class Runtime:
         timeout = check_seconds(timeout)
         home = self._open_home()
         refuse_blocking(self._home_thread, "`await awarmup()`")
-        wait(cross(self._warm(timeout), home, _closed), timeout + CROSSING_SECONDS, _closed)
+        wait(cross(self._warm(timeout), home, runtime_closed), timeout + CROSSING_SECONDS, runtime_closed)
 
     async def awarmup(self, timeout: float = WARMUP_SECONDS) -> None:
         """The awaitable twin of `warmup`."""
@@ -609,70 +608,7 @@ class Runtime:
         if asyncio.get_running_loop() is home:
             await self._warm(timeout)
         else:
-            await asyncio.wrap_future(cross(self._warm(timeout), home, _closed))
-
-    def counts(self) -> list[TargetCounts]:
-        """What each target has served so far, and what it has in flight."""
-        return self._router.counts()
-
-    def metrics(self) -> str:
-        """What is counted of calls, targets, breakers, stages, tokens and pools, for Prometheus to read.
-
-        The text is in Prometheus' format 0.0.4; `docs/telemetry.md` lists the metrics.
-
-        Raises:
-            ConfigError: If an event loop runs on this thread that is not the runtime's: use `ametrics` there.
-        """
-        return self._metrics(self.pools())
-
-    async def ametrics(self) -> str:
-        """The awaitable twin of `metrics`, from any event loop."""
-        return self._metrics(await self.apools())
-
-    def report(self) -> Report:
-        """The errors of attempts since the runtime was made: kinds, numbers, and the last ones of each.
-
-        What failed on one target and was then served by another is in it too. It can be had from any thread,
-        also when the runtime is closed.
-        """
-        return self._router.failures.report()
-
-    def shadow_report(self) -> ShadowReport:
-        """What has come of the calls that were run on the other side too.
-
-        Raises:
-            ConfigError: If the runtime was made without `shadow=` (`no-shadow`).
-        """
-        if self._shadow is None:
-            raise ConfigError(
-                "this runtime runs no calls on the other side too",
-                code="no-shadow",
-                hint="make it with shadow=0.01, or with a dspex.router.Shadow",
-            )
-        return self._shadow.report()
-
-    def pools(self) -> dict[str, PoolStatus]:
-        """The state of every pool that has started, by name; see `dspex.pool.PoolStatus`.
-
-        Raises:
-            ConfigError: If an event loop runs on this thread that is not the runtime's: use `apools` there.
-        """
-        if self._state is not _State.OPEN:
-            return {}
-        home = self._open_home()
-        if asyncio._get_running_loop() is home:
-            return self._statuses()
-        refuse_blocking(self._home_thread, "`await apools()`")
-        return wait(cross(self.apools(), home, _closed), CROSSING_SECONDS, _closed)
-
-    async def apools(self) -> dict[str, PoolStatus]:
-        """The awaitable twin of `pools`, from any event loop."""
-        if self._state is not _State.OPEN:
-            return {}
-        home = self._open_home()
-        if asyncio.get_running_loop() is home:
-            return self._statuses()
-        return await asyncio.wrap_future(cross(self.apools(), home, _closed))
+            await asyncio.wrap_future(cross(self._warm(timeout), home, runtime_closed))
 
     def __repr__(self) -> str:
         pools = ", ".join(pool.name.removeprefix("pool:") for pool in self._pools)
@@ -710,7 +646,7 @@ class Runtime:
             caller = asyncio.current_task()
             if self._state is _State.OPEN or (caller is not None and caller.cancelling()):
                 raise
-            raise _closed() from None
+            raise runtime_closed() from None
         finally:
             del task  # as in `_call`
 
@@ -780,17 +716,6 @@ class Runtime:
             if isinstance(result, BaseException):
                 raise result
 
-    def _statuses(self) -> dict[str, PoolStatus]:
-        running = ((target.spec.name, target.pool) for target in self._pools)
-        return {name: pool.status() for name, pool in running if pool is not None}
-
-    def _metrics(self, pools: Mapping[str, PoolStatus]) -> str:
-        from dspex.runtime._telemetry import gauges_of  # most processes never ask
-
-        targets: list[NativeTarget | PoolTarget] = [self._native, *self._pools]
-        times = [(target.name, target.stages) for target in targets]
-        return self._router.metrics(times, gauges_of(pools.values()))
-
     def _secrets(self) -> tuple[str, ...]:
         from dspex.protocol.secrets import secrets_in
 
@@ -800,6 +725,10 @@ class Runtime:
     def _seconds(self, operation: AnyOperation) -> float:
         return self._timeout if operation.timeout is None else operation.timeout
 
+    @property
+    def _is_open(self) -> bool:
+        return self._state is _State.OPEN
+
     def _open_home(self) -> asyncio.AbstractEventLoop:
         if self._owner.is_elsewhere:
             raise ConfigError(
@@ -808,12 +737,12 @@ class Runtime:
                 hint="open a runtime in the child after the fork",
             )
         if self._state is not _State.OPEN or self._home is None or self._home.is_closed():
-            raise _closed()
+            raise runtime_closed()
         return self._home
 
     @staticmethod
     def _closed_error() -> ConfigError:
-        return _closed()
+        return runtime_closed()
 
     def _enter_state(self, before: _State, after: _State) -> None:
         with self._state_lock:
@@ -845,12 +774,6 @@ def _close_all() -> None:
     for runtime in list(_on_threads):
         with suppress(DspexError):
             runtime.close()
-
-
-def _closed() -> ConfigError:
-    return ConfigError(
-        "this runtime is not open", code="runtime-closed", hint="use it inside `with` or `async with`"
-    )
 
 
 def _pool_targets(
