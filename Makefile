@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many tests run at once: with three on two cores they took as long as with two.
+JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml Cargo.lock
@@ -83,11 +85,11 @@ test-rust: ## run the Rust tests
 
 .PHONY: test-python
 test-python: build ## run the Python tests (ARGS="-k router")
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 .PHONY: test-coverage
 test-coverage: build ## the same, and which lines they reach: half as long again
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term $(ARGS)
 
 # --- quality -------------------------------------------------------------------------------------------
 
@@ -206,7 +208,7 @@ coverage: build $(TARPAULIN) ## line coverage of signatures, in Python and in Ru
 
 .PHONY: parity
 parity: build ## the differential tests against the installed DSPy, with tens of thousands of examples
-	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest -n 2 --timeout 7200 tests/parity
+	HYPOTHESIS_PROFILE=parity $(BIN)/python -m pytest -n $(JOBS) --timeout 7200 tests/parity
 
 # DSPy 3.3 lives in an environment of its own, with this checkout's sources and the extension that `build` makes.
 VENV33 := .venv33
@@ -228,10 +230,13 @@ $(VENV33)/.deps: pyproject.toml
 	$(BIN33)/python -m pip install -q -r $(VENV33)/requirements.txt 'dspy==3.3.1' --group test
 	@touch $@
 
+.PHONY: venv33
+venv33: $(VENV33)/.deps ## install DSPy 3.3 into an environment of its own
+
 .PHONY: parity-33
 parity-33: build $(VENV33)/.deps ## the differential and worker tests with DSPy 3.3 (HYPOTHESIS_PROFILE=parity for more)
 	PYTHONPATH=python HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-brief} \
-		$(BIN33)/python -m pytest -q -n 2 --timeout 7200 $(or $(ARGS),$(TESTS33))
+		$(BIN33)/python -m pytest -q -n $(JOBS) --timeout 7200 $(or $(ARGS),$(TESTS33))
 
 .PHONY: bench-rust
 bench-rust: ## time the core alone, without the boundary to Python

@@ -34,7 +34,7 @@ _COMMON: dict[str, Any] = {
 }
 
 settings.register_profile("brief", settings(max_examples=120, **_COMMON))
-settings.register_profile("ci", settings(max_examples=1_500, **_COMMON))
+settings.register_profile("ci", settings(max_examples=1_000, **_COMMON))
 settings.register_profile("parity", settings(max_examples=25_000, **_COMMON))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
