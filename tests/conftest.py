@@ -7,6 +7,7 @@ parity-33`). A property that needs no differential depth names its own `max_exam
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,13 @@ settings.register_profile("brief", settings(max_examples=120, **_COMMON))
 settings.register_profile("ci", settings(max_examples=1_000, **_COMMON))
 settings.register_profile("parity", settings(max_examples=25_000, **_COMMON))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_finish() -> None:
+    # All that is imported by now stays: to look through it costs a second each time that a test asks for a
+    # collection, and the interpreter's own ones as much.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
