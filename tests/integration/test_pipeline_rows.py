@@ -227,21 +227,52 @@ async def test_as_many_calls_are_asked_at_once_as_may_be_and_no_more(
         assert model.most == most
 
 
-async def test_a_source_may_wait_for_outcomes_of_rows_that_are_under_way(runtime: dspex.Runtime) -> None:
-    """While nothing can be read, the rows that were read take all their steps."""
-    taken = asyncio.Semaphore(2)
+@pytest.mark.parametrize(("most", "ahead"), [(8, 2), (16, 1)])
+async def test_a_source_may_wait_for_outcomes_of_rows_that_are_under_way(
+    most: int, ahead: int, runtime: dspex.Runtime
+) -> None:
+    """While nothing can be read, the rows that were read take all their steps, and no room gets lost."""
+    taken = asyncio.Semaphore(ahead)
 
     async def source() -> AsyncIterator[dict[str, Any]]:
-        for row in rows(20):
+        for row in rows(60):
             await taken.acquire()
             yield row
 
     async with asyncio.timeout(SECONDS):
         found = {}
-        async for number, outcome in chain(4).abatch_as_completed(source(), 8):
+        async for number, outcome in chain(4).abatch_as_completed(source(), most):
             found[number] = outcome.d
             taken.release()
-    assert found == {number: f"d {number}" for number in range(20)}
+    assert found == {number: f"d {number}" for number in range(60)}
+
+
+async def test_a_slow_source_costs_no_room(runtime: dspex.Runtime, model: Model) -> None:
+    """Room is taken for a group of rows; what a source has no rows for is given back."""
+    given: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    found: list[int] = []
+
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        while (row := await given.get()) is not None:
+            yield row
+
+    async def run() -> None:
+        async for number, _ in dspex.Predict("question -> a").abatch_as_completed(source(), 16):
+            found.append(number)
+
+    batch = asyncio.create_task(run())
+    slow, burst = rows(40)[:24], rows(40)[24:]
+    for number, row in enumerate(slow):
+        given.put_nowait(row)
+        await until(lambda: len(found) == number + 1)  # noqa: B023
+    model.gate.clear()
+    for row in burst:
+        given.put_nowait(row)
+    await until(lambda: model.running == 16, seconds=SECONDS)
+    model.gate.set()
+    given.put_nowait(None)
+    await batch
+    assert sorted(found) == [*range(40)]
 
 
 async def test_rows_that_come_while_workers_end_are_asked_at_once_all_the_same(
