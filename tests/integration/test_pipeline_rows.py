@@ -56,7 +56,7 @@ class Model:
                 case "unreadable":
                     return "nothing of this is a field"
                 case "never":
-                    await asyncio.sleep(SECONDS)
+                    await asyncio.get_running_loop().create_future()  # until it is cancelled
         finally:
             self.running -= 1
         fields = {"reasoning": f"r{number}", field: f"{field} {number}"}

@@ -66,8 +66,8 @@ __all__ = [
 
 ROOM: Final = 3
 """Rows for each that may run at once, whose outcomes nobody has taken yet: those that run, those that wait to
-be read with others, and those that ended since whoever takes them came last. With twice as many each wave of
-quick rows waited for room."""
+be read with others, and those that ended since whoever takes them came last. Two for each were too few: quick
+rows that ended together waited for room."""
 
 _READING_SECONDS: Final = 0.005
 """How long rows are read before those that are there go on their way."""

@@ -6,9 +6,9 @@
                    (up to `concurrency` of them, each a task)
 
 A worker reads a row only when it is free to run it, and starts the next worker when it has one: a batch of
-three rows has four tasks, whatever its concurrency. Rows of an async source come by a `ReadAhead`, which has
-at most half as many ready as may run at once. Where outcomes are taken as they come, a worker waits while as
-many have ended that nobody has taken.
+three rows has four tasks at most, whatever its concurrency. Rows of an async source come by a `ReadAhead`,
+which has at most half as many ready as may run at once. Where outcomes are taken as they come, each row takes
+a place of a `Room`, and a worker waits while there is none.
 
 Where a row is one call of a model, the batch begins and finishes it itself, and a worker only asks::
 

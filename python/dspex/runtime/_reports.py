@@ -7,6 +7,7 @@ closed. The state of the pools is asked for on the runtime's home loop.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["RuntimeReports"]
 
 
-class RuntimeReports:
+class RuntimeReports(ABC):
     """The part of `Runtime` that changes nothing."""
 
     _router: Router
@@ -35,11 +36,11 @@ class RuntimeReports:
     _home_thread: int
 
     @property
-    def _is_open(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_open(self) -> bool: ...
 
-    def _open_home(self) -> asyncio.AbstractEventLoop:
-        raise NotImplementedError
+    @abstractmethod
+    def _open_home(self) -> asyncio.AbstractEventLoop: ...
 
     def counts(self) -> list[TargetCounts]:
         """What each target has served so far, and what it has in flight."""

@@ -740,10 +740,6 @@ class Runtime(RuntimeReports):
             raise runtime_closed()
         return self._home
 
-    @staticmethod
-    def _closed_error() -> ConfigError:
-        return runtime_closed()
-
     def _enter_state(self, before: _State, after: _State) -> None:
         with self._state_lock:
             if self._state is not before:

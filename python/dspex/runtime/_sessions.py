@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from dspex._portal import CROSSING_SECONDS, cross, refuse_blocking, wait
 from dspex.errors import ConfigError, did_you_mean
 from dspex.router import use
+from dspex.router._call import runtime_closed
 from dspex.sessions._keeper import Keeper
 from dspex.sessions._opening import SessionOpening
 from dspex.sessions._options import SessionOptions, SessionSettings
@@ -114,7 +115,7 @@ class RuntimeSessions:
             raise
         if asyncio.get_running_loop() is home:
             return await coroutine
-        return await asyncio.wrap_future(cross(coroutine, home, self._runtime._closed_error))
+        return await asyncio.wrap_future(cross(coroutine, home, runtime_closed))
 
     def blocking(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for something on the runtime's loop, in a thread without one."""
@@ -124,8 +125,8 @@ class RuntimeSessions:
         except ConfigError:
             coroutine.close()
             raise
-        closed = self._runtime._closed_error
-        return wait(cross(coroutine, home, closed), _BLOCKING_SECONDS + CROSSING_SECONDS, closed)
+        seconds = _BLOCKING_SECONDS + CROSSING_SECONDS
+        return wait(cross(coroutine, home, runtime_closed), seconds, runtime_closed)
 
     def _target(self, name: str) -> PoolTarget:
         for target in self._pools:
